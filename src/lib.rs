@@ -9,6 +9,11 @@
 //! Each stage is a module that knows only the one before it; [`node`] wires them together, starts them and stops
 //! them in order. `ARCHITECTURE.md` is the map of the whole.
 
+pub mod config;
 pub mod imaging;
 pub mod inference;
+pub mod ledger;
 pub mod triage;
+
+/// What every result row names as the software that made it.
+pub const SOFTWARE: &str = concat!("triaged ", env!("CARGO_PKG_VERSION"));

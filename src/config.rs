@@ -1,0 +1,288 @@
+//! Layered settings: built-in defaults < file < `TRIAGED__SECTION__KEY` < flags.
+//!
+//! `conf/triaged.toml` is compiled in as the defaults, so the documented default and the real one are the same text.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use config::{Config, Environment, File, FileFormat};
+use serde::Deserialize;
+
+/// The defaults, as documented.
+pub const DEFAULTS: &str = include_str!("../conf/triaged.toml");
+
+/// Every setting; `conf/triaged.toml` says what each means.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub dimse: Dimse,
+    pub archive: Archive,
+    pub inference: Inference,
+    pub triage: Triage,
+    pub notify: Notify,
+    pub web: Web,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dimse {
+    pub ae_title: String,
+    pub listen: IpAddr,
+    pub port: u16,
+    pub check_called_ae_title: bool,
+    pub calling_ae_titles: Vec<String>,
+    pub max_associations: usize,
+    pub max_pdu_bytes: u32,
+    pub max_object_mib: u64,
+    pub association_request_timeout_seconds: u64,
+    pub idle_timeout_seconds: u64,
+    pub other_storage_classes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    pub min_free_mib: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inference {
+    pub model: String,
+    pub device: Device,
+    pub gpu: i32,
+    pub onnxruntime: String,
+    pub threads: usize,
+    pub batch_size: usize,
+    pub batch_wait_ms: u64,
+    pub decode_threads: usize,
+    pub max_attempts: u32,
+}
+
+/// `inference.device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    Auto,
+    Cuda,
+    Tensorrt,
+    Cpu,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Triage {
+    pub quiet_seconds: f64,
+    pub hard_cap_seconds: f64,
+    pub provisional_alerts: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notify {
+    pub first_retry_seconds: f64,
+    pub longest_retry_seconds: f64,
+    pub max_attempts: u32,
+    pub webhook: Webhook,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    pub url: String,
+    pub secret: String,
+    pub timeout_seconds: f64,
+    pub include_patient_id: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Web {
+    pub listen: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why the settings cannot be used. The node exits with code 2 and this one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("configuration: {0}")]
+    Parse(#[from] config::ConfigError),
+    #[error("configuration: {key} = {value}: {why}")]
+    Value { key: &'static str, value: String, why: &'static str },
+}
+
+impl Settings {
+    /// Reads all layers and checks the values. `flags` are pairs of a dotted key and its value.
+    pub fn load(file: Option<&Path>, flags: &[(&str, String)]) -> Result<Settings, ConfigError> {
+        Settings::layered(file, flags, Environment::default())
+    }
+
+    fn layered(
+        file: Option<&Path>,
+        flags: &[(&str, String)],
+        environment: Environment,
+    ) -> Result<Settings, ConfigError> {
+        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+            builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+        }
+        builder = builder.add_source(
+            environment
+                .prefix("TRIAGED")
+                .prefix_separator("__")
+                .separator("__")
+                .try_parsing(true)
+                .list_separator(",")
+                .with_list_parse_key("dimse.calling_ae_titles")
+                .with_list_parse_key("dimse.other_storage_classes"),
+        );
+        for (key, value) in flags {
+            builder = builder.set_override(*key, value.as_str())?;
+        }
+        let settings: Settings = builder.build()?.try_deserialize()?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        fn wrong(key: &'static str, value: impl ToString, why: &'static str) -> Result<(), ConfigError> {
+            Err(ConfigError::Value { key, value: value.to_string(), why })
+        }
+        let d = &self.dimse;
+        if !ae_title_is_valid(&d.ae_title) {
+            return wrong("dimse.ae_title", &d.ae_title, "an AE title has 1 to 16 printable ASCII characters, no backslash");
+        }
+        if d.max_associations == 0 {
+            return wrong("dimse.max_associations", 0, "at least 1");
+        }
+        if !(4096..=1_048_576).contains(&d.max_pdu_bytes) {
+            return wrong("dimse.max_pdu_bytes", d.max_pdu_bytes, "between 4096 and 1048576");
+        }
+        if d.max_object_mib == 0 {
+            return wrong("dimse.max_object_mib", 0, "at least 1");
+        }
+        if d.association_request_timeout_seconds == 0 || d.idle_timeout_seconds == 0 {
+            return wrong("dimse.*_timeout_seconds", 0, "at least 1");
+        }
+        let i = &self.inference;
+        if !(1..=256).contains(&i.batch_size) {
+            return wrong("inference.batch_size", i.batch_size, "between 1 and 256");
+        }
+        if i.max_attempts == 0 {
+            return wrong("inference.max_attempts", 0, "at least 1");
+        }
+        let seconds = |v: f64| v.is_finite() && (0.0..=31_536_000.0).contains(&v);
+        for (key, value) in [
+            ("triage.quiet_seconds", self.triage.quiet_seconds),
+            ("triage.hard_cap_seconds", self.triage.hard_cap_seconds),
+            ("notify.first_retry_seconds", self.notify.first_retry_seconds),
+            ("notify.longest_retry_seconds", self.notify.longest_retry_seconds),
+            ("notify.webhook.timeout_seconds", self.notify.webhook.timeout_seconds),
+        ] {
+            if !seconds(value) {
+                return wrong(key, value, "a number of seconds, at least 0");
+            }
+        }
+        if self.notify.max_attempts == 0 {
+            return wrong("notify.max_attempts", 0, "at least 1");
+        }
+        let url = &self.notify.webhook.url;
+        if !url.is_empty() && !(url.starts_with("https://") || url.starts_with("http://")) {
+            return wrong("notify.webhook.url", url, "starts with https:// or http://");
+        }
+        if !self.web.listen.is_empty() && self.web.listen.parse::<SocketAddr>().is_err() {
+            return wrong("web.listen", &self.web.listen, "an IP address and port such as 127.0.0.1:8080, or empty");
+        }
+        Ok(())
+    }
+
+    /// `<data_dir>/triaged.db`.
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.join("triaged.db")
+    }
+}
+
+/// PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, not only spaces.
+pub fn ae_title_is_valid(title: &str) -> bool {
+    !title.trim().is_empty() && title.len() <= 16 && title.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn with_environment(pairs: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        let variables: HashMap<String, String> = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        Settings::layered(None, &[], Environment::default().source(Some(variables)))
+    }
+
+    #[test]
+    fn the_documented_file_is_the_default() {
+        let settings = with_environment(&[]).unwrap();
+        assert_eq!(settings.dimse.ae_title, "TRIAGED");
+        assert_eq!(settings.dimse.port, 11112);
+        assert_eq!(settings.web.listen, "127.0.0.1:8080");
+        assert_eq!(settings.data_dir, PathBuf::from("./var"));
+    }
+
+    #[test]
+    fn environment_over_file_over_defaults_and_flags_over_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[dimse]\nport = 104\nae_title = \"FILE\"\n").unwrap();
+        let environment =
+            Environment::default().source(Some(HashMap::from([("TRIAGED__DIMSE__AE_TITLE".into(), "1234".into())])));
+        let settings =
+            Settings::layered(Some(file.path()), &[("data_dir", "/srv/x".into())], environment).unwrap();
+        assert_eq!(settings.dimse.port, 104);
+        assert_eq!(settings.dimse.ae_title, "1234", "a number is still an AE title");
+        assert_eq!(settings.data_dir, PathBuf::from("/srv/x"));
+    }
+
+    #[test]
+    fn lists_and_nested_keys_come_from_the_environment() {
+        let settings = with_environment(&[
+            ("TRIAGED__DIMSE__CALLING_AE_TITLES", "CT1,CT2"),
+            ("TRIAGED__NOTIFY__WEBHOOK__URL", "http://127.0.0.1:1/x"),
+            ("TRIAGED__TRIAGE__QUIET_SECONDS", "1"),
+            ("TRIAGED__INFERENCE__DEVICE", "cpu"),
+        ])
+        .unwrap();
+        assert_eq!(settings.dimse.calling_ae_titles, ["CT1", "CT2"]);
+        assert_eq!(settings.notify.webhook.url, "http://127.0.0.1:1/x");
+        assert_eq!(settings.triage.quiet_seconds, 1.0);
+        assert_eq!(settings.inference.device, Device::Cpu);
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_errors_that_name_the_key() {
+        for (key, value, word) in [
+            ("TRIAGED__DIMSE__PROT", "1", "prot"),
+            ("TRIAGED__DIMSE__MAX_PDU_BYTES", "7", "max_pdu_bytes"),
+            ("TRIAGED__DIMSE__AE_TITLE", "ABCDEFGHIJKLMNOPQ", "ae_title"),
+            ("TRIAGED__INFERENCE__DEVICE", "gpu", "gpu"),
+            ("TRIAGED__WEB__LISTEN", "everywhere", "web.listen"),
+        ] {
+            let error = with_environment(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains(word), "{key}={value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The ledger: one SQLite database with the instances, the queue of slices, the results and the outbox.
+//!
+//! All writes of a process go through one thread. It takes whatever waits, runs each write in a savepoint of its own,
+//! commits once (`synchronous=FULL`) and only then answers: many associations share one sync, and an answer means that
+//! the rows are on disk. Reads have connections of their own and see what is committed (WAL).
+
+mod outbox;
+mod queue;
+mod report;
+mod store;
+mod verdict;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+use tokio::sync::Notify;
+
+pub use outbox::{Delivery, OutboxRow};
+pub use queue::{Claim, Score, SliceId};
+pub use report::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+pub use store::{NewInstance, NewSlice, Quarantined, Stored};
+pub use verdict::{Alert, OpenStudy, Verdict};
+pub use writer::Writer;
+
+/// How long a statement waits for another process (`triaged ack`, an administrator's `sqlite3`) to finish its write.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// What went wrong with the ledger. `NotFound` is the caller's, everything else the database's.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("cannot open the database {path}: {source}")]
+    Open { path: PathBuf, source: rusqlite::Error },
+    #[error("the database {path} cannot be brought to this version's schema: {source}")]
+    Migrate { path: PathBuf, source: rusqlite_migration::Error },
+    #[error("database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("database: the transaction could not be committed: {0}")]
+    Commit(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
+
+/// The current moment as the ledger writes it: UTC ISO 8601 with milliseconds.
+pub fn now() -> String {
+    format_time(jiff::Timestamp::now())
+}
+
+/// A moment as the ledger writes it.
+pub fn format_time(t: jiff::Timestamp) -> String {
+    format!("{t:.3}")
+}
+
+/// The database, shared by everyone in the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    writer: Writer,
+    /// Idle read connections; one is taken for a read and put back.
+    readers: Mutex<Vec<Connection>>,
+    /// Rung when slices were queued: the inference stage waits here.
+    queued: Notify,
+    /// Rung when an outbox row became pending: the channels wait here.
+    posted: Notify,
+    /// Rung when a slice of a study came to its end, or something was received: the triage stage waits here.
+    changed: Notify,
+}
+
+impl Ledger {
+    /// Opens the database, creating it or migrating it to this version's schema, and starts the writer thread.
+    pub fn open(path: &Path) -> Result<Ledger> {
+        let mut connection = connect(path)?;
+        migrations()
+            .to_latest(&mut connection)
+            .map_err(|source| LedgerError::Migrate { path: path.into(), source })?;
+        Ok(Ledger {
+            shared: Arc::new(Shared {
+                path: path.into(),
+                writer: Writer::start(connection),
+                readers: Mutex::new(Vec::new()),
+                queued: Notify::new(),
+                posted: Notify::new(),
+                changed: Notify::new(),
+            }),
+        })
+    }
+
+    /// Runs a write; when this returns `Ok`, it is committed and synced. What fails is rolled back alone.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.shared.writer.write(write).await
+    }
+
+    /// [`Ledger::write`] for threads outside the async runtime.
+    pub fn write_blocking<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.shared.writer.write_blocking(write)
+    }
+
+    /// Runs a read on a connection of its own. Blocks; call it from a blocking thread when it may be long.
+    pub fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let idle = self.shared.readers.lock().expect("no reader panics while it holds the list").pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open_read_only(&self.shared.path)?,
+        };
+        let result = read(&connection);
+        let mut readers = self.shared.readers.lock().expect("no reader panics while it holds the list");
+        if readers.len() < 8 {
+            readers.push(connection);
+        }
+        result
+    }
+
+    /// Copies the whole database, consistent as of one moment, to a new file.
+    pub fn backup(&self, to: &Path) -> Result<()> {
+        self.read(|connection| Ok(connection.backup("main", to, None)?))
+    }
+
+    pub fn queued(&self) -> &Notify {
+        &self.shared.queued
+    }
+
+    pub fn posted(&self) -> &Notify {
+        &self.shared.posted
+    }
+
+    pub fn changed(&self) -> &Notify {
+        &self.shared.changed
+    }
+}
+
+/// A read-only connection, for the node's reads and for commands that only look.
+pub fn open_read_only(path: &Path) -> Result<Connection> {
+    let open = || -> rusqlite::Result<Connection> {
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    };
+    open().map_err(|source| LedgerError::Open { path: path.into(), source })
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", "ON")?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    };
+    open().map_err(|source| LedgerError::Open { path: path.into(), source })
+}
+
+fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![M::up(include_str!("migrations/0001_initial.sql"))])
+}
+
+#[cfg(test)]
+mod tests;

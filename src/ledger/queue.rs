@@ -1,0 +1,191 @@
+//! The queue of slices: claim, complete, fail, and nothing else. Everything the inference stage knows of the ledger is
+//! in this file, so that another queue can stand in its place one day.
+//!
+//! A claim is not written: a slice stays `queued` until it ends, so whatever was claimed when the process died is queued
+//! when it starts again. The claimer keeps the ids it holds and names them, so that it is not given them twice.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, params};
+
+use super::{Ledger, Result, now};
+
+/// The row of a slice.
+pub type SliceId = i64;
+
+/// A slice to be scored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub slice: SliceId,
+    pub study_uid: String,
+    pub sop_uid: String,
+    /// Counts from 1.
+    pub frame: u32,
+    /// Of the Part 10 file, relative to the data folder.
+    pub path: String,
+    /// How often it was tried before.
+    pub attempts: u32,
+    pub claimed_at: String,
+}
+
+/// What a slice scored, and how.
+#[derive(Debug, Clone)]
+pub struct Score {
+    pub slice: SliceId,
+    pub probability: f64,
+    pub positive: bool,
+    pub threshold: f64,
+    pub model: String,
+    pub model_sha256: String,
+    pub provider: String,
+    pub claimed_at: String,
+    pub decoded_at: String,
+    pub scored_at: String,
+}
+
+impl Ledger {
+    /// The next queued slices that are not `held` already, in the order they came, at most `most`. Blocks.
+    pub fn claim(&self, held: &HashSet<SliceId>, most: usize) -> Result<Vec<Claim>> {
+        let claimed_at = now();
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts
+                 FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
+                 WHERE s.state = 'queued' ORDER BY s.id LIMIT ?1",
+            )?;
+            let rows = statement.query_map([(held.len() + most) as i64], |row| {
+                Ok(Claim {
+                    slice: row.get(0)?,
+                    study_uid: row.get(1)?,
+                    sop_uid: row.get(2)?,
+                    frame: row.get(3)?,
+                    path: row.get(4)?,
+                    attempts: row.get(5)?,
+                    claimed_at: claimed_at.clone(),
+                })
+            })?;
+            let fresh = rows.filter(|row| row.as_ref().map_or(true, |claim| !held.contains(&claim.slice)));
+            Ok(fresh.take(most).collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Ends slices as scored.
+    pub async fn complete(&self, scores: Vec<Score>) -> Result<()> {
+        self.write(move |connection| scores.iter().try_for_each(|score| complete(connection, score))).await?;
+        self.changed().notify_waiters();
+        Ok(())
+    }
+
+    /// Ends a slice as ineligible: the object itself cannot be triaged.
+    pub async fn decline(&self, slice: SliceId, reason: String) -> Result<()> {
+        self.end(slice, "ineligible", reason).await
+    }
+
+    /// Ends a slice as failed, or leaves it queued with one more attempt counted while `attempts + 1 < max_attempts`.
+    /// Returns whether it will be tried again.
+    pub async fn fail(&self, slice: SliceId, attempts: u32, max_attempts: u32, reason: String) -> Result<bool> {
+        if attempts + 1 >= max_attempts {
+            self.end(slice, "failed", reason).await?;
+            return Ok(false);
+        }
+        self.write(move |connection| {
+            connection
+                .prepare_cached("UPDATE slices SET attempts = attempts + 1, reason = ?2 WHERE id = ?1 AND state = 'queued'")?
+                .execute(params![slice, reason])?;
+            Ok(())
+        })
+        .await?;
+        Ok(true)
+    }
+
+    async fn end(&self, slice: SliceId, state: &'static str, reason: String) -> Result<()> {
+        self.write(move |connection| {
+            reopen(connection, slice)?;
+            connection
+                .prepare_cached(
+                    "UPDATE slices SET state = ?2, reason = ?3, attempts = attempts + 1
+                     WHERE id = ?1 AND state = 'queued'",
+                )?
+                .execute(params![slice, state, reason])?;
+            Ok(())
+        })
+        .await?;
+        self.changed().notify_waiters();
+        Ok(())
+    }
+
+    /// How many slices wait.
+    pub fn queue_depth(&self) -> Result<u64> {
+        self.read(|connection| {
+            Ok(connection
+                .prepare_cached("SELECT count(*) FROM slices INDEXED BY slices_queued WHERE state = 'queued'")?
+                .query_row([], |row| row.get::<_, i64>(0))? as u64)
+        })
+    }
+
+    /// Puts every slice of a study that was scored or failed back into the queue and reopens the study as its next
+    /// revision. Returns how many slices that is.
+    pub fn requeue_study(&self, study_uid: &str) -> Result<u64> {
+        let study_uid = study_uid.to_owned();
+        let slices = self.write_blocking(move |connection| {
+            let slices = connection.execute(
+                "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, score_id = NULL
+                 WHERE study_uid = ?1 AND state IN ('scored', 'failed')",
+                [&study_uid],
+            )?;
+            connection.execute(
+                "UPDATE studies SET revision = revision + (state = 'decided'), state = 'receiving', opened_at = ?2,
+                        decided_at = NULL, flagged = iif(flagged = 0, NULL, flagged)
+                 WHERE study_uid = ?1 AND ?3 > 0",
+                params![study_uid, now(), slices as i64],
+            )?;
+            Ok(slices as u64)
+        })?;
+        self.queued().notify_waiters();
+        Ok(slices)
+    }
+}
+
+/// A study that the hard cap decided while this slice still waited is reopened as its next revision.
+fn reopen(connection: &Connection, slice: SliceId) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE studies SET revision = revision + 1, state = 'receiving', opened_at = ?2, decided_at = NULL,
+                    flagged = iif(flagged = 0, NULL, flagged)
+             WHERE state = 'decided'
+               AND study_uid = (SELECT study_uid FROM slices WHERE id = ?1 AND state = 'queued')",
+        )?
+        .execute(params![slice, now()])?;
+    Ok(())
+}
+
+fn complete(connection: &Connection, score: &Score) -> Result<()> {
+    reopen(connection, score.slice)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO scores (slice_id, probability, positive, threshold, model, model_sha256, provider, software,
+                                 claimed_at, decoded_at, scored_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            score.slice,
+            score.probability,
+            score.positive,
+            score.threshold,
+            score.model,
+            score.model_sha256,
+            score.provider,
+            crate::SOFTWARE,
+            score.claimed_at,
+            score.decoded_at,
+            score.scored_at
+        ])?;
+    let id = connection.last_insert_rowid();
+    connection
+        .prepare_cached(
+            "UPDATE slices SET state = 'scored', reason = NULL, attempts = attempts + 1, score_id = ?2
+             WHERE id = ?1 AND state = 'queued'",
+        )?
+        .execute(params![score.slice, id])?;
+    Ok(())
+}

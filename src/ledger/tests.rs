@@ -1,0 +1,205 @@
+use std::collections::HashSet;
+
+use super::*;
+
+fn ledger() -> (tempfile::TempDir, Ledger) {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("triaged.db")).unwrap();
+    (folder, ledger)
+}
+
+fn instance(sop: &str, study: &str, digest: &str) -> NewInstance {
+    NewInstance {
+        sop_uid: sop.into(),
+        sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
+        transfer_syntax: "1.2.840.10008.1.2.1".into(),
+        study_uid: study.into(),
+        series_uid: "1.3".into(),
+        instance_number: Some(1),
+        accession_number: None,
+        patient_id: Some("P".into()),
+        digest: digest.into(),
+        path: format!("archive/{sop}"),
+        size: 1,
+        calling_ae: "CT".into(),
+        peer: "127.0.0.1".into(),
+        received_at: now(),
+        slices: vec![NewSlice::Queued],
+    }
+}
+
+fn score(claim: &Claim, probability: f64) -> Score {
+    Score {
+        slice: claim.slice,
+        probability,
+        positive: probability >= 0.5,
+        threshold: 0.5,
+        model: "m".into(),
+        model_sha256: "00".into(),
+        provider: "CPU".into(),
+        claimed_at: claim.claimed_at.clone(),
+        decoded_at: now(),
+        scored_at: now(),
+    }
+}
+
+fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
+    Verdict {
+        study_uid: study.study_uid.clone(),
+        revision: study.revision,
+        provisional,
+        flagged: Some(flagged),
+        score: Some(0.9),
+        threshold: 0.5,
+        rule: "{}".into(),
+        model: "m".into(),
+        model_sha256: "00".into(),
+        slices_received: study.slices_received,
+        slices_scored: study.probabilities.len() as i64,
+        slices_ineligible: study.slices_ineligible,
+        slices_failed: study.slices_failed,
+        decided_at: now(),
+    }
+}
+
+fn alert() -> Vec<Alert> {
+    vec![Alert { channel: "webhook".into(), kind: "alert".into(), finding: "ich".into(), event: "{}".into() }]
+}
+
+fn row(ledger: &Ledger, study: &str) -> WorklistRow {
+    ledger.read(|c| WorklistRow::of_study(c, study)).unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn the_same_content_again_is_a_duplicate_and_other_content_a_conflict() {
+    let (_folder, ledger) = ledger();
+    assert_eq!(ledger.store(instance("1", "s", "aa")).await.unwrap(), Stored::New);
+    assert_eq!(ledger.store(instance("1", "s", "aa")).await.unwrap(), Stored::Duplicate);
+    let conflict = ledger.store(instance("1", "s", "bb")).await.unwrap();
+    assert_eq!(conflict, Stored::Conflict { kept_digest: "aa".into() });
+    assert_eq!(row(&ledger, "s").slices_received, 1);
+}
+
+#[tokio::test]
+async fn a_claimed_slice_is_not_given_twice_and_is_queued_again_after_a_crash() {
+    let (folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    ledger.store(instance("2", "s", "bb")).await.unwrap();
+    let first = ledger.claim(&HashSet::new(), 1).unwrap();
+    let held = HashSet::from([first[0].slice]);
+    let second = ledger.claim(&held, 10).unwrap();
+    assert_eq!(second.len(), 1);
+    assert_ne!(first[0].slice, second[0].slice);
+    drop(ledger);
+    let again = Ledger::open(&folder.path().join("triaged.db")).unwrap();
+    assert_eq!(again.claim(&HashSet::new(), 10).unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_failing_slice_is_tried_a_bounded_number_of_times_and_keeps_its_reason() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    for attempt in 0..3 {
+        let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+        assert_eq!(claim.attempts, attempt);
+        let again = ledger.fail(claim.slice, claim.attempts, 3, "the disk hiccupped".into()).await.unwrap();
+        assert_eq!(again, attempt < 2);
+    }
+    assert!(ledger.claim(&HashSet::new(), 1).unwrap().is_empty());
+    let slices = ledger.read(|c| SliceRow::of_study(c, "s")).unwrap();
+    assert_eq!((slices[0].state.as_str(), slices[0].reason.as_deref()), ("failed", Some("the disk hiccupped")));
+    assert_eq!(row(&ledger, "s").slices_failed, 1);
+}
+
+#[tokio::test]
+async fn one_alarm_a_study_however_often_it_is_judged() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
+    let study = ledger.open_studies().unwrap().remove(0);
+    assert_eq!(study.slices_queued(), 0);
+    assert!(ledger.decide(verdict(&study, true, true), alert()).await.unwrap());
+    assert_eq!((row(&ledger, "s").state.as_str(), row(&ledger, "s").flagged), ("receiving", Some(true)));
+    assert!(ledger.decide(verdict(&study, false, true), alert()).await.unwrap());
+    // A late slice reopens the study; its flag stays up and the next revision does not alarm again.
+    ledger.store(instance("2", "s", "bb")).await.unwrap();
+    let reopened = row(&ledger, "s");
+    assert_eq!((reopened.revision, reopened.state.as_str(), reopened.flagged), (2, "receiving", Some(true)));
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
+    let study = ledger.open_studies().unwrap().remove(0);
+    assert!(ledger.decide(verdict(&study, false, true), alert()).await.unwrap());
+    assert_eq!(ledger.due("webhook", 10).unwrap().len(), 1);
+    assert_eq!(ledger.read(|c| VerdictRow::of_study(c, "s")).unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_verdict_on_evidence_that_has_changed_is_not_taken() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
+    let study = ledger.open_studies().unwrap().remove(0);
+    ledger.store(instance("2", "s", "bb")).await.unwrap();
+    assert!(!ledger.decide(verdict(&study, false, false), vec![]).await.unwrap());
+    assert_eq!(row(&ledger, "s").state, "receiving");
+    assert!(ledger.read(|c| VerdictRow::of_study(c, "s")).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_slice_scored_after_the_hard_cap_reopens_its_study() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let study = ledger.open_studies().unwrap().remove(0);
+    ledger.decide(Verdict { flagged: None, score: None, ..verdict(&study, false, false) }, vec![]).await.unwrap();
+    assert_eq!(row(&ledger, "s").verdict_in_words(), "not triaged");
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
+    assert_eq!((row(&ledger, "s").revision, row(&ledger, "s").state.as_str()), (2, "receiving"));
+}
+
+#[tokio::test]
+async fn a_dead_letter_can_be_requeued_and_acknowledged() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let study = ledger.open_studies().unwrap().remove(0);
+    ledger.decide(verdict(&study, false, true), alert()).await.unwrap();
+    let due = ledger.due("webhook", 10).unwrap().remove(0);
+    ledger.settle(due.id, Delivery::Dead { error: "404".into() }).await.unwrap();
+    assert!(ledger.due("webhook", 10).unwrap().is_empty());
+    let check = ledger.clone();
+    tokio::task::spawn_blocking(move || {
+        assert_eq!(check.requeue_dead(None).unwrap(), 1);
+        assert!(check.requeue_dead(Some(due.id)).is_err(), "it is not dead any more");
+        assert_eq!(check.due("webhook", 10).unwrap()[0].idempotency_key, due.idempotency_key);
+        assert!(check.acknowledge("s").unwrap());
+        assert!(!check.acknowledge("s").unwrap());
+        assert!(check.acknowledge("nowhere").is_err());
+    })
+    .await
+    .unwrap();
+    assert!(row(&ledger, "s").acknowledged_at.is_some());
+}
+
+#[tokio::test]
+async fn a_failing_write_takes_no_other_with_it() {
+    let (_folder, ledger) = ledger();
+    let bad = ledger.write(|c| Ok(c.execute("INSERT INTO nowhere VALUES (1)", [])?));
+    let panicking = ledger.write::<()>(|_| panic!("on purpose"));
+    let good = ledger.store(instance("1", "s", "aa"));
+    let (bad, panicking, good) = tokio::join!(bad, panicking, good);
+    assert!(bad.is_err() && panicking.is_err());
+    assert_eq!(good.unwrap(), Stored::New);
+}
+
+#[test]
+fn migrations_are_valid() {
+    migrations().validate().unwrap();
+}
+
+#[test]
+fn times_are_utc_with_milliseconds_and_sort_as_text() {
+    let t = format_time("2026-11-23T15:42:07.1Z".parse().unwrap());
+    assert_eq!(t, "2026-11-23T15:42:07.100Z");
+}

@@ -1,0 +1,189 @@
+//! Studies that are open, and their verdicts. A verdict, the worklist row and the outbox rows are one transaction.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Ledger, Result, now};
+
+/// A study that waits for its verdict, with what the triage stage needs to judge it.
+#[derive(Debug, Clone)]
+pub struct OpenStudy {
+    pub study_uid: String,
+    pub accession_number: Option<String>,
+    pub patient_id: Option<String>,
+    pub revision: i64,
+    pub flagged: bool,
+    pub slices_received: i64,
+    pub slices_ineligible: i64,
+    pub slices_failed: i64,
+    pub opened_at: String,
+    pub last_received_at: String,
+    /// Of the slices scored so far.
+    pub probabilities: Vec<f64>,
+}
+
+impl OpenStudy {
+    /// Slices that are still to be scored.
+    pub fn slices_queued(&self) -> i64 {
+        self.slices_received - self.slices_ineligible - self.slices_failed - self.probabilities.len() as i64
+    }
+}
+
+/// A verdict on one revision of a study.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    pub study_uid: String,
+    pub revision: i64,
+    /// The evidence suffices, but the study is not complete.
+    pub provisional: bool,
+    /// `None`: no slice was scored, so the study is not triaged.
+    pub flagged: Option<bool>,
+    pub score: Option<f64>,
+    pub threshold: f64,
+    /// The study rule as in the model card, JSON.
+    pub rule: String,
+    pub model: String,
+    pub model_sha256: String,
+    /// The evidence that was judged. Where the study has gone on since, the verdict is not taken.
+    pub slices_received: i64,
+    pub slices_scored: i64,
+    pub slices_ineligible: i64,
+    pub slices_failed: i64,
+    pub decided_at: String,
+}
+
+/// A message for one channel, to be sent because of a verdict.
+#[derive(Debug, Clone)]
+pub struct Alert {
+    pub channel: String,
+    pub kind: String,
+    pub finding: String,
+    /// Channel-neutral JSON.
+    pub event: String,
+}
+
+impl Ledger {
+    /// The studies whose verdict is due some time. Blocks.
+    pub fn open_studies(&self) -> Result<Vec<OpenStudy>> {
+        self.read(|connection| {
+            let mut studies = connection.prepare_cached(
+                "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
+                        slices_failed, opened_at, last_received_at
+                 FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
+            )?;
+            let mut scored = connection.prepare_cached(
+                "SELECT c.probability FROM slices s JOIN scores c ON c.id = s.score_id
+                 WHERE s.study_uid = ?1 AND s.state = 'scored'",
+            )?;
+            let rows = studies.query_map([], |row| {
+                let study_uid: String = row.get(0)?;
+                let probabilities = scored.query_map([&study_uid], |row| row.get(0))?.collect::<Result<_, _>>()?;
+                Ok(OpenStudy {
+                    study_uid,
+                    accession_number: row.get(1)?,
+                    patient_id: row.get(2)?,
+                    revision: row.get(3)?,
+                    flagged: row.get::<_, Option<bool>>(4)? == Some(true),
+                    slices_received: row.get(5)?,
+                    slices_ineligible: row.get(6)?,
+                    slices_failed: row.get(7)?,
+                    opened_at: row.get(8)?,
+                    last_received_at: row.get(9)?,
+                    probabilities,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Writes a verdict with its alerts. Returns false, and writes nothing, when the study has gone on since it was
+    /// looked at: it will be looked at again.
+    pub async fn decide(&self, verdict: Verdict, alerts: Vec<Alert>) -> Result<bool> {
+        let decided = self.write(move |connection| decide(connection, &verdict, &alerts)).await?;
+        if decided {
+            self.posted().notify_waiters();
+        }
+        Ok(decided)
+    }
+}
+
+fn decide(connection: &Connection, verdict: &Verdict, alerts: &[Alert]) -> Result<bool> {
+    let current: Option<i64> = connection
+        .prepare_cached(
+            "SELECT 1 FROM studies WHERE study_uid = ?1 AND revision = ?2 AND state = 'receiving'
+                AND (?3 OR (slices_received = ?4 AND slices_scored = ?5 AND slices_ineligible = ?6 AND slices_failed = ?7))",
+        )?
+        .query_row(
+            params![
+                verdict.study_uid,
+                verdict.revision,
+                // More evidence only raises the score, so a provisional alert holds whatever came meanwhile.
+                verdict.provisional,
+                verdict.slices_received,
+                verdict.slices_scored,
+                verdict.slices_ineligible,
+                verdict.slices_failed
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if current.is_none() {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO verdicts (study_uid, revision, provisional, flagged, score, threshold, rule, model,
+                model_sha256, software, slices_scored, slices_ineligible, slices_failed, decided_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?
+        .execute(params![
+            verdict.study_uid,
+            verdict.revision,
+            verdict.provisional,
+            verdict.flagged,
+            verdict.score,
+            verdict.threshold,
+            verdict.rule,
+            verdict.model,
+            verdict.model_sha256,
+            crate::SOFTWARE,
+            verdict.slices_scored,
+            verdict.slices_ineligible,
+            verdict.slices_failed,
+            verdict.decided_at
+        ])?;
+    connection
+        .prepare_cached(
+            "UPDATE studies SET flagged = ?2, score = ?3, threshold = ?4,
+                state = iif(?5, 'receiving', 'decided'), decided_at = iif(?5, NULL, ?6)
+             WHERE study_uid = ?1",
+        )?
+        .execute(params![
+            verdict.study_uid,
+            verdict.flagged,
+            verdict.score,
+            verdict.threshold,
+            verdict.provisional,
+            verdict.decided_at
+        ])?;
+    let created = now();
+    for alert in alerts {
+        connection
+            .prepare_cached(
+                "INSERT INTO outbox (study_uid, revision, channel, kind, finding, model_sha256, idempotency_key, event,
+                    next_attempt_at, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9) ON CONFLICT (study_uid, channel, kind, finding, model_sha256) DO NOTHING",
+            )?
+            .execute(params![
+                verdict.study_uid,
+                verdict.revision,
+                alert.channel,
+                alert.kind,
+                alert.finding,
+                verdict.model_sha256,
+                uuid::Uuid::new_v4().to_string(),
+                alert.event,
+                created
+            ])?;
+    }
+    Ok(true)
+}
