@@ -1,0 +1,103 @@
+# The commands of the project. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# One recipe at a time: cargo uses every core by itself.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+CARGO_TARGET_DIR ?= target
+RELEASE = $(CARGO_TARGET_DIR)/release
+ONNXRUNTIME = $(RELEASE)/lib
+
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DESTDIR ?=
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: deps onnxruntime-keep ## Build target/release/triaged, ready to run: ONNX Runtime and the model beside it
+	$(CARGO) build --release --locked -p triaged
+	@$(MAKE) --no-print-directory models-link
+
+.PHONY: run
+run: build ## Build and start the node on its defaults (ARGS="--config FILE" for others)
+	exec $(RELEASE)/triaged serve $(ARGS)
+
+.PHONY: demo
+demo: build ## Push a healthy and a bleeding synthetic head CT through a node and show what it says
+	scripts/demo.sh $(RELEASE)/triaged
+
+.PHONY: test
+test: deps test-deps onnxruntime-keep models-link ## Install what the tests need and run them all
+	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" scripts/test.sh
+
+.PHONY: lint
+lint: deps ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+.PHONY: train
+train: deps onnxruntime-keep ## Train the model: make train DATA=folder-in-RSNA-layout [OUT=folder] [ARGS=...]
+	@test -n "$(DATA)" || { echo "make train needs DATA=FOLDER (RSNA 2019 layout: stage_2_train.csv and its images)" >&2; exit 2; }
+	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(CARGO) run --release --locked -p triaged-training -- \
+		train --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+.PHONY: onnxruntime
+onnxruntime: deps ## Use ONNX Runtime's CPU build (what `make build` does by itself)
+	@scripts/onnxruntime.py cpu "$(ONNXRUNTIME)"
+
+.PHONY: onnxruntime-cuda
+onnxruntime-cuda: deps ## Use ONNX Runtime's GPU build: CUDA and TensorRT (256 MB; x86_64)
+	@scripts/onnxruntime.py cuda "$(ONNXRUNTIME)"
+
+# Keeps the build that was chosen before.
+.PHONY: onnxruntime-keep
+onnxruntime-keep: deps
+	@scripts/onnxruntime.py keep "$(ONNXRUNTIME)"
+
+# The program looks for models/m10.json beside itself; a link, so that a newly trained model is used at once.
+.PHONY: models-link
+models-link:
+	@mkdir -p "$(RELEASE)"
+	@ln -sfnr models "$(RELEASE)/models"
+
+.PHONY: deps
+deps: ## Install the system packages that building needs, where missing
+	@scripts/deps.sh build
+
+.PHONY: test-deps
+test-deps: deps ## Install the DICOM peers and Python packages that testing needs, where missing
+	@scripts/deps.sh test
+	@scripts/python-tools.sh
+
+.PHONY: install
+install: ## Install what `make build` built (DESTDIR, PREFIX=/usr/local, SYSCONFDIR=/etc)
+	@test -x $(RELEASE)/triaged -a -s $(ONNXRUNTIME)/libonnxruntime.so || { echo "run 'make build' first" >&2; exit 1; }
+	install -D -m 755 $(RELEASE)/triaged "$(DESTDIR)$(PREFIX)/bin/triaged"
+	install -d "$(DESTDIR)$(PREFIX)/lib/triaged" "$(DESTDIR)$(PREFIX)/share/triaged/models" \
+		"$(DESTDIR)$(PREFIX)/share/doc/triaged"
+	install -m 644 $(ONNXRUNTIME)/libonnxruntime*.so "$(DESTDIR)$(PREFIX)/lib/triaged/"
+	install -m 644 models/* "$(DESTDIR)$(PREFIX)/share/triaged/models/"
+	install -m 644 LICENSE-APACHE LICENSE-MIT NOTICE $(ONNXRUNTIME)/onnxruntime-* "$(DESTDIR)$(PREFIX)/share/doc/triaged/"
+	install -m 644 systemd/cuda.conf "$(DESTDIR)$(PREFIX)/share/doc/triaged/"
+	install -d "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(SYSCONFDIR)/triaged"
+	sed 's|/usr/bin/triaged|$(PREFIX)/bin/triaged|; s|/etc/triaged|$(SYSCONFDIR)/triaged|' systemd/triaged.service \
+		> "$(DESTDIR)$(UNITDIR)/triaged.service"
+	install -D -m 644 systemd/triaged.sysusers "$(DESTDIR)$(PREFIX)/lib/sysusers.d/triaged.conf"
+	install -D -m 644 systemd/triaged.tmpfiles "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/triaged.conf"
+	@# A site's settings are never overwritten: a newer file is laid beside them.
+	config="$(DESTDIR)$(SYSCONFDIR)/triaged/triaged.toml"; [[ ! -e $$config ]] || config+=.new; \
+		sed 's|^data_dir = .*|data_dir = "/var/lib/triaged"|' conf/triaged.toml > "$$config"
+ifeq ($(DESTDIR),)
+	@echo "Now: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now triaged"
+endif
+
+.PHONY: clean
+clean: ## Remove build outputs (.cache with ONNX Runtime, .venv and var stay)
+	$(CARGO) clean
