@@ -31,7 +31,7 @@ run: build ## Build and start the node on its defaults (ARGS="--config FILE" for
 
 .PHONY: demo
 demo: build ## Push a healthy and a bleeding synthetic head CT through a node and show what it says
-	scripts/demo.sh $(RELEASE)/triaged
+	scripts/demo.py $(RELEASE)/triaged
 
 .PHONY: test
 test: deps test-deps onnxruntime-keep models-link ## Install what the tests need and run them all
