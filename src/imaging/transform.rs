@@ -1,6 +1,13 @@
 //! The transform that a model card names: from the pixels of one frame to the model's input tensor.
 
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::F32;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
+
+use super::error::ImagingError;
+use super::object::DicomObject;
+use super::pixels::{AIR, Frame, decode_frame};
 
 /// A display window in Hounsfield units (PS3.3 C.11.2.1.2): `center` and `width` in HU.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -26,7 +33,88 @@ impl Transform {
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Transform::StoredValues { height, width } => [1, *height as usize, *width as usize],
-            Transform::HounsfieldWindows { height, width, windows } => [windows.len(), *height as usize, *width as usize],
+            Transform::HounsfieldWindows { height, width, windows } => {
+                [windows.len(), *height as usize, *width as usize]
+            }
         }
     }
+
+    /// Whether the numbers make sense: every window has a finite center and a width above 0.
+    pub fn check(&self) -> Result<(), String> {
+        let Transform::HounsfieldWindows { windows, .. } = self else { return Ok(()) };
+        match windows.iter().find(|window| !(window.center.is_finite() && window.width > 0.0)) {
+            Some(window) => Err(format!("a window of center {} and width {} HU", window.center, window.width)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A model's input for one slice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// `[channels, height, width]`.
+    pub shape: [usize; 3],
+    /// Channel by channel, row by row.
+    pub data: Vec<f32>,
+}
+
+/// The model's input for frame `frame` (from 0) of an object. The node and training both go this way; there is no other
+/// from an object to a tensor.
+///
+/// # Errors
+/// [`ImagingError`], whose [`is_contradiction`](ImagingError::is_contradiction) tells an ineligible object from a
+/// failure.
+pub fn model_input(object: &DicomObject, frame: u32, transform: &Transform) -> Result<Tensor, ImagingError> {
+    frame_input(&decode_frame(object, frame)?, transform)
+}
+
+/// The model's input for a decoded frame.
+///
+/// A frame of another size than the model's is padded to a square with air, centered, and resampled with a triangle
+/// filter that widens as the image shrinks, so that nothing aliases; the filter does not overshoot, so that no dark or
+/// bright seam appears along the skull. Hounsfield units are resampled first and windowed then.
+///
+/// # Errors
+/// [`ImagingError::Resample`] where the transform asks for an empty image.
+pub fn frame_input(frame: &Frame, transform: &Transform) -> Result<Tensor, ImagingError> {
+    let shape = transform.shape();
+    match transform {
+        Transform::StoredValues { height, width } => {
+            let stored = frame.stored.iter().map(|&stored| stored as f32).collect();
+            let data = fit(stored, (frame.rows, frame.columns), (*height, *width), frame.stored_air())?;
+            Ok(Tensor { shape, data })
+        }
+        Transform::HounsfieldWindows { height, width, windows } => {
+            let hounsfield = fit(frame.hounsfield(), (frame.rows, frame.columns), (*height, *width), AIR)?;
+            let mut data = Vec::with_capacity(shape.iter().product());
+            for window in windows {
+                let low = window.center - window.width / 2.0;
+                data.extend(hounsfield.iter().map(|hu| ((hu - low) / window.width).clamp(0.0, 1.0)));
+            }
+            Ok(Tensor { shape, data })
+        }
+    }
+}
+
+/// Brings an image (row by row; sizes are rows, columns) to the wanted size.
+fn fit(image: Vec<f32>, from: (u32, u32), to: (u32, u32), air: f32) -> Result<Vec<f32>, ImagingError> {
+    if from == to {
+        return Ok(image);
+    }
+    let failed = |why: String| ImagingError::Resample { from, to, why };
+    let (rows, columns) = (from.0 as usize, from.1 as usize);
+    let side = rows.max(columns);
+    let mut square = vec![F32::new(air); side * side];
+    let (top, left) = ((side - rows) / 2, (side - columns) / 2);
+    for (row, line) in image.chunks_exact(columns).enumerate() {
+        let begin = (top + row) * side + left;
+        for (cell, &value) in square[begin..begin + columns].iter_mut().zip(line) {
+            *cell = F32::new(value);
+        }
+    }
+    let source = TypedImageRef::new(side as u32, side as u32, &square).map_err(|error| failed(error.to_string()))?;
+    let mut target = TypedImage::new(to.1, to.0);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|error| failed(error.to_string()))?;
+    Ok(target.pixels().iter().map(|pixel| pixel.0).collect())
 }

@@ -1,0 +1,284 @@
+//! One frame of an object as stored values, and those as Hounsfield units.
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+
+use dicom_core::Tag;
+use dicom_core::value::{PrimitiveValue, Value};
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::InMemDicomObject;
+
+use super::attributes::{decimal, integer, item, text};
+use super::codec::{self, Layout};
+use super::error::ImagingError;
+use super::object::DicomObject;
+
+/// Rows and columns of an image are from 1 to this. CT is 512 or 768, rarely 1024; 4096² pixels take 64 MiB decoded.
+pub const MAX_SIDE: u16 = 4096;
+/// Frames of an object; enhanced CT of a whole body has some thousands.
+pub const MAX_FRAMES: u32 = 16_384;
+/// What lies outside the field of view counts as air, and nothing is less dense than air (HU).
+pub const AIR: f32 = -1024.0;
+
+/// One decoded frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    pub rows: u32,
+    pub columns: u32,
+    /// Stored values (PS3.5 section 8.1.1), row by row: overlay bits masked off, sign extended.
+    pub stored: Vec<i32>,
+    /// From stored values to Hounsfield units.
+    pub modality_lut: ModalityLut,
+    /// Stored values that stand for no measurement (PS3.3 C.7.5.1.1.2), such as the corners outside a round field of
+    /// view.
+    pub padding: Option<RangeInclusive<i32>>,
+}
+
+/// The modality LUT (PS3.3 C.11.1): from stored values to Hounsfield units.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModalityLut {
+    /// `HU = slope · stored + intercept`.
+    Rescale { slope: f64, intercept: f64 },
+    /// `HU = table[stored - first]`, the ends of the table for what lies outside.
+    Table { first: i32, table: Vec<f32> },
+}
+
+impl ModalityLut {
+    /// The HU of one stored value.
+    pub fn hounsfield(&self, stored: i32) -> f32 {
+        match self {
+            ModalityLut::Rescale { slope, intercept } => (slope * f64::from(stored) + intercept) as f32,
+            ModalityLut::Table { first, table } => {
+                let last = table.len().saturating_sub(1);
+                let index = i64::from(stored) - i64::from(*first);
+                let index = usize::try_from(index.max(0)).unwrap_or(last).min(last);
+                table.get(index).copied().unwrap_or(AIR)
+            }
+        }
+    }
+}
+
+impl Frame {
+    /// Hounsfield units, row by row: the modality LUT applied, padding as [`AIR`], nothing below [`AIR`].
+    ///
+    /// MONOCHROME1 changes nothing here: the photometric interpretation says how values are *shown* (PS3.3
+    /// C.7.6.3.1.2), behind the VOI LUT; the modality LUT gives HU for MONOCHROME1 and MONOCHROME2 alike. Inverting
+    /// would make bone of air.
+    pub fn hounsfield(&self) -> Vec<f32> {
+        let hounsfield = |stored: i32| match &self.padding {
+            Some(padding) if padding.contains(&stored) => AIR,
+            _ => self.modality_lut.hounsfield(stored).max(AIR),
+        };
+        self.stored.iter().map(|&stored| hounsfield(stored)).collect()
+    }
+
+    /// The stored value that stands for air: what HU of [`AIR`] would be stored as, or the least stored value of the
+    /// frame where the modality LUT cannot be inverted.
+    pub fn stored_air(&self) -> f32 {
+        match &self.modality_lut {
+            ModalityLut::Rescale { slope, intercept } => ((f64::from(AIR) - intercept) / slope) as f32,
+            ModalityLut::Table { .. } => self.stored.iter().min().map_or(0.0, |&least| least as f32),
+        }
+    }
+}
+
+/// Number of Frames (0028,0008), 1 where it is absent, empty or 0. Needs no pixel data.
+///
+/// # Errors
+/// [`ImagingError::Frames`] where it is no number or beyond [`MAX_FRAMES`].
+pub fn frame_count(object: &DicomObject) -> Result<u32, ImagingError> {
+    let Some(said) = text(object, tags::NUMBER_OF_FRAMES) else { return Ok(1) };
+    match integer(object, tags::NUMBER_OF_FRAMES).map(u32::try_from) {
+        Some(Ok(0)) => Ok(1),
+        Some(Ok(frames)) if frames <= MAX_FRAMES => Ok(frames),
+        _ => Err(ImagingError::Frames { frames: said.chars().take(16).collect() }),
+    }
+}
+
+/// Decodes frame `frame` (from 0) of an object, in any transfer syntax that [`can_decode`](codec::can_decode).
+/// Only this frame is decoded, and nothing is allocated for it before its declared size, and that of its compressed
+/// data, has been checked against [`MAX_SIDE`].
+///
+/// # Errors
+/// [`ImagingError`]; [`ImagingError::is_contradiction`] tells objects that cannot be triaged from failures.
+pub fn decode_frame(object: &DicomObject, frame: u32) -> Result<Frame, ImagingError> {
+    let layout = layout(object)?;
+    let frames = frame_count(object)?;
+    let modality_lut = modality_lut(object, frame)?;
+    if frame >= frames {
+        return Err(ImagingError::NoSuchFrame { frame, frames });
+    }
+    let cells = cells(object, &layout, frame, frames)?;
+    let padding = padding(object, &layout);
+    let stored = stored_values(&cells, &layout, padding.as_ref());
+    Ok(Frame { rows: layout.rows.into(), columns: layout.columns.into(), stored, modality_lut, padding })
+}
+
+/// The image pixel module (PS3.3 C.7.6.3), checked.
+fn layout(object: &DicomObject) -> Result<Layout, ImagingError> {
+    let samples = integer(object, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+    let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_else(|| "MONOCHROME2".into());
+    if samples != 1 || !matches!(photometric.as_str(), "MONOCHROME1" | "MONOCHROME2") {
+        return Err(ImagingError::NotMonochrome { samples, photometric });
+    }
+    let rows = integer(object, tags::ROWS).unwrap_or(0);
+    let columns = integer(object, tags::COLUMNS).unwrap_or(0);
+    let side = |n: i64| u16::try_from(n).ok().filter(|n| (1..=MAX_SIDE).contains(n));
+    let (Some(rows), Some(columns)) = (side(rows), side(columns)) else {
+        return Err(ImagingError::Size { rows, columns });
+    };
+    let allocated = integer(object, tags::BITS_ALLOCATED).unwrap_or(16);
+    let stored = integer(object, tags::BITS_STORED).unwrap_or(allocated);
+    if !matches!(allocated, 8 | 16) || !(2..=allocated).contains(&stored) {
+        return Err(ImagingError::Depth { allocated, stored });
+    }
+    // a high bit that cannot be is taken for the one that PS3.5 section 8.1.1 requires
+    let high_bit = integer(object, tags::HIGH_BIT).filter(|bit| (stored - 1..allocated).contains(bit));
+    Ok(Layout {
+        rows,
+        columns,
+        bits_allocated: allocated as u16,
+        bits_stored: stored as u16,
+        high_bit: high_bit.unwrap_or(stored - 1) as u16,
+        signed: integer(object, tags::PIXEL_REPRESENTATION) == Some(1),
+    })
+}
+
+/// The pixel cells of a frame: as many as the image has pixels, each with all its allocated bits.
+fn cells(object: &DicomObject, layout: &Layout, frame: u32, frames: u32) -> Result<Vec<u16>, ImagingError> {
+    let element = object.get(tags::PIXEL_DATA).ok_or(ImagingError::NoPixelData)?;
+    let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
+    match element.value() {
+        Value::Sequence(_) => Err(ImagingError::NoPixelData),
+        Value::PixelSequence(sequence) => codec::decode(object, sequence, syntax, layout, frame, frames),
+        Value::Primitive(PrimitiveValue::Empty) => Err(ImagingError::NoPixelData),
+        Value::Primitive(value) => {
+            let pixels = usize::from(layout.rows) * usize::from(layout.columns);
+            let size = pixels * usize::from(layout.bits_allocated / 8);
+            let begin = size as u64 * u64::from(frame);
+            let truncated =
+                |present| ImagingError::Truncated { frame, needed: begin + size as u64, present: present as u64 };
+            if let PrimitiveValue::U16(words) = value {
+                let present = words.len() * 2;
+                if layout.bits_allocated == 16 {
+                    let begin = (begin / 2) as usize;
+                    return words.get(begin..begin + pixels).map(<[u16]>::to_vec).ok_or_else(|| truncated(present));
+                }
+                // 8-bit pixels in words: the first pixel is in the low byte, whatever the byte order (PS3.5 section 8.2)
+                let begin = begin as usize;
+                if begin + pixels > present {
+                    return Err(truncated(present));
+                }
+                let byte = |index: usize| words[index / 2].to_le_bytes()[index % 2];
+                return Ok((begin..begin + pixels).map(|index| byte(index).into()).collect());
+            }
+            let bytes: Cow<'_, [u8]> = match value {
+                PrimitiveValue::U8(bytes) => Cow::Borrowed(bytes),
+                other => other.to_bytes(),
+            };
+            let begin = begin as usize;
+            let bytes = bytes.get(begin..begin + size).ok_or_else(|| truncated(bytes.len()))?;
+            #[expect(deprecated, reason = "retired from the standard, not from archives")]
+            let big = syntax == uids::EXPLICIT_VR_BIG_ENDIAN;
+            Ok(match (layout.bits_allocated, big) {
+                (8, _) => bytes.iter().map(|&byte| byte.into()).collect(),
+                (_, false) => bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+                (_, true) => bytes.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect(),
+            })
+        }
+    }
+}
+
+/// From pixel cells to stored values: the stored bits cut out, so that overlay bits in the others do not count, and
+/// the sign extended.
+///
+/// Some systems pad with a value that needs more bits than are stored (-2000 in 12 bits); such cells keep it whole.
+fn stored_values(cells: &[u16], layout: &Layout, padding: Option<&RangeInclusive<i32>>) -> Vec<i32> {
+    let shift = layout.high_bit + 1 - layout.bits_stored;
+    let unused = 32 - u32::from(layout.bits_stored);
+    let stored = |cell: u16| {
+        let bits = u32::from(cell >> shift) << unused;
+        if layout.signed { (bits as i32) >> unused } else { (bits >> unused) as i32 }
+    };
+    let whole = |cell: u16| match (layout.signed, layout.bits_allocated) {
+        (true, 8) => i32::from(cell as u8 as i8),
+        (true, _) => i32::from(cell as i16),
+        (false, _) => i32::from(cell),
+    };
+    let (least, most) = (stored(1 << layout.high_bit), stored(!(u16::from(layout.signed) << layout.high_bit)));
+    let beyond = padding.filter(|range| *range.start() < least.min(0) || *range.end() > most);
+    let value = |&cell: &u16| match beyond {
+        Some(range) if range.contains(&whole(cell)) => whole(cell),
+        _ => stored(cell),
+    };
+    cells.iter().map(value).collect()
+}
+
+/// Pixel Padding Value (0028,0120), with Pixel Padding Range Limit (0028,0121) as a range.
+fn padding(object: &DicomObject, layout: &Layout) -> Option<RangeInclusive<i32>> {
+    // both have VR US or SS, by Pixel Representation; some writers take the wrong one of the two
+    let value = |tag: Tag| {
+        let value = integer(object, tag)? as u16;
+        Some(if layout.signed { i32::from(value as i16) } else { i32::from(value) })
+    };
+    let first = value(tags::PIXEL_PADDING_VALUE)?;
+    let limit = value(tags::PIXEL_PADDING_RANGE_LIMIT).unwrap_or(first);
+    Some(first.min(limit)..=first.max(limit))
+}
+
+/// The modality LUT of a frame: the functional groups of the frame, those shared by all frames (enhanced multi-frame
+/// objects, PS3.3 C.7.6.16.2.9), then the object itself. Without any, stored values are Hounsfield units.
+fn modality_lut(object: &DicomObject, frame: u32) -> Result<ModalityLut, ImagingError> {
+    if let Some(table) = item(object, tags::MODALITY_LUT_SEQUENCE, 0) {
+        return lut_table(table);
+    }
+    let groups = [
+        item(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frame as usize),
+        item(object, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0),
+    ];
+    let transformations =
+        groups.into_iter().flatten().filter_map(|group| item(group, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, 0));
+    let number = |tag: Tag, name: &str, absent: f64| {
+        let mut places = transformations.clone().chain([&**object]);
+        match places.find_map(|place| decimal(place, tag)) {
+            Some(number) => number.map_err(|why| ImagingError::Rescale(format!("{name}: {why}"))),
+            None => Ok(absent),
+        }
+    };
+    let slope = number(tags::RESCALE_SLOPE, "rescale slope", 1.0)?;
+    let intercept = number(tags::RESCALE_INTERCEPT, "rescale intercept", 0.0)?;
+    if slope == 0.0 {
+        return Err(ImagingError::Rescale("rescale slope is 0".into()));
+    }
+    Ok(ModalityLut::Rescale { slope, intercept })
+}
+
+/// An item of the Modality LUT Sequence (PS3.3 C.11.1.1.1).
+fn lut_table(table: &InMemDicomObject) -> Result<ModalityLut, ImagingError> {
+    let wrong = |why: &str| ImagingError::Rescale(format!("modality LUT: {why}"));
+    let numbers = |tag: Tag| -> Option<Vec<i64>> {
+        match table.get(tag)?.value() {
+            Value::Primitive(PrimitiveValue::U8(bytes)) => {
+                Some(bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]).into()).collect())
+            }
+            Value::Primitive(value) => value.to_multi_int::<i64>().ok(),
+            _ => None,
+        }
+    };
+    let descriptor = numbers(tags::LUT_DESCRIPTOR).ok_or_else(|| wrong("no descriptor"))?;
+    let data = numbers(tags::LUT_DATA).ok_or_else(|| wrong("no data"))?;
+    let [entries, first, bits] = descriptor[..] else { return Err(wrong("the descriptor has not three values")) };
+    // 0 stands for 65536; with VR SS both may come out negative
+    let entries = match entries & 0xFFFF {
+        0 => 65536,
+        n => n as usize,
+    };
+    if !(8..=16).contains(&bits) {
+        return Err(wrong(&format!("{bits} bits an entry")));
+    }
+    if data.len() < entries {
+        return Err(wrong(&format!("{} entries where the descriptor says {entries}", data.len())));
+    }
+    let table = data[..entries].iter().map(|&value| (value & 0xFFFF) as f32).collect();
+    Ok(ModalityLut::Table { first: first as i32, table })
+}
