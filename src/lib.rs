@@ -13,6 +13,8 @@ pub mod config;
 pub mod imaging;
 pub mod inference;
 pub mod ledger;
+pub mod metrics;
+pub mod notify;
 pub mod triage;
 
 /// What every result row names as the software that made it.

@@ -64,6 +64,19 @@ impl Ledger {
         })
     }
 
+    /// How many messages of a channel are pending, and how many are dead. Blocks.
+    pub fn outbox_counts(&self, channel: &str) -> Result<(u64, u64)> {
+        self.read(|connection| {
+            let count = |sql| -> Result<u64> {
+                Ok(connection.prepare_cached(sql)?.query_row([channel], |row| row.get::<_, i64>(0))? as u64)
+            };
+            Ok((
+                count("SELECT count(*) FROM outbox WHERE state = 'pending' AND channel = ?1")?,
+                count("SELECT count(*) FROM outbox WHERE state = 'dead' AND channel = ?1")?,
+            ))
+        })
+    }
+
     /// Writes how an attempt ended.
     pub async fn settle(&self, id: i64, delivery: Delivery) -> Result<()> {
         self.write(move |connection| {

@@ -131,6 +131,7 @@ CREATE TABLE outbox (
     UNIQUE (study_uid, channel, kind, finding, model_sha256)
 ) STRICT;
 CREATE INDEX outbox_pending ON outbox (next_attempt_at) WHERE state = 'pending';
+CREATE INDEX outbox_dead ON outbox (channel) WHERE state = 'dead';
 
 -- The counters of a study follow its slices, so the worklist never scans them.
 CREATE TRIGGER slice_inserted AFTER INSERT ON slices BEGIN

@@ -1,0 +1,124 @@
+//! The metrics of all stages: their names, units and buckets in one place, and the recorder that `/metrics` renders.
+//!
+//! The stages emit through the `metrics` macros and know nothing of Prometheus.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// How often the recorder folds raw histogram samples into buckets. Without it they pile up while nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+use Kind::{Counter, Gauge, Histogram};
+
+/// From 100 µs to 10 s: commits, decoding, inference, a C-STORE.
+const SHORT_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// From 10 ms to a minute: a request to another system.
+const REQUEST_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// From a second to half an hour. Triage devices promise some tens of seconds.
+const NOTIFICATION_SECONDS: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0];
+const SMALL_COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Every metric of the node: name, kind, unit, meaning.
+const ALL: &[(&str, Kind, Unit, &str)] = &[
+    ("triaged_build_info", Gauge, Unit::Count, "Always 1; the label `version` is the software's"),
+    ("triaged_associations_open", Gauge, Unit::Count, "DICOM associations that are open"),
+    ("triaged_associations_total", Counter, Unit::Count, "DICOM associations by how they ended (`result`)"),
+    ("triaged_instances_total", Counter, Unit::Count, "Instances received by what became of them (`outcome`)"),
+    ("triaged_received_bytes_total", Counter, Unit::Bytes, "Bytes of data sets received"),
+    ("triaged_store_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "C-STORE, from command to response"),
+    ("triaged_ledger_commit_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "A commit of the ledger, sync included"),
+    ("triaged_ledger_writes_per_commit", Histogram(SMALL_COUNTS), Unit::Count, "Writes that shared a commit"),
+    ("triaged_queue_depth", Gauge, Unit::Count, "Slices that wait to be scored"),
+    ("triaged_decode_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "A slice from file to model input"),
+    ("triaged_inference_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "A batch through the model"),
+    ("triaged_batch_size", Histogram(SMALL_COUNTS), Unit::Count, "Slices in a batch"),
+    ("triaged_slices_total", Counter, Unit::Count, "Slices by how they ended (`state`)"),
+    ("triaged_verdicts_total", Counter, Unit::Count, "Verdicts by `flagged`"),
+    ("triaged_notifications_total", Counter, Unit::Count, "Attempts to notify by `channel` and `outcome`"),
+    ("triaged_notification_seconds", Histogram(REQUEST_SECONDS), Unit::Seconds, "An attempt to notify, by `channel`"),
+    ("triaged_notifications_pending", Gauge, Unit::Count, "Notifications to be delivered, by `channel`"),
+    ("triaged_notifications_dead", Gauge, Unit::Count, "Notifications given up and not requeued, by `channel`"),
+    (
+        "triaged_last_slice_to_notification_seconds",
+        Histogram(NOTIFICATION_SECONDS),
+        Unit::Seconds,
+        "From the last slice received before the verdict to the delivery, by `channel`",
+    ),
+];
+
+/// Installs the recorder for this process; further calls return the same handle. The only error is another recorder
+/// that was installed before.
+pub fn install() -> Result<PrometheusHandle, String> {
+    static INSTALLED: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    INSTALLED.get_or_init(start).clone()
+}
+
+fn start() -> Result<PrometheusHandle, String> {
+    let mut builder = PrometheusBuilder::new();
+    for (name, kind, _, _) in ALL {
+        if let Histogram(buckets) = kind {
+            builder = builder
+                .set_buckets_for_metric(Matcher::Full((*name).into()), buckets)
+                .map_err(|error| format!("metrics: {error}"))?;
+        }
+    }
+    let handle = builder.install_recorder().map_err(|error| format!("metrics: {error}"))?;
+    for (name, kind, unit, meaning) in ALL {
+        match kind {
+            Counter => metrics::describe_counter!(*name, *unit, *meaning),
+            Gauge => metrics::describe_gauge!(*name, *unit, *meaning),
+            Histogram(_) => metrics::describe_histogram!(*name, *unit, *meaning),
+        }
+    }
+    metrics::gauge!("triaged_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let upkeep = handle.clone();
+    std::thread::Builder::new()
+        .name("metrics".into())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(UPKEEP);
+                upkeep.run_upkeep();
+            }
+        })
+        .map_err(|error| format!("metrics: cannot start a thread: {error}"))?;
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installed_twice_it_is_one_recorder_with_described_bucketed_metrics() {
+        let first = install().unwrap();
+        metrics::histogram!("triaged_last_slice_to_notification_seconds", "channel" => "test").record(33.5);
+        let text = install().unwrap().render();
+        assert_eq!(text.contains("triaged_build_info"), first.render().contains("triaged_build_info"));
+        assert!(text.contains("# TYPE triaged_last_slice_to_notification_seconds histogram"), "{text}");
+        let bucket =
+            |le: &str| format!("triaged_last_slice_to_notification_seconds_bucket{{channel=\"test\",le=\"{le}\"}}");
+        assert!(text.contains(&format!("{} 0", bucket("30"))), "{text}");
+        assert!(text.contains(&format!("{} 1", bucket("45"))), "{text}");
+    }
+
+    #[test]
+    fn names_follow_the_conventions_and_are_unique() {
+        let mut names: Vec<_> = ALL.iter().map(|(name, ..)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        for (name, kind, _, _) in ALL {
+            assert_eq!(matches!(kind, Counter), name.ends_with("_total"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A ledger in a temporary folder, filled through the same calls as the node's.
+
+// Each test file compiles this module for itself and uses a part of it.
+#![allow(dead_code)]
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use triaged::ledger::{Alert, Ledger, NewInstance, NewSlice, NotificationRow, Score, Verdict, now};
+use triaged::notify::{ALERT, AlertEvent, NOTICE, TopSlice, WORDING};
+
+pub struct Fixture {
+    pub folder: tempfile::TempDir,
+    pub ledger: Ledger,
+}
+
+/// A study to be: a slice for each probability, and one for each reason to be ineligible.
+pub struct Study<'a> {
+    pub uid: &'a str,
+    pub accession_number: Option<&'a str>,
+    pub patient_id: Option<&'a str>,
+    pub calling_ae: &'a str,
+    pub probabilities: &'a [f64],
+    pub ineligible: &'a [&'a str],
+}
+
+impl<'a> Study<'a> {
+    pub fn new(uid: &'a str, probabilities: &'a [f64]) -> Study<'a> {
+        let accession_number = Some("ACC-1");
+        Study { uid, accession_number, patient_id: Some("PAT-1"), calling_ae: "CT1", probabilities, ineligible: &[] }
+    }
+}
+
+impl Fixture {
+    pub fn new() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("triaged.db")).unwrap();
+        Fixture { folder, ledger }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("triaged.db")
+    }
+
+    /// Receives a study and scores it, without a verdict.
+    pub async fn receive(&self, study: &Study<'_>) {
+        let reasons = study.ineligible.iter().map(|reason| NewSlice::Ineligible((*reason).into()));
+        let slices = study.probabilities.iter().map(|_| NewSlice::Queued).chain(reasons);
+        for (n, slice) in (1..).zip(slices) {
+            let instance = NewInstance {
+                sop_uid: format!("{}.1.{n}", study.uid),
+                sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
+                transfer_syntax: "1.2.840.10008.1.2.1".into(),
+                study_uid: study.uid.into(),
+                series_uid: format!("{}.1", study.uid),
+                instance_number: Some(n),
+                accession_number: study.accession_number.map(str::to_owned),
+                patient_id: study.patient_id.map(str::to_owned),
+                digest: format!("{n:064x}"),
+                path: format!("archive/{}-{n}", study.uid.len()),
+                size: 1,
+                calling_ae: study.calling_ae.into(),
+                peer: "127.0.0.1".into(),
+                received_at: now(),
+                slices: vec![slice],
+            };
+            self.ledger.store(instance).await.unwrap();
+        }
+        let claims = self.ledger.claim(&HashSet::new(), study.probabilities.len()).unwrap();
+        assert_eq!(claims.len(), study.probabilities.len());
+        let score = |(claim, &probability): (&triaged::ledger::Claim, &f64)| Score {
+            slice: claim.slice,
+            probability,
+            positive: probability >= 0.5,
+            threshold: 0.5,
+            model: "m10".into(),
+            model_sha256: "ab".repeat(32),
+            provider: "CPU".into(),
+            claimed_at: claim.claimed_at.clone(),
+            decoded_at: now(),
+            scored_at: now(),
+        };
+        self.ledger.complete(claims.iter().zip(study.probabilities).map(score).collect()).await.unwrap();
+    }
+
+    /// Receives a study and judges it by its highest probability; a flagged one alerts on `channel`.
+    pub async fn judge(&self, study: &Study<'_>, channel: &str) {
+        self.receive(study).await;
+        let open = self.ledger.open_studies().unwrap().into_iter().find(|open| open.study_uid == study.uid).unwrap();
+        let score = study.probabilities.iter().copied().reduce(f64::max);
+        let flagged = score.map(|score| score >= 0.5);
+        let verdict = Verdict {
+            study_uid: study.uid.into(),
+            revision: open.revision,
+            provisional: false,
+            flagged,
+            score,
+            threshold: 0.5,
+            rule: r#"{"kind":"top_k_mean","k":1,"threshold":0.5}"#.into(),
+            model: "m10".into(),
+            model_sha256: "ab".repeat(32),
+            slices_received: open.slices_received,
+            slices_scored: open.probabilities.len() as i64,
+            slices_ineligible: open.slices_ineligible,
+            slices_failed: open.slices_failed,
+            decided_at: now(),
+        };
+        let event = AlertEvent {
+            study_uid: study.uid.into(),
+            accession_number: study.accession_number.map(str::to_owned),
+            patient_id: study.patient_id.map(str::to_owned),
+            finding: "intracranial hemorrhage".into(),
+            wording: WORDING.into(),
+            revision: open.revision,
+            provisional: false,
+            score: score.unwrap_or_default(),
+            threshold: 0.5,
+            model: "m10".into(),
+            model_sha256: "ab".repeat(32),
+            slices_received: verdict.slices_received,
+            slices_scored: verdict.slices_scored,
+            slices_ineligible: verdict.slices_ineligible,
+            slices_failed: verdict.slices_failed,
+            top_slices: vec![TopSlice {
+                series_uid: format!("{}.1", study.uid),
+                sop_uid: format!("{}.1.1", study.uid),
+                frame: 1,
+                probability: score.unwrap_or_default(),
+            }],
+            first_received_at: open.opened_at.clone(),
+            last_received_at: open.last_received_at.clone(),
+            decided_at: verdict.decided_at.clone(),
+            software: triaged::SOFTWARE.into(),
+            notice: NOTICE.into(),
+        };
+        let alert = Alert {
+            channel: channel.into(),
+            kind: ALERT.into(),
+            finding: event.finding.clone(),
+            event: event.to_json(),
+        };
+        let alerts = if flagged == Some(true) { vec![alert] } else { vec![] };
+        assert!(self.ledger.decide(verdict, alerts).await.unwrap());
+    }
+
+    pub fn notifications(&self) -> Vec<NotificationRow> {
+        self.ledger.read(|connection| NotificationRow::all(connection, None)).unwrap()
+    }
+
+    /// Waits until the only notification is as wanted. The ledger rings no bell for what a worker writes.
+    pub async fn until(&self, wanted: impl Fn(&NotificationRow) -> bool) -> NotificationRow {
+        let started = Instant::now();
+        loop {
+            let mut rows = self.notifications();
+            assert_eq!(rows.len(), 1);
+            let row = rows.remove(0);
+            if wanted(&row) {
+                return row;
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "still {row:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
