@@ -55,7 +55,7 @@ if ((${#missing[@]})); then
         trap '"${as_root[@]}" rm -f "$quiet"' EXIT
         "${as_root[@]}" chmod 755 "$quiet"
     fi
-    echo "deps: ${as_root[*]} apt-get install ${missing[*]}"
+    echo "deps: ${as_root[*]:+${as_root[*]} }apt-get install ${missing[*]}"
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null

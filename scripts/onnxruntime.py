@@ -84,7 +84,7 @@ def fetch(variant, arch, expected, folder):
         pip += ["--only-binary=:all:", "--require-hashes", "--requirement", path, "--dest", scratch]
         pip += ["--implementation", "cp", "--python-version", "311", "--abi", "cp311"]
         pip += ["--platform", f"manylinux_2_28_{arch}"]
-        environment = dict(os.environ, PIP_REQUIRE_VIRTUALENV="0", PIP_NO_INPUT="1")
+        environment = dict(os.environ, PIP_REQUIRE_VIRTUALENV="0", PIP_NO_INPUT="1", PIP_ROOT_USER_ACTION="ignore")
         if subprocess.run(pip, env=environment, stdin=subprocess.DEVNULL).returncode != 0:
             fail("pip could not fetch the wheel (see above); with no network, set ORT_DYLIB_PATH to a library you have")
         wheel = next(scratch.glob("*.whl"))

@@ -10,8 +10,9 @@ fi
 echo "python-tools: installing tests/requirements.txt into .venv"
 rm -rf .venv
 install=(install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary=:all: --requirement tests/requirements.txt)
-export PIP_REQUIRE_VIRTUALENV=0 PIP_USER=0
-if python3 -m venv .venv 2>/dev/null; then
+export PIP_REQUIRE_VIRTUALENV=0 PIP_USER=0 PIP_ROOT_USER_ACTION=ignore
+if python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    python3 -m venv .venv
     .venv/bin/python -m pip "${install[@]}"
 else
     # No venv module (Debian packs it apart): the same packages in a folder of their own, behind the same name.
