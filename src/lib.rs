@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod notify;
 pub mod triage;
+pub mod web;
 
 /// What every result row names as the software that made it.
 pub const SOFTWARE: &str = concat!("triaged ", env!("CARGO_PKG_VERSION"));

@@ -31,6 +31,8 @@ pub struct WorklistRow {
 #[derive(Debug, Clone, Default)]
 pub struct WorklistFilter {
     pub flagged_only: bool,
+    /// `receiving` or `decided` only.
+    pub state: Option<&'static str>,
     /// At most so many.
     pub limit: Option<u32>,
 }
@@ -89,13 +91,15 @@ impl WorklistRow {
     /// first within each.
     pub fn all(connection: &Connection, filter: &WorklistFilter) -> Result<Vec<WorklistRow>> {
         let mut statement = connection.prepare_cached(
-            "SELECT * FROM worklist WHERE (NOT ?1 OR flagged = 1)
+            "SELECT * FROM worklist WHERE (NOT ?1 OR flagged = 1) AND (?3 IS NULL OR state = ?3)
              ORDER BY flagged IS 1 AND acknowledged_at IS NULL DESC, flagged IS 1 DESC,
                       slices_ineligible + slices_failed > 0 AND slices_scored = 0 DESC, last_received_at DESC
              LIMIT ?2",
         )?;
-        let rows = statement
-            .query_map(params![filter.flagged_only, filter.limit.map_or(-1, i64::from)], WorklistRow::from_row)?;
+        let rows = statement.query_map(
+            params![filter.flagged_only, filter.limit.map_or(-1, i64::from), filter.state],
+            WorklistRow::from_row,
+        )?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -190,22 +194,33 @@ impl VerdictRow {
 impl NotificationRow {
     /// The notifications of one study, or of all, oldest first.
     pub fn all(connection: &Connection, study_uid: Option<&str>) -> Result<Vec<NotificationRow>> {
-        let mut statement =
-            connection.prepare_cached("SELECT * FROM notification_log WHERE (?1 IS NULL OR study_uid = ?1) ORDER BY id")?;
-        let rows = statement.query_map([study_uid], |row| {
-            Ok(NotificationRow {
-                id: row.get("id")?,
-                study_uid: row.get("study_uid")?,
-                revision: row.get("revision")?,
-                channel: row.get("channel")?,
-                state: row.get("state")?,
-                attempts: row.get("attempts")?,
-                created_at: row.get("created_at")?,
-                delivered_at: row.get("delivered_at")?,
-                acknowledged_at: row.get("acknowledged_at")?,
-                last_error: row.get("last_error")?,
-            })
-        })?;
+        let mut statement = connection
+            .prepare_cached("SELECT * FROM notification_log WHERE (?1 IS NULL OR study_uid = ?1) ORDER BY id")?;
+        let rows = statement.query_map([study_uid], NotificationRow::from_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The newest notifications, of one state or of all, newest first.
+    pub fn newest(connection: &Connection, state: Option<&str>, limit: u32) -> Result<Vec<NotificationRow>> {
+        let mut statement = connection.prepare_cached(
+            "SELECT * FROM notification_log WHERE (?1 IS NULL OR state = ?1) ORDER BY id DESC LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![state, limit], NotificationRow::from_row)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<NotificationRow> {
+        Ok(NotificationRow {
+            id: row.get("id")?,
+            study_uid: row.get("study_uid")?,
+            revision: row.get("revision")?,
+            channel: row.get("channel")?,
+            state: row.get("state")?,
+            attempts: row.get("attempts")?,
+            created_at: row.get("created_at")?,
+            delivered_at: row.get("delivered_at")?,
+            acknowledged_at: row.get("acknowledged_at")?,
+            last_error: row.get("last_error")?,
+        })
     }
 }

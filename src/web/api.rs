@@ -1,0 +1,210 @@
+//! `/api/v1`: the ledger's views as JSON. Every error is `{"error": "…"}`.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Failed, Site};
+use crate::ledger::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+
+/// Rows in an answer, where the request does not say and at most.
+const USUAL_LIMIT: u32 = 100;
+const MOST_LIMIT: u32 = 10_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StudiesQuery {
+    #[serde(default)]
+    flagged: bool,
+    state: Option<StudyState>,
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StudyState {
+    Receiving,
+    Decided,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotificationsQuery {
+    state: Option<NotificationState>,
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NotificationState {
+    Pending,
+    Delivered,
+    Dead,
+}
+
+/// A row of the worklist with what may be said of the study.
+#[derive(Serialize)]
+struct Study {
+    #[serde(flatten)]
+    row: WorklistRow,
+    verdict: &'static str,
+}
+
+impl From<WorklistRow> for Study {
+    fn from(row: WorklistRow) -> Study {
+        Study { verdict: row.verdict_in_words(), row }
+    }
+}
+
+type Answer = Result<Response, Failed>;
+
+/// `GET /api/v1/studies?flagged=true&state=receiving|decided&limit=n`, in reading order.
+pub(super) async fn studies(State(site): State<Site>, query: Result<Query<StudiesQuery>, QueryRejection>) -> Answer {
+    let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
+    let filter = WorklistFilter {
+        flagged_only: query.flagged,
+        state: query.state.map(|state| match state {
+            StudyState::Receiving => "receiving",
+            StudyState::Decided => "decided",
+        }),
+        limit: Some(limit(query.limit)?),
+    };
+    let rows = site.read(move |connection| WorklistRow::all(connection, &filter)).await?;
+    let studies: Vec<Study> = rows.into_iter().map(Study::from).collect();
+    Ok(Json(json!({ "studies": studies })).into_response())
+}
+
+/// `GET /api/v1/studies/{uid}`: the worklist row, slices, verdicts and notifications.
+pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, PathRejection>) -> Answer {
+    let whole = whole_study(&site, uid).await?;
+    Ok(Json(json!({
+        "study": Study::from(whole.row),
+        "slices": whole.slices,
+        "verdicts": whole.verdicts,
+        "notifications": whole.notifications,
+    }))
+    .into_response())
+}
+
+/// `POST /api/v1/studies/{uid}/acknowledge`: `first` is false where somebody was faster.
+pub(super) async fn acknowledge(
+    State(site): State<Site>,
+    uid: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    small(body)?;
+    let uid = study_uid(uid)?;
+    let (first, row) = site
+        .ledger(move |ledger| {
+            let first = ledger.acknowledge(&uid)?;
+            Ok((first, ledger.read(|connection| WorklistRow::of_study(connection, &uid))?))
+        })
+        .await?;
+    let acknowledged_at = row.and_then(|row| row.acknowledged_at);
+    Ok(Json(json!({ "first": first, "acknowledged_at": acknowledged_at })).into_response())
+}
+
+/// `GET /api/v1/notifications?state=pending|delivered|dead&limit=n`, newest first.
+pub(super) async fn notifications(
+    State(site): State<Site>,
+    query: Result<Query<NotificationsQuery>, QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
+    let state = query.state.map(|state| match state {
+        NotificationState::Pending => "pending",
+        NotificationState::Delivered => "delivered",
+        NotificationState::Dead => "dead",
+    });
+    let limit = limit(query.limit)?;
+    let rows = site.read(move |connection| NotificationRow::newest(connection, state, limit)).await?;
+    Ok(Json(json!({ "notifications": rows })).into_response())
+}
+
+/// `POST /api/v1/notifications/{id}/requeue`: sends a dead one again.
+pub(super) async fn requeue(
+    State(site): State<Site>,
+    id: Result<Path<i64>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    small(body)?;
+    let id = notification_id(id)?;
+    let requeued = site.ledger(move |ledger| ledger.requeue_dead(Some(id))).await?;
+    Ok(Json(json!({ "requeued": requeued })).into_response())
+}
+
+/// All that is known of a study.
+pub(super) struct WholeStudy {
+    pub(super) row: WorklistRow,
+    pub(super) slices: Vec<SliceRow>,
+    pub(super) verdicts: Vec<VerdictRow>,
+    pub(super) notifications: Vec<NotificationRow>,
+}
+
+pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejection>) -> Result<WholeStudy, Failed> {
+    let uid = study_uid(uid)?;
+    let whole = site
+        .read(move |connection| {
+            let Some(row) = WorklistRow::of_study(connection, &uid)? else { return Ok(None) };
+            Ok(Some(WholeStudy {
+                row,
+                slices: SliceRow::of_study(connection, &uid)?,
+                verdicts: VerdictRow::of_study(connection, &uid)?,
+                notifications: NotificationRow::all(connection, Some(&uid))?,
+            }))
+        })
+        .await?;
+    whole.ok_or_else(|| Failed::NotFound("there is no study with this UID".into()))
+}
+
+/// From the address, percent-decoded. What cannot be decoded cannot be a study's.
+pub(super) fn study_uid(uid: Result<Path<String>, PathRejection>) -> Result<String, Failed> {
+    uid.map(|Path(uid)| uid).map_err(|_| Failed::NotFound("there is no study with this UID".into()))
+}
+
+pub(super) fn notification_id(id: Result<Path<i64>, PathRejection>) -> Result<i64, Failed> {
+    id.map(|Path(id)| id).map_err(|_| Failed::NotFound("a notification's id is a number".into()))
+}
+
+fn limit(asked: Option<u32>) -> Result<u32, Failed> {
+    match asked.unwrap_or(USUAL_LIMIT) {
+        limit @ 1..=MOST_LIMIT => Ok(limit),
+        _ => Err(Failed::Refused(StatusCode::BAD_REQUEST, format!("limit is between 1 and {MOST_LIMIT}"))),
+    }
+}
+
+/// A body is not needed, so a large one is a mistake.
+fn small(body: Result<Bytes, BytesRejection>) -> Result<(), Failed> {
+    body.map(drop).map_err(|error| Failed::Refused(error.status(), error.body_text()))
+}
+
+pub(super) fn failure(failed: Failed) -> Response {
+    let (status, why) = failed.in_words();
+    refusal(status, &why)
+}
+
+pub(super) fn refusal(status: StatusCode, why: &str) -> Response {
+    (status, Json(json!({ "error": why }))).into_response()
+}
+
+impl Failed {
+    pub(super) fn in_words(self) -> (StatusCode, String) {
+        match self {
+            Failed::NotFound(why) => (StatusCode::NOT_FOUND, why),
+            Failed::Refused(status, why) => (status, why),
+            Failed::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "this could not be done; the node's log says why".into())
+            }
+        }
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        failure(self)
+    }
+}

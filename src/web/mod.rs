@@ -1,0 +1,145 @@
+//! What people and monitors see: worklist pages, JSON API, metrics, health. There is no login: the web server belongs on
+//! the loopback address or behind a proxy that has one.
+
+mod api;
+mod connection;
+mod guard;
+mod health;
+mod pages;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::Response;
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use rusqlite::Connection;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use health::{Check, Readiness};
+
+use crate::ledger::{Ledger, LedgerError};
+use connection::Bounded;
+
+/// Connections at one time; further ones wait until one is closed.
+const MOST_CONNECTIONS: usize = 256;
+
+/// A connection on which nothing moves for this long is closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long requests under way may still take after the stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// No request needs a body; what scripts send out of habit (`{}`) is small.
+const MOST_BODY_BYTES: usize = 4096;
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Site {
+    pub ledger: Ledger,
+    /// May block: it is called off the async threads.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    pub metrics: PrometheusHandle,
+}
+
+/// Serves until `stop`, then lets requests under way finish for a few seconds.
+pub async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
+    let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let listener = Bounded::new(listener, MOST_CONNECTIONS, IDLE);
+    let stopped = stop.clone().cancelled_owned();
+    let server = axum::serve(listener, router(site, loopback)).with_graceful_shutdown(stopped).into_future();
+    tokio::select! {
+        // It never ends with an error: those of accepting are logged and outwaited.
+        _ = server => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {}
+    }
+}
+
+fn router(site: Site, loopback: bool) -> Router {
+    let router = Router::new()
+        .route("/", get(pages::worklist))
+        .route("/studies/{uid}", get(pages::study))
+        .route("/studies/{uid}/acknowledge", post(pages::acknowledge))
+        .route("/notifications/{id}/requeue", post(pages::requeue))
+        .route("/style.css", get(pages::style))
+        .route("/api/v1/studies", get(api::studies))
+        .route("/api/v1/studies/{uid}", get(api::study))
+        .route("/api/v1/studies/{uid}/acknowledge", post(api::acknowledge))
+        .route("/api/v1/notifications", get(api::notifications))
+        .route("/api/v1/notifications/{id}/requeue", post(api::requeue))
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(not_that_way)
+        .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .layer(axum::middleware::from_fn(guard::against_other_sites));
+    let router = if loopback { router.layer(axum::middleware::from_fn(guard::against_rebinding)) } else { router };
+    router.layer(axum::middleware::from_fn(guard::headers)).with_state(site)
+}
+
+async fn nowhere(uri: Uri) -> Response {
+    failed_at(&uri, Failed::NotFound("there is nothing at this address".into()))
+}
+
+async fn not_that_way(method: Method, uri: Uri) -> Response {
+    failed_at(
+        &uri,
+        Failed::Refused(StatusCode::METHOD_NOT_ALLOWED, format!("this address does not answer to {method}")),
+    )
+}
+
+fn failed_at(uri: &Uri, failed: Failed) -> Response {
+    if uri.path().starts_with("/api/") { api::failure(failed) } else { pages::failure(failed) }
+}
+
+/// Why a request was not done, for API and pages.
+#[derive(Debug)]
+enum Failed {
+    NotFound(String),
+    /// With a status of the 4xx family.
+    Refused(StatusCode, String),
+    /// Already logged; the caller learns no more than that.
+    Internal,
+}
+
+impl From<LedgerError> for Failed {
+    fn from(error: LedgerError) -> Failed {
+        match error {
+            LedgerError::NotFound(what) => Failed::NotFound(what),
+            error => {
+                tracing::error!(%error, "a web request could not be answered");
+                Failed::Internal
+            }
+        }
+    }
+}
+
+impl Site {
+    /// Reads from the ledger off the async threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> crate::ledger::Result<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        self.ledger(move |ledger| ledger.read(read)).await
+    }
+
+    /// Calls what blocks on the ledger off the async threads.
+    async fn ledger<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Ledger) -> crate::ledger::Result<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let ledger = self.ledger.clone();
+        match tokio::task::spawn_blocking(move || call(&ledger)).await {
+            Ok(result) => Ok(result?),
+            Err(error) => {
+                tracing::error!(%error, "a web request panicked; this is a bug");
+                Err(Failed::Internal)
+            }
+        }
+    }
+}
