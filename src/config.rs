@@ -183,8 +183,8 @@ impl Settings {
             return wrong("dimse.*_timeout_seconds", 0, "at least 1");
         }
         let i = &self.inference;
-        if !(1..=256).contains(&i.batch_size) {
-            return wrong("inference.batch_size", i.batch_size, "between 1 and 256");
+        if i.batch_size > 256 {
+            return wrong("inference.batch_size", i.batch_size, "at most 256");
         }
         if i.max_attempts == 0 {
             return wrong("inference.max_attempts", 0, "at least 1");

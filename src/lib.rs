@@ -9,14 +9,25 @@
 //! Each stage is a module that knows only the one before it; [`node`] wires them together, starts them and stops
 //! them in order. `ARCHITECTURE.md` is the map of the whole.
 
+pub mod archive;
+pub mod assets;
 pub mod config;
+pub mod dimse;
 pub mod imaging;
 pub mod inference;
+pub mod intake;
 pub mod ledger;
 pub mod metrics;
+pub mod node;
 pub mod notify;
 pub mod triage;
 pub mod web;
 
 /// What every result row names as the software that made it.
 pub const SOFTWARE: &str = concat!("triaged ", env!("CARGO_PKG_VERSION"));
+
+/// Implementation Class UID (PS3.7 D.3.3.2): made from a UUID under 2.25 (PS3.5 B.2), for this implementation and for good.
+pub const IMPLEMENTATION_CLASS_UID: &str = "2.25.221847369910387435266137218453901672153";
+
+/// Implementation Version Name (PS3.7 D.3.3.2), at most 16 characters.
+pub const IMPLEMENTATION_VERSION_NAME: &str = concat!("TRIAGED_", env!("CARGO_PKG_VERSION"));

@@ -1,5 +1,9 @@
 //! Scores: the model card, the ONNX Runtime session, batching, and which execution provider really ran.
 
 mod card;
+mod engine;
+mod pipeline;
 
-pub use card::{CardError, ModelCard};
+pub use card::{CARD_FORMAT, CardError, ModelCard};
+pub use engine::{Engine, EngineError, EngineInfo};
+pub use pipeline::Pipeline;

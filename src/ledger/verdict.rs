@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Ledger, Result, now};
+use crate::notify::TopSlice;
 
 /// A study that waits for its verdict, with what the triage stage needs to judge it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,7 @@ pub struct OpenStudy {
     pub slices_ineligible: i64,
     pub slices_failed: i64,
     pub opened_at: String,
+    pub first_received_at: String,
     pub last_received_at: String,
     /// Of the slices scored so far.
     pub probabilities: Vec<f64>,
@@ -67,7 +69,7 @@ impl Ledger {
         self.read(|connection| {
             let mut studies = connection.prepare_cached(
                 "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
-                        slices_failed, opened_at, last_received_at
+                        slices_failed, opened_at, first_received_at, last_received_at
                  FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
             )?;
             let mut scored = connection.prepare_cached(
@@ -87,8 +89,29 @@ impl Ledger {
                     slices_ineligible: row.get(6)?,
                     slices_failed: row.get(7)?,
                     opened_at: row.get(8)?,
-                    last_received_at: row.get(9)?,
+                    first_received_at: row.get(9)?,
+                    last_received_at: row.get(10)?,
                     probabilities,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The slices of a study with the highest probabilities, highest first. Blocks.
+    pub fn top_slices(&self, study_uid: &str, most: usize) -> Result<Vec<TopSlice>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT i.series_uid, i.sop_uid, s.frame, c.probability
+                 FROM slices s JOIN scores c ON c.id = s.score_id JOIN instances i ON i.id = s.instance_id
+                 WHERE s.study_uid = ?1 AND s.state = 'scored' ORDER BY c.probability DESC LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![study_uid, most as i64], |row| {
+                Ok(TopSlice {
+                    series_uid: row.get(0)?,
+                    sop_uid: row.get(1)?,
+                    frame: row.get(2)?,
+                    probability: row.get(3)?,
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

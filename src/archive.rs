@@ -1,0 +1,247 @@
+//! Part 10 files on disk: streamed, digested, synced, and named by a rule that no UID can escape from.
+//!
+//! ```text
+//! <data_dir>/incoming/<uuid>.part                          while it comes in; never acknowledged, removed at start
+//! <data_dir>/archive/ab/<study>/<instance>-<digest>.dcm    acknowledged
+//! <data_dir>/quarantine/<instance>-<digest>.dcm            kept, but not taken in
+//! ```
+//! `<study>` and `<instance>` are the first 24 hexadecimal digits of the SHA-256 of the UID, `<digest>` the first 16 of the
+//! data set's, `ab` the first two of `<study>`.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use dicom_object::meta::FileMetaTableBuilder;
+use sha2::{Digest, Sha256};
+
+use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
+
+/// The folders of the archive below the data folder.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    root: PathBuf,
+}
+
+/// What the file meta information (PS3.10 7.1) of an incoming object says.
+#[derive(Debug, Clone)]
+pub struct Meta {
+    pub sop_class_uid: String,
+    pub sop_instance_uid: String,
+    pub transfer_syntax: String,
+    pub source_ae_title: String,
+}
+
+/// An object that is coming in. Dropped before [`Incoming::finish`], its file is removed.
+pub struct Incoming {
+    file: File,
+    path: PathBuf,
+    digest: Sha256,
+    size: u64,
+    kept: bool,
+}
+
+/// An object whose bytes are all on disk and synced, not yet in its place.
+pub struct Received {
+    incoming: Incoming,
+    /// SHA-256 of the data set as it came, hexadecimal.
+    pub digest: String,
+    /// Bytes of the whole file.
+    pub size: u64,
+}
+
+impl Archive {
+    /// Opens the archive, making its folders, and removes what was never acknowledged: the parts a crash left behind.
+    /// Returns how many those were.
+    pub fn open(data_dir: &Path) -> io::Result<(Archive, usize)> {
+        let archive = Archive { root: data_dir.to_owned() };
+        for folder in ["incoming", "archive", "quarantine"] {
+            create_synced(&data_dir.join(folder))?;
+        }
+        let mut parts = 0;
+        for entry in fs::read_dir(data_dir.join("incoming"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "part") {
+                fs::remove_file(path)?;
+                parts += 1;
+            }
+        }
+        Ok((archive, parts))
+    }
+
+    /// Begins a file, with its preamble and file meta information.
+    pub fn begin(&self, meta: &Meta) -> io::Result<Incoming> {
+        let header = FileMetaTableBuilder::new()
+            .media_storage_sop_class_uid(&meta.sop_class_uid)
+            .media_storage_sop_instance_uid(&meta.sop_instance_uid)
+            .transfer_syntax(&meta.transfer_syntax)
+            .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
+            .implementation_version_name(IMPLEMENTATION_VERSION_NAME)
+            .source_application_entity_title(&meta.source_ae_title)
+            .build()
+            .map_err(io::Error::other)?;
+        let mut bytes = vec![0; 128];
+        bytes.extend_from_slice(b"DICM");
+        header.write(&mut bytes).map_err(io::Error::other)?;
+        let path = self.root.join("incoming").join(format!("{}.part", uuid::Uuid::new_v4()));
+        let file = File::options().write(true).create_new(true).open(&path)?;
+        let mut incoming = Incoming { file, path, digest: Sha256::new(), size: 0, kept: false };
+        incoming.file.write_all(&bytes)?;
+        incoming.size = bytes.len() as u64;
+        Ok(incoming)
+    }
+
+    /// Puts an object in its place, synced with the folders that lead to it. Returns its path below the data folder.
+    pub fn keep(&self, received: Received, study_uid: &str, sop_uid: &str) -> io::Result<String> {
+        let study = hashed(study_uid);
+        let folder = format!("archive/{}/{study}", &study[..2]);
+        self.place(received, &folder, sop_uid)
+    }
+
+    /// Sets an object aside. Returns its path below the data folder.
+    pub fn quarantine(&self, received: Received, sop_uid: &str) -> io::Result<String> {
+        self.place(received, "quarantine", sop_uid)
+    }
+
+    fn place(&self, mut received: Received, folder: &str, sop_uid: &str) -> io::Result<String> {
+        create_synced(&self.root.join(folder))?;
+        let relative = format!("{folder}/{}-{}.dcm", hashed(sop_uid), &received.digest[..16]);
+        fs::rename(&received.incoming.path, self.root.join(&relative))?;
+        received.incoming.kept = true;
+        File::open(self.root.join(folder))?.sync_all()?;
+        Ok(relative)
+    }
+
+    /// Moves a placed file to quarantine: its identity turned out to be taken.
+    pub fn move_to_quarantine(&self, relative: &str) -> io::Result<String> {
+        let name = relative.rsplit('/').next().unwrap_or(relative);
+        let to = format!("quarantine/{name}");
+        fs::rename(self.root.join(relative), self.root.join(&to))?;
+        File::open(self.root.join("quarantine"))?.sync_all()?;
+        Ok(to)
+    }
+
+    /// The file of a path that the ledger names.
+    pub fn file(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Free bytes on the archive's file system, for an unprivileged user.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+impl Incoming {
+    /// Appends a piece of the data set. Blocks.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.digest.update(piece);
+        self.size += piece.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Syncs the file. Blocks.
+    pub fn finish(mut self) -> io::Result<Received> {
+        self.file.sync_all()?;
+        let digest = hex::encode(std::mem::take(&mut self.digest).finalize());
+        Ok(Received { digest, size: self.size, incoming: self })
+    }
+}
+
+impl Received {
+    /// Where the file is for now.
+    pub fn path(&self) -> &Path {
+        &self.incoming.path
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn hashed(uid: &str) -> String {
+    let mut digits = hex::encode(Sha256::digest(uid.as_bytes()));
+    digits.truncate(24);
+    digits
+}
+
+/// Makes a folder and its parents, syncing each parent that gained one, so that the folder itself survives a power loss.
+fn create_synced(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = match folder.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    create_synced(parent)?;
+    match fs::create_dir(folder) {
+        // Another association may have made it meanwhile; the sync below is still ours to do.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta() -> Meta {
+        Meta {
+            sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
+            sop_instance_uid: "../../etc/passwd".into(),
+            transfer_syntax: "1.2.840.10008.1.2".into(),
+            source_ae_title: "CT".into(),
+        }
+    }
+
+    #[test]
+    fn no_uid_leads_out_of_the_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) = Archive::open(folder.path()).unwrap();
+        for uid in ["../../../etc/passwd", "/etc/passwd", "", "a\0b", "..", "con.", "é💥"] {
+            let mut incoming = archive.begin(&meta()).unwrap();
+            incoming.write(b"data").unwrap();
+            let path = archive.keep(incoming.finish().unwrap(), uid, uid).unwrap();
+            let real = archive.file(&path).canonicalize().unwrap();
+            assert!(real.starts_with(folder.path().canonicalize().unwrap().join("archive")), "{uid:?}: {real:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_no_file_and_what_a_crash_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) = Archive::open(folder.path()).unwrap();
+        let mut incoming = archive.begin(&meta()).unwrap();
+        incoming.write(b"half").unwrap();
+        drop(incoming);
+        assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
+        std::mem::forget(archive.begin(&meta()).unwrap());
+        let (_, parts) = Archive::open(folder.path()).unwrap();
+        assert_eq!(parts, 1);
+        assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_digest_is_of_the_data_set_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) = Archive::open(folder.path()).unwrap();
+        let mut incoming = archive.begin(&meta()).unwrap();
+        incoming.write(b"ab").unwrap();
+        incoming.write(b"c").unwrap();
+        let received = incoming.finish().unwrap();
+        assert_eq!(received.digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -1,0 +1,17 @@
+//! DICOM over TCP: the upper layer (PS3.8), DIMSE messages (PS3.7), Verification and Storage (PS3.4 A and B).
+//!
+//! [`listener`] accepts under limits; [`association`] negotiates and speaks messages; [`pdu`] makes PDUs of bytes;
+//! each service has a file: [`echo`](association), [`store`].
+
+pub mod activity;
+pub mod association;
+pub mod command;
+pub mod listener;
+pub mod pdu;
+pub mod policy;
+pub mod status;
+mod store;
+
+pub use activity::Activity;
+pub use listener::{Listener, Scp};
+pub use status::Status;

@@ -1,0 +1,54 @@
+//! DIMSE status codes (PS3.7 annex C, PS3.4 B.2.3) with the comment that goes with them.
+
+/// A status of a response: the code for the machine, the comment (0000,0902) and a log line for the administrator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub code: u16,
+    /// What happened, without patient data.
+    pub comment: String,
+}
+
+impl Status {
+    pub const SUCCESS: u16 = 0x0000;
+    /// Refused: out of resources (PS3.4 B.2.3).
+    pub const OUT_OF_RESOURCES: u16 = 0xA700;
+    /// Error: data set does not match SOP Class (PS3.4 B.2.3).
+    pub const DATA_SET_DOES_NOT_MATCH: u16 = 0xA900;
+    /// Error: cannot understand (PS3.4 B.2.3).
+    pub const CANNOT_UNDERSTAND: u16 = 0xC000;
+    /// Refused: SOP Class not supported (PS3.7 C.5.7).
+    pub const SOP_CLASS_NOT_SUPPORTED: u16 = 0x0122;
+    /// Invalid SOP Instance (PS3.7 C.5.12).
+    pub const INVALID_SOP_INSTANCE: u16 = 0x0117;
+    /// Unrecognized operation (PS3.7 C.5.23).
+    pub const UNRECOGNIZED_OPERATION: u16 = 0x0211;
+
+    pub fn success() -> Status {
+        Status { code: Status::SUCCESS, comment: String::new() }
+    }
+
+    pub fn new(code: u16, comment: impl Into<String>) -> Status {
+        Status { code, comment: comment.into() }
+    }
+
+    pub fn is_success(&self) -> bool {
+        self.code == Status::SUCCESS
+    }
+
+    /// The comment as an Error Comment (0000,0902) can carry it: LO, 64 characters of the default repertoire.
+    pub fn error_comment(&self) -> String {
+        self.comment.chars().map(|c| if (' '..='~').contains(&c) && c != '\\' { c } else { '?' }).take(64).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_fits_its_attribute() {
+        let comment = Status::new(Status::CANNOT_UNDERSTAND, "é\\".to_owned() + &"x".repeat(100)).error_comment();
+        assert_eq!(comment.len(), 64);
+        assert!(comment.starts_with("??x"));
+    }
+}

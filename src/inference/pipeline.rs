@@ -1,0 +1,361 @@
+//! From the queue to scores: claims slices, decodes them on threads of their own, gathers them into batches, scores the
+//! batches on one thread, and ends every slice it claimed.
+//!
+//! ```text
+//! ledger ─claim→ decode threads ─tensor→ scoring thread ─scores→ ledger
+//! ```
+//! Every hand-over is bounded, and a slice is held from its claim to its end, so memory does not depend on the queue.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::engine::{Engine, EngineInfo};
+use crate::archive::Archive;
+use crate::config;
+use crate::imaging::{self, DicomObject, ImagingError, Tensor, Transform};
+use crate::ledger::{Claim, Ledger, Score, SliceId, now};
+
+/// How often the queue is looked at though nobody rang: another process may have filled it (`triaged rescore`).
+const POLL: Duration = Duration::from_secs(1);
+
+/// The running stage.
+pub struct Pipeline {
+    claimer: tokio::task::JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    room: u32,
+}
+
+/// A slice ready for the model.
+struct Ready {
+    claim: Claim,
+    tensor: Tensor,
+    decoded_at: String,
+}
+
+/// What all parts of the stage share.
+struct Shared {
+    ledger: Ledger,
+    archive: Archive,
+    info: EngineInfo,
+    max_attempts: u32,
+    runtime: Handle,
+    /// Claimed and not ended.
+    held: Mutex<HashSet<SliceId>>,
+    /// A permit a slice that may be held; acquired by the claimer, given back when the slice ends.
+    room: Semaphore,
+    /// Claimed and not yet at the scoring thread: while there are none, a batch need not wait for them.
+    decoding: AtomicUsize,
+}
+
+impl Pipeline {
+    pub fn start(
+        engine: Engine,
+        ledger: Ledger,
+        archive: Archive,
+        settings: &config::Inference,
+        stop: CancellationToken,
+    ) -> Pipeline {
+        let info = engine.info();
+        let decoders = match settings.decode_threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(8),
+            n => n,
+        };
+        let batch_size = info.batch_size;
+        let room = 2 * (batch_size + decoders);
+        let shared = Arc::new(Shared {
+            ledger,
+            archive,
+            info,
+            max_attempts: settings.max_attempts,
+            runtime: Handle::current(),
+            held: Mutex::default(),
+            room: Semaphore::new(room),
+            decoding: AtomicUsize::new(0),
+        });
+        let (to_decode, claims) = sync_channel(room);
+        let (to_score, ready) = sync_channel(batch_size + decoders);
+        let claims = Arc::new(Mutex::new(claims));
+        let last = Arc::new(Mutex::new(None));
+        let mut threads = Vec::new();
+        let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(run)
+                .expect("the system can start a thread while the node starts")
+        };
+        for _ in 0..decoders {
+            let (shared, claims, to_score, last) = (shared.clone(), claims.clone(), to_score.clone(), last.clone());
+            threads.push(thread("decode", Box::new(move || decode_all(&shared, &claims, &to_score, &last))));
+        }
+        drop(to_score);
+        let wait = Duration::from_millis(settings.batch_wait_ms);
+        let scoring = shared.clone();
+        threads.push(thread("score", Box::new(move || score_all(&scoring, engine, &ready, wait))));
+        let claimer = tokio::spawn(claim_all(shared.clone(), to_decode, stop));
+        Pipeline { claimer, threads, shared, room: room as u32 }
+    }
+
+    /// Whether every part of the stage still runs.
+    pub fn is_alive(&self) -> bool {
+        !self.claimer.is_finished() && self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Waits until what was claimed has ended; the token given at start must be cancelled.
+    pub async fn stopped(self) {
+        let _ = self.claimer.await;
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
+        // Scores are recorded by tasks; slices that wait for another attempt simply stay queued.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.shared.room.acquire_many(self.room)).await;
+    }
+}
+
+impl Shared {
+    /// The slice has ended, or goes back to the queue.
+    fn release(&self, slice: SliceId) {
+        self.held.lock().expect("nobody panics while holding the set").remove(&slice);
+        self.room.add_permits(1);
+    }
+
+    /// Ends a slice that cannot be scored, on the runtime: decoders go on meanwhile.
+    fn give_up(self: &Arc<Self>, claim: Claim, failure: Failure) {
+        let shared = self.clone();
+        self.runtime.spawn(async move {
+            let ended = match &failure {
+                Failure::Ineligible(reason) => shared.ledger.decline(claim.slice, reason.clone()).await.map(|()| false),
+                Failure::Lasting(reason) => shared.ledger.fail(claim.slice, claim.attempts, 0, reason.clone()).await,
+                Failure::Passing(reason) => {
+                    shared.ledger.fail(claim.slice, claim.attempts, shared.max_attempts, reason.clone()).await
+                }
+            };
+            let (state, reason) = match failure {
+                Failure::Ineligible(reason) => ("ineligible", reason),
+                Failure::Lasting(reason) | Failure::Passing(reason) => ("failed", reason),
+            };
+            match ended {
+                Ok(false) => {
+                    metrics::counter!("triaged_slices_total", "state" => state).increment(1);
+                    let (sop_instance, frame) = (&claim.sop_uid, claim.frame);
+                    info!(%sop_instance, frame, state, "{reason}");
+                }
+                Ok(true) => {
+                    warn!(sop_instance = claim.sop_uid, frame = claim.frame, attempt = claim.attempts + 1, "will be tried again: {reason}");
+                    tokio::time::sleep(Duration::from_secs(1 << claim.attempts.min(6))).await;
+                }
+                Err(error) => {
+                    error!(sop_instance = claim.sop_uid, "the end of a slice could not be recorded: {error}");
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+            shared.release(claim.slice);
+            shared.ledger.queued().notify_waiters();
+        });
+    }
+}
+
+/// Why a slice has no score.
+enum Failure {
+    /// The object itself cannot be triaged.
+    Ineligible(String),
+    /// It will be the same the next time.
+    Lasting(String),
+    /// It may pass.
+    Passing(String),
+}
+
+async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: CancellationToken) {
+    let mut measured = Instant::now() - POLL;
+    loop {
+        // Made before the look at the queue, so that no ring between look and wait is lost.
+        let rung = shared.ledger.queued().notified();
+        let room = tokio::select! {
+            room = shared.room.acquire() => room.expect("the semaphore is never closed"),
+            () = stop.cancelled() => return,
+        };
+        // Claim for all the room there is; each slice keeps its permit until it ends.
+        room.forget();
+        let mut most = 1;
+        while let Ok(more) = shared.room.try_acquire() {
+            more.forget();
+            most += 1;
+        }
+        let (reader, measure) = (shared.clone(), measured.elapsed() >= POLL);
+        let claimed = tokio::task::spawn_blocking(move || {
+            if measure {
+                metrics::gauge!("triaged_queue_depth").set(reader.ledger.queue_depth()? as f64);
+            }
+            let held = reader.held.lock().expect("nobody panics while holding the set").clone();
+            reader.ledger.claim(&held, most)
+        });
+        if measure {
+            measured = Instant::now();
+        }
+        let claims = match claimed.await {
+            Ok(Ok(claims)) => claims,
+            Ok(Err(error)) => {
+                error!("the queue cannot be read: {error}");
+                Vec::new()
+            }
+            Err(_) => return,
+        };
+        shared.room.add_permits(most - claims.len());
+        if claims.is_empty() {
+            tokio::select! {
+                () = rung => {}
+                () = tokio::time::sleep(POLL) => {}
+                () = stop.cancelled() => return,
+            }
+            continue;
+        }
+        shared.held.lock().expect("nobody panics while holding the set").extend(claims.iter().map(|c| c.slice));
+        shared.decoding.fetch_add(claims.len(), Ordering::SeqCst);
+        for claim in claims {
+            // The channel has room for every permit, so this does not block.
+            if to_decode.send(claim).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The object last decoded from, for the frames that follow.
+type LastObject = Mutex<Option<(String, Arc<DicomObject>)>>;
+
+fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &SyncSender<Ready>, last: &LastObject) {
+    loop {
+        let claim = match claims.lock().expect("nobody panics while holding the receiver").recv() {
+            Ok(claim) => claim,
+            Err(_) => return,
+        };
+        let began = Instant::now();
+        let decoded = decode(&shared.archive, &claim, &shared.info.card.transform, last);
+        metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
+        match decoded {
+            Ok(tensor) => {
+                // Counted down by the scoring thread, which thereby knows of it until it has it.
+                if to_score.send(Ready { claim, tensor, decoded_at: now() }).is_err() {
+                    return;
+                }
+            }
+            Err(failure) => {
+                shared.decoding.fetch_sub(1, Ordering::SeqCst);
+                shared.give_up(claim, failure);
+            }
+        }
+    }
+}
+
+fn decode(archive: &Archive, claim: &Claim, transform: &Transform, last: &LastObject) -> Result<Tensor, Failure> {
+    let object = object(&archive.file(&claim.path), &claim.path, last)?;
+    imaging::model_input(&object, claim.frame - 1, transform).map_err(|error: ImagingError| {
+        if error.is_contradiction() { Failure::Ineligible(error.to_string()) } else { Failure::Lasting(error.to_string()) }
+    })
+}
+
+fn object(file: &Path, name: &str, last: &LastObject) -> Result<Arc<DicomObject>, Failure> {
+    if let Some((held, object)) = &*last.lock().expect("nobody panics while holding the object")
+        && held == name
+    {
+        return Ok(object.clone());
+    }
+    let object = imaging::read_file(file).map_err(|error| Failure::Passing(error.to_string()))?;
+    let object = Arc::new(object);
+    // Only a multi-frame object is asked for again.
+    let frames = imaging::frame_count(&object).unwrap_or(1);
+    *last.lock().expect("nobody panics while holding the object") = (frames > 1).then(|| (name.to_owned(), object.clone()));
+    Ok(object)
+}
+
+fn score_all(shared: &Arc<Shared>, mut engine: Engine, ready: &Receiver<Ready>, wait: Duration) {
+    let batch_size = shared.info.batch_size;
+    while let Ok(first) = ready.recv() {
+        shared.decoding.fetch_sub(1, Ordering::SeqCst);
+        let deadline = Instant::now() + wait;
+        let mut batch = vec![first];
+        while batch.len() < batch_size {
+            let next = if shared.decoding.load(Ordering::SeqCst) == 0 {
+                ready.try_recv().map_err(|_| RecvTimeoutError::Timeout)
+            } else {
+                ready.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            };
+            let Ok(next) = next else { break };
+            shared.decoding.fetch_sub(1, Ordering::SeqCst);
+            batch.push(next);
+        }
+        match run(&mut engine, &batch) {
+            Ok(probabilities) => complete(shared, batch, probabilities),
+            Err(error) if batch.len() == 1 => {
+                batch.into_iter().for_each(|slice| shared.give_up(slice.claim, Failure::Passing(error.clone())));
+            }
+            // One slice must not fail the others.
+            Err(error) => {
+                warn!(slices = batch.len(), "a batch failed, its slices are scored one by one: {error}");
+                for slice in batch {
+                    let alone = [slice];
+                    match run(&mut engine, &alone) {
+                        Ok(probabilities) => complete(shared, alone.into(), probabilities),
+                        Err(error) => {
+                            alone.into_iter().for_each(|s| shared.give_up(s.claim, Failure::Passing(error.clone())));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn run(engine: &mut Engine, batch: &[Ready]) -> Result<Vec<f64>, String> {
+    let began = Instant::now();
+    let tensors: Vec<&Tensor> = batch.iter().map(|slice| &slice.tensor).collect();
+    let scored = engine.score(&tensors).map_err(|error| error.to_string());
+    metrics::histogram!("triaged_inference_seconds").record(began.elapsed().as_secs_f64());
+    metrics::histogram!("triaged_batch_size").record(batch.len() as f64);
+    scored
+}
+
+fn complete(shared: &Arc<Shared>, batch: Vec<Ready>, probabilities: Vec<f64>) {
+    let card = &shared.info.card;
+    let scored_at = now();
+    let scores: Vec<Score> = batch
+        .into_iter()
+        .zip(probabilities)
+        .map(|(slice, probability)| Score {
+            slice: slice.claim.slice,
+            probability,
+            positive: probability >= card.slice_threshold,
+            threshold: card.slice_threshold,
+            model: card.name.clone(),
+            model_sha256: card.sha256.clone(),
+            provider: shared.info.provider.into(),
+            claimed_at: slice.claim.claimed_at,
+            decoded_at: slice.decoded_at,
+            scored_at: scored_at.clone(),
+        })
+        .collect();
+    let slices: Vec<SliceId> = scores.iter().map(|score| score.slice).collect();
+    let shared = shared.clone();
+    let runtime = shared.runtime.clone();
+    runtime.spawn(async move {
+        match shared.ledger.complete(scores).await {
+            Ok(()) => metrics::counter!("triaged_slices_total", "state" => "scored").increment(slices.len() as u64),
+            // Still queued, and claimed again.
+            Err(error) => {
+                error!("scores could not be recorded: {error}");
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        slices.into_iter().for_each(|slice| shared.release(slice));
+    });
+}

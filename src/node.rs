@@ -1,0 +1,275 @@
+//! The node: wires the stages together, starts them from the back to the front, and stops them from the front to the
+//! back, so that nothing is handed to a stage that is not there.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::archive::Archive;
+use crate::config::Settings;
+use crate::dimse::{Activity, Listener, Scp};
+use crate::inference::{Engine, EngineError, EngineInfo, Pipeline};
+use crate::intake::Intake;
+use crate::ledger::{Ledger, LedgerError};
+use crate::notify::{self, ChannelError, Worker};
+use crate::triage::Judge;
+use crate::web::{self, Check, Readiness, Site};
+
+/// How long a stop waits for the objects that associations have in flight.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What of the node is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Serve,
+    /// Scoring and judging alone: for `triaged rescore` while no node runs. Alerts wait in the outbox.
+    Score,
+}
+
+/// Why the node did not start. Nothing was accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the data folder {path} cannot be used: {source}")]
+    DataFolder { path: PathBuf, source: io::Error },
+    #[error("another triaged works on the data folder {path}; give this one a data_dir of its own")]
+    Locked { path: PathBuf },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("metrics cannot be recorded: {0}")]
+    Metrics(String),
+    #[error("{setting}: cannot listen on {address}: {source}")]
+    Listen { setting: &'static str, address: String, source: io::Error },
+}
+
+/// A running node.
+pub struct Node {
+    ledger: Ledger,
+    engine: EngineInfo,
+    dimse: Option<(SocketAddr, Stage)>,
+    pipeline: (Pipeline, CancellationToken),
+    judge: Stage,
+    channels: Vec<Stage>,
+    web: Option<(SocketAddr, Stage)>,
+    _lock: File,
+}
+
+/// A task with the token that stops it.
+struct Stage {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    fn start<F: Future<Output = ()> + Send + 'static>(run: impl FnOnce(CancellationToken) -> F) -> Stage {
+        let stop = CancellationToken::new();
+        Stage { task: tokio::spawn(run(stop.clone())), stop }
+    }
+
+    async fn stop(self, name: &str, patience: Duration) {
+        self.stop.cancel();
+        if tokio::time::timeout(patience, self.task).await.is_err() {
+            warn!("{name} did not stop within {patience:?}");
+        }
+    }
+}
+
+impl Node {
+    /// Starts a node. When this returns, it accepts associations.
+    pub async fn start(settings: Settings, role: Role) -> Result<Node, StartError> {
+        let serve = role == Role::Serve;
+        let metrics = crate::metrics::install().map_err(StartError::Metrics)?;
+        let data_dir = settings.data_dir.clone();
+        let lock = lock(&data_dir)?;
+        let folder = |source| StartError::DataFolder { path: data_dir.clone(), source };
+        let (archive, parts) = Archive::open(&data_dir).map_err(folder)?;
+        if parts > 0 {
+            warn!(parts, "removed objects that were coming in when the node last ended; their senders had no success for them");
+        }
+        let ledger = Ledger::open(&settings.database())?;
+        let channels = notify::channels(&settings.notify)?;
+        if channels.is_empty() && serve {
+            warn!("no notification channel is configured: flagged studies show only in the worklist (notify.webhook.url)");
+        }
+        // Ports first: a port in use should be told at once, not after the model is loaded.
+        let dimse = match serve {
+            false => None,
+            true => {
+                let address = SocketAddr::new(settings.dimse.listen, settings.dimse.port);
+                let listen = |source| StartError::Listen { setting: "dimse.port", address: address.to_string(), source };
+                let listener = Listener::bind(address).map_err(listen)?;
+                let bound = listener.address().map_err(listen)?;
+                Some((listener, bound))
+            }
+        };
+        let site = match serve && !settings.web.listen.is_empty() {
+            false => None,
+            true => {
+                let listen =
+                    |source| StartError::Listen { setting: "web.listen", address: settings.web.listen.clone(), source };
+                let listener = TcpListener::bind(&settings.web.listen).await.map_err(listen)?;
+                let bound = listener.local_addr().map_err(listen)?;
+                Some((listener, bound))
+            }
+        };
+        let inference = settings.inference.clone();
+        let engine = tokio::task::spawn_blocking(move || Engine::load(&inference)).await;
+        let engine = engine.map_err(|panic| EngineError::Run(panic.to_string()))??;
+        let info = engine.info();
+
+        let activity = Activity::default();
+        let names = channels.iter().map(|channel| channel.name().to_owned()).collect();
+        let workers = match serve {
+            false => Vec::new(),
+            true => channels
+                .into_iter()
+                .map(|channel| {
+                    let worker = Worker::new(ledger.clone(), channel, &settings.notify);
+                    Stage::start(|stop| worker.run(stop))
+                })
+                .collect(),
+        };
+        let judge = Judge {
+            ledger: ledger.clone(),
+            activity: activity.clone(),
+            card: info.card.clone(),
+            settings: settings.triage.clone(),
+            channels: names,
+        };
+        let judge = Stage::start(|stop| judge.run(stop));
+        let stop = CancellationToken::new();
+        let pipeline =
+            Pipeline::start(engine, ledger.clone(), archive.clone(), &settings.inference, stop.clone());
+        let listening = Arc::new(AtomicBool::new(serve));
+        let web = site.map(|(listener, bound)| {
+            let readiness = readiness(&settings, &info, &ledger, &archive, listening.clone());
+            let site = Site { ledger: ledger.clone(), readiness, metrics };
+            info!("web on http://{bound}");
+            (bound, Stage::start(|stop| web::serve(listener, site, stop)))
+        });
+        let dimse = dimse.map(|(listener, bound)| {
+            let intake = Intake::new(archive, ledger.clone(), activity.clone());
+            let scp = Arc::new(Scp::new(&settings.dimse, &settings.archive, intake, activity));
+            info!(ae_title = settings.dimse.ae_title, data_dir = %data_dir.display(), "DICOM on {bound}");
+            let run = async move |stop| {
+                listener.run(scp, stop).await;
+                listening.store(false, Ordering::SeqCst);
+            };
+            (bound, Stage::start(run))
+        });
+        Ok(Node { ledger, engine: info, dimse, pipeline: (pipeline, stop), judge, channels: workers, web, _lock: lock })
+    }
+
+    /// Where associations are accepted.
+    pub fn dimse_address(&self) -> Option<SocketAddr> {
+        self.dimse.as_ref().map(|(address, _)| *address)
+    }
+
+    pub fn web_address(&self) -> Option<SocketAddr> {
+        self.web.as_ref().map(|(address, _)| *address)
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub fn engine(&self) -> &EngineInfo {
+        &self.engine
+    }
+
+    /// Whether every stage still runs and the ledger answers: what the watchdog asks. Blocks for a moment.
+    pub fn is_alive(&self) -> bool {
+        let stages = self.channels.iter().chain([&self.judge]);
+        let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
+        stages.into_iter().all(|stage| !stage.task.is_finished()) && self.pipeline.0.is_alive() && self.ledger.queue_depth().is_ok()
+    }
+
+    /// Stops in order: associations finish the object in flight, claimed slices are scored, deliveries in flight end,
+    /// the ledger is flushed. What is still queued or pending is taken up at the next start.
+    pub async fn stop(self) {
+        info!("stopping");
+        if let Some((_, stage)) = self.dimse {
+            stage.stop("associations", STOP_PATIENCE).await;
+        }
+        let (pipeline, stop) = self.pipeline;
+        stop.cancel();
+        if tokio::time::timeout(STOP_PATIENCE, pipeline.stopped()).await.is_err() {
+            warn!("inference did not stop within {STOP_PATIENCE:?}");
+        }
+        self.judge.stop("triage", STOP_PATIENCE).await;
+        for stage in self.channels {
+            stage.stop("notification", STOP_PATIENCE).await;
+        }
+        if let Some((_, stage)) = self.web {
+            stage.stop("web", STOP_PATIENCE).await;
+        }
+        // Dropping the last handle joins the writer thread.
+        let ledger = self.ledger;
+        let _ = tokio::task::spawn_blocking(move || drop(ledger)).await;
+        info!("stopped");
+    }
+}
+
+/// Makes the data folder and takes its lock, which is held while the file lives.
+pub fn lock(data_dir: &Path) -> Result<File, StartError> {
+    let folder = |source| StartError::DataFolder { path: data_dir.into(), source };
+    fs::create_dir_all(data_dir).map_err(folder)?;
+    let path = data_dir.join("triaged.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(folder)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::Locked { path: data_dir.into() }),
+        Err(error) => Err(folder(error.into())),
+    }
+}
+
+/// What `/readyz` says.
+fn readiness(
+    settings: &Settings,
+    engine: &EngineInfo,
+    ledger: &Ledger,
+    archive: &Archive,
+    listening: Arc<AtomicBool>,
+) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
+    let min_free = settings.archive.min_free_mib.saturating_mul(1 << 20);
+    let model = format!("{} version {} SHA-256 {}", engine.card.name, engine.card.version, engine.card.sha256);
+    let provider = match &engine.fallback {
+        None => engine.provider.to_owned(),
+        Some(why) => format!("{}; fell back, as inference.device is \"auto\": {why}", engine.provider),
+    };
+    let (ledger, archive) = (ledger.clone(), archive.clone());
+    Arc::new(move || {
+        let check = |name: &str, ok, detail: String| Check { name: name.into(), ok, detail };
+        let queue = ledger.queue_depth();
+        let free = archive.free_bytes();
+        Readiness {
+            checks: vec![
+                check("model", true, model.clone()),
+                check("provider", true, provider.clone()),
+                match queue {
+                    Ok(waiting) => check("ledger", true, format!("{waiting} slices wait")),
+                    Err(error) => check("ledger", false, error.to_string()),
+                },
+                match free {
+                    Ok(free) => check("disk", free >= min_free, format!("{} MiB free of at least {}", free >> 20, min_free >> 20)),
+                    Err(error) => check("disk", false, error.to_string()),
+                },
+                check("dimse", listening.load(Ordering::SeqCst), "accepts associations".into()),
+            ],
+        }
+    })
+}

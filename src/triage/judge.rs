@@ -1,0 +1,256 @@
+//! Judges studies: provisionally as soon as the evidence suffices, finally when a study is complete.
+//!
+//! A study is complete when every association that brought slices of it has ended, nothing came for the quiet time, and
+//! no slice of it waits; or at the hard cap, whatever still waits. A slice that comes or is scored later reopens it as
+//! its next revision.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config;
+use crate::dimse::Activity;
+use crate::inference::ModelCard;
+use crate::ledger::{Alert, Ledger, OpenStudy, Verdict, now};
+use crate::notify::{ALERT, AlertEvent, NOTICE, WORDING};
+use crate::triage::Judgement;
+
+/// Studies are not looked at more often than this, however many slices are scored meanwhile …
+const SHORTEST: Duration = Duration::from_millis(100);
+/// … and as often as this though nothing rang: time passes, and other processes write.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// Slices that an alert names.
+const TOP_SLICES: usize = 3;
+
+/// The triage stage.
+pub struct Judge {
+    pub ledger: Ledger,
+    pub activity: Activity,
+    pub card: ModelCard,
+    pub settings: config::Triage,
+    /// The names of the channels that alerts go to.
+    pub channels: Vec<String>,
+}
+
+/// What is to be done about a study now.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Due {
+    Nothing,
+    /// Alert at once, and go on receiving.
+    Provisional,
+    Final,
+}
+
+impl Judge {
+    /// Judges until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let rung = self.ledger.changed().notified();
+            if let Err(error) = self.round().await {
+                error!("studies cannot be judged: {error}");
+            }
+            tokio::select! {
+                () = async {
+                    tokio::time::sleep(SHORTEST).await;
+                    let _ = tokio::time::timeout(LONGEST - SHORTEST, rung).await;
+                } => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn round(&self) -> crate::ledger::Result<()> {
+        let ledger = self.ledger.clone();
+        let open = tokio::task::spawn_blocking(move || ledger.open_studies()).await;
+        for study in open.map_err(|_| crate::ledger::LedgerError::Closed)?? {
+            let judgement = self.card.study_rule.judge(&study.probabilities);
+            let due = due(
+                &study,
+                &judgement,
+                self.activity.quiet_for(&study.study_uid),
+                age(&study.last_received_at),
+                age(&study.opened_at),
+                &self.settings,
+            );
+            if due != Due::Nothing {
+                self.decide(study, judgement, due == Due::Provisional).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn decide(&self, study: OpenStudy, judgement: Judgement, provisional: bool) -> crate::ledger::Result<()> {
+        let scored = !study.probabilities.is_empty();
+        let verdict = Verdict {
+            study_uid: study.study_uid.clone(),
+            revision: study.revision,
+            provisional,
+            flagged: scored.then_some(judgement.flagged),
+            score: scored.then_some(judgement.score),
+            threshold: judgement.threshold,
+            rule: serde_json::to_string(&self.card.study_rule).expect("a rule is a name and two numbers"),
+            model: self.card.name.clone(),
+            model_sha256: self.card.sha256.clone(),
+            slices_received: study.slices_received,
+            slices_scored: study.probabilities.len() as i64,
+            slices_ineligible: study.slices_ineligible,
+            slices_failed: study.slices_failed,
+            decided_at: now(),
+        };
+        let alerts = if judgement.flagged { self.alerts(&study, &verdict, &judgement).await? } else { Vec::new() };
+        if !self.ledger.decide(verdict.clone(), alerts).await? {
+            return Ok(());
+        }
+        let words = match verdict.flagged {
+            Some(true) => "flagged",
+            Some(false) => "not flagged",
+            None => "not triaged",
+        };
+        info!(
+            study = verdict.study_uid,
+            revision = verdict.revision,
+            provisional,
+            score = verdict.score.map(|s| format!("{s:.3}")),
+            threshold = verdict.threshold,
+            scored = verdict.slices_scored,
+            ineligible = verdict.slices_ineligible,
+            failed = verdict.slices_failed,
+            "study {words}"
+        );
+        if !provisional {
+            self.activity.forget(&verdict.study_uid);
+            metrics::counter!("triaged_verdicts_total", "flagged" => words).increment(1);
+        }
+        Ok(())
+    }
+
+    async fn alerts(
+        &self,
+        study: &OpenStudy,
+        verdict: &Verdict,
+        judgement: &Judgement,
+    ) -> crate::ledger::Result<Vec<Alert>> {
+        let (ledger, study_uid) = (self.ledger.clone(), study.study_uid.clone());
+        let top = tokio::task::spawn_blocking(move || ledger.top_slices(&study_uid, TOP_SLICES)).await;
+        let event = AlertEvent {
+            study_uid: study.study_uid.clone(),
+            accession_number: study.accession_number.clone(),
+            patient_id: study.patient_id.clone(),
+            finding: self.card.finding.clone(),
+            wording: WORDING.into(),
+            revision: study.revision,
+            provisional: verdict.provisional,
+            score: judgement.score,
+            threshold: judgement.threshold,
+            model: self.card.name.clone(),
+            model_sha256: self.card.sha256.clone(),
+            slices_received: verdict.slices_received,
+            slices_scored: verdict.slices_scored,
+            slices_ineligible: verdict.slices_ineligible,
+            slices_failed: verdict.slices_failed,
+            top_slices: top.map_err(|_| crate::ledger::LedgerError::Closed)??,
+            first_received_at: study.first_received_at.clone(),
+            last_received_at: study.last_received_at.clone(),
+            decided_at: verdict.decided_at.clone(),
+            software: crate::SOFTWARE.into(),
+            notice: NOTICE.into(),
+        };
+        let alert = |channel: &String| Alert {
+            channel: channel.clone(),
+            kind: ALERT.into(),
+            finding: self.card.finding.clone(),
+            event: event.to_json(),
+        };
+        Ok(self.channels.iter().map(alert).collect())
+    }
+}
+
+/// `quiet`: since the last of its associations ended, `None` while one is open. `silent`: since its last object came.
+fn due(
+    study: &OpenStudy,
+    judgement: &Judgement,
+    quiet: Option<Duration>,
+    silent: Duration,
+    open_for: Duration,
+    settings: &config::Triage,
+) -> Due {
+    let quiet_enough = quiet.is_some_and(|quiet| quiet.min(silent).as_secs_f64() >= settings.quiet_seconds);
+    if quiet_enough && study.slices_queued() == 0 || open_for.as_secs_f64() >= settings.hard_cap_seconds {
+        Due::Final
+    } else if settings.provisional_alerts && judgement.flagged && !study.flagged {
+        Due::Provisional
+    } else {
+        Due::Nothing
+    }
+}
+
+/// How long ago a moment of the ledger was. A clock that was set back makes it zero, an unreadable time very long.
+fn age(time: &str) -> Duration {
+    let Ok(then) = time.parse::<Timestamp>() else { return Duration::MAX };
+    Duration::try_from(Timestamp::now().duration_since(then)).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: config::Triage =
+        config::Triage { quiet_seconds: 10.0, hard_cap_seconds: 900.0, provisional_alerts: true };
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_secs(1);
+
+    fn study(received: i64, scored: usize) -> OpenStudy {
+        OpenStudy {
+            study_uid: "s".into(),
+            accession_number: None,
+            patient_id: None,
+            revision: 1,
+            flagged: false,
+            slices_received: received,
+            slices_ineligible: 0,
+            slices_failed: 0,
+            opened_at: now(),
+            first_received_at: now(),
+            last_received_at: now(),
+            probabilities: vec![0.5; scored],
+        }
+    }
+
+    fn judgement(flagged: bool) -> Judgement {
+        Judgement { score: 0.5, threshold: 0.5, flagged }
+    }
+
+    #[test]
+    fn a_study_waits_for_its_associations_its_quiet_time_and_its_queue() {
+        let no = judgement(false);
+        assert_eq!(due(&study(2, 2), &no, None, LONG, LONG, &SETTINGS), Due::Nothing, "an association is open");
+        assert_eq!(due(&study(2, 2), &no, Some(SHORT), LONG, LONG, &SETTINGS), Due::Nothing, "it just ended");
+        assert_eq!(due(&study(2, 2), &no, Some(LONG), SHORT, LONG, &SETTINGS), Due::Nothing, "a slice just came");
+        assert_eq!(due(&study(2, 1), &no, Some(LONG), LONG, LONG, &SETTINGS), Due::Nothing, "a slice waits");
+        assert_eq!(due(&study(2, 2), &no, Some(LONG), LONG, LONG, &SETTINGS), Due::Final);
+    }
+
+    #[test]
+    fn the_hard_cap_does_not_wait() {
+        let cap = Duration::from_secs(900);
+        assert_eq!(due(&study(2, 1), &judgement(false), None, SHORT, cap, &SETTINGS), Due::Final);
+    }
+
+    #[test]
+    fn the_alert_does_not_wait_for_the_rest_of_the_study_and_comes_once() {
+        assert_eq!(due(&study(30, 3), &judgement(true), None, SHORT, SHORT, &SETTINGS), Due::Provisional);
+        let alerted = OpenStudy { flagged: true, ..study(30, 4) };
+        assert_eq!(due(&alerted, &judgement(true), None, SHORT, SHORT, &SETTINGS), Due::Nothing);
+        let off = config::Triage { provisional_alerts: false, ..SETTINGS };
+        assert_eq!(due(&study(30, 3), &judgement(true), None, SHORT, SHORT, &off), Due::Nothing);
+    }
+
+    #[test]
+    fn a_time_in_the_future_is_no_age_and_a_broken_one_a_great_age() {
+        assert_eq!(age("2999-01-01T00:00:00.000Z"), Duration::ZERO);
+        assert_eq!(age("yesterday"), Duration::MAX);
+    }
+}

@@ -1,0 +1,39 @@
+//! Promise 3, from the outside: what the node writes into its database is what ONNX Runtime, called from Python, gives
+//! for pixels that pydicom decoded and numpy windowed.
+
+mod support;
+
+use std::path::PathBuf;
+
+use support::{Node, dicom_files, has, python, real_data, run, storescu};
+
+fn probabilities_agree(files: &[PathBuf], options: &[&str]) {
+    let Some(python) = python() else { return };
+    let node = Node::start(&[]);
+    storescu(&node, options, files).unwrap();
+    node.wait_for_slices(files.len());
+    let mut arguments = vec!["tests/peers/score.py".to_owned(), "models/m10.json".into()];
+    arguments.extend(files.iter().map(|file| file.to_str().unwrap().to_owned()));
+    let said = run(python.to_str().unwrap(), &arguments).unwrap();
+    let mut compared = 0;
+    for line in said.lines() {
+        let (uid, expected) = line.split_once(' ').unwrap();
+        let found: f64 = node.query(&format!("SELECT probability FROM slice_results WHERE sop_uid = '{uid}'"));
+        let expected: f64 = expected.parse().unwrap();
+        assert!((found - expected).abs() < 1e-4, "{uid}: the node says {found}, Python {expected}");
+        compared += 1;
+    }
+    assert_eq!(compared, files.len());
+}
+
+#[test]
+fn of_the_ge_series() {
+    let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
+    probabilities_agree(&dicom_files(&folder), &[]);
+}
+
+#[test]
+fn of_ct_ich_slices() {
+    let Some(folder) = real_data("ct-ich/stage_2_train").filter(|_| has("storescu")) else { return };
+    probabilities_agree(&dicom_files(&folder)[..30], &["-xv", "-R"]);
+}
