@@ -141,7 +141,8 @@ impl Settings {
     ) -> Result<Settings, ConfigError> {
         let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }
         builder = builder.add_source(
@@ -168,7 +169,11 @@ impl Settings {
         }
         let d = &self.dimse;
         if !ae_title_is_valid(&d.ae_title) {
-            return wrong("dimse.ae_title", &d.ae_title, "an AE title has 1 to 16 printable ASCII characters, no backslash");
+            return wrong(
+                "dimse.ae_title",
+                &d.ae_title,
+                "an AE title has 1 to 16 printable ASCII characters, no backslash",
+            );
         }
         if d.max_associations == 0 {
             return wrong("dimse.max_associations", 0, "at least 1");
@@ -205,7 +210,7 @@ impl Settings {
             return wrong("notify.max_attempts", 0, "at least 1");
         }
         let url = &self.notify.webhook.url;
-        if !url.is_empty() && !(url.starts_with("https://") || url.starts_with("http://")) {
+        if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
             return wrong("notify.webhook.url", url, "starts with https:// or http://");
         }
         if !self.web.listen.is_empty() && self.web.listen.parse::<SocketAddr>().is_err() {
@@ -250,8 +255,7 @@ mod tests {
         std::fs::write(file.path(), "[dimse]\nport = 104\nae_title = \"FILE\"\n").unwrap();
         let environment =
             Environment::default().source(Some(HashMap::from([("TRIAGED__DIMSE__AE_TITLE".into(), "1234".into())])));
-        let settings =
-            Settings::layered(Some(file.path()), &[("data_dir", "/srv/x".into())], environment).unwrap();
+        let settings = Settings::layered(Some(file.path()), &[("data_dir", "/srv/x".into())], environment).unwrap();
         assert_eq!(settings.dimse.port, 104);
         assert_eq!(settings.dimse.ae_title, "1234", "a number is still an AE title");
         assert_eq!(settings.data_dir, PathBuf::from("/srv/x"));

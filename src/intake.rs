@@ -45,9 +45,15 @@ struct Header {
 
 /// What became of the file.
 enum Placed {
-    Kept { path: String, header: Header },
+    Kept {
+        path: String,
+        header: Header,
+    },
     /// Refused with this status once the quarantine row is written.
-    SetAside { path: String, status: Status },
+    SetAside {
+        path: String,
+        status: Status,
+    },
 }
 
 impl Intake {
@@ -117,7 +123,9 @@ impl Intake {
             // The same bytes at the same place: the file that is there was just written again.
             Ok(Stored::New | Stored::Duplicate) => Status::success(),
             Ok(Stored::Conflict { kept_digest }) => {
-                let reason = format!("the same SOP Instance UID was received before with other content (SHA-256 {kept_digest}); the first is kept");
+                let reason = format!(
+                    "the same SOP Instance UID was received before with other content (SHA-256 {kept_digest}); the first is kept"
+                );
                 warn!(sop_instance = source.sop_instance_uid, calling_ae = source.calling_ae, "{reason}");
                 let archive = self.archive.clone();
                 let moved = tokio::task::spawn_blocking(move || archive.move_to_quarantine(&path)).await;

@@ -98,19 +98,25 @@ impl Node {
         let folder = |source| StartError::DataFolder { path: data_dir.clone(), source };
         let (archive, parts) = Archive::open(&data_dir).map_err(folder)?;
         if parts > 0 {
-            warn!(parts, "removed objects that were coming in when the node last ended; their senders had no success for them");
+            warn!(
+                parts,
+                "removed objects that were coming in when the node last ended; their senders had no success for them"
+            );
         }
         let ledger = Ledger::open(&settings.database())?;
         let channels = notify::channels(&settings.notify)?;
         if channels.is_empty() && serve {
-            warn!("no notification channel is configured: flagged studies show only in the worklist (notify.webhook.url)");
+            warn!(
+                "no notification channel is configured: flagged studies show only in the worklist (notify.webhook.url)"
+            );
         }
         // Ports first: a port in use should be told at once, not after the model is loaded.
         let dimse = match serve {
             false => None,
             true => {
                 let address = SocketAddr::new(settings.dimse.listen, settings.dimse.port);
-                let listen = |source| StartError::Listen { setting: "dimse.port", address: address.to_string(), source };
+                let listen =
+                    |source| StartError::Listen { setting: "dimse.port", address: address.to_string(), source };
                 let listener = Listener::bind(address).map_err(listen)?;
                 let bound = listener.address().map_err(listen)?;
                 Some((listener, bound))
@@ -152,8 +158,7 @@ impl Node {
         };
         let judge = Stage::start(|stop| judge.run(stop));
         let stop = CancellationToken::new();
-        let pipeline =
-            Pipeline::start(engine, ledger.clone(), archive.clone(), &settings.inference, stop.clone());
+        let pipeline = Pipeline::start(engine, ledger.clone(), archive.clone(), &settings.inference, stop.clone());
         let listening = Arc::new(AtomicBool::new(serve));
         let web = site.map(|(listener, bound)| {
             let readiness = readiness(&settings, &info, &ledger, &archive, listening.clone());
@@ -195,7 +200,9 @@ impl Node {
     pub fn is_alive(&self) -> bool {
         let stages = self.channels.iter().chain([&self.judge]);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
-        stages.into_iter().all(|stage| !stage.task.is_finished()) && self.pipeline.0.is_alive() && self.ledger.queue_depth().is_ok()
+        stages.into_iter().all(|stage| !stage.task.is_finished())
+            && self.pipeline.0.is_alive()
+            && self.ledger.queue_depth().is_ok()
     }
 
     /// Stops in order: associations finish the object in flight, claimed slices are scored, deliveries in flight end,
@@ -265,7 +272,11 @@ fn readiness(
                     Err(error) => check("ledger", false, error.to_string()),
                 },
                 match free {
-                    Ok(free) => check("disk", free >= min_free, format!("{} MiB free of at least {}", free >> 20, min_free >> 20)),
+                    Ok(free) => check(
+                        "disk",
+                        free >= min_free,
+                        format!("{} MiB free of at least {}", free >> 20, min_free >> 20),
+                    ),
                     Err(error) => check("disk", false, error.to_string()),
                 },
                 check("dimse", listening.load(Ordering::SeqCst), "accepts associations".into()),

@@ -41,7 +41,11 @@ fn a_flagged_study_is_told_once_with_a_valid_signature_before_it_is_complete() {
     let signature = hex::encode(mac.finalize().into_bytes());
     assert_eq!(alert.headers["x-triaged-signature"], format!("sha256={signature}"));
     node.wait_until("SELECT state = 'decided' AND flagged = 1 AND notified_at IS NOT NULL FROM worklist");
-    assert_eq!(node.query::<i64>("SELECT provisional FROM verdicts ORDER BY id LIMIT 1"), 1, "the first verdict did not wait");
+    assert_eq!(
+        node.query::<i64>("SELECT provisional FROM verdicts ORDER BY id LIMIT 1"),
+        1,
+        "the first verdict did not wait"
+    );
     // A late slice, the next revision: the study is judged anew, and nobody is called twice.
     let late = tempfile::tempdir().unwrap();
     let file = late.path().join("late.dcm");
@@ -102,7 +106,9 @@ fn a_dead_letter_is_seen_and_can_be_sent_again() {
         ("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url),
     ]);
     storescu(&node, &[], &dicom_files(&ge)[..4]).unwrap();
-    node.wait_until("SELECT count(*) = 1 AND total(state = 'dead' AND last_error LIKE '%404%') = 1 FROM notification_log");
+    node.wait_until(
+        "SELECT count(*) = 1 AND total(state = 'dead' AND last_error LIKE '%404%') = 1 FROM notification_log",
+    );
     assert!(node.cli(&["requeue", "--all"]).status.success());
     receiver.wait_for(2);
     node.wait_until("SELECT state = 'delivered' FROM notification_log");
@@ -124,7 +130,9 @@ fn rescoring_is_the_next_revision_and_alarms_again_only_for_another_model() {
     for revision in [2, 3] {
         let output = node.cli(&["rescore", "--all"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        node.wait_until(&format!("SELECT state = 'decided' AND revision = {revision} AND slices_scored = 4 FROM worklist"));
+        node.wait_until(&format!(
+            "SELECT state = 'decided' AND revision = {revision} AND slices_scored = 4 FROM worklist"
+        ));
         if revision == 2 {
             assert!(node.terminate().success());
         }

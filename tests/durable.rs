@@ -15,10 +15,10 @@ fn assert_files_are_whole(node: &Node) {
     let database = node.database();
     let mut statement = database.prepare("SELECT path, digest, size FROM instances").unwrap();
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-    let rows: Vec<(String, String, u64)> = rows.map(|row| row.unwrap()).collect();
+    let rows: Vec<(String, String, i64)> = rows.map(|row| row.unwrap()).collect();
     for (path, digest, size) in rows {
         let bytes = std::fs::read(node.folder.path().join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-        assert_eq!(bytes.len() as u64, size, "{path}");
+        assert_eq!(bytes.len() as i64, size, "{path}");
         // (0002,0000) UL, 12 bytes: its value counts the bytes of the group that follow it.
         let group = u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
         assert_eq!(hex::encode(Sha256::digest(&bytes[144 + group..])), digest, "{path}");
@@ -54,8 +54,9 @@ fn kill_9_during_ingest_loses_nothing_that_was_acknowledged() {
         node.restart();
         let database = node.database();
         for uid in &acknowledged {
-            let kept: i64 =
-                database.query_row("SELECT count(*) FROM instances WHERE sop_uid = ?1", [uid], |row| row.get(0)).unwrap();
+            let kept: i64 = database
+                .query_row("SELECT count(*) FROM instances WHERE sop_uid = ?1", [uid], |row| row.get(0))
+                .unwrap();
             assert_eq!(kept, 1, "{uid} was acknowledged and is not there");
         }
         assert_files_are_whole(&node);

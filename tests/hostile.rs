@@ -39,12 +39,8 @@ fn associate_request() -> Vec<u8> {
     fn item(kind: u8, content: &[u8]) -> Vec<u8> {
         [&[kind, 0][..], &(content.len() as u16).to_be_bytes(), content].concat()
     }
-    let context = [
-        &[1, 0, 0, 0][..],
-        &item(0x30, b"1.2.840.10008.5.1.4.1.1.2"),
-        &item(0x40, b"1.2.840.10008.1.2"),
-    ]
-    .concat();
+    let context =
+        [&[1, 0, 0, 0][..], &item(0x30, b"1.2.840.10008.5.1.4.1.1.2"), &item(0x40, b"1.2.840.10008.1.2")].concat();
     let user = [item(0x51, &16384u32.to_be_bytes()), item(0x52, b"1.2.3")].concat();
     let body = [
         &[0, 1, 0, 0][..],

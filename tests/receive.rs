@@ -75,13 +75,15 @@ fn every_transfer_syntax_is_received_and_scored() {
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
     let rows: Vec<Row> = rows.map(|row| row.unwrap()).collect();
     let probability = |syntax: &str| {
-        let row = rows.iter().find(|row| row.0 == syntax).unwrap_or_else(|| panic!("{syntax} did not arrive as it was sent"));
+        let row =
+            rows.iter().find(|row| row.0 == syntax).unwrap_or_else(|| panic!("{syntax} did not arrive as it was sent"));
         assert_eq!(row.1, "scored", "{syntax}: {:?}", row.2);
         row.3.unwrap()
     };
     let plain = probability("1.2.840.10008.1.2.1");
     for (syntax, _, _) in TRANSFER_SYNTAXES {
-        let lossless = !["1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.50"].contains(&syntax);
+        let lossless =
+            !["1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.50"].contains(&syntax);
         let probability = probability(syntax);
         assert!(!lossless || probability == plain, "{syntax} is lossless, but scored {probability} and not {plain}");
     }
@@ -102,7 +104,8 @@ fn variant(source: &Path, folder: &Path, syntax: &str, make: &[&str]) -> PathBuf
 fn several_associations_of_pynetdicom_at_once_bring_one_study() {
     let (Some(folder), Some(python)) = (real_data("ge-head"), python()) else { return };
     let node = Node::start(&[]);
-    let mut arguments = vec!["tests/peers/send.py".to_owned(), node.dimse.port().to_string(), "--associations=8".into()];
+    let mut arguments =
+        vec!["tests/peers/send.py".to_owned(), node.dimse.port().to_string(), "--associations=8".into()];
     arguments.extend(dicom_files(&folder).iter().map(|file| file.to_str().unwrap().to_owned()));
     let said = run(python.to_str().unwrap(), &arguments).unwrap();
     assert_eq!(said.lines().filter(|line| line.contains(" 0000")).count(), 28, "{said}");
@@ -116,7 +119,8 @@ fn dcmsend_sends_a_patient_in_jpeg_2000() {
     let Some(folder) = real_data("ct-ich/stage_2_train").filter(|_| has("dcmsend")) else { return };
     let node = Node::start(&[]);
     let port = node.dimse.port().to_string();
-    let mut arguments = vec!["-aec".to_owned(), "TRIAGED".into(), "--decompress-never".into(), "127.0.0.1".into(), port];
+    let mut arguments =
+        vec!["-aec".to_owned(), "TRIAGED".into(), "--decompress-never".into(), "127.0.0.1".into(), port];
     arguments.extend(dicom_files(&folder)[..12].iter().map(|file| file.to_str().unwrap().to_owned()));
     run("dcmsend", &arguments).unwrap();
     node.wait_for_slices(12);

@@ -95,7 +95,10 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
     let refused = request.presentation_contexts.len() - contexts.len();
     info!(association = peer.association, calling_ae = peer.calling_ae, %address, contexts = contexts.len(), refused, "association open");
     if contexts.is_empty() {
-        warn!(association = peer.association, "none of the {refused} proposed presentation contexts can be accepted; see dimse.other_storage_classes");
+        warn!(
+            association = peer.association,
+            "none of the {refused} proposed presentation contexts can be accepted; see dimse.other_storage_classes"
+        );
     }
     if let Err(error) = stream.send(&Pdu::AssociationAC(answer), ANSWER_PATIENCE).await {
         return warn!(association = peer.association, "association: {error}");
@@ -109,8 +112,17 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
     let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
     match &end {
         Ok(()) => info!(association = peer.association, stored, refused, seconds, "association released"),
-        Err(End::Stopping) => info!(association = peer.association, stored, refused, seconds, "association ended: {}", End::Stopping),
-        Err(end) => warn!(association = peer.association, calling_ae = peer.calling_ae, stored, refused, seconds, "association ended: {end}"),
+        Err(End::Stopping) => {
+            info!(association = peer.association, stored, refused, seconds, "association ended: {}", End::Stopping)
+        }
+        Err(end) => warn!(
+            association = peer.association,
+            calling_ae = peer.calling_ae,
+            stored,
+            refused,
+            seconds,
+            "association ended: {end}"
+        ),
     }
     drop(open);
     let goodbye = match end {
@@ -166,7 +178,7 @@ struct Association<'s> {
 /// A message that is coming in.
 enum Message<'s> {
     Command { context: u8, bytes: Vec<u8> },
-    DataSet { context: u8, request: Request, reception: Option<Reception<'s>> },
+    DataSet { context: u8, request: Request, reception: Option<Box<Reception<'s>>> },
 }
 
 impl<'s> Association<'s> {
@@ -207,7 +219,9 @@ impl<'s> Association<'s> {
                 Some(Message::DataSet { .. }) if piece.command => {
                     return Err(End::Protocol("a command in the middle of a data set".into()));
                 }
-                Some(Message::Command { context, .. } | Message::DataSet { context, .. }) if context != piece.context => {
+                Some(Message::Command { context, .. } | Message::DataSet { context, .. })
+                    if context != piece.context =>
+                {
                     return Err(End::Protocol("the presentation context changed within a message".into()));
                 }
                 Some(Message::DataSet { context, request, mut reception }) => {
@@ -241,7 +255,7 @@ impl<'s> Association<'s> {
                         let request = Request::parse(&bytes).map_err(|error| End::Protocol(error.to_string()))?;
                         if request.has_data_set {
                             let reception = (request.operation == Operation::CStore)
-                                .then(|| Reception::begin(self.scp, &self.peer, accepted, &request));
+                                .then(|| Box::new(Reception::begin(self.scp, &self.peer, accepted, &request)));
                             Some(Message::DataSet { context, request, reception })
                         } else {
                             let status = self.without_data_set(&request);

@@ -1,9 +1,7 @@
 //! Command sets (PS3.7 section 9.3 and annex E): the requests we understand and the responses we give.
 
-use dicom_core::{DataElement, Tag, VR, dicom_value};
+use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use dicom_object::InMemDicomObject;
-use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN;
 
 use super::status::Status;
 
@@ -63,12 +61,12 @@ pub enum CommandError {
 impl Request {
     /// Reads a command set (always Implicit VR Little Endian, PS3.7 6.3.1).
     pub fn parse(bytes: &[u8]) -> Result<Request, CommandError> {
-        let set = InMemDicomObject::read_dataset_with_ts(bytes, &IMPLICIT_VR_LITTLE_ENDIAN.erased())
-            .map_err(|error| CommandError::Unreadable(error.to_string()))?;
-        let number = |tag| set.element_opt(tag).ok().flatten().and_then(|e| e.to_int::<u16>().ok());
+        let set = elements(bytes)?;
+        let value = |tag| set.iter().find(|(t, _)| *t == tag).map(|(_, value)| *value);
+        let number = |tag| value(tag).and_then(|v| Some(u16::from_le_bytes(v.get(..2)?.try_into().ok()?)));
         let text = |tag| {
-            let value = set.element_opt(tag).ok().flatten().and_then(|e| e.to_str().ok().map(|s| s.into_owned()));
-            value.unwrap_or_default().trim_matches(['\0', ' ']).to_owned()
+            let text = value(tag).map(String::from_utf8_lossy).unwrap_or_default();
+            text.trim_matches(['\0', ' ']).to_owned()
         };
         let code = number(tags::COMMAND_FIELD).ok_or(CommandError::Missing("Command Field (0000,0100)"))?;
         if code & RESPONSE != 0 {
@@ -94,35 +92,76 @@ impl Request {
 
     /// The command set of the response, with this request's own message id.
     pub fn response(&self, status: &Status) -> Vec<u8> {
-        let short = |tag: Tag, value: u16| DataElement::new(tag, VR::US, dicom_value!(U16, [value]));
-        let mut elements = vec![
-            short(tags::COMMAND_FIELD, self.operation.code() | RESPONSE),
-            short(tags::MESSAGE_ID_BEING_RESPONDED_TO, self.message_id),
-            short(tags::COMMAND_DATA_SET_TYPE, NO_DATA_SET),
-            short(tags::STATUS, status.code),
-        ];
-        for (tag, uid) in [
-            (tags::AFFECTED_SOP_CLASS_UID, &self.sop_class_uid),
-            (tags::AFFECTED_SOP_INSTANCE_UID, &self.sop_instance_uid),
-        ] {
-            if !uid.is_empty() {
-                elements.push(DataElement::new(tag, VR::UI, dicom_value!(Str, uid.as_str())));
-            }
+        let mut set = Vec::new();
+        // In the order of their tags (PS3.7 6.3.1).
+        push_text(&mut set, tags::AFFECTED_SOP_CLASS_UID, &self.sop_class_uid, 0);
+        push_short(&mut set, tags::COMMAND_FIELD, self.operation.code() | RESPONSE);
+        push_short(&mut set, tags::MESSAGE_ID_BEING_RESPONDED_TO, self.message_id);
+        push_short(&mut set, tags::COMMAND_DATA_SET_TYPE, NO_DATA_SET);
+        push_short(&mut set, tags::STATUS, status.code);
+        if !status.is_success() {
+            push_text(&mut set, tags::ERROR_COMMENT, &status.error_comment(), b' ');
         }
-        if !status.is_success() && !status.comment.is_empty() {
-            elements.push(DataElement::new(tags::ERROR_COMMENT, VR::LO, dicom_value!(Str, status.error_comment())));
-        }
+        push_text(&mut set, tags::AFFECTED_SOP_INSTANCE_UID, &self.sop_instance_uid, 0);
         let mut bytes = Vec::new();
-        InMemDicomObject::command_from_element_iter(elements)
-            .write_dataset_with_ts(&mut bytes, &IMPLICIT_VR_LITTLE_ENDIAN.erased())
-            .expect("a command set of short values can be written to memory");
+        push(&mut bytes, COMMAND_GROUP_LENGTH, &(set.len() as u32).to_le_bytes());
+        bytes.extend(set);
         bytes
     }
+}
+
+/// Command Group Length (0000,0000).
+const COMMAND_GROUP_LENGTH: Tag = Tag(0x0000, 0x0000);
+
+fn push(set: &mut Vec<u8>, tag: Tag, value: &[u8]) {
+    set.extend(tag.group().to_le_bytes());
+    set.extend(tag.element().to_le_bytes());
+    set.extend((value.len() as u32).to_le_bytes());
+    set.extend(value);
+}
+
+fn push_short(set: &mut Vec<u8>, tag: Tag, value: u16) {
+    push(set, tag, &value.to_le_bytes());
+}
+
+/// Text that is there, padded to an even length (PS3.5 6.2). A UID goes back as it came, whatever bytes it is made of.
+fn push_text(set: &mut Vec<u8>, tag: Tag, text: &str, padding: u8) {
+    if !text.is_empty() {
+        let mut value = text.as_bytes().to_vec();
+        value.resize(value.len().next_multiple_of(2), padding);
+        push(set, tag, &value);
+    }
+}
+
+/// The elements of a command set. A reader of its own, because the library's believes a stated length before the bytes
+/// are there: sixteen bytes would take four gigabytes.
+fn elements(mut bytes: &[u8]) -> Result<Vec<(Tag, &[u8])>, CommandError> {
+    let mut elements = Vec::new();
+    while let Some((header, rest)) = bytes.split_first_chunk::<8>() {
+        let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let tag = Tag(short(0), short(2));
+        let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        if tag.group() != 0 {
+            return Err(CommandError::Unreadable(format!("{tag} is not a command element")));
+        }
+        let (value, rest) = rest.split_at_checked(length).ok_or_else(|| {
+            CommandError::Unreadable(format!("{tag} states {length} bytes, {} are there", rest.len()))
+        })?;
+        elements.push((tag, value));
+        bytes = rest;
+    }
+    if !bytes.is_empty() {
+        return Err(CommandError::Unreadable(format!("{} stray bytes at its end", bytes.len())));
+    }
+    Ok(elements)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dicom_core::{DataElement, VR, dicom_value};
+    use dicom_object::InMemDicomObject;
+    use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN;
     use proptest::prelude::*;
 
     fn read(bytes: &[u8]) -> InMemDicomObject {
@@ -154,6 +193,16 @@ mod tests {
         assert_eq!(number(tags::STATUS), 0xA700);
         assert_eq!(response.element(tags::ERROR_COMMENT).unwrap().to_str().unwrap(), "the disk is full");
         assert_eq!(response.element(tags::AFFECTED_SOP_INSTANCE_UID).unwrap().to_str().unwrap(), "ID_6c5d82413");
+    }
+
+    #[test]
+    fn a_uid_that_is_not_text_is_answered_and_no_stated_length_is_believed() {
+        let mut bytes = store_request(1);
+        let uid = bytes.windows(3).position(|w| w == b"1.2").unwrap();
+        bytes[uid] = 0xff;
+        assert!(!Request::parse(&bytes).unwrap().response(&Status::success()).is_empty());
+        let claim = [&[0, 0, 0, 1, 0xff, 0xff, 0xff, 0x7f][..], &[0; 40]].concat();
+        assert!(matches!(Request::parse(&claim), Err(CommandError::Unreadable(_))));
     }
 
     proptest! {

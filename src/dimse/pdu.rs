@@ -52,7 +52,9 @@ pub enum PduError {
     NotDicom(&'static str),
     #[error("unknown PDU type {0:02X}H")]
     UnknownType(u8),
-    #[error("a PDU of type {pdu_type:02X}H states a length of {length} bytes, at most {LARGEST_CONTROL_PDU} are sensible")]
+    #[error(
+        "a PDU of type {pdu_type:02X}H states a length of {length} bytes, at most {LARGEST_CONTROL_PDU} are sensible"
+    )]
     TooLarge { pdu_type: u8, length: u32 },
     #[error("malformed PDU: {0}")]
     Malformed(String),
@@ -281,7 +283,9 @@ mod tests {
         let error = loop {
             match stream.next(PATIENCE).await {
                 Ok(Event::Piece(piece)) => match values.last_mut() {
-                    Some((context, command, data, last)) if !*last && (*context, *command) == (piece.context, piece.command) => {
+                    Some((context, command, data, last))
+                        if !*last && (*context, *command) == (piece.context, piece.command) =>
+                    {
                         data.extend_from_slice(piece.data);
                         *last = piece.last;
                     }
@@ -309,7 +313,8 @@ mod tests {
     #[tokio::test]
     async fn a_data_set_over_several_values_and_pdus_is_put_together() {
         let large = vec![7; 300_000];
-        let bytes = [p_data(&[(1, 3, b"cmd"), (1, 0, &large)]), p_data(&[(1, 0, b"")]), p_data(&[(1, 2, b"end")])].concat();
+        let bytes =
+            [p_data(&[(1, 3, b"cmd"), (1, 0, &large)]), p_data(&[(1, 0, b"")]), p_data(&[(1, 2, b"end")])].concat();
         let (values, error) = receive(bytes).await;
         assert!(error.is_none());
         assert_eq!(values[0], (1, true, b"cmd".to_vec(), true));
@@ -322,7 +327,8 @@ mod tests {
         assert!(matches!(error, Some(PduError::TooLarge { .. })));
         let (_, error) = receive([&[0x04, 0, 0xff, 0xff, 0xff, 0xff][..], b"\xff\xff\xff\xff\x01\x02"].concat()).await;
         assert!(matches!(error, Some(PduError::Malformed(_))));
-        let (_, error) = receive([&[0x04, 0, 0xff, 0xff, 0xff, 0xff][..], b"\x00\x00\x10\x00\x01\x02abc"].concat()).await;
+        let (_, error) =
+            receive([&[0x04, 0, 0xff, 0xff, 0xff, 0xff][..], b"\x00\x00\x10\x00\x01\x02abc"].concat()).await;
         assert!(matches!(error, Some(PduError::Truncated)));
     }
 

@@ -60,9 +60,15 @@ pub struct Context {
 
 /// The answer to an association request.
 pub enum Decision {
-    Accept { answer: AssociationAC, contexts: Vec<Context> },
+    Accept {
+        answer: AssociationAC,
+        contexts: Vec<Context>,
+    },
     /// With the reason in words, for the log.
-    Reject { answer: AssociationRJ, why: String },
+    Reject {
+        answer: AssociationRJ,
+        why: String,
+    },
 }
 
 impl Policy {

@@ -55,7 +55,9 @@ pub enum CardError {
     Invalid { path: PathBuf, why: String },
     #[error("cannot read the model file {path} that the card names: {source}")]
     ReadModel { path: PathBuf, source: std::io::Error },
-    #[error("the model file {path} has SHA-256 {found}, the card says {expected}: one of the two is not what was shipped")]
+    #[error(
+        "the model file {path} has SHA-256 {found}, the card says {expected}: one of the two is not what was shipped"
+    )]
     Digest { path: PathBuf, expected: String, found: String },
 }
 

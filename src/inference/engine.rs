@@ -160,15 +160,12 @@ impl Engine {
             assert_eq!(slice.shape, [channels, height, width], "tensors are made by the card's own transform");
             self.input.extend_from_slice(&slice.data);
         }
-        let input = TensorRef::from_array_view(([slices.len(), channels, height, width], &self.input[..])).map_err(run)?;
+        let input =
+            TensorRef::from_array_view(([slices.len(), channels, height, width], &self.input[..])).map_err(run)?;
         let outputs = self.session.run(ort::inputs![self.card.input.as_str() => input]).map_err(run)?;
         let (_, probabilities) = outputs[self.card.output.as_str()].try_extract_tensor::<f32>().map_err(run)?;
         if probabilities.len() != slices.len() {
-            return Err(EngineError::Run(format!(
-                "{} values came for {} slices",
-                probabilities.len(),
-                slices.len()
-            )));
+            return Err(EngineError::Run(format!("{} values came for {} slices", probabilities.len(), slices.len())));
         }
         if let Some(wrong) = probabilities.iter().find(|p| !(0.0..=1.0).contains(*p)) {
             return Err(EngineError::Run(format!("{wrong} is not a probability")));

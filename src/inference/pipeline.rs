@@ -151,7 +151,12 @@ impl Shared {
                     info!(%sop_instance, frame, state, "{reason}");
                 }
                 Ok(true) => {
-                    warn!(sop_instance = claim.sop_uid, frame = claim.frame, attempt = claim.attempts + 1, "will be tried again: {reason}");
+                    warn!(
+                        sop_instance = claim.sop_uid,
+                        frame = claim.frame,
+                        attempt = claim.attempts + 1,
+                        "will be tried again: {reason}"
+                    );
                     tokio::time::sleep(Duration::from_secs(1 << claim.attempts.min(6))).await;
                 }
                 Err(error) => {
@@ -260,7 +265,11 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
 fn decode(archive: &Archive, claim: &Claim, transform: &Transform, last: &LastObject) -> Result<Tensor, Failure> {
     let object = object(&archive.file(&claim.path), &claim.path, last)?;
     imaging::model_input(&object, claim.frame - 1, transform).map_err(|error: ImagingError| {
-        if error.is_contradiction() { Failure::Ineligible(error.to_string()) } else { Failure::Lasting(error.to_string()) }
+        if error.is_contradiction() {
+            Failure::Ineligible(error.to_string())
+        } else {
+            Failure::Lasting(error.to_string())
+        }
     })
 }
 
@@ -274,7 +283,8 @@ fn object(file: &Path, name: &str, last: &LastObject) -> Result<Arc<DicomObject>
     let object = Arc::new(object);
     // Only a multi-frame object is asked for again.
     let frames = imaging::frame_count(&object).unwrap_or(1);
-    *last.lock().expect("nobody panics while holding the object") = (frames > 1).then(|| (name.to_owned(), object.clone()));
+    *last.lock().expect("nobody panics while holding the object") =
+        (frames > 1).then(|| (name.to_owned(), object.clone()));
     Ok(object)
 }
 

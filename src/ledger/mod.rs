@@ -81,9 +81,7 @@ impl Ledger {
     /// Opens the database, creating it or migrating it to this version's schema, and starts the writer thread.
     pub fn open(path: &Path) -> Result<Ledger> {
         let mut connection = connect(path)?;
-        migrations()
-            .to_latest(&mut connection)
-            .map_err(|source| LedgerError::Migrate { path: path.into(), source })?;
+        migrations().to_latest(&mut connection).map_err(|source| LedgerError::Migrate { path: path.into(), source })?;
         Ok(Ledger {
             shared: Arc::new(Shared {
                 path: path.into(),

@@ -25,9 +25,14 @@ pub struct OutboxRow {
 pub enum Delivery {
     Delivered,
     /// To be tried again at this time.
-    Retry { at: String, error: String },
+    Retry {
+        at: String,
+        error: String,
+    },
     /// Never to be tried again by the machine.
-    Dead { error: String },
+    Dead {
+        error: String,
+    },
 }
 
 impl Ledger {
@@ -109,9 +114,9 @@ impl Ledger {
                 params![id, now()],
             )?;
             match id {
-                Some(id) if rows == 0 => {
-                    Err(LedgerError::NotFound(format!("there is no dead notification with id {id}; see `triaged results`")))
-                }
+                Some(id) if rows == 0 => Err(LedgerError::NotFound(format!(
+                    "there is no dead notification with id {id}; see `triaged results`"
+                ))),
                 _ => Ok(rows as u64),
             }
         })?;
@@ -129,7 +134,8 @@ impl Ledger {
 fn acknowledge(connection: &Connection, study_uid: &str) -> Result<bool> {
     let t = now();
     let known: bool =
-        connection.query_row("SELECT EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1)", [study_uid], |row| row.get(0))?;
+        connection
+            .query_row("SELECT EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1)", [study_uid], |row| row.get(0))?;
     if !known {
         return Err(LedgerError::NotFound(format!("there is no study {study_uid}")));
     }

@@ -90,7 +90,9 @@ impl Ledger {
         }
         self.write(move |connection| {
             connection
-                .prepare_cached("UPDATE slices SET attempts = attempts + 1, reason = ?2 WHERE id = ?1 AND state = 'queued'")?
+                .prepare_cached(
+                    "UPDATE slices SET attempts = attempts + 1, reason = ?2 WHERE id = ?1 AND state = 'queued'",
+                )?
                 .execute(params![slice, reason])?;
             Ok(())
         })

@@ -90,18 +90,6 @@ impl Ledger {
         })
         .await
     }
-
-    /// Whether any row names this file, so that the start-up sweep of the archive can tell what was never acknowledged.
-    pub fn knows_file(&self, path: &str) -> Result<bool> {
-        self.read(|connection| {
-            Ok(connection
-                .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM instances WHERE path = ?1)
-                         OR EXISTS (SELECT 1 FROM quarantine WHERE path = ?1)",
-                )?
-                .query_row([path], |row| row.get(0))?)
-        })
-    }
 }
 
 fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
@@ -110,11 +98,7 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         .query_row([&instance.sop_uid], |row| row.get(0))
         .optional()?;
     if let Some(kept_digest) = kept {
-        return Ok(if kept_digest == instance.digest {
-            Stored::Duplicate
-        } else {
-            Stored::Conflict { kept_digest }
-        });
+        return Ok(if kept_digest == instance.digest { Stored::Duplicate } else { Stored::Conflict { kept_digest } });
     }
     let t = now();
     // A study that was decided is reopened as its next revision. Its flag stays up if it was up: a machine never retracts.

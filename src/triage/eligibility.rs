@@ -35,11 +35,12 @@ fn shown(value: &str) -> String {
 /// captures of CT included: dose reports, screenshots, films. A private class says nothing, the attributes do.
 fn sop_class(object: &DicomObject) -> Option<String> {
     let in_meta = || Some(object.meta().media_storage_sop_class_uid().trim_end_matches(['\0', ' ']).to_string());
-    let class = text(object, tags::SOP_CLASS_UID).or_else(in_meta).filter(|class| class.starts_with("1.2.840.10008."))?;
+    let class =
+        text(object, tags::SOP_CLASS_UID).or_else(in_meta).filter(|class| class.starts_with("1.2.840.10008."))?;
     match class.as_str() {
-        uids::CT_IMAGE_STORAGE
-        | uids::ENHANCED_CT_IMAGE_STORAGE
-        | uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE => None,
+        uids::CT_IMAGE_STORAGE | uids::ENHANCED_CT_IMAGE_STORAGE | uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE => {
+            None
+        }
         other => {
             let name = match other {
                 uids::SECONDARY_CAPTURE_IMAGE_STORAGE => " (secondary capture)",
@@ -176,9 +177,21 @@ mod tests {
 
     #[test]
     fn the_head_is_known_by_many_names() {
-        for part in ["HEAD", "Head ", "BRAIN", "SKULL", "HEADNECK", "HEAD NECK", "HEAD_NECK", "CTHEAD", "CT HEAD W/O",
-            "Kopf", "CRANIUM", "UNKNOWN", "Schädel"]
-        {
+        for part in [
+            "HEAD",
+            "Head ",
+            "BRAIN",
+            "SKULL",
+            "HEADNECK",
+            "HEAD NECK",
+            "HEAD_NECK",
+            "CTHEAD",
+            "CT HEAD W/O",
+            "Kopf",
+            "CRANIUM",
+            "UNKNOWN",
+            "Schädel",
+        ] {
             assert_eq!(reason(&[(tags::BODY_PART_EXAMINED, VR::CS, part)]), None, "{part}");
         }
         for part in ["CHEST", "ABDOMEN", "NECK", "CSPINE", "SINUS", "FEMORAL HEAD"] {

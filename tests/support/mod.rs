@@ -260,7 +260,7 @@ pub fn storescu(node: &Node, options: &[&str], paths: &[PathBuf]) -> Result<Stri
     let port = node.dimse.port().to_string();
     let mut arguments: Vec<&OsStr> = ["-aec", "TRIAGED", "-v"].iter().map(OsStr::new).collect();
     arguments.extend(options.iter().map(OsStr::new));
-    arguments.extend(["127.0.0.1", &port].iter().map(OsStr::new));
+    arguments.extend([OsStr::new("127.0.0.1"), OsStr::new(&port)]);
     arguments.extend(paths.iter().map(|p| p.as_os_str()));
     run("storescu", &arguments)
 }
@@ -297,7 +297,7 @@ impl Receiver {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/alerts", listener.local_addr().unwrap());
         let requests: Arc<(Mutex<Vec<Request>>, Condvar)> = Arc::default();
-        let (noted, mut statuses) = (requests.clone(), statuses.to_vec().into_iter());
+        let (noted, mut statuses) = (requests.clone(), std::collections::VecDeque::from(statuses.to_vec()));
         std::thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 let mut reader = BufReader::new(socket);
@@ -310,10 +310,11 @@ impl Receiver {
                 let Some(length) = headers.get("content-length").and_then(|l| l.parse().ok()) else { continue };
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).unwrap();
-                let status = statuses.next().unwrap_or(200);
+                let status = statuses.pop_front().unwrap_or(200);
                 noted.0.lock().unwrap().push(Request { headers, body });
                 noted.1.notify_all();
-                let _ = write!(reader.get_mut(), "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ =
+                    write!(reader.get_mut(), "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             }
         });
         Receiver { url, requests }
