@@ -146,7 +146,8 @@ fn charts(slices: &[SliceRow]) -> Vec<Series> {
         .map(|slices| Series {
             uid: slices[0].series_uid.clone(),
             bars: slices.iter().enumerate().map(|(n, slice)| bar(n, slice)).collect(),
-            width: slices.len() * 10,
+            // A series of one slice is a bar like others, not a wall.
+            width: slices.len().max(20) * 10,
         })
         .collect()
 }
