@@ -8,6 +8,7 @@ pub(crate) mod attributes;
 mod codec;
 mod error;
 mod object;
+pub mod phantom;
 mod pixels;
 mod transform;
 
