@@ -1,0 +1,96 @@
+//! `triaged backup`: a copy of the database.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rusqlite::Connection;
+use triaged::config::Settings;
+use triaged::ledger::{LedgerError, open_read_only};
+
+use super::{Failure, Result, existing_database, shown};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The file to write; it must not exist
+    #[arg(value_name = "FILE")]
+    to: PathBuf,
+}
+
+pub fn run(settings: &Settings, args: Args) -> Result {
+    // Read-only, so that a backup taken before an upgrade does not bring the database to the new schema.
+    let source = open_read_only(&existing_database(settings)?)?;
+    let to = &args.to;
+    if to.try_exists().map_err(|error| cannot(to, &error))? {
+        return Err(Failure::wrong(format!("{} exists already and is not overwritten", to.display())));
+    }
+    // Written under another name first: what has the name asked for is complete.
+    let mut partial = to.clone().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    reserve(&partial)?;
+    let copied = copy(&source, &partial).and_then(|studies| {
+        // A hard link fails where a file has appeared meanwhile; a rename would overwrite it.
+        fs::hard_link(&partial, to).map_err(|error| cannot(to, &error))?;
+        sync_folder_of(to);
+        Ok(studies)
+    });
+    let _ = fs::remove_file(&partial);
+    let studies = copied?;
+    let size = fs::metadata(to).map_or(0, |about| about.len());
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}: {studies} studies, {:.1} MiB, integrity checked", shown(to), size as f64 / 1_048_576.0)?;
+    writeln!(
+        out,
+        "The DICOM files are not in it: copy the folder {} as well, after this copy, so that every row finds its file.",
+        shown(&settings.data_dir.join("archive"))
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the file, readable by its owner alone: it will hold patient IDs.
+fn reserve(path: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::wrong(format!(
+            "{} exists: another backup is being written, or one was interrupted; delete it and try again",
+            path.display()
+        ))),
+        Err(error) => Err(cannot(path, &error)),
+    }
+}
+
+/// Copies as of one moment, checks and syncs the copy; returns how many studies it holds.
+fn copy(source: &Connection, to: &Path) -> Result<i64> {
+    let result = (|| -> rusqlite::Result<Result<i64, String>> {
+        // A read transaction holds the moment; without it, each commit of a running node starts the copy over.
+        source.execute_batch("BEGIN")?;
+        let studies: i64 = source.query_row("SELECT count(*) FROM studies", [], |row| row.get(0))?;
+        source.backup("main", to, None)?;
+        source.execute_batch("COMMIT")?;
+        let copy = Connection::open(to)?;
+        // One file, no -wal beside it.
+        copy.pragma_update(None, "journal_mode", "DELETE")?;
+        let check: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        Ok(if check == "ok" { Ok(studies) } else { Err(check) })
+    })();
+    match result.map_err(LedgerError::from)? {
+        Ok(studies) => {
+            File::open(to).and_then(|file| file.sync_all()).map_err(|error| cannot(to, &error))?;
+            Ok(studies)
+        }
+        Err(check) => Err(Failure::failed(format!("the copy is not sound, so the database may not be: {check}"))),
+    }
+}
+
+fn sync_folder_of(file: &Path) {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The copy is there either way; not every file system can sync a folder.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+fn cannot(path: &Path, error: &io::Error) -> Failure {
+    Failure::wrong(format!("cannot write {}: {error}", path.display()))
+}

@@ -1,0 +1,280 @@
+//! `triaged check`: would a node start here, and is what it has kept sound? One line each.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use triaged::assets;
+use triaged::config::Settings;
+use triaged::dimse::scu::{self, Peer};
+use triaged::inference::{Engine, EngineError, ModelCard};
+use triaged::ledger::{LedgerError, NotificationRow, open_read_only};
+use triaged::notify;
+
+use super::terminal::{Screen, clean};
+use super::{Result, shown};
+
+/// How long something that holds a port may take to show that it is a node.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Files of the archive that are looked at: the newest, and as many spread over all.
+const SAMPLE: i64 = 50;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    /// It works, but someone should know.
+    Warn,
+    Fail,
+}
+use Verdict::{Fail, Ok as Fine, Warn};
+
+/// What was found, in a line.
+type Finding = (Verdict, String);
+
+/// Prints lines as they are found, because some take seconds.
+struct Report {
+    screen: Screen,
+    failed: bool,
+}
+
+impl Report {
+    fn line(&mut self, name: &str, (verdict, text): Finding) -> Result<()> {
+        let word = match verdict {
+            Fine => "ok  ".to_owned(),
+            Warn => self.screen.strong("warn"),
+            Fail => self.screen.alarm("FAIL"),
+        };
+        self.failed |= verdict == Fail;
+        writeln!(io::stdout().lock(), "{word}  {name:<14} {}", clean(&text))?;
+        Ok(())
+    }
+}
+
+pub fn run(settings: Result<Settings>, config: Option<&Path>) -> Result {
+    let mut report = Report { screen: Screen::of_stdout(), failed: false };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(failure) => {
+            report.line("configuration", (Fail, failure.line))?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let from = config.map_or_else(|| "built-in defaults and environment".into(), shown);
+    report.line("configuration", (Fine, from))?;
+    report.line("data folder", data_folder(&settings.data_dir))?;
+    report.line("disk", disk(&settings))?;
+    let database = settings.database();
+    let connection = database.exists().then(|| open_read_only(&database));
+    match &connection {
+        None => report.line("database", (Fine, format!("{}: none yet; the node makes it", database.display())))?,
+        Some(Err(error)) => report.line("database", (Fail, error.to_string()))?,
+        Some(Ok(connection)) => {
+            report.line("database", sound(connection, &database))?;
+            report.line("archive", archive(connection, &settings.data_dir))?;
+        }
+    }
+    model(&settings, &mut report)?;
+    report.line("DICOM port", dimse(&settings))?;
+    report.line("web", web(&settings))?;
+    report.line("notification", channels(&settings))?;
+    if let Some(Ok(connection)) = &connection {
+        report.line("dead letters", dead(connection))?;
+    }
+    Ok(if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn data_folder(folder: &Path) -> Finding {
+    if !folder.exists() {
+        return (Warn, format!("{} does not exist yet; the node makes it", folder.display()));
+    }
+    let probe = folder.join(format!(".check-{}", std::process::id()));
+    let written = File::create_new(&probe).and_then(|mut file| {
+        file.write_all(b"triaged check\n")?;
+        file.sync_all()
+    });
+    let removed = fs::remove_file(&probe);
+    match written.and(removed) {
+        Ok(()) => (Fine, format!("{} can be written", folder.display())),
+        Err(error) => (Fail, format!("{} cannot be written: {error}", folder.display())),
+    }
+}
+
+fn disk(settings: &Settings) -> Finding {
+    // The folder may not be there yet; what will hold it is.
+    let folder = std::path::absolute(&settings.data_dir).unwrap_or_else(|_| settings.data_dir.clone());
+    let Some(existing) = folder.ancestors().find(|path| path.exists()) else {
+        return (Fail, format!("there is no folder above {}", folder.display()));
+    };
+    match rustix::fs::statvfs(existing) {
+        Err(error) => (Fail, format!("cannot tell what is free at {}: {error}", existing.display())),
+        Ok(about) => {
+            let free = about.f_bavail.saturating_mul(about.f_frsize) >> 20;
+            let least = settings.archive.min_free_mib;
+            let verdict = if free < least { Fail } else { Fine };
+            (verdict, format!("{free} MiB free, archive.min_free_mib is {least}"))
+        }
+    }
+}
+
+fn sound(connection: &Connection, path: &Path) -> Finding {
+    let ask = || -> rusqlite::Result<(String, i64, i64)> {
+        let sound = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let count = |sql| connection.query_row(sql, [], |row| row.get(0));
+        Ok((sound, count("SELECT count(*) FROM studies")?, count("SELECT count(*) FROM instances")?))
+    };
+    match ask() {
+        Ok((sound, studies, instances)) if sound == "ok" => {
+            (Fine, format!("{}: sound, {studies} studies, {instances} instances", path.display()))
+        }
+        Ok((problem, ..)) => (Fail, format!("{} is damaged: {problem}; restore a backup", path.display())),
+        Err(error) => (Fail, format!("{}: {error}", path.display())),
+    }
+}
+
+/// Whether rows find their files.
+fn archive(connection: &Connection, data_dir: &Path) -> Finding {
+    let ask = || -> rusqlite::Result<Vec<(String, i64)>> {
+        let mut statement = connection.prepare(
+            "SELECT path, size FROM (SELECT path, size FROM instances ORDER BY id DESC LIMIT ?1)
+             UNION SELECT path, size FROM instances
+                 WHERE id % max(1, (SELECT max(id) FROM instances) / ?1) = 0",
+        )?;
+        statement.query_map([SAMPLE], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    let rows = match ask() {
+        Ok(rows) => rows,
+        Err(error) => return (Fail, error.to_string()),
+    };
+    let lost = |(path, size): &&(String, i64)| {
+        fs::metadata(data_dir.join(path)).map_or(true, |about| about.len() < u64::try_from(*size).unwrap_or(0))
+    };
+    let lost: Vec<_> = rows.iter().filter(lost).collect();
+    match lost.first() {
+        None => (Fine, format!("{} files of the archive looked at, all there", rows.len())),
+        Some((path, _)) => {
+            let count = lost.len();
+            (Fail, format!("{count} of {} files looked at are missing or cut off, such as {path}", rows.len()))
+        }
+    }
+}
+
+fn model(settings: &Settings, report: &mut Report) -> Result<()> {
+    let path = assets::model_card(&settings.inference.model);
+    match ModelCard::load(&path) {
+        Err(error) => return report.line("model", (Fail, error.to_string())),
+        Ok((card, _)) => {
+            let text = format!("{} version {} for {}, SHA-256 {}", card.name, card.version, card.finding, card.sha256);
+            report.line("model", (Fine, text))?;
+        }
+    }
+    let library = assets::onnxruntime(&settings.inference.onnxruntime);
+    let engine = Engine::load(&settings.inference);
+    if let Err(error @ EngineError::Library { .. }) = &engine {
+        return report.line("ONNX Runtime", (Fail, error.to_string()));
+    }
+    report.line("ONNX Runtime", (Fine, library.display().to_string()))?;
+    let finding = match engine.map(|engine| engine.info()) {
+        Err(error) => (Fail, error.to_string()),
+        Ok(info) => match info.fallback {
+            None => (Fine, format!("the model runs on {}", info.provider)),
+            Some(why) => {
+                (Warn, format!("the model runs on {}; inference.device = \"auto\" fell back: {why}", info.provider))
+            }
+        },
+    };
+    report.line("provider", finding)
+}
+
+fn dimse(settings: &Settings) -> Finding {
+    let dimse = &settings.dimse;
+    let address = SocketAddr::new(dimse.listen, dimse.port);
+    match TcpListener::bind(address) {
+        Ok(_) if dimse.port == 0 => (Fine, "the system will choose".into()),
+        Ok(_) => (Fine, format!("{address} is free")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let calling = dimse.calling_ae_titles.first().map_or("TRIAGED_SCU", String::as_str);
+            let peer = Peer {
+                address: reachable(address).to_string(),
+                called_ae_title: dimse.ae_title.clone(),
+                calling_ae_title: calling.to_owned(),
+                timeout: PATIENCE,
+            };
+            match scu::echo(&peer) {
+                Ok(_) => (Fine, format!("{address} is in use by a node that answers C-ECHO to {}", dimse.ae_title)),
+                Err(error) => (Fail, format!("{address} is in use, and not by a node of ours: {error}")),
+            }
+        }
+        Err(error) => (Fail, format!("cannot listen on {address}: {error}")),
+    }
+}
+
+fn web(settings: &Settings) -> Finding {
+    let listen = &settings.web.listen;
+    if listen.is_empty() {
+        return (Fine, "off".into());
+    }
+    // Settings::load has checked that it is one.
+    let Ok(address) = listen.parse::<SocketAddr>() else { return (Fail, format!("{listen} is no address and port")) };
+    match TcpListener::bind(address) {
+        Ok(_) => {
+            let public = !address.ip().is_loopback();
+            let warning = if public { "; it has no login and is not on a loopback address" } else { "" };
+            (if public { Warn } else { Fine }, format!("{address} is free{warning}"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match healthy(reachable(address)) {
+            Ok(true) => (Fine, format!("{address} is in use by a node that is healthy")),
+            Ok(false) => (Fail, format!("{address} is in use, and not by a healthy node")),
+            Err(error) => (Fail, format!("{address} is in use, and not by a node: {error}")),
+        },
+        Err(error) => (Fail, format!("cannot listen on {address}: {error}")),
+    }
+}
+
+/// Whether `/healthz` says 200.
+fn healthy(address: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    Ok(&status == b"HTTP/1.1 200")
+}
+
+/// Where something that listens on `address` can be reached from here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn channels(settings: &Settings) -> Finding {
+    match notify::channels(&settings.notify) {
+        Err(error) => (Fail, error.to_string()),
+        Ok(channels) if channels.is_empty() => {
+            (Warn, "no channel is configured: flagged studies show only in the worklist (notify.webhook.url)".into())
+        }
+        Ok(channels) => {
+            let names: Vec<&str> = channels.iter().map(|channel| channel.name()).collect();
+            (Fine, names.join(", "))
+        }
+    }
+}
+
+fn dead(connection: &Connection) -> Finding {
+    match NotificationRow::all(connection, None) {
+        Err(error) => (Fail, LedgerError::to_string(&error)),
+        Ok(rows) => match rows.iter().filter(|row| row.state == "dead").count() {
+            0 => (Fine, "none".into()),
+            n => (Warn, format!("{n} notifications could not be delivered; `triaged requeue` lists and sends them")),
+        },
+    }
+}

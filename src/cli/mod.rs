@@ -1,0 +1,184 @@
+//! The command line: options, exit codes, and a file for each subcommand.
+//!
+//! Exit codes: 0 done; 1 it was tried and something failed; 2 it could not be tried (wrong options, configuration,
+//! no database). What went wrong is one line on standard error, beginning with `triaged: `.
+
+mod ack;
+mod backup;
+mod chart;
+mod check;
+mod echo;
+mod requeue;
+mod rescore;
+mod results;
+mod send;
+mod serve;
+mod study;
+mod terminal;
+mod worklist;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use triaged::config::{ConfigError, Settings};
+use triaged::ledger::LedgerError;
+
+/// A DICOM node that triages head CT for intracranial hemorrhage.
+///
+/// It orders a worklist and sends alerts; it does not diagnose, and a study that is not flagged is not cleared.
+#[derive(Debug, Parser)]
+#[command(name = "triaged", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Read settings from this file; without it, the built-in defaults and the environment (TRIAGED__SECTION__KEY)
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The data folder, over `data_dir` of the settings
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, trace or a filter such as info,triaged::dimse=debug
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node: receive, score, judge and notify until SIGTERM or SIGINT
+    Serve(serve::Args),
+    /// Show the worklist, or one study slice by slice
+    Results(results::Args),
+    /// Note that a person has seen a study
+    Ack(ack::Args),
+    /// Send notifications again that could not be delivered (dead letters)
+    Requeue(requeue::Args),
+    /// Push DICOM files to a node: C-STORE
+    Send(send::Args),
+    /// Ask a node whether it is there: C-ECHO
+    Echo(echo::Args),
+    /// Check settings, model, database, disk and ports: a line each, exit code 1 if anything fails
+    Check,
+    /// Score a study, or all, again with the current model, as a new revision
+    Rescore(rescore::Args),
+    /// Copy the database, consistent as of one moment, also while the node runs
+    Backup(backup::Args),
+}
+
+/// Why a command ended badly: one line for people, an exit code for scripts.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    line: String,
+}
+
+impl Failure {
+    /// It was tried and failed: exit code 1.
+    pub fn failed(line: impl Into<String>) -> Failure {
+        Failure { code: 1, line: line.into() }
+    }
+
+    /// It could not be tried, because of options, settings or surroundings: exit code 2.
+    pub fn wrong(line: impl Into<String>) -> Failure {
+        Failure { code: 2, line: line.into() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::wrong(error.to_string())
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Failure {
+        let line = error.to_string();
+        match error {
+            LedgerError::Open { .. } | LedgerError::Migrate { .. } => Failure::wrong(line),
+            _ => Failure::failed(line),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            // `triaged results | head`: whoever read has seen enough.
+            io::ErrorKind::BrokenPipe => Failure { code: 0, line: String::new() },
+            _ => Failure::failed(format!("cannot write: {error}")),
+        }
+    }
+}
+
+pub type Result<T = ExitCode, E = Failure> = std::result::Result<T, E>;
+
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(failure) => {
+            if !failure.line.is_empty() {
+                // Error texts quote files and peers; standard error may be a terminal.
+                let _ = writeln!(io::stderr(), "triaged: {}", terminal::clean(&failure.line));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result {
+    let global = &cli.global;
+    match cli.command {
+        Command::Serve(args) => serve::run(global.settings(&args.settings())?),
+        Command::Results(args) => results::run(&global.settings(&[])?, args),
+        Command::Ack(args) => ack::run(&global.settings(&[])?, args),
+        Command::Requeue(args) => requeue::run(&global.settings(&[])?, args),
+        Command::Send(args) => send::run(args),
+        Command::Echo(args) => echo::run(args),
+        Command::Check => check::run(global.settings(&[]), global.config.as_deref()),
+        Command::Rescore(args) => rescore::run(global.settings(&[])?, args, global.log.is_some()),
+        Command::Backup(args) => backup::run(&global.settings(&[])?, args),
+    }
+}
+
+impl Global {
+    /// All layers of settings, with `flags` of the subcommand (dotted key and value) on top.
+    fn settings(&self, flags: &[(&str, Option<String>)]) -> Result<Settings> {
+        let mut given: Vec<(&str, String)> =
+            flags.iter().filter_map(|(key, value)| value.clone().map(|value| (*key, value))).collect();
+        if let Some(folder) = &self.data_dir {
+            let Some(text) = folder.to_str() else {
+                return Err(Failure::wrong(format!("--data-dir {}: the path is not UTF-8", folder.display())));
+            };
+            given.push(("data_dir", text.to_owned()));
+        }
+        if let Some(level) = &self.log {
+            given.push(("log.level", level.clone()));
+        }
+        Ok(Settings::load(self.config.as_deref(), &given)?)
+    }
+}
+
+/// The path of the database, which a command that asks needs to be there already.
+fn existing_database(settings: &Settings) -> Result<PathBuf> {
+    let path = settings.database();
+    match path.try_exists() {
+        Ok(true) => Ok(path),
+        Ok(false) => Err(Failure::wrong(format!(
+            "there is no database {}: no node has run with this data folder (--data-dir or data_dir chooses another)",
+            path.display()
+        ))),
+        Err(error) => Err(Failure::wrong(format!("cannot look for the database {}: {error}", path.display()))),
+    }
+}
+
+/// A path as it is shown.
+fn shown(path: &Path) -> String {
+    terminal::clean(&path.display().to_string()).into_owned()
+}

@@ -1,0 +1,48 @@
+//! `triaged requeue`: dead letters are sent again.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use triaged::config::Settings;
+use triaged::ledger::{Ledger, NotificationRow, open_read_only};
+
+use super::terminal::{Screen, text_or_dash};
+use super::{Result, existing_database, study};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The notification to send again; without it and without --all, the dead ones are listed
+    #[arg(value_name = "ID", conflicts_with = "all")]
+    id: Option<i64>,
+    /// Send every dead notification again
+    #[arg(long)]
+    all: bool,
+}
+
+pub fn run(settings: &Settings, args: Args) -> Result {
+    let database = existing_database(settings)?;
+    let mut out = io::stdout().lock();
+    if args.id.is_none() && !args.all {
+        let mut dead = NotificationRow::all(&open_read_only(&database)?, None)?;
+        dead.retain(|row| row.state == "dead");
+        if dead.is_empty() {
+            writeln!(out, "no notification is dead")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let rows = dead.iter().map(|row| {
+            let mut cells = study::notification_cells(row);
+            // The state is the same for all; who it is about is not.
+            cells[3] = text_or_dash(Some(&row.study_uid));
+            (false, cells)
+        });
+        let header =
+            ["id", "revision", "channel", "study", "attempts", "created (UTC)", "delivered (UTC)", "last error"];
+        write!(out, "{}", Screen::of_stdout().table(&header, rows.collect()))?;
+        writeln!(out, "`triaged requeue ID` or `triaged requeue --all` sends them again")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let requeued = Ledger::open(&database)?.requeue_dead(args.id)?;
+    let plural = if requeued == 1 { "" } else { "s" };
+    writeln!(out, "{requeued} notification{plural} will be sent again")?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,143 @@
+//! `triaged rescore`: score again with the current model, as a new revision.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+use triaged::config::Settings;
+use triaged::ledger::{Ledger, LedgerError, WorklistFilter, WorklistRow, open_read_only};
+use triaged::node::{self, Node, Role, StartError};
+
+use super::send::Report;
+use super::serve::{Signals, runtime, start_log};
+use super::{Failure, Result, existing_database, study, worklist};
+
+/// How often the database is asked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Args {
+    /// Study Instance UID, the beginning of one, or an accession number
+    study: Option<String>,
+    /// Every study that has slices to score
+    #[arg(long)]
+    all: bool,
+}
+
+pub fn run(settings: Settings, args: Args, log_chosen: bool) -> Result {
+    let database = existing_database(&settings)?;
+    let connection = open_read_only(&database)?;
+    let studies = match &args.study {
+        Some(named) => vec![study::find(&connection, named)?],
+        None => WorklistRow::all(&connection, &WorklistFilter::default())?
+            .into_iter()
+            .filter(|row| row.slices_scored + row.slices_failed > 0)
+            .map(|row| row.study_uid)
+            .collect(),
+    };
+    let mut log = settings.log.clone();
+    if !log_chosen {
+        log.level = "warn".into();
+    }
+    start_log(&log)?;
+    runtime()?.block_on(rescore(settings, &connection, &studies))
+}
+
+async fn rescore(settings: Settings, connection: &Connection, studies: &[String]) -> Result {
+    let mut signals = Signals::new()?;
+    let wrong = |error: StartError| Failure::wrong(error.to_string());
+    // A node that works on this data folder does the scoring; else it is done here. The model is loaded before anything
+    // is queued: without it, every study would be left waiting.
+    let node = match node::lock(&settings.data_dir) {
+        Err(StartError::Locked { .. }) => None,
+        Err(error) => return Err(wrong(error)),
+        Ok(lock) => {
+            drop(lock);
+            Some(Node::start(settings.clone(), Role::Score).await.map_err(wrong)?)
+        }
+    };
+    let ledger = match &node {
+        Some(node) => node.ledger().clone(),
+        None => Ledger::open(&settings.database())?,
+    };
+    let queued = tokio::task::block_in_place(|| {
+        studies.iter().try_fold(0, |sum, study| Ok::<u64, LedgerError>(sum + ledger.requeue_study(study)?))
+    })?;
+    if queued == 0 {
+        stop(node).await;
+        return Err(Failure::failed("there is no slice to score again; ineligible slices are not scored"));
+    }
+    let report = Report::new();
+    let bar = report.bar(queued);
+    let uids = serde_json::to_string(studies).expect("strings are JSON");
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let finished = loop {
+        tokio::select! {
+            () = signals.next() => break false,
+            _ = look.tick() => {
+                let (waiting, undecided) = left(connection, &uids).map_err(LedgerError::from)?;
+                bar.set_position(queued.saturating_sub(waiting));
+                if waiting + undecided == 0 {
+                    break true;
+                }
+            }
+        }
+    };
+    bar.finish_and_clear();
+    let scored_here = node.is_some();
+    drop(ledger);
+    stop(node).await;
+    if !finished {
+        let who = if scored_here {
+            "the next `triaged serve` or `triaged rescore` takes up"
+        } else {
+            "the node goes on with"
+        };
+        return Err(Failure::failed(format!("interrupted; {who} what is queued")));
+    }
+    tell(connection, studies, queued)
+}
+
+async fn stop(node: Option<Node>) {
+    if let Some(node) = node {
+        node.stop().await;
+    }
+}
+
+/// Slices that wait, and studies that wait for their verdict.
+fn left(connection: &Connection, uids: &str) -> rusqlite::Result<(u64, u64)> {
+    let count = |sql| connection.prepare_cached(sql)?.query_row(params![uids], |row| row.get::<_, i64>(0));
+    let waiting = count(
+        "SELECT count(*) FROM slices INDEXED BY slices_queued
+         WHERE state = 'queued' AND study_uid IN (SELECT value FROM json_each(?1))",
+    )?;
+    let undecided = count(
+        "SELECT count(*) FROM studies INDEXED BY studies_open
+         WHERE state = 'receiving' AND study_uid IN (SELECT value FROM json_each(?1))",
+    )?;
+    Ok((waiting as u64, undecided as u64))
+}
+
+fn tell(connection: &Connection, studies: &[String], queued: u64) -> Result {
+    let mut out = io::stdout().lock();
+    let mut verdicts = std::collections::BTreeMap::<String, u64>::new();
+    let mut failed = 0;
+    for uid in studies {
+        let Some(row) = WorklistRow::of_study(connection, uid)? else { continue };
+        failed += row.slices_failed;
+        if studies.len() == 1 {
+            writeln!(out, "{}: {}, revision {}", super::terminal::clean(uid), worklist::verdict(&row), row.revision)?;
+        }
+        *verdicts.entry(worklist::verdict(&row)).or_default() += 1;
+    }
+    if studies.len() > 1 {
+        let words: Vec<String> = verdicts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
+        writeln!(out, "{queued} slices of {} studies scored again: {}", studies.len(), words.join(", "))?;
+    }
+    if failed > 0 {
+        return Err(Failure::failed(format!("{failed} slices failed; `triaged results show STUDY` says why")));
+    }
+    Ok(ExitCode::SUCCESS)
+}

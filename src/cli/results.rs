@@ -1,0 +1,80 @@
+//! `triaged results`: the worklist, and a study slice by slice.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
+use triaged::config::Settings;
+use triaged::ledger::open_read_only;
+
+use super::{Result, existing_database, study, terminal, worklist};
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: worklist::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show a study: verdicts, notifications, and a bar for each slice
+    Show(study::Args),
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    Json,
+    Csv,
+}
+
+pub fn run(settings: &Settings, args: Args) -> Result {
+    let connection = open_read_only(&existing_database(settings)?)?;
+    match args.command {
+        None => worklist::run(&connection, args.list)?,
+        Some(Command::Show(args)) => study::run(&connection, args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn write_json(value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+    writeln!(io::stdout().lock(), "{}", terminal::clean_json(&json))?;
+    Ok(())
+}
+
+pub fn write_csv(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+    let into_io = |error: csv::Error| match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    };
+    let mut writer = csv::Writer::from_writer(io::stdout().lock());
+    writer.write_record(header).map_err(into_io)?;
+    for row in rows {
+        writer.write_record(row).map_err(into_io)?;
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// A CSV field of text that came from the network.
+pub fn text(value: Option<&str>) -> String {
+    value.map(|text| terminal::clean_csv(text).into_owned()).unwrap_or_default()
+}
+
+/// A CSV field of our own: numbers, times, states.
+pub fn own<T: ToString>(value: Option<T>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+/// A CSV field of SQLite's kind of truth, as in the views.
+pub fn flag(value: Option<bool>) -> String {
+    own(value.map(u8::from))
+}

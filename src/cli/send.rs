@@ -1,0 +1,206 @@
+//! `triaged send`: push files to a node.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use triaged::config::ae_title_is_valid;
+use triaged::dimse::scu::{self, Peer};
+
+use super::{Failure, Result, shown, terminal};
+
+/// Off a terminal, how often a line tells how far it is.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Files and folders; folders with everything in them, files that are not DICOM are skipped
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    peer: PeerArgs,
+    /// Priority of the requests; few nodes heed it
+    #[arg(long, value_enum, default_value_t)]
+    priority: Priority,
+}
+
+/// The options that say whom to call.
+#[derive(Debug, clap::Args)]
+pub struct PeerArgs {
+    /// Where the node listens
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:11112")]
+    to: String,
+    /// The node's AE title
+    #[arg(long, value_name = "AE", default_value = "TRIAGED")]
+    called_ae: String,
+    /// The AE title to call as
+    #[arg(long, value_name = "AE", default_value = "TRIAGED_SCU")]
+    calling_ae: String,
+    /// Seconds to wait for the connection and for each answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Priority {
+    High,
+    #[default]
+    Medium,
+    Low,
+}
+
+impl PeerArgs {
+    pub fn peer(self) -> Result<Peer> {
+        for title in [&self.called_ae, &self.calling_ae] {
+            if !ae_title_is_valid(title) {
+                let line = format!("{title:?} is no AE title: 1 to 16 printable ASCII characters, no backslash");
+                return Err(Failure::wrong(line));
+            }
+        }
+        if !self.to.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+            return Err(Failure::wrong(format!("--to {:?}: HOST:PORT is expected, such as 127.0.0.1:11112", self.to)));
+        }
+        Ok(Peer {
+            address: self.to,
+            called_ae_title: self.called_ae,
+            calling_ae_title: self.calling_ae,
+            timeout: Duration::from_secs(self.timeout),
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    stored: u64,
+    warned: u64,
+    failed: u64,
+    bytes: u64,
+}
+
+pub fn run(args: Args) -> Result {
+    let peer = args.peer.peer()?;
+    for path in &args.paths {
+        if let Err(error) = std::fs::metadata(path) {
+            return Err(Failure::wrong(format!("{}: {error}", path.display())));
+        }
+    }
+    let report = Report::new();
+    let spinner = report.spinner();
+    let found = scu::find(&args.paths, &mut |looked| {
+        spinner.set_position(looked);
+    });
+    spinner.finish_and_clear();
+    for (path, why) in &found.unreadable {
+        report.line(&format!("{}: {why}", path.display()));
+    }
+    if found.objects.is_empty() {
+        let others = found.skipped + found.unreadable.len() as u64;
+        return Err(Failure::wrong(format!("there is no DICOM object to send in the {}", counted(others, "file"))));
+    }
+
+    let total = found.objects.len() as u64;
+    let bar = report.bar(total);
+    let mut tally = Tally::default();
+    let begun = Instant::now();
+    let mut last_line = begun;
+    let priority = match args.priority {
+        Priority::High => scu::Priority::High,
+        Priority::Medium => scu::Priority::Medium,
+        Priority::Low => scu::Priority::Low,
+    };
+    let ended = scu::store(&peer, &found.objects, priority, &mut |object, result| {
+        match result {
+            Ok(stored) => {
+                tally.stored += 1;
+                tally.bytes += stored.bytes;
+                if stored.status != 0 {
+                    tally.warned += 1;
+                    let comment = if stored.comment.is_empty() { "" } else { ": " };
+                    let what = format!("stored with warning {:04X}H, {}", stored.status, scu::meaning(stored.status));
+                    bar.suspend(|| report.line(&format!("{}: {what}{comment}{}", shown(&object.path), stored.comment)));
+                }
+            }
+            Err(error) => {
+                tally.failed += 1;
+                bar.suspend(|| report.line(&format!("{}: {error}", object.path.display())));
+            }
+        }
+        bar.set_position(tally.stored + tally.failed);
+        if !report.is_terminal && last_line.elapsed() >= LINE_EVERY {
+            last_line = Instant::now();
+            report.line(&format!("{} of {total}", tally.stored + tally.failed));
+        }
+    });
+    bar.finish_and_clear();
+    let took = begun.elapsed().as_secs_f64().max(1e-3);
+    let unsent = total - tally.stored - tally.failed;
+    let unreadable = found.unreadable.len() as u64;
+    if let Err(error) = &ended {
+        if tally.stored + tally.failed == 0 {
+            return Err(Failure::failed(error.to_string()));
+        }
+        report.line(&error.to_string());
+    }
+    let mut line = format!(
+        "{} stored by {} at {} in {took:.1} s ({:.0}/s, {:.1} MB/s)",
+        counted(tally.stored, "object"),
+        peer.called_ae_title,
+        peer.address,
+        tally.stored as f64 / took,
+        tally.bytes as f64 / took / 1e6
+    );
+    for (count, what) in [
+        (tally.warned, "of them with warnings"),
+        (tally.failed, "failed"),
+        (unsent, "not sent"),
+        (unreadable, "unreadable"),
+        (found.skipped, "other files skipped"),
+    ] {
+        if count > 0 {
+            line.push_str(&format!(", {count} {what}"));
+        }
+    }
+    writeln!(io::stdout().lock(), "{line}")?;
+    let all = ended.is_ok() && tally.failed + unreadable == 0;
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Standard error: bars on a terminal, lines off it.
+pub struct Report {
+    pub is_terminal: bool,
+}
+
+impl Report {
+    pub fn new() -> Report {
+        Report { is_terminal: io::stderr().is_terminal() }
+    }
+
+    /// A line about an object; the rest goes on.
+    pub fn line(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "triaged: {}", terminal::clean(text));
+    }
+
+    fn spinner(&self) -> ProgressBar {
+        if !self.is_terminal {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{spinner} {pos} files").expect("the template is valid");
+        ProgressBar::new_spinner().with_style(style)
+    }
+
+    /// A bar that counts objects. indicatif draws on standard error, and nothing where that is no terminal.
+    pub fn bar(&self, total: u64) -> ProgressBar {
+        if !self.is_terminal {
+            return ProgressBar::hidden();
+        }
+        let template = "{wide_bar} {pos}/{len} {per_sec:.dim} eta {eta}";
+        ProgressBar::new(total).with_style(ProgressStyle::with_template(template).expect("the template is valid"))
+    }
+}

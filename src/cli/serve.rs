@@ -1,0 +1,147 @@
+//! `triaged serve`: the node, until SIGTERM or SIGINT.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+use tracing::{error, warn};
+use tracing_subscriber::EnvFilter;
+use triaged::config::{Device, Log, LogFormat, Settings};
+use triaged::node::{Node, Role};
+
+use super::{Failure, Result};
+
+/// How often the node is asked whether it is alive where systemd asks for no watchdog.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The TCP port of the DICOM listener (dimse.port)
+    #[arg(long)]
+    port: Option<u16>,
+    /// The node's AE title (dimse.ae_title)
+    #[arg(long, value_name = "AE")]
+    ae_title: Option<String>,
+    /// The IP address of the DICOM listener (dimse.listen)
+    #[arg(long, value_name = "IP")]
+    listen: Option<std::net::IpAddr>,
+    /// Address and port of the worklist pages, API and metrics; "" for none (web.listen)
+    #[arg(long, value_name = "IP:PORT")]
+    web: Option<String>,
+    /// What the model runs on (inference.device)
+    #[arg(long, value_enum)]
+    device: Option<Device>,
+    /// The model card (inference.model)
+    #[arg(long, value_name = "FILE")]
+    model: Option<String>,
+}
+
+impl Args {
+    /// The settings that the flags override.
+    pub fn settings(&self) -> [(&'static str, Option<String>); 6] {
+        use clap::ValueEnum;
+        let device = self.device.as_ref().and_then(Device::to_possible_value);
+        [
+            ("dimse.port", self.port.map(|port| port.to_string())),
+            ("dimse.ae_title", self.ae_title.clone()),
+            ("dimse.listen", self.listen.map(|listen| listen.to_string())),
+            ("web.listen", self.web.clone()),
+            ("inference.device", device.map(|value| value.get_name().to_owned())),
+            ("inference.model", self.model.clone()),
+        ]
+    }
+}
+
+pub fn run(settings: Settings) -> Result {
+    start_log(&settings.log)?;
+    let runtime = runtime()?;
+    let code = runtime.block_on(serve(settings))?;
+    // Whatever still blocks a thread has been waited for long enough by `Node::stop`.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(code)
+}
+
+async fn serve(settings: Settings) -> Result {
+    let mut signals = Signals::new()?;
+    // Loading a model takes seconds; whoever ends the node meanwhile need not wait for it.
+    let node = tokio::select! {
+        node = Node::start(settings, Role::Serve) => node.map_err(|error| Failure::wrong(error.to_string()))?,
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    tell_systemd(NotifyState::Ready);
+    let watchdog = sd_notify::watchdog_enabled();
+    let mut look = tokio::time::interval(watchdog.map_or(LOOK_EVERY, |limit| limit / 2));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            _ = look.tick() => match tokio::task::block_in_place(|| node.is_alive()) {
+                true => tell_systemd(NotifyState::Watchdog),
+                // systemd restarts the node when the watchdog starves; without it, someone has to read this.
+                false => error!("a stage of the node has ended; the node must be restarted"),
+            },
+        }
+    }
+    tell_systemd(NotifyState::Stopping);
+    tokio::select! {
+        () = node.stop() => Ok(ExitCode::SUCCESS),
+        () = signals.next() => {
+            warn!("stopped at once on a second signal; what was acknowledged is on disk");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub fn new() -> Result<Signals> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::wrong(format!("cannot wait for signals: {error}")));
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::wrong(format!("cannot start threads: {error}")))
+}
+
+/// Does nothing where systemd did not start the node.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "systemd could not be told");
+    }
+}
+
+/// The log goes to standard error, where the journal picks it up.
+pub fn start_log(settings: &Log) -> Result<()> {
+    let level = &settings.level;
+    // ONNX Runtime tells each graph transformation at info.
+    let directives = if level.contains("ort=") { level.clone() } else { format!("{level},ort=warn") };
+    let filter = EnvFilter::builder()
+        .parse(&directives)
+        .map_err(|error| Failure::wrong(format!("configuration: log.level = {level}: {error}")))?;
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
+    match settings.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! `triaged results show`: one study, and how a study is named on the command line.
+
+use std::io::{self, Write};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
+use triaged::ledger::{LedgerError, NotificationRow, SliceRow, VerdictRow, WorklistRow};
+
+use super::chart::chart;
+use super::results::{Format, flag, own, text, write_csv, write_json};
+use super::terminal::{Screen, clean, moment, moment_or_dash, number_or_dash, text_or_dash};
+use super::worklist::verdict;
+use super::{Failure, Result};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Study Instance UID, the beginning of one, or an accession number
+    study: String,
+    /// How to write it: for people, everything as JSON, or the slices as CSV
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// A study with everything that is known of it.
+#[derive(Debug, Serialize)]
+struct Study {
+    #[serde(flatten)]
+    row: WorklistRow,
+    verdicts: Vec<VerdictRow>,
+    notifications: Vec<NotificationRow>,
+    slices: Vec<SliceRow>,
+}
+
+pub fn run(connection: &Connection, args: Args) -> Result<()> {
+    let study_uid = find(connection, &args.study)?;
+    let Some(row) = WorklistRow::of_study(connection, &study_uid)? else {
+        return Err(unknown(&args.study));
+    };
+    let slices = SliceRow::of_study(connection, &study_uid)?;
+    match args.format {
+        Format::Csv => write_csv(&COLUMNS, slices.iter().map(record)),
+        Format::Json => write_json(&Study {
+            row,
+            verdicts: VerdictRow::of_study(connection, &study_uid)?,
+            notifications: NotificationRow::all(connection, Some(&study_uid))?,
+            slices,
+        }),
+        Format::Table => {
+            let verdicts = VerdictRow::of_study(connection, &study_uid)?;
+            let notifications = NotificationRow::all(connection, Some(&study_uid))?;
+            let threshold = slice_threshold(connection, &study_uid)?;
+            let study = Study { row, verdicts, notifications, slices };
+            io::stdout().lock().write_all(study.page(threshold, Screen::of_stdout()).as_bytes())?;
+            Ok(())
+        }
+    }
+}
+
+/// The study that is meant: its UID, its accession number, or a beginning of its UID that no other study shares.
+pub fn find(connection: &Connection, named: &str) -> Result<String> {
+    let named = named.trim();
+    if named.is_empty() {
+        return Err(Failure::wrong("which study? Its UID, a beginning of it, or an accession number is needed"));
+    }
+    let query = |condition: &str| -> rusqlite::Result<Vec<String>> {
+        let sql = format!("SELECT study_uid FROM worklist WHERE {condition} ORDER BY last_received_at DESC LIMIT 4");
+        connection.prepare(&sql)?.query_map([named], |row| row.get(0))?.collect()
+    };
+    for condition in ["study_uid = ?1", "accession_number = ?1", "substr(study_uid, 1, length(?1)) = ?1"] {
+        let mut found = query(condition).map_err(LedgerError::from)?;
+        match found.len() {
+            0 => continue,
+            1 => return Ok(found.remove(0)),
+            _ => {
+                let more = if found.len() > 3 { ", …" } else { "" };
+                found.truncate(3);
+                return Err(Failure::wrong(format!("{named} could be several studies: {}{more}", found.join(", "))));
+            }
+        }
+    }
+    Err(unknown(named))
+}
+
+fn unknown(named: &str) -> Failure {
+    Failure::failed(format!("there is no study {named}; `triaged results` lists them"))
+}
+
+/// The slice threshold of the newest score of a study, to be marked in the chart.
+fn slice_threshold(connection: &Connection, study_uid: &str) -> Result<Option<f64>> {
+    let threshold = connection
+        .query_row(
+            "SELECT c.threshold FROM slices s JOIN scores c ON c.id = s.score_id
+             WHERE s.study_uid = ?1 ORDER BY c.id DESC LIMIT 1",
+            params![study_uid],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(LedgerError::from)?;
+    Ok(threshold)
+}
+
+impl Study {
+    fn page(&self, slice_threshold: Option<f64>, screen: Screen) -> String {
+        let row = &self.row;
+        let mut out = format!("study         {}\n", text_or_dash(Some(&row.study_uid)));
+        let mut line = |name: &str, value: String| out.push_str(&format!("{name:<13} {value}\n"));
+        line("accession", text_or_dash(row.accession_number.as_deref()));
+        line("patient", text_or_dash(row.patient_id.as_deref()));
+        let words = verdict(row);
+        let words = if row.flagged == Some(true) { screen.alarm(&words) } else { screen.strong(&words) };
+        let score = match (row.score, row.threshold) {
+            (Some(score), Some(threshold)) => format!(", score {score:.3}, threshold {threshold:.3}"),
+            _ => String::new(),
+        };
+        line("verdict", format!("{words}{score}, revision {}", row.revision));
+        line(
+            "slices",
+            format!(
+                "{} received, {} scored, {} ineligible, {} failed",
+                row.slices_received, row.slices_scored, row.slices_ineligible, row.slices_failed
+            ),
+        );
+        line("received", format!("{} to {} UTC", moment(&row.first_received_at), moment(&row.last_received_at)));
+        line("decided", moment_or_dash(row.decided_at.as_deref()));
+        line("notified", moment_or_dash(row.notified_at.as_deref()));
+        line("acknowledged", moment_or_dash(row.acknowledged_at.as_deref()));
+
+        let heading = |text: &str| format!("\n{}\n", screen.strong(text));
+        if !self.verdicts.is_empty() {
+            out.push_str(&heading("Verdicts"));
+            out.push_str(&screen.table(
+                &["revision", "decided (UTC)", "verdict", "score", "threshold", "model", "software"],
+                self.verdicts.iter().map(|v| (false, verdict_cells(v))).collect(),
+            ));
+        }
+        if !self.notifications.is_empty() {
+            out.push_str(&heading("Notifications"));
+            out.push_str(&screen.table(
+                &["id", "revision", "channel", "state", "attempts", "created (UTC)", "delivered (UTC)", "last error"],
+                self.notifications.iter().map(|n| (n.state == "dead", notification_cells(n))).collect(),
+            ));
+        }
+        let scored = self.slices.iter().find(|slice| slice.state == "scored");
+        let model = match scored {
+            Some(slice) => format!(
+                ": probability by {} on {}",
+                text_or_dash(slice.model.as_deref()),
+                text_or_dash(slice.provider.as_deref())
+            ),
+            None => String::new(),
+        };
+        let mark = slice_threshold.map(|t| format!(", slice threshold {t:.3} marked")).unwrap_or_default();
+        out.push_str(&heading(&format!("Slices{model}{mark}")));
+        out.push_str(&chart(&self.slices, slice_threshold, screen));
+        out
+    }
+}
+
+fn verdict_cells(v: &VerdictRow) -> Vec<String> {
+    let words = match v.flagged {
+        Some(true) => "FLAGGED",
+        Some(false) => "not flagged",
+        None => "not triaged",
+    };
+    vec![
+        v.revision.to_string(),
+        moment(&v.decided_at),
+        if v.provisional { format!("{words} (provisional)") } else { words.into() },
+        number_or_dash(v.score),
+        format!("{:.3}", v.threshold),
+        format!("{} {}", clean(&v.model), v.model_sha256.get(..12).unwrap_or(&v.model_sha256)),
+        clean(&v.software).into_owned(),
+    ]
+}
+
+/// The cells of a notification, as `requeue` shows them too.
+pub fn notification_cells(n: &NotificationRow) -> Vec<String> {
+    vec![
+        n.id.to_string(),
+        n.revision.to_string(),
+        clean(&n.channel).into_owned(),
+        n.state.clone(),
+        n.attempts.to_string(),
+        moment(&n.created_at),
+        moment_or_dash(n.delivered_at.as_deref()),
+        text_or_dash(n.last_error.as_deref()),
+    ]
+}
+
+/// The columns of the view `slice_results`.
+const COLUMNS: [&str; 14] = [
+    "study_uid",
+    "series_uid",
+    "sop_uid",
+    "frame",
+    "instance_number",
+    "state",
+    "reason",
+    "probability",
+    "positive",
+    "model",
+    "model_sha256",
+    "provider",
+    "received_at",
+    "scored_at",
+];
+
+fn record(slice: &SliceRow) -> Vec<String> {
+    vec![
+        text(Some(&slice.study_uid)),
+        text(Some(&slice.series_uid)),
+        text(Some(&slice.sop_uid)),
+        slice.frame.to_string(),
+        own(slice.instance_number),
+        slice.state.clone(),
+        text(slice.reason.as_deref()),
+        own(slice.probability),
+        flag(slice.positive),
+        text(slice.model.as_deref()),
+        own(slice.model_sha256.as_deref()),
+        text(slice.provider.as_deref()),
+        slice.received_at.clone(),
+        own(slice.scored_at.as_deref()),
+    ]
+}
