@@ -152,12 +152,13 @@ pub fn run(args: Args) -> Result {
         tally.stored as f64 / took,
         tally.bytes as f64 / took / 1e6
     );
+    let skipped = if found.skipped == 1 { "other file skipped" } else { "other files skipped" };
     for (count, what) in [
         (tally.warned, "of them with warnings"),
         (tally.failed, "failed"),
         (unsent, "not sent"),
         (unreadable, "unreadable"),
-        (found.skipped, "other files skipped"),
+        (found.skipped, skipped),
     ] {
         if count > 0 {
             line.push_str(&format!(", {count} {what}"));

@@ -340,6 +340,9 @@ impl Association {
     fn response(&mut self, field: u16, message_id: u16) -> Result<Response, ScuError> {
         let mut command = Vec::new();
         loop {
+            // Many peers write a response in two pieces with Nagle's algorithm on: the second waits for our ACK of the
+            // first, which the kernel would delay by 40 ms. The option does not stick, hence here.
+            let _ = rustix::net::sockopt::set_tcp_quickack(self.inner.inner_stream(), true);
             let pdu = self.inner.receive().map_err(|error| in_words(&self.address, self.timeout, error))?;
             let values = match pdu {
                 Pdu::PData { data } => data,
