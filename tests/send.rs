@@ -133,7 +133,9 @@ fn mixed_folder() -> tempfile::TempDir {
     object(&path("a/deflated"), 3, uids::CT_IMAGE_STORAGE, uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN);
     object(&path("mr"), 4, uids::MR_IMAGE_STORAGE, uids::EXPLICIT_VR_LITTLE_ENDIAN);
     object(&path("capture"), 5, uids::SECONDARY_CAPTURE_IMAGE_STORAGE, uids::EXPLICIT_VR_LITTLE_ENDIAN);
-    for (number, tool, option) in [(6, "dcmcjpeg", "+e1"), (7, "dcmcjpls", "+el"), (8, "dcmcrle", ""), (9, "dcmconv", "+tb")] {
+    for (number, tool, option) in
+        [(6, "dcmcjpeg", "+e1"), (7, "dcmcjpls", "+el"), (8, "dcmcrle", ""), (9, "dcmconv", "+tb")]
+    {
         let (plain, packed) = (path("plain"), path(tool));
         object(&plain, number, uids::CT_IMAGE_STORAGE, uids::EXPLICIT_VR_LITTLE_ENDIAN);
         let options = Some(option).filter(|option| !option.is_empty());
@@ -322,7 +324,8 @@ fn each_status_is_told_with_the_peers_comment() {
         let path = folder.path().join(number.to_string());
         object(&path, number, uids::CT_IMAGE_STORAGE, uids::EXPLICIT_VR_LITTLE_ENDIAN);
     }
-    let (address, peer) = scripted(vec![(0, ""), (0xA700, "disk\u{1b}[2J full"), (0xB006, "dropped one"), (0x0124, "")]);
+    let (address, peer) =
+        scripted(vec![(0, ""), (0xA700, "disk\u{1b}[2J full"), (0xB006, "dropped one"), (0x0124, "")]);
     let (code, out, err) = triaged_send(address, &["--priority", "high"], &[folder.path()]);
     assert_eq!(code, 1);
     assert!(out.starts_with("2 objects stored by") && out.contains(", 1 of them with warnings, 2 failed"), "{out}");

@@ -29,7 +29,11 @@ pub fn run(connection: &Connection, args: Args) -> Result<()> {
     let default = (args.format == Format::Table).then_some(ROWS_FOR_PEOPLE);
     let limit = args.limit.or(default).filter(|&limit| limit > 0);
     // One more than is shown tells whether there are more.
-    let filter = WorklistFilter { flagged_only: args.flagged, limit: limit.map(|limit| limit.saturating_add(1)) };
+    let filter = WorklistFilter {
+        flagged_only: args.flagged,
+        limit: limit.map(|limit| limit.saturating_add(1)),
+        ..Default::default()
+    };
     let mut rows = WorklistRow::all(connection, &filter)?;
     let shown = limit.map_or(rows.len(), |limit| rows.len().min(limit as usize));
     let more = rows.len() > shown;

@@ -111,21 +111,21 @@ impl Request {
 }
 
 /// Command Group Length (0000,0000).
-const COMMAND_GROUP_LENGTH: Tag = Tag(0x0000, 0x0000);
+pub(super) const COMMAND_GROUP_LENGTH: Tag = Tag(0x0000, 0x0000);
 
-fn push(set: &mut Vec<u8>, tag: Tag, value: &[u8]) {
+pub(super) fn push(set: &mut Vec<u8>, tag: Tag, value: &[u8]) {
     set.extend(tag.group().to_le_bytes());
     set.extend(tag.element().to_le_bytes());
     set.extend((value.len() as u32).to_le_bytes());
     set.extend(value);
 }
 
-fn push_short(set: &mut Vec<u8>, tag: Tag, value: u16) {
+pub(super) fn push_short(set: &mut Vec<u8>, tag: Tag, value: u16) {
     push(set, tag, &value.to_le_bytes());
 }
 
 /// Text that is there, padded to an even length (PS3.5 6.2). A UID goes back as it came, whatever bytes it is made of.
-fn push_text(set: &mut Vec<u8>, tag: Tag, text: &str, padding: u8) {
+pub(super) fn push_text(set: &mut Vec<u8>, tag: Tag, text: &str, padding: u8) {
     if !text.is_empty() {
         let mut value = text.as_bytes().to_vec();
         value.resize(value.len().next_multiple_of(2), padding);
@@ -135,7 +135,7 @@ fn push_text(set: &mut Vec<u8>, tag: Tag, text: &str, padding: u8) {
 
 /// The elements of a command set. A reader of its own, because the library's believes a stated length before the bytes
 /// are there: sixteen bytes would take four gigabytes.
-fn elements(mut bytes: &[u8]) -> Result<Vec<(Tag, &[u8])>, CommandError> {
+pub(super) fn elements(mut bytes: &[u8]) -> Result<Vec<(Tag, &[u8])>, CommandError> {
     let mut elements = Vec::new();
     while let Some((header, rest)) = bytes.split_first_chunk::<8>() {
         let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);

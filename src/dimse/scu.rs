@@ -12,10 +12,7 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::InMemDicomObject;
-use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN;
 use dicom_ul::association::Error as UpperLayerError;
 use dicom_ul::association::client::{ClientAssociation, ClientAssociationOptions};
 use dicom_ul::pdu::{AbortRQSource, AssociationRJResult, PDataValue, PDataValueType, Pdu};
@@ -24,14 +21,14 @@ pub use find::{Found, Object, find};
 pub use offer::Offer;
 use prepare::{Prepared, prepare};
 
+use super::command::{COMMAND_GROUP_LENGTH, LARGEST_COMMAND, elements, push, push_short, push_text};
+
 /// P-DATA-TF PDUs are no longer than this, whatever longer ones the peer would take: it bounds the buffers.
 const LONGEST_PDU: u32 = 128 * 1024;
 /// A peer that says it takes less than this per PDU cannot mean it: header and one pair of bytes.
 const SHORTEST_PDU: u32 = 16;
 /// Objects that are read ahead of the one being sent.
 const READ_AHEAD: usize = 2;
-/// A response's command set has a dozen short attributes.
-const LARGEST_COMMAND: usize = 64 * 1024;
 /// Command Data Set Type (0000,0800): no data set follows; any other value: one follows.
 const NO_DATA_SET: u16 = 0x0101;
 const DATA_SET: u16 = 0x0000;
@@ -114,7 +111,7 @@ pub fn echo(peer: &Peer) -> Result<Duration, ScuError> {
     let mut association = Association::request(peer, &contexts)?;
     let begun = Instant::now();
     let context = association.accepted[0].id;
-    let response = association.ask(context, C_ECHO_RQ, 1, &[(tags::AFFECTED_SOP_CLASS_UID, uids::VERIFICATION)], None)?;
+    let response = association.ask(context, C_ECHO_RQ, 1, uids::VERIFICATION, None)?;
     let took = begun.elapsed();
     association.release();
     if response.status != 0 {
@@ -219,6 +216,13 @@ struct Response {
     comment: String,
 }
 
+/// What a C-STORE request has beyond a C-ECHO request.
+struct Sent<'a> {
+    priority: u16,
+    sop_instance_uid: &'a str,
+    data_set: &'a [u8],
+}
+
 struct Association {
     address: String,
     timeout: Duration,
@@ -264,39 +268,37 @@ impl Association {
             Priority::High => 1,
             Priority::Low => 2,
         };
-        let uids = [
-            (tags::AFFECTED_SOP_CLASS_UID, object.sop_class_uid.as_str()),
-            (tags::AFFECTED_SOP_INSTANCE_UID, object.sop_instance_uid.as_str()),
-        ];
-        self.ask(it.context, C_STORE_RQ, id, &uids, Some((priority, it.data_set())))
+        let sent = Sent { priority, sop_instance_uid: &object.sop_instance_uid, data_set: it.data_set() };
+        self.ask(it.context, C_STORE_RQ, id, &object.sop_class_uid, Some(sent))
     }
 
-    /// Sends a request, with priority and data set if it has them, and waits for its response.
+    /// Sends a request and waits for its response.
     fn ask(
         &mut self,
         context: u8,
         field: u16,
         message_id: u16,
-        uids: &[(Tag, &str)],
-        data_set: Option<(u16, &[u8])>,
+        sop_class_uid: &str,
+        sent: Option<Sent<'_>>,
     ) -> Result<Response, ScuError> {
-        let short = |tag, value: u16| DataElement::new(tag, VR::US, PrimitiveValue::from(value));
-        let mut elements = vec![
-            short(tags::COMMAND_FIELD, field),
-            short(tags::MESSAGE_ID, message_id),
-            short(tags::COMMAND_DATA_SET_TYPE, if data_set.is_some() { DATA_SET } else { NO_DATA_SET }),
-        ];
-        elements.extend(uids.iter().map(|(tag, uid)| DataElement::new(*tag, VR::UI, PrimitiveValue::from(*uid))));
-        if let Some((priority, _)) = data_set {
-            elements.push(short(tags::PRIORITY, priority));
+        let mut set = Vec::new();
+        // In the order of their tags (PS3.7 6.3.1).
+        push_text(&mut set, tags::AFFECTED_SOP_CLASS_UID, sop_class_uid, 0);
+        push_short(&mut set, tags::COMMAND_FIELD, field);
+        push_short(&mut set, tags::MESSAGE_ID, message_id);
+        if let Some(sent) = &sent {
+            push_short(&mut set, tags::PRIORITY, sent.priority);
+        }
+        push_short(&mut set, tags::COMMAND_DATA_SET_TYPE, if sent.is_some() { DATA_SET } else { NO_DATA_SET });
+        if let Some(sent) = &sent {
+            push_text(&mut set, tags::AFFECTED_SOP_INSTANCE_UID, sent.sop_instance_uid, 0);
         }
         let mut command = Vec::new();
-        InMemDicomObject::command_from_element_iter(elements)
-            .write_dataset_with_ts(&mut command, &IMPLICIT_VR_LITTLE_ENDIAN.erased())
-            .expect("a command set of short values can be written to memory");
+        push(&mut command, COMMAND_GROUP_LENGTH, &(set.len() as u32).to_le_bytes());
+        command.extend(set);
         self.write_pdata(context, true, &command)?;
-        if let Some((_, data_set)) = data_set {
-            self.write_pdata(context, false, data_set)?;
+        if let Some(sent) = &sent {
+            self.write_pdata(context, false, sent.data_set)?;
         }
         self.response(field | RESPONSE, message_id)
     }
@@ -371,9 +373,9 @@ impl Association {
     }
 
     fn parse(&self, command: &[u8], field: u16, message_id: u16) -> Result<Response, ScuError> {
-        let set = InMemDicomObject::read_dataset_with_ts(command, &IMPLICIT_VR_LITTLE_ENDIAN.erased())
-            .map_err(|error| self.protocol(format!("its response cannot be read: {error}")))?;
-        let number = |tag| set.get(tag).and_then(|element| element.to_int::<u16>().ok());
+        let set = elements(command).map_err(|error| self.protocol(format!("in its response, {error}")))?;
+        let value = |tag| set.iter().find(|(t, _)| *t == tag).map(|(_, value)| *value);
+        let number = |tag| value(tag).and_then(|v| Some(u16::from_le_bytes(v.get(..2)?.try_into().ok()?)));
         if number(tags::COMMAND_FIELD) != Some(field) {
             return Err(self.protocol("it answered with another message than the response that was due".into()));
         }
@@ -383,8 +385,8 @@ impl Association {
         let Some(status) = number(tags::STATUS) else {
             return Err(self.protocol("its response has no status".into()));
         };
-        let comment = set.get(tags::ERROR_COMMENT).and_then(|element| element.to_str().ok());
-        Ok(Response { status, comment: comment.map(|text| text.trim().to_owned()).unwrap_or_default() })
+        let comment = value(tags::ERROR_COMMENT).map(String::from_utf8_lossy).unwrap_or_default();
+        Ok(Response { status, comment: comment.trim_matches(['\0', ' ']).to_owned() })
     }
 
     fn protocol(&self, why: String) -> ScuError {

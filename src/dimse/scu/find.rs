@@ -93,7 +93,9 @@ fn look(path: PathBuf, found: &mut Found) {
         let transfer_syntax = trimmed(meta.transfer_syntax());
         found.objects.push(Object { path, sop_class_uid, sop_instance_uid, transfer_syntax });
     } else if has_prefix(&path) {
-        found.unreadable.push((path, "it has no SOP Class UID or no SOP Instance UID, so no peer could take it".into()));
+        found
+            .unreadable
+            .push((path, "it has no SOP Class UID or no SOP Instance UID, so no peer could take it".into()));
     } else {
         found.skipped += 1;
     }
