@@ -335,3 +335,31 @@ fn wrong_settings_are_one_line_and_exit_code_2() {
     assert_eq!(site.run(&["--data-dir", "/nowhere", "results"]).code, 2);
     assert_eq!(site.run(&["reslts"]).code, 2);
 }
+
+#[test]
+fn a_phantom_is_a_series_of_one_study_and_the_same_for_the_same_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let mut args = vec!["phantom", "--out", out.to_str().unwrap(), "--slices", "3"];
+        args.extend(more);
+        let study = run(folder.path(), &args).done().trim_end().to_owned();
+        let mut files: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert_eq!(files.len(), 3);
+        for file in &files {
+            let object = triaged::imaging::read_file(file).unwrap();
+            let uid = object.element(dicom_dictionary_std::tags::STUDY_INSTANCE_UID).unwrap().to_str().unwrap();
+            assert_eq!(uid.trim_end_matches('\0'), study);
+        }
+        (study, std::fs::read(&files[1]).unwrap())
+    };
+    let healthy = make("healthy", &[]);
+    let bleeding = make("bleeding", &["--lesion", "subdural", "--seed", "7"]);
+    let again = make("again", &["--lesion", "subdural", "--seed", "7"]);
+    assert_eq!(bleeding, again);
+    assert_ne!(healthy.0, bleeding.0);
+    let ran = run(folder.path(), &["phantom", "--out", "/proc/nowhere"]);
+    ran.refused("/proc/nowhere");
+    assert_eq!(run(folder.path(), &["phantom", "--out", "x", "--lesion", "tumour"]).code, 2);
+}

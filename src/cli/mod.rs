@@ -8,6 +8,7 @@ mod backup;
 mod chart;
 mod check;
 mod echo;
+mod phantom;
 mod requeue;
 mod rescore;
 mod results;
@@ -64,6 +65,8 @@ enum Command {
     Send(send::Args),
     /// Ask a node whether it is there: C-ECHO
     Echo(echo::Args),
+    /// Make a synthetic head CT series, healthy or with a bleed, for trying things out
+    Phantom(phantom::Args),
     /// Check settings, model, database, disk and ports: a line each, exit code 1 if anything fails
     Check,
     /// Score a study, or all, again with the current model, as a new revision
@@ -141,6 +144,7 @@ fn run(cli: Cli) -> Result {
         Command::Requeue(args) => requeue::run(&global.settings(&[])?, args),
         Command::Send(args) => send::run(args),
         Command::Echo(args) => echo::run(args),
+        Command::Phantom(args) => phantom::run(args),
         Command::Check => check::run(global.settings(&[]), global.config.as_deref()),
         Command::Rescore(args) => rescore::run(global.settings(&[])?, args, global.log.is_some()),
         Command::Backup(args) => backup::run(&global.settings(&[])?, args),

@@ -31,13 +31,17 @@ pub(super) fn prepare(object: &Object, choice: &Choice) -> Result<Prepared, Stri
     let file = std::fs::read(&object.path).map_err(|error| format!("cannot read it: {error}"))?;
     // Also where the bytes go as they are: a file that is cut off must not arrive as a whole object.
     let parsed = read_bytes(&file).map_err(|error| error.cause.to_string())?;
-    let (bytes, begin) = if choice.transfer_syntax == object.transfer_syntax {
+    let (mut bytes, begin) = if choice.transfer_syntax == object.transfer_syntax {
         let begin = data_set_begin(&file);
         (file, begin)
     } else {
         drop(file);
         (convert(parsed, &object.transfer_syntax, &choice.transfer_syntax)?, 0)
     };
+    // Fragments are even (PS3.8 annex E); a deflated data set may not be, and is padded (PS3.5 A.5).
+    if (bytes.len() - begin) % 2 == 1 {
+        bytes.push(0);
+    }
     Ok(Prepared { context: choice.context, transfer_syntax: choice.transfer_syntax.clone(), bytes, begin })
 }
 
