@@ -92,9 +92,32 @@ pub struct Notify {
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
     pub url: String,
-    pub secret: String,
+    pub secret: Secret,
     pub timeout_seconds: f64,
     pub include_patient_id: bool,
+}
+
+/// A value that no log and no error shows.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(secret: String) -> Secret {
+        Secret(secret)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(secret)" })
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -274,6 +297,13 @@ mod tests {
         assert_eq!(settings.notify.webhook.url, "http://127.0.0.1:1/x");
         assert_eq!(settings.triage.quiet_seconds, 1.0);
         assert_eq!(settings.inference.device, Device::Cpu);
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let settings = with_environment(&[("TRIAGED__NOTIFY__WEBHOOK__SECRET", "hunter2")]).unwrap();
+        assert_eq!(settings.notify.webhook.secret.reveal(), "hunter2");
+        assert!(!format!("{settings:?}").contains("hunter2"));
     }
 
     #[test]
