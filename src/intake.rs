@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::archive::{Archive, Received};
 use crate::dimse::{Activity, Status};
-use crate::imaging::{self, DicomObject};
+use crate::imaging::{self, DicomObject, ReadCause};
 use crate::ledger::{Ledger, NewInstance, NewSlice, Quarantined, Stored, now};
 use crate::triage::{Eligibility, assess};
 
@@ -156,15 +156,35 @@ fn place(archive: &Archive, activity: &Activity, received: Received, source: &So
             let path = archive.keep(received, &header.study_uid, sop_uid)?;
             Ok(Placed::Kept { path, header })
         }
-        Err(status) => Ok(Placed::SetAside { path: archive.quarantine(received, sop_uid)?, status }),
+        Err(Unfit::Disk(error)) => Err(error),
+        Err(Unfit::Object(status)) => Ok(Placed::SetAside { path: archive.quarantine(received, sop_uid)?, status }),
+    }
+}
+
+/// Why a file is not taken in.
+enum Unfit {
+    /// The object is wrong: it is set aside.
+    Object(Status),
+    /// Our disk is: the sender keeps the object.
+    Disk(io::Error),
+}
+
+impl Unfit {
+    /// The path stays out of what the peer is told.
+    fn from_cause(cause: ReadCause) -> Unfit {
+        match cause {
+            ReadCause::Io(error) => Unfit::Disk(error),
+            cause => {
+                Unfit::Object(Status::new(Status::CANNOT_UNDERSTAND, format!("the data set cannot be read: {cause}")))
+            }
+        }
     }
 }
 
 /// Reads what identifies the object, and whether it can be triaged.
-fn read(path: &Path, source: &Source) -> Result<Header, Status> {
-    let object = imaging::read_header(path)
-        .map_err(|error| Status::new(Status::CANNOT_UNDERSTAND, format!("the data set cannot be read: {error}")))?;
-    let mismatch = |what: &str| Status::new(Status::DATA_SET_DOES_NOT_MATCH, what.to_owned());
+fn read(path: &Path, source: &Source) -> Result<Header, Unfit> {
+    let object = imaging::read_header(path).map_err(|error| Unfit::from_cause(error.cause))?;
+    let mismatch = |what: &str| Unfit::Object(Status::new(Status::DATA_SET_DOES_NOT_MATCH, what.to_owned()));
     // RSNA files have no SOP Class UID; only one that is there and says otherwise is wrong.
     for (tag, said, what) in [
         (tags::SOP_INSTANCE_UID, &source.sop_instance_uid, "the data set's SOP Instance UID is not the command's"),

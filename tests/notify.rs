@@ -93,7 +93,8 @@ fn any_port() -> SocketAddr {
 }
 
 fn settings(url: String) -> config::Notify {
-    let webhook = config::Webhook { url, secret: SECRET.to_owned().into(), timeout_seconds: 10.0, include_patient_id: false };
+    let webhook =
+        config::Webhook { url, secret: SECRET.to_owned().into(), timeout_seconds: 10.0, include_patient_id: false };
     config::Notify { first_retry_seconds: 0.01, longest_retry_seconds: 5.0, max_attempts: 30, webhook }
 }
 

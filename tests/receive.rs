@@ -20,10 +20,10 @@ fn echo_is_answered_to_dcmtk() {
 fn the_ge_series_ends_as_28_scored_slices_and_a_decided_study() {
     let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
     let node = Node::start(&[]);
-    // As a person would: the folder itself, with the licence file in it.
     let port = node.dimse.port().to_string();
     let folder = folder.to_str().unwrap();
-    run("storescu", &["-aec", "TRIAGED", "127.0.0.1", &port, "+sd", folder]).unwrap();
+    // The folder has a licence file in it, at which storescu would stop.
+    run("storescu", &["-aec", "TRIAGED", "127.0.0.1", &port, "+sd", "+sp", "*.dcm", folder]).unwrap();
     node.wait_for_slices(28);
     assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE state = 'scored'"), 28);
     node.wait_until("SELECT count(*) = 1 AND total(state = 'decided') = 1 FROM worklist");
@@ -43,7 +43,7 @@ const TRANSFER_SYNTAXES: [(&str, &str, &[&str]); 10] = [
     ("1.2.840.10008.1.2.1.99", "-xd", &["dcmconv", "+td"]),
     ("1.2.840.10008.1.2.4.70", "-xs", &["dcmcjpeg", "+e1"]),
     ("1.2.840.10008.1.2.4.80", "-xt", &["dcmcjpls", "+el"]),
-    ("1.2.840.10008.1.2.4.81", "-xu", &["dcmcjpls", "+en", "--nearlossless-deviation", "1"]),
+    ("1.2.840.10008.1.2.4.81", "-xu", &["dcmcjpls", "+en", "+md", "1"]),
     ("1.2.840.10008.1.2.5", "-xr", &["dcmcrle"]),
     ("1.2.840.10008.1.2.4.51", "-xx", &["dcmcjpeg", "+ee"]),
     ("1.2.840.10008.1.2.4.50", "-xy", &["dcmcjpeg", "+eb"]),

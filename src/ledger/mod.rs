@@ -66,9 +66,10 @@ pub struct Ledger {
 
 struct Shared {
     path: PathBuf,
-    writer: Writer,
-    /// Idle read connections; one is taken for a read and put back.
+    /// Idle read connections; one is taken for a read and put back. Closed before the writer (fields drop in order): the
+    /// last connection removes the write-ahead log, and a read-only one could not.
     readers: Mutex<Vec<Connection>>,
+    writer: Writer,
     /// Rung when slices were queued: the inference stage waits here.
     queued: Notify,
     /// Rung when an outbox row became pending: the channels wait here.

@@ -92,7 +92,12 @@ impl Webhook {
         let client = client.build().map_err(|error| {
             wrong("notify.webhook.url", format!("the HTTP client cannot start: {}", in_full(error)))
         })?;
-        Ok(Webhook { client, url, secret: settings.secret.reveal().to_owned(), include_patient_id: settings.include_patient_id })
+        Ok(Webhook {
+            client,
+            url,
+            secret: settings.secret.reveal().to_owned(),
+            include_patient_id: settings.include_patient_id,
+        })
     }
 
     fn body(&self, row: &OutboxRow) -> Result<Vec<u8>, String> {
@@ -275,8 +280,12 @@ mod tests {
     }
 
     fn refused(url: &str, timeout_seconds: f64) -> String {
-        let settings =
-            config::Webhook { url: url.into(), secret: String::new().into(), timeout_seconds, include_patient_id: false };
+        let settings = config::Webhook {
+            url: url.into(),
+            secret: String::new().into(),
+            timeout_seconds,
+            include_patient_id: false,
+        };
         Webhook::new(&settings).err().expect("refused").to_string()
     }
 
