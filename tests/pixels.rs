@@ -1,8 +1,15 @@
 //! Real and converted pixels: the same values out as went in, in every transfer syntax.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use triaged::imaging::{Frame, decode_frame, read_file, read_header};
+use dicom_dictionary_std::{tags, uids};
+use proptest::prelude::*;
+use triaged::imaging::phantom::{Lesion, PhantomSpec, series};
+use triaged::imaging::{
+    Frame, Transform, Window, decode_frame, frame_count, model_input, read_bytes, read_file, read_header,
+};
+use triaged::triage::assess;
 
 /// The real data beside the checkout, or nothing, said aloud.
 fn data(name: &str) -> Option<PathBuf> {
@@ -65,5 +72,153 @@ fn a_header_has_everything_but_pixels() {
     let Some(folder) = data("ge-head") else { return };
     let (header, whole) = (read_header(folder.join("01.dcm")).unwrap(), read_file(folder.join("01.dcm")).unwrap());
     assert_eq!(header.iter().count() + 1, whole.iter().count());
-    assert!(header.get(dicom_dictionary_std::tags::PIXEL_DATA).is_none());
+    assert!(header.get(tags::PIXEL_DATA).is_none());
+}
+
+/// Runs a DCMTK tool on `input`; `None`, said aloud, where the tool is not installed.
+fn dcmtk(tool: &str, options: &[&str], input: &Path, output: &Path) -> Option<()> {
+    let Ok(run) = Command::new(tool).args(options).arg(input).arg(output).output() else {
+        eprintln!("SKIP: {tool} is not installed");
+        return None;
+    };
+    assert!(run.status.success(), "{tool} {options:?}: {}", String::from_utf8_lossy(&run.stderr));
+    Some(())
+}
+
+/// Twelve unsigned bits, made here, and sixteen signed ones from a scanner, where they are.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let phantom = folder.join("phantom.dcm");
+    let spec = PhantomSpec { slices: 5, lesion: Some(Lesion::Intraventricular), seed: 5 };
+    series(&spec).nth(2).expect("a third slice").write_to_file(&phantom).expect("a written phantom");
+    let scanner = data("ge-head").map(|ge| ge.join("12.dcm"));
+    [Some(phantom), scanner].into_iter().flatten().collect()
+}
+
+#[test]
+fn lossless_transfer_syntaxes_give_the_same_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let conversions: [(&str, &[&str], &str); 9] = [
+        ("dcmconv", &["+ti"], uids::IMPLICIT_VR_LITTLE_ENDIAN),
+        ("dcmconv", &["+te"], uids::EXPLICIT_VR_LITTLE_ENDIAN),
+        ("dcmconv", &["+tb"], "1.2.840.10008.1.2.2"),
+        ("dcmconv", &["+td"], uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN),
+        ("dcmcrle", &[], uids::RLE_LOSSLESS),
+        ("dcmcjpeg", &["+e1"], uids::JPEG_LOSSLESS_SV1),
+        ("dcmcjpeg", &["+el", "+sv", "6"], uids::JPEG_LOSSLESS),
+        ("dcmcjpeg", &["+e1", "+fs", "20"], uids::JPEG_LOSSLESS_SV1),
+        ("dcmcjpls", &["+el"], uids::JPEGLS_LOSSLESS),
+    ];
+    for source in sources(folder.path()) {
+        let original = frame(&source);
+        for (tool, options, syntax) in conversions {
+            let converted = folder.path().join("converted.dcm");
+            if dcmtk(tool, options, &source, &converted).is_none() {
+                continue;
+            }
+            let object = read_file(&converted).expect("a readable object");
+            assert_eq!(object.meta().transfer_syntax(), syntax, "{tool} {options:?}");
+            let decoded = decode_frame(&object, 0).unwrap_or_else(|error| panic!("{tool} {options:?}: {error}"));
+            assert_eq!(decoded.stored, original.stored, "{tool} {options:?} of {}", source.display());
+            assert_eq!(decoded.hounsfield(), original.hounsfield());
+        }
+    }
+}
+
+/// On unsigned values: DCMTK has no near-lossless encoding of signed ones.
+#[test]
+fn near_lossless_jpeg_ls_stays_within_its_deviation() {
+    let folder = tempfile::tempdir().unwrap();
+    let converted = folder.path().join("converted.dcm");
+    let source = &sources(folder.path())[0];
+    if dcmtk("dcmcjpls", &["+en", "+md", "2"], source, &converted).is_none() {
+        return;
+    }
+    let (original, decoded) = (frame(source), frame(&converted));
+    let off = original.stored.iter().zip(&decoded.stored).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!((1..=2).contains(&off.unwrap()), "{off:?}");
+}
+
+/// DCMTK's own decoder is the reference: the inverse DCT leaves a stored value or two open.
+#[test]
+fn lossy_jpeg_is_decoded_as_dcmtk_decodes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (converted, reference) = (folder.path().join("converted.dcm"), folder.path().join("reference.dcm"));
+    let source = &sources(folder.path())[0];
+    for (options, syntax) in
+        [(["+eb", "+q", "90"], uids::JPEG_BASELINE8_BIT), (["+ee", "+q", "90"], uids::JPEG_EXTENDED12_BIT)]
+    {
+        if dcmtk("dcmcjpeg", &options, source, &converted).is_none() {
+            return;
+        }
+        dcmtk("dcmdjpeg", &[], &converted, &reference).expect("it comes with dcmcjpeg");
+        assert_eq!(read_file(&converted).unwrap().meta().transfer_syntax(), syntax);
+        let (decoded, reference) = (frame(&converted), frame(&reference));
+        assert_eq!(decoded.modality_lut, reference.modality_lut);
+        let off = decoded.stored.iter().zip(&reference.stored).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(off.unwrap() <= 2, "{syntax}: {off:?}");
+    }
+}
+
+fn brain() -> Transform {
+    Transform::HounsfieldWindows { height: 32, width: 32, windows: vec![Window { center: 40.0, width: 80.0 }] }
+}
+
+/// Small files of several forms, to be broken.
+fn small_files() -> Vec<Vec<u8>> {
+    use dicom_core::value::PrimitiveValue;
+    use dicom_core::{DataElement, VR};
+    let mut object = series(&PhantomSpec { slices: 1, ..PhantomSpec::default() }).next().expect("a slice");
+    for tag in [tags::ROWS, tags::COLUMNS] {
+        object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(16_u16)));
+    }
+    let cells: Vec<u16> = (0..256).map(|i| 1000 + i % 90).collect();
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(cells.into())));
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, converted) = (folder.path().join("plain.dcm"), folder.path().join("converted.dcm"));
+    object.write_to_file(&plain).unwrap();
+    let mut files = vec![std::fs::read(&plain).unwrap()];
+    let conversions: [(&str, &[&str]); 6] = [
+        ("dcmconv", &["+ti"]),
+        ("dcmconv", &["+td"]),
+        ("dcmcrle", &[]),
+        ("dcmcjpeg", &["+e1"]),
+        ("dcmcjpeg", &["+ee"]),
+        ("dcmcjpls", &["+el"]),
+    ];
+    for (tool, options) in conversions {
+        if dcmtk(tool, options, &plain, &converted).is_some() {
+            files.push(std::fs::read(&converted).unwrap());
+        }
+    }
+    files
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn broken_files_are_errors_and_never_panics(
+        which in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        static FILES: std::sync::LazyLock<Vec<Vec<u8>>> = std::sync::LazyLock::new(small_files);
+        let mut bytes = which.get(&FILES).clone();
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(object) = read_bytes(&bytes) {
+            let _ = assess(&object);
+            for frame in 0..frame_count(&object).unwrap_or(1).min(3) {
+                if let Ok(tensor) = model_input(&object, frame, &brain()) {
+                    prop_assert_eq!(tensor.data.len(), 32 * 32);
+                    prop_assert!(tensor.data.iter().all(|value| (0.0..=1.0).contains(value)));
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Compressed pixel data (PS3.5 annex A.4): the codestream of one frame found, checked and decoded.
 //!
-//! The codecs are those of `dicom-transfer-syntax-registry`, the ones behind `dicom-pixeldata`. They trust the size that
-//! a codestream declares, so it is checked here first.
+//! The codecs are those of `dicom-transfer-syntax-registry`, the ones behind `dicom-pixeldata`, and [`jpeg12`]. They
+//! trust the size that a codestream declares, so it is checked here first.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -15,6 +15,7 @@ use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::error::ImagingError;
+use super::jpeg12;
 use super::object::chain;
 
 /// Tiles of a JPEG 2000 codestream: OpenJPEG reserves some KiB for each before it has seen a byte of it.
@@ -105,7 +106,10 @@ pub(super) fn decode(
 
     let data = codestream(object, sequence, codec, frame, frames).map_err(wrong)?;
     let data = if codec == Codec::Jpeg2000 { unwrap_jp2(&data) } else { &data };
-    let bytes_per_cell = check(codec, data, layout).map_err(wrong)?;
+    let Cells { bytes: bytes_per_cell, extended } = check(codec, data, layout).map_err(wrong)?;
+    if extended {
+        return jpeg12::decode(data, layout.rows.into(), layout.columns.into()).map_err(wrong);
+    }
     let pixels = usize::from(layout.rows) * usize::from(layout.columns);
 
     let bytes = if codec == Codec::Uncompressed {
@@ -213,11 +217,18 @@ fn at_offsets(fragments: &[InMemFragment], offsets: &[u64]) -> Result<Vec<usize>
     Ok(begins)
 }
 
-/// Checks that a codestream declares the image that the object declares, before a decoder allocates for it. Returns
-/// the bytes of a decoded cell.
-fn check(codec: Codec, data: &[u8], layout: &Layout) -> Result<usize, String> {
+/// How a codestream is to be decoded.
+struct Cells {
+    /// Bytes of a decoded cell.
+    bytes: usize,
+    /// JPEG with 12 bits a sample, which only [`jpeg12`] decodes.
+    extended: bool,
+}
+
+/// Checks that a codestream declares the image that the object declares, before a decoder allocates for it.
+fn check(codec: Codec, data: &[u8], layout: &Layout) -> Result<Cells, String> {
     let image = match codec {
-        Codec::Uncompressed => return Ok(usize::from(layout.bits_allocated / 8)),
+        Codec::Uncompressed => return Ok(Cells { bytes: usize::from(layout.bits_allocated / 8), extended: false }),
         Codec::Rle => return check_rle(data, layout),
         Codec::Jpeg | Codec::JpegLs => jpeg_image(codec, data)?,
         Codec::Jpeg2000 => jpeg2000_image(data)?,
@@ -234,11 +245,12 @@ fn check(codec: Codec, data: &[u8], layout: &Layout) -> Result<usize, String> {
     }
     // OpenJPEG hands out 32-bit samples, of which the registry takes as many bytes as are asked for
     let narrow = image.precision <= 8 && codec != Codec::Jpeg2000;
-    Ok(if narrow { 1 } else { 2 })
+    let extended = codec == Codec::Jpeg && image.marker == 0xC1 && image.precision == 12;
+    Ok(Cells { bytes: if narrow { 1 } else { 2 }, extended })
 }
 
 /// The header of PS3.5 section G.5: the number of segments and fifteen offsets.
-fn check_rle(data: &[u8], layout: &Layout) -> Result<usize, String> {
+fn check_rle(data: &[u8], layout: &Layout) -> Result<Cells, String> {
     let bytes = usize::from(layout.bits_allocated / 8);
     let word = |index: usize| {
         let bytes = data.get(index * 4..)?.first_chunk()?;
@@ -251,11 +263,13 @@ fn check_rle(data: &[u8], layout: &Layout) -> Result<usize, String> {
     if offsets[0] < 64 || offsets.windows(2).any(|pair| pair[0] > pair[1]) {
         return Err("their segment offsets make no sense".into());
     }
-    Ok(bytes)
+    Ok(Cells { bytes, extended: false })
 }
 
 /// What a codestream declares of its image.
 struct Declared {
+    /// Of the frame header (JPEG) or image size (JPEG 2000), which tells the process.
+    marker: u8,
     rows: u32,
     columns: u32,
     components: u16,
@@ -284,6 +298,7 @@ fn jpeg_image(codec: Codec, data: &[u8]) -> Result<Declared, String> {
             (0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, Codec::Jpeg) | (0xF7, Codec::JpegLs) => {
                 let [_, _, precision, r0, r1, c0, c1, components] = *segment.first_chunk().ok_or_else(cut)?;
                 return Ok(Declared {
+                    marker,
                     rows: u16::from_be_bytes([r0, r1]).into(),
                     columns: u16::from_be_bytes([c0, c1]).into(),
                     components: components.into(),
@@ -345,7 +360,13 @@ fn jpeg2000_image(data: &[u8]) -> Result<Declared, String> {
     if tiles > MAX_TILES {
         return Err(format!("they have {tiles} tiles, more than {MAX_TILES}"));
     }
-    Ok(Declared { rows: (y - y0) as u32, columns: (x - x0) as u32, components, precision: (size & 0x7F) + 1 })
+    Ok(Declared {
+        marker: 0x51,
+        rows: (y - y0) as u32,
+        columns: (x - x0) as u32,
+        components,
+        precision: (size & 0x7F) + 1,
+    })
 }
 
 /// One frame of an object, for the registry's decoders.

@@ -5,11 +5,16 @@
 //! Training and the node both call [`model_input`]; there is no second way from an object to a tensor.
 
 pub(crate) mod attributes;
+mod bounded;
 mod codec;
 mod error;
+mod jpeg12;
+mod meta;
 mod object;
 pub mod phantom;
 mod pixels;
+#[cfg(test)]
+mod tests;
 mod transform;
 
 pub use codec::can_decode;

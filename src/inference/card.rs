@@ -92,6 +92,7 @@ impl ModelCard {
         if channels == 0 || !(16..=4096).contains(&height) || !(16..=4096).contains(&width) {
             return Err(format!("the transform makes an input of {channels}×{height}×{width}"));
         }
+        self.transform.check()?;
         self.study_rule.check()
     }
 }
