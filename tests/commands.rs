@@ -363,3 +363,41 @@ fn a_phantom_is_a_series_of_one_study_and_the_same_for_the_same_seed() {
     ran.refused("/proc/nowhere");
     assert_eq!(run(folder.path(), &["phantom", "--out", "x", "--lesion", "tumour"]).code, 2);
 }
+
+#[test]
+fn check_reports_settings_that_are_wrong_and_files_that_are_lost() {
+    let site = Site::with_three_studies();
+    let ran = site.run(&["--config", "/nowhere/triaged.toml", "check"]);
+    assert_eq!((ran.code, ran.out.lines().count()), (1, 1), "{}", ran.out);
+    assert!(ran.out.starts_with("FAIL  configuration "), "{}", ran.out);
+
+    site.kill_the_only_notification();
+    let output = program(site.folder.path())
+        .envs([("TRIAGED__INFERENCE__MODEL", "/nowhere/m10.json"), ("TRIAGED__DIMSE__PORT", "0")])
+        .arg("check")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    for begin in ["ok    database ", "FAIL  archive ", "FAIL  model ", "warn  dead letters "] {
+        assert!(lines.lines().any(|line| line.starts_with(begin)), "{begin}: {lines}");
+    }
+    assert!(lines.contains("4 of 4 files looked at are missing"), "{lines}");
+}
+
+#[test]
+fn serve_without_its_model_accepts_nothing_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program(folder.path())
+        .envs([("TRIAGED__INFERENCE__MODEL", "/nowhere/m10.json"), ("TRIAGED__LOG__LEVEL", "error")])
+        .args(["serve", "--port", "0", "--web", "", "--listen", "127.0.0.1"])
+        .output()
+        .unwrap();
+    let ran = Ran {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    };
+    ran.refused("/nowhere/m10.json");
+    run(folder.path(), &["serve", "--port", "0", "--log", "lots of"]).refused("log.level");
+}
