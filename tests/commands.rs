@@ -399,5 +399,7 @@ fn serve_without_its_model_accepts_nothing_and_says_why() {
         err: String::from_utf8(output.stderr).unwrap(),
     };
     ran.refused("/nowhere/m10.json");
-    run(folder.path(), &["serve", "--port", "0", "--log", "lots of"]).refused("log.level");
+    for level in ["debgu", "info=loud", ""] {
+        run(folder.path(), &["serve", "--port", "0", "--web", "", "--log", level]).refused("log.level");
+    }
 }

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use triaged::config::{Device, Log, LogFormat, Settings};
 use triaged::node::{Node, Role};
 
@@ -132,11 +133,17 @@ fn tell_systemd(state: NotifyState<'_>) {
 /// The log goes to standard error, where the journal picks it up.
 pub fn start_log(settings: &Log) -> Result<()> {
     let level = &settings.level;
+    let wrong = |why: String| Failure::wrong(format!("configuration: log.level = {level}: {why}"));
+    // The filter takes a lone word that is no level for the name of a module, so that a slip of the pen would silence
+    // the log.
+    let is_level = |part: &str| !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
+    let slip = level.split(',').find(|part| !part.contains(['=', '[']) && !is_level(part));
+    if let Some(part) = slip {
+        return Err(wrong(format!("{part:?} is none of off, error, warn, info, debug, trace, nor module=level")));
+    }
     // ONNX Runtime tells each graph transformation at info.
     let directives = if level.contains("ort=") { level.clone() } else { format!("{level},ort=warn") };
-    let filter = EnvFilter::builder()
-        .parse(&directives)
-        .map_err(|error| Failure::wrong(format!("configuration: log.level = {level}: {error}")))?;
+    let filter = EnvFilter::builder().parse(&directives).map_err(|error| wrong(error.to_string()))?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
     match settings.format {
