@@ -165,3 +165,30 @@ fn joined<T>(result: Result<io::Result<T>, tokio::task::JoinError>) -> io::Resul
 pub fn not_stored(error: &io::Error) -> Status {
     Status::new(Status::OUT_OF_RESOURCES, format!("could not be stored: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dimse::command::Operation;
+
+    #[test]
+    fn an_identity_is_up_to_64_printable_characters() {
+        let context = Context { id: 1, abstract_syntax: "1.2".into(), transfer_syntax: "1.2.840.10008.1.2".into() };
+        let status = |sop_instance_uid: &str| {
+            let request = Request {
+                operation: Operation::CStore,
+                message_id: 1,
+                sop_class_uid: "1.2".into(),
+                sop_instance_uid: sop_instance_uid.into(),
+                has_data_set: true,
+            };
+            check(&context, &request).err().map(|status| status.code)
+        };
+        for taken in ["1.2.3", "ID_6c5d82413", "1.002.3", "../../etc/passwd", &"9".repeat(64)] {
+            assert_eq!(status(taken), None, "{taken}");
+        }
+        for refused in ["", "1.2 3", "1.2\u{7}", "é", &"9".repeat(65)] {
+            assert_eq!(status(refused), Some(Status::INVALID_SOP_INSTANCE), "{refused:?}");
+        }
+    }
+}

@@ -34,7 +34,7 @@ def send(files):
     objects = [pydicom.dcmread(file) for file in files]
     kinds = {(str(o.SOPClassUID), str(o.file_meta.TransferSyntaxUID)) for o in objects}
     ae = AE(ae_title=arguments.calling_ae)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
     association = ae.associate(
         "127.0.0.1",
         arguments.port,

@@ -248,6 +248,16 @@ pub fn dicom_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A synthetic head CT series, made by the program itself.
+pub fn phantom(node: &Node, options: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut arguments = vec!["phantom", "--out", folder.path().to_str().unwrap()];
+    arguments.extend(options);
+    let output = node.cli(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
 /// Runs a program to its end, with what it said as the error where it fails.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
