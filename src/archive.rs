@@ -11,6 +11,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use dicom_object::meta::FileMetaTableBuilder;
 use sha2::{Digest, Sha256};
@@ -116,7 +117,11 @@ impl Archive {
     pub fn move_to_quarantine(&self, relative: &str) -> io::Result<String> {
         let name = relative.rsplit('/').next().unwrap_or(relative);
         let to = format!("quarantine/{name}");
-        fs::rename(self.root.join(relative), self.root.join(&to))?;
+        match fs::rename(self.root.join(relative), self.root.join(&to)) {
+            // Two associations brought the same bytes at once, and the other has moved them.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.join(&to).is_file() => {}
+            moved => moved?,
+        }
         File::open(self.root.join("quarantine"))?.sync_all()?;
         Ok(to)
     }
@@ -177,7 +182,14 @@ fn hashed(uid: &str) -> String {
 }
 
 /// Makes a folder and its parents, syncing each parent that gained one, so that the folder itself survives a power loss.
-fn create_synced(folder: &Path) -> io::Result<()> {
+pub fn create_synced(folder: &Path) -> io::Result<()> {
+    // One at a time: whoever finds a folder there finds it synced, and may acknowledge what it puts into it.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    create_all(folder)
+}
+
+fn create_all(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -185,7 +197,7 @@ fn create_synced(folder: &Path) -> io::Result<()> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    create_synced(parent)?;
+    create_all(parent)?;
     match fs::create_dir(folder) {
         // Another association may have made it meanwhile; the sync below is still ours to do.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

@@ -3,13 +3,15 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use dicom_core::Tag;
 use dicom_dictionary_std::tags;
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::archive::{Archive, Received};
 use crate::dimse::{Activity, Status};
+use crate::imaging::attributes::text;
 use crate::imaging::{self, DicomObject, ReadCause};
 use crate::ledger::{Ledger, NewInstance, NewSlice, Quarantined, Stored, now};
 use crate::triage::{Eligibility, assess};
@@ -20,6 +22,8 @@ pub struct Intake {
     archive: Archive,
     ledger: Ledger,
     activity: Activity,
+    /// Turns at reading a header: a hostile one inflates to hundreds of megabytes, which must not come once an association.
+    reading: Arc<Semaphore>,
 }
 
 /// Where an object came from, and what its sender says it is.
@@ -58,7 +62,8 @@ enum Placed {
 
 impl Intake {
     pub fn new(archive: Archive, ledger: Ledger, activity: Activity) -> Intake {
-        Intake { archive, ledger, activity }
+        let turns = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
+        Intake { archive, ledger, activity, reading: Arc::new(Semaphore::new(turns)) }
     }
 
     pub fn archive(&self) -> &Archive {
@@ -76,8 +81,13 @@ impl Intake {
         let archive = self.archive.clone();
         let activity = self.activity.clone();
         let about = source.clone();
-        let placed = tokio::task::spawn_blocking(move || place(&archive, &activity, received, &about)).await;
-        let placed = match placed {
+        let turn = self.reading.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let placed = tokio::task::spawn_blocking(move || {
+            let header = read(received.path(), &about);
+            drop(turn);
+            place(&archive, &activity, received, header, &about)
+        });
+        let placed = match placed.await {
             Ok(Ok(placed)) => placed,
             Ok(Err(error)) => return not_stored(error),
             Err(panic) => return not_stored(panic),
@@ -148,9 +158,15 @@ fn not_stored(why: impl std::fmt::Display) -> Status {
     Status::new(Status::OUT_OF_RESOURCES, format!("could not be stored: {why}"))
 }
 
-fn place(archive: &Archive, activity: &Activity, received: Received, source: &Source) -> io::Result<Placed> {
+fn place(
+    archive: &Archive,
+    activity: &Activity,
+    received: Received,
+    header: Result<Header, Unfit>,
+    source: &Source,
+) -> io::Result<Placed> {
     let sop_uid = &source.sop_instance_uid;
-    match read(received.path(), source) {
+    match header {
         Ok(header) => {
             activity.touch(&header.study_uid, source.association);
             let path = archive.keep(received, &header.study_uid, sop_uid)?;
@@ -221,10 +237,4 @@ fn slices(object: &DicomObject) -> Vec<NewSlice> {
             Err(error) => vec![NewSlice::Ineligible(error.to_string())],
         },
     }
-}
-
-fn text(object: &DicomObject, tag: Tag) -> Option<String> {
-    let value = object.element_opt(tag).ok().flatten()?.to_str().ok()?;
-    let value = value.trim_matches(['\0', ' ']);
-    (!value.is_empty()).then(|| value.to_owned())
 }

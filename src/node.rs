@@ -1,7 +1,7 @@
 //! The node: wires the stages together, starts them from the back to the front, and stops them from the front to the
 //! back, so that nothing is handed to a stage that is not there.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, create_synced};
 use crate::config::Settings;
 use crate::dimse::{Activity, Listener, Scp};
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline};
@@ -202,7 +202,7 @@ impl Node {
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
         stages.into_iter().all(|stage| !stage.task.is_finished())
             && self.pipeline.0.is_alive()
-            && self.ledger.queue_depth().is_ok()
+            && self.ledger.write_blocking(|_| Ok(())).is_ok()
     }
 
     /// Stops in order: associations finish the object in flight, claimed slices are scored, deliveries in flight end,
@@ -234,7 +234,7 @@ impl Node {
 /// Makes the data folder and takes its lock, which is held while the file lives.
 pub fn lock(data_dir: &Path) -> Result<File, StartError> {
     let folder = |source| StartError::DataFolder { path: data_dir.into(), source };
-    fs::create_dir_all(data_dir).map_err(folder)?;
+    create_synced(data_dir).map_err(folder)?;
     let path = data_dir.join("triaged.lock");
     let file = File::options().create(true).truncate(false).write(true).open(path).map_err(folder)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

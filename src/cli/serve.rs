@@ -11,7 +11,7 @@ use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use triaged::config::{Device, Log, LogFormat, Settings};
-use triaged::node::{Node, Role};
+use triaged::node::{Node, Role, StartError};
 
 use super::{Failure, Result};
 
@@ -69,7 +69,11 @@ async fn serve(settings: Settings) -> Result {
     let mut signals = Signals::new()?;
     // Loading a model takes seconds; whoever ends the node meanwhile need not wait for it.
     let node = tokio::select! {
-        node = Node::start(settings, Role::Serve) => node.map_err(|error| Failure::wrong(error.to_string()))?,
+        node = Node::start(settings, Role::Serve) => node.map_err(|error| match error {
+            // This one passes by itself (`triaged rescore` at work), so the service manager should try again.
+            StartError::Locked { .. } => Failure::failed(error.to_string()),
+            error => Failure::wrong(error.to_string()),
+        })?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     tell_systemd(NotifyState::Ready);
@@ -81,8 +85,11 @@ async fn serve(settings: Settings) -> Result {
             () = signals.next() => break,
             _ = look.tick() => match tokio::task::block_in_place(|| node.is_alive()) {
                 true => tell_systemd(NotifyState::Watchdog),
-                // systemd restarts the node when the watchdog starves; without it, someone has to read this.
-                false => error!("a stage of the node has ended; the node must be restarted"),
+                // Whoever started the node starts it again: nothing is lost, what was queued is taken up.
+                false => {
+                    error!("a stage of the node has ended or hangs; the node ends, to be restarted");
+                    return Ok(ExitCode::FAILURE);
+                }
             },
         }
     }

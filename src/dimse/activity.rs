@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// Numbers an association within the process.
 pub type AssociationId = u64;
 
+/// Longer than any quiet time that makes sense; after it a study is as quiet as one that was never heard of.
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+
 /// Shared by the associations, which write it, and the triage stage, which reads it. What a crash forgets is right: all
 /// associations have ended then.
 #[derive(Clone, Default)]
@@ -32,11 +35,13 @@ impl Activity {
 
     /// An association has ended, however it did. Its studies' quiet time begins now.
     pub fn ended(&self, association: AssociationId) {
-        for study in self.lock().values_mut() {
+        self.lock().retain(|_, study| {
             if study.open.remove(&association) {
                 study.last = Instant::now();
             }
-        }
+            // Duplicates of a decided study touch it, and nobody judges it again: what is long quiet is forgotten.
+            !study.open.is_empty() || study.last.elapsed() < FORGET
+        });
     }
 
     /// How long a study has been quiet; `None` while an association that contributed to it is open. A study that is not

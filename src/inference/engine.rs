@@ -143,12 +143,21 @@ impl Engine {
             Engine { card: card.clone(), session, provider, fallback: None, batch_size, input: Vec::new() };
         // Memory is claimed and kernels are chosen at the first run, not while a patient waits. The smallest and the
         // largest batch are different shapes to a GPU.
-        let shape = card.transform.shape();
-        let blank = Tensor { shape, data: vec![0.0; shape.iter().product()] };
         for size in [1, batch_size] {
-            engine.score(&vec![&blank; size]).map_err(|error| wrong(error.to_string()))?;
+            engine.score_blank(size).map_err(|error| wrong(error.to_string()))?;
         }
         Ok(engine)
+    }
+
+    /// Whether the model scores a blank slice: tells a lost GPU from a slice that is to blame.
+    pub fn still_runs(&mut self) -> bool {
+        self.score_blank(1).is_ok()
+    }
+
+    fn score_blank(&mut self, size: usize) -> Result<(), EngineError> {
+        let shape = self.card.transform.shape();
+        let blank = Tensor { shape, data: vec![0.0; shape.iter().product()] };
+        self.score(&vec![&blank; size]).map(drop)
     }
 
     /// The probability of the finding for each slice, 0 to 1.

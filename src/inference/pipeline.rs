@@ -6,7 +6,8 @@
 //! ```
 //! Every hand-over is bounded, and a slice is held from its claim to its end, so memory does not depend on the queue.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -23,10 +24,22 @@ use super::engine::{Engine, EngineInfo};
 use crate::archive::Archive;
 use crate::config;
 use crate::imaging::{self, DicomObject, ImagingError, Tensor, Transform};
-use crate::ledger::{Claim, Ledger, Score, SliceId, now};
+use crate::ledger::{Claim, Ledger, LedgerError, Score, SliceId, now};
 
 /// How often the queue is looked at though nobody rang: another process may have filled it (`triaged rescore`).
 const POLL: Duration = Duration::from_secs(1);
+
+/// A slice that is held so long hangs, in a decoder or on the GPU. The longest wait before another attempt is 64 s.
+const HANGS: Duration = Duration::from_secs(300);
+
+/// A slice that the process ended with this often is looked at alone, so that no other is blamed for it …
+const SUSPECT: u32 = 2;
+
+/// … and after this often not any more.
+const DEADLY: u32 = 4;
+
+/// A file of this size is decoded by one thread at a time.
+const LARGE: u64 = 16 << 20;
 
 /// The running stage.
 pub struct Pipeline {
@@ -50,10 +63,11 @@ struct Shared {
     info: EngineInfo,
     max_attempts: u32,
     runtime: Handle,
-    /// Claimed and not ended.
-    held: Mutex<HashSet<SliceId>>,
+    /// Claimed and not ended, with the moment of the claim.
+    held: Mutex<HashMap<SliceId, Instant>>,
     /// A permit a slice that may be held; acquired by the claimer, given back when the slice ends.
     room: Semaphore,
+    permits: usize,
     /// Claimed and not yet at the scoring thread: while there are none, a batch need not wait for them.
     decoding: AtomicUsize,
 }
@@ -81,6 +95,7 @@ impl Pipeline {
             runtime: Handle::current(),
             held: Mutex::default(),
             room: Semaphore::new(room),
+            permits: room,
             decoding: AtomicUsize::new(0),
         });
         let (to_decode, claims) = sync_channel(room);
@@ -106,9 +121,12 @@ impl Pipeline {
         Pipeline { claimer, threads, shared, room: room as u32 }
     }
 
-    /// Whether every part of the stage still runs.
+    /// Whether every part of the stage still runs, and none hangs.
     pub fn is_alive(&self) -> bool {
-        !self.claimer.is_finished() && self.threads.iter().all(|thread| !thread.is_finished())
+        let held = self.shared.held.lock().expect("nobody panics while holding the set");
+        !self.claimer.is_finished()
+            && self.threads.iter().all(|thread| !thread.is_finished())
+            && held.values().all(|claimed| claimed.elapsed() < HANGS)
     }
 
     /// Waits until what was claimed has ended; the token given at start must be cancelled.
@@ -201,8 +219,14 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
             if measure {
                 metrics::gauge!("triaged_queue_depth").set(reader.ledger.queue_depth()? as f64);
             }
-            let held = reader.held.lock().expect("nobody panics while holding the set").clone();
-            reader.ledger.claim(&held, most)
+            let held: HashSet<SliceId> =
+                reader.held.lock().expect("nobody panics while holding the set").keys().copied().collect();
+            let mut claims = reader.ledger.claim(&held, most)?;
+            // A suspect waits until nothing else is held, and what comes after it waits for it.
+            if let Some(suspect) = claims.iter().position(|claim| claim.deaths >= SUSPECT) {
+                claims.truncate(if suspect == 0 && held.is_empty() { 1 } else { suspect });
+            }
+            Ok::<_, LedgerError>(claims)
         });
         if measure {
             measured = Instant::now();
@@ -224,18 +248,37 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
             }
             continue;
         }
-        shared.held.lock().expect("nobody panics while holding the set").extend(claims.iter().map(|c| c.slice));
+        let alone = claims[0].deaths >= SUSPECT;
+        let claimed: Vec<SliceId> = claims.iter().map(|claim| claim.slice).collect();
+        if let Err(error) = shared.ledger.count_claims(claimed.clone()).await {
+            error!("claims cannot be counted: {error}");
+            shared.room.add_permits(claimed.len());
+            tokio::time::sleep(POLL).await;
+            continue;
+        }
+        let at = Instant::now();
+        let held = claimed.into_iter().map(|slice| (slice, at));
+        shared.held.lock().expect("nobody panics while holding the set").extend(held);
         shared.decoding.fetch_add(claims.len(), Ordering::SeqCst);
         for claim in claims {
+            if claim.deaths >= DEADLY {
+                shared.decoding.fetch_sub(1, Ordering::SeqCst);
+                let why = format!("the node ended {} times while it worked on this slice", claim.deaths);
+                shared.give_up(claim, Failure::Lasting(why));
+                continue;
+            }
             // The channel has room for every permit, so this does not block.
             if to_decode.send(claim).is_err() {
                 return;
             }
         }
+        while alone && shared.room.available_permits() < shared.permits && !stop.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
-/// The object last decoded from, for the frames that follow.
+/// The large object last decoded from, for the frames that follow.
 type LastObject = Mutex<Option<(String, Arc<DicomObject>)>>;
 
 fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &SyncSender<Ready>, last: &LastObject) {
@@ -245,7 +288,10 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
             Err(_) => return,
         };
         let began = Instant::now();
-        let decoded = decode(&shared.archive, &claim, &shared.info.card.transform, last);
+        // A bug in decoding must cost its slice, not the thread.
+        let decode = || decode(&shared.archive, &claim, &shared.info.card.transform, last);
+        let decoded = catch_unwind(AssertUnwindSafe(decode))
+            .unwrap_or_else(|_| Err(Failure::Lasting("decoding panicked; this is a bug".into())));
         metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
         match decoded {
             Ok(tensor) => {
@@ -274,17 +320,22 @@ fn decode(archive: &Archive, claim: &Claim, transform: &Transform, last: &LastOb
 }
 
 fn object(file: &Path, name: &str, last: &LastObject) -> Result<Arc<DicomObject>, Failure> {
-    if let Some((held, object)) = &*last.lock().expect("nobody panics while holding the object")
+    let read = || imaging::read_file(file).map(Arc::new).map_err(|error| Failure::Passing(error.to_string()));
+    // A panic while it was locked left at worst an object that is read again.
+    let mut last = last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some((held, object)) = &*last
         && held == name
     {
         return Ok(object.clone());
     }
-    let object = imaging::read_file(file).map_err(|error| Failure::Passing(error.to_string()))?;
-    let object = Arc::new(object);
-    // Only a multi-frame object is asked for again.
-    let frames = imaging::frame_count(&object).unwrap_or(1);
-    *last.lock().expect("nobody panics while holding the object") =
-        (frames > 1).then(|| (name.to_owned(), object.clone()));
+    if std::fs::metadata(file).is_ok_and(|file| file.len() < LARGE) {
+        drop(last);
+        return read();
+    }
+    // Its frames are claimed together: one thread reads it for all, and there are never two such objects.
+    *last = None;
+    let object = read()?;
+    *last = Some((name.to_owned(), object.clone()));
     Ok(object)
 }
 
@@ -306,6 +357,11 @@ fn score_all(shared: &Arc<Shared>, mut engine: Engine, ready: &Receiver<Ready>, 
         }
         match run(&mut engine, &batch) {
             Ok(probabilities) => complete(shared, batch, probabilities),
+            Err(error) if !engine.still_runs() => {
+                // A GPU that is lost: no slice is to blame. They stay queued, and the node is restarted.
+                error!("the model no longer runs: {error}");
+                return;
+            }
             Err(error) if batch.len() == 1 => {
                 batch.into_iter().for_each(|slice| shared.give_up(slice.claim, Failure::Passing(error.clone())));
             }

@@ -1,7 +1,7 @@
 //! The queue of slices: claim, complete, fail, and nothing else. Everything the inference stage knows of the ledger is
 //! in this file, so that another queue can stand in its place one day.
 //!
-//! A claim is not written: a slice stays `queued` until it ends, so whatever was claimed when the process died is queued
+//! A claim changes no state: a slice stays `queued` until it ends, so whatever was claimed when the process died is queued
 //! when it starts again. The claimer keeps the ids it holds and names them, so that it is not given them twice.
 
 use std::collections::HashSet;
@@ -23,8 +23,10 @@ pub struct Claim {
     pub frame: u32,
     /// Of the Part 10 file, relative to the data folder.
     pub path: String,
-    /// How often it was tried before.
+    /// How often it was tried before, with an end that was recorded.
     pub attempts: u32,
+    /// How often the process ended while it was claimed.
+    pub deaths: u32,
     pub claimed_at: String,
 }
 
@@ -49,9 +51,9 @@ impl Ledger {
         let claimed_at = now();
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts
+                "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims
                  FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
-                 WHERE s.state = 'queued' ORDER BY s.id LIMIT ?1",
+                 WHERE s.state = 'queued' ORDER BY s.priority, s.id LIMIT ?1",
             )?;
             let rows = statement.query_map([(held.len() + most) as i64], |row| {
                 Ok(Claim {
@@ -61,12 +63,23 @@ impl Ledger {
                     frame: row.get(3)?,
                     path: row.get(4)?,
                     attempts: row.get(5)?,
+                    deaths: row.get::<_, u32>(6)?.saturating_sub(row.get(5)?),
                     claimed_at: claimed_at.clone(),
                 })
             })?;
             let fresh = rows.filter(|row| row.as_ref().map_or(true, |claim| !held.contains(&claim.slice)));
             Ok(fresh.take(most).collect::<rusqlite::Result<_>>()?)
         })
+    }
+
+    /// Counts a claim, before its slices are touched: a slice that takes the process with it must not do so for ever.
+    pub async fn count_claims(&self, slices: Vec<SliceId>) -> Result<()> {
+        self.write(move |connection| {
+            let mut count = connection.prepare_cached("UPDATE slices SET claims = claims + 1 WHERE id = ?1")?;
+            slices.iter().try_for_each(|slice| count.execute([slice]).map(drop))?;
+            Ok(())
+        })
+        .await
     }
 
     /// Ends slices as scored.
@@ -100,6 +113,22 @@ impl Ledger {
         Ok(true)
     }
 
+    /// Puts slices of an open study that another model scored back into the queue: a verdict is on one model's scores.
+    pub async fn requeue_other_models(&self, study_uid: String, model_sha256: String) -> Result<()> {
+        self.write(move |connection| {
+            connection.execute(
+                "UPDATE slices SET state = 'queued', attempts = 0, claims = 0, score_id = NULL
+                 WHERE study_uid = ?1 AND state = 'scored'
+                   AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)",
+                params![study_uid, model_sha256],
+            )?;
+            Ok(())
+        })
+        .await?;
+        self.queued().notify_waiters();
+        Ok(())
+    }
+
     async fn end(&self, slice: SliceId, state: &'static str, reason: String) -> Result<()> {
         self.write(move |connection| {
             reopen(connection, slice)?;
@@ -131,7 +160,7 @@ impl Ledger {
         let study_uid = study_uid.to_owned();
         let slices = self.write_blocking(move |connection| {
             let slices = connection.execute(
-                "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, score_id = NULL
+                "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, claims = 0, priority = 1, score_id = NULL
                  WHERE study_uid = ?1 AND state IN ('scored', 'failed')",
                 [&study_uid],
             )?;

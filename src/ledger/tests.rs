@@ -117,7 +117,7 @@ async fn one_alarm_a_study_however_often_it_is_judged() {
     ledger.store(instance("1", "s", "aa")).await.unwrap();
     let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
     ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
-    let study = ledger.open_studies().unwrap().remove(0);
+    let study = ledger.open_studies("00").unwrap().remove(0);
     assert_eq!(study.slices_queued(), 0);
     assert!(ledger.decide(verdict(&study, true, true), alert()).await.unwrap());
     assert_eq!((row(&ledger, "s").state.as_str(), row(&ledger, "s").flagged), ("receiving", Some(true)));
@@ -128,10 +128,59 @@ async fn one_alarm_a_study_however_often_it_is_judged() {
     assert_eq!((reopened.revision, reopened.state.as_str(), reopened.flagged), (2, "receiving", Some(true)));
     let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
     ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
-    let study = ledger.open_studies().unwrap().remove(0);
+    let study = ledger.open_studies("00").unwrap().remove(0);
     assert!(ledger.decide(verdict(&study, false, true), alert()).await.unwrap());
     assert_eq!(ledger.due("webhook", 10).unwrap().len(), 1);
     assert_eq!(ledger.read(|c| VerdictRow::of_study(c, "s")).unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_flag_is_never_taken_back() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let study = ledger.open_studies("00").unwrap().remove(0);
+    assert!(ledger.decide(verdict(&study, true, true), alert()).await.unwrap());
+    assert!(ledger.decide(verdict(&study, false, false), vec![]).await.unwrap());
+    assert_eq!(row(&ledger, "s").flagged, Some(true));
+    let verdicts = ledger.read(|c| VerdictRow::of_study(c, "s")).unwrap();
+    assert_eq!(verdicts[1].flagged, Some(false), "what was found is on record");
+}
+
+#[tokio::test]
+async fn scores_of_another_model_are_made_anew_before_a_verdict() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
+    assert_eq!(ledger.open_studies("00").unwrap()[0].slices_of_other_models, 0);
+    assert_eq!(ledger.open_studies("11").unwrap()[0].slices_of_other_models, 1);
+    ledger.requeue_other_models("s".into(), "11".into()).await.unwrap();
+    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_patient_does_not_wait_for_what_is_scored_again() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "old", "aa")).await.unwrap();
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
+    let again = ledger.clone();
+    tokio::task::spawn_blocking(move || again.requeue_study("old")).await.unwrap().unwrap();
+    ledger.store(instance("2", "new", "bb")).await.unwrap();
+    let claims = ledger.claim(&HashSet::new(), 2).unwrap();
+    assert_eq!(claims.iter().map(|c| c.study_uid.as_str()).collect::<Vec<_>>(), ["new", "old"]);
+}
+
+#[tokio::test]
+async fn a_claim_that_never_ended_is_counted() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    assert_eq!(claim.deaths, 0);
+    ledger.count_claims(vec![claim.slice]).await.unwrap();
+    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].deaths, 1);
+    ledger.fail(claim.slice, 0, 3, "x".into()).await.unwrap();
+    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].deaths, 0, "its end was recorded");
 }
 
 #[tokio::test]
@@ -140,7 +189,7 @@ async fn a_verdict_on_evidence_that_has_changed_is_not_taken() {
     ledger.store(instance("1", "s", "aa")).await.unwrap();
     let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
     ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
-    let study = ledger.open_studies().unwrap().remove(0);
+    let study = ledger.open_studies("00").unwrap().remove(0);
     ledger.store(instance("2", "s", "bb")).await.unwrap();
     assert!(!ledger.decide(verdict(&study, false, false), vec![]).await.unwrap());
     assert_eq!(row(&ledger, "s").state, "receiving");
@@ -151,7 +200,7 @@ async fn a_verdict_on_evidence_that_has_changed_is_not_taken() {
 async fn a_slice_scored_after_the_hard_cap_reopens_its_study() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let study = ledger.open_studies().unwrap().remove(0);
+    let study = ledger.open_studies("00").unwrap().remove(0);
     ledger.decide(Verdict { flagged: None, score: None, ..verdict(&study, false, false) }, vec![]).await.unwrap();
     assert_eq!(row(&ledger, "s").verdict_in_words(), "not triaged");
     let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
@@ -163,7 +212,7 @@ async fn a_slice_scored_after_the_hard_cap_reopens_its_study() {
 async fn a_dead_letter_can_be_requeued_and_acknowledged() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let study = ledger.open_studies().unwrap().remove(0);
+    let study = ledger.open_studies("00").unwrap().remove(0);
     ledger.decide(verdict(&study, false, true), alert()).await.unwrap();
     let due = ledger.due("webhook", 10).unwrap().remove(0);
     ledger.settle(due.id, Delivery::Dead { error: "404".into() }).await.unwrap();

@@ -19,6 +19,8 @@ pub struct OpenStudy {
     pub opened_at: String,
     pub first_received_at: String,
     pub last_received_at: String,
+    /// Slices whose score is another model's.
+    pub slices_of_other_models: i64,
     /// Of the slices scored so far.
     pub probabilities: Vec<f64>,
 }
@@ -64,8 +66,8 @@ pub struct Alert {
 }
 
 impl Ledger {
-    /// The studies whose verdict is due some time. Blocks.
-    pub fn open_studies(&self) -> Result<Vec<OpenStudy>> {
+    /// The studies whose verdict by this model is due some time. Blocks.
+    pub fn open_studies(&self, model_sha256: &str) -> Result<Vec<OpenStudy>> {
         self.read(|connection| {
             let mut studies = connection.prepare_cached(
                 "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
@@ -73,12 +75,14 @@ impl Ledger {
                  FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
             )?;
             let mut scored = connection.prepare_cached(
-                "SELECT c.probability FROM slices s JOIN scores c ON c.id = s.score_id
+                "SELECT c.probability, c.model_sha256 <> ?2 FROM slices s JOIN scores c ON c.id = s.score_id
                  WHERE s.study_uid = ?1 AND s.state = 'scored'",
             )?;
             let rows = studies.query_map([], |row| {
                 let study_uid: String = row.get(0)?;
-                let probabilities = scored.query_map([&study_uid], |row| row.get(0))?.collect::<Result<_, _>>()?;
+                let scores =
+                    scored.query_map([study_uid.as_str(), model_sha256], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let scores = scores.collect::<rusqlite::Result<Vec<(f64, bool)>>>()?;
                 Ok(OpenStudy {
                     study_uid,
                     accession_number: row.get(1)?,
@@ -91,7 +95,8 @@ impl Ledger {
                     opened_at: row.get(8)?,
                     first_received_at: row.get(9)?,
                     last_received_at: row.get(10)?,
-                    probabilities,
+                    slices_of_other_models: scores.iter().filter(|(_, other)| *other).count() as i64,
+                    probabilities: scores.into_iter().map(|(probability, _)| probability).collect(),
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -174,9 +179,10 @@ fn decide(connection: &Connection, verdict: &Verdict, alerts: &[Alert]) -> Resul
             verdict.slices_failed,
             verdict.decided_at
         ])?;
+    // The machine never retracts: what was flagged stays flagged, the verdict's own row says what this one found.
     connection
         .prepare_cached(
-            "UPDATE studies SET flagged = ?2, score = ?3, threshold = ?4,
+            "UPDATE studies SET flagged = iif(flagged = 1, 1, ?2), score = ?3, threshold = ?4,
                 state = iif(?5, 'receiving', 'decided'), decided_at = iif(?5, NULL, ?6)
              WHERE study_uid = ?1",
         )?

@@ -63,9 +63,13 @@ impl Judge {
     }
 
     async fn round(&self) -> crate::ledger::Result<()> {
-        let ledger = self.ledger.clone();
-        let open = tokio::task::spawn_blocking(move || ledger.open_studies()).await;
+        let (ledger, sha256) = (self.ledger.clone(), self.card.sha256.clone());
+        let open = tokio::task::spawn_blocking(move || ledger.open_studies(&sha256)).await;
         for study in open.map_err(|_| crate::ledger::LedgerError::Closed)?? {
+            if study.slices_of_other_models > 0 {
+                self.ledger.requeue_other_models(study.study_uid, self.card.sha256.clone()).await?;
+                continue;
+            }
             let judgement = self.card.study_rule.judge(&study.probabilities);
             let due = due(
                 &study,
@@ -75,8 +79,12 @@ impl Judge {
                 age(&study.opened_at),
                 &self.settings,
             );
-            if due != Due::Nothing {
-                self.decide(study, judgement, due == Due::Provisional).await?;
+            let uid = study.study_uid.clone();
+            // What is wrong with one study must not keep the others waiting.
+            if due != Due::Nothing
+                && let Err(error) = self.decide(study, judgement, due == Due::Provisional).await
+            {
+                error!(study = uid, "the study cannot be judged: {error}");
             }
         }
         Ok(())
@@ -84,11 +92,13 @@ impl Judge {
 
     async fn decide(&self, study: OpenStudy, judgement: Judgement, provisional: bool) -> crate::ledger::Result<()> {
         let scored = !study.probabilities.is_empty();
+        // Part of the evidence can flag a study; only all of it can leave it unflagged (promise 7).
+        let conclusive = scored && (judgement.flagged || study.slices_queued() == 0);
         let verdict = Verdict {
             study_uid: study.study_uid.clone(),
             revision: study.revision,
             provisional,
-            flagged: scored.then_some(judgement.flagged),
+            flagged: conclusive.then_some(judgement.flagged),
             score: scored.then_some(judgement.score),
             threshold: judgement.threshold,
             rule: serde_json::to_string(&self.card.study_rule).expect("a rule is a name and two numbers"),
@@ -168,7 +178,8 @@ impl Judge {
     }
 }
 
-/// `quiet`: since the last of its associations ended, `None` while one is open. `silent`: since its last object came.
+/// `quiet`: since the last of its associations ended, `None` while one is open, `MAX` when that was before the process
+/// started. `silent`: since its last object came, by the wall clock, which may be set back; so it counts only then.
 fn due(
     study: &OpenStudy,
     judgement: &Judgement,
@@ -177,7 +188,8 @@ fn due(
     open_for: Duration,
     settings: &config::Triage,
 ) -> Due {
-    let quiet_enough = quiet.is_some_and(|quiet| quiet.min(silent).as_secs_f64() >= settings.quiet_seconds);
+    let quiet = quiet.map(|quiet| if quiet == Duration::MAX { silent } else { quiet });
+    let quiet_enough = quiet.is_some_and(|quiet| quiet.as_secs_f64() >= settings.quiet_seconds);
     if quiet_enough && study.slices_queued() == 0 || open_for.as_secs_f64() >= settings.hard_cap_seconds {
         Due::Final
     } else if settings.provisional_alerts && judgement.flagged && !study.flagged {
@@ -187,10 +199,12 @@ fn due(
     }
 }
 
-/// How long ago a moment of the ledger was. A clock that was set back makes it zero, an unreadable time very long.
+/// How long ago a moment of the ledger was. One that lies more than a minute ahead was written before the clock was set
+/// back; like an unreadable one it counts as long ago, for to wait hours is worse than to judge early and revise.
 fn age(time: &str) -> Duration {
     let Ok(then) = time.parse::<Timestamp>() else { return Duration::MAX };
-    Duration::try_from(Timestamp::now().duration_since(then)).unwrap_or(Duration::ZERO)
+    let ago = Timestamp::now().duration_since(then);
+    if ago.as_secs() < -60 { Duration::MAX } else { Duration::try_from(ago).unwrap_or(Duration::ZERO) }
 }
 
 #[cfg(test)]
@@ -215,6 +229,7 @@ mod tests {
             opened_at: now(),
             first_received_at: now(),
             last_received_at: now(),
+            slices_of_other_models: 0,
             probabilities: vec![0.5; scored],
         }
     }
@@ -228,7 +243,12 @@ mod tests {
         let no = judgement(false);
         assert_eq!(due(&study(2, 2), &no, None, LONG, LONG, &SETTINGS), Due::Nothing, "an association is open");
         assert_eq!(due(&study(2, 2), &no, Some(SHORT), LONG, LONG, &SETTINGS), Due::Nothing, "it just ended");
-        assert_eq!(due(&study(2, 2), &no, Some(LONG), SHORT, LONG, &SETTINGS), Due::Nothing, "a slice just came");
+        let before = Some(Duration::MAX);
+        assert_eq!(
+            due(&study(2, 2), &no, before, SHORT, LONG, &SETTINGS),
+            Due::Nothing,
+            "a slice came before a restart"
+        );
         assert_eq!(due(&study(2, 1), &no, Some(LONG), LONG, LONG, &SETTINGS), Due::Nothing, "a slice waits");
         assert_eq!(due(&study(2, 2), &no, Some(LONG), LONG, LONG, &SETTINGS), Due::Final);
     }
@@ -249,8 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn a_time_in_the_future_is_no_age_and_a_broken_one_a_great_age() {
-        assert_eq!(age("2999-01-01T00:00:00.000Z"), Duration::ZERO);
+    fn a_clock_that_was_set_back_does_not_make_a_study_wait() {
+        assert_eq!(age("2999-01-01T00:00:00.000Z"), Duration::MAX);
+        let soon = Timestamp::now() + Duration::from_secs(10);
+        assert_eq!(age(&crate::ledger::format_time(soon)), Duration::ZERO);
         assert_eq!(age("yesterday"), Duration::MAX);
     }
 }

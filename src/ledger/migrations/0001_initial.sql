@@ -64,11 +64,15 @@ CREATE TABLE slices (
     frame       INTEGER NOT NULL,
     state       TEXT NOT NULL CHECK (state IN ('queued', 'scored', 'ineligible', 'failed')),
     reason      TEXT,
+    -- Claims that were recorded as ended, and claims in all: what is missing ended with the process.
     attempts    INTEGER NOT NULL DEFAULT 0,
+    claims      INTEGER NOT NULL DEFAULT 0,
+    -- 0 as it came from a scanner, 1 scored again: a new patient never waits for those.
+    priority    INTEGER NOT NULL DEFAULT 0,
     score_id    INTEGER REFERENCES scores (id),
     UNIQUE (instance_id, frame)
 ) STRICT;
-CREATE INDEX slices_queued ON slices (id) WHERE state = 'queued';
+CREATE INDEX slices_queued ON slices (priority, id) WHERE state = 'queued';
 CREATE INDEX slices_by_study ON slices (study_uid, state);
 
 -- Every score ever given, so that a number on an old verdict can still be traced.
