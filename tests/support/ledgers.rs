@@ -87,7 +87,13 @@ impl Fixture {
     /// Receives a study and judges it by its highest probability; a flagged one alerts on `channel`.
     pub async fn judge(&self, study: &Study<'_>, channel: &str) {
         self.receive(study).await;
-        let open = self.ledger.open_studies().unwrap().into_iter().find(|open| open.study_uid == study.uid).unwrap();
+        let open = self
+            .ledger
+            .open_studies(&"ab".repeat(32))
+            .unwrap()
+            .into_iter()
+            .find(|open| open.study_uid == study.uid)
+            .unwrap();
         let score = study.probabilities.iter().copied().reduce(f64::max);
         let flagged = score.map(|score| score >= 0.5);
         let verdict = Verdict {
