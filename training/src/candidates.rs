@@ -1,0 +1,224 @@
+//! The study's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size.
+//!
+//! One description serves the Burn module ([`crate::model`]) and the ONNX graph ([`crate::export`]); a new
+//! architecture is one more entry here.
+
+use serde::{Deserialize, Serialize};
+
+/// One layer. Convolutions are valid, stride 1, square, followed by ReLU; the pool's stride is its size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// Over the channels, epsilon 1e-3, momentum 0.99 (Keras: the share of the old value that stays).
+    BatchNorm,
+    Conv {
+        filters: usize,
+        kernel: usize,
+    },
+    MaxPool {
+        size: usize,
+    },
+    Dropout {
+        rate: f64,
+    },
+    Flatten,
+    /// With ReLU.
+    Dense {
+        units: usize,
+    },
+    /// One unit, sigmoid: the probability.
+    Output,
+}
+
+/// A network and how the study trained it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub name: String,
+    pub layers: Vec<Layer>,
+    pub epochs: usize,
+    pub batch: usize,
+    /// Slices drawn from the training set for the quick evaluation.
+    pub samples: usize,
+}
+
+/// The names, in the study's order.
+pub const NAMES: [&str; 10] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10"];
+
+/// The candidate of that name, or none.
+pub fn candidate(name: &str) -> Option<Candidate> {
+    let (body, epochs, batch, samples) = match name {
+        "m1" => (vec![Layer::Flatten, dense(32)], 10, 32, 10_000),
+        "m2" => (convolutions(&[(3, 2), (3, 2)], &[64]), 10, 16, 10_000),
+        "m3" => {
+            let drop = Layer::Dropout { rate: 0.5 };
+            let block = [conv(3), pool(2), drop];
+            ([block.as_slice(), &block, &[Layer::Flatten, dense(64)]].concat(), 20, 16, 10_000)
+        }
+        "m4" => (convolutions(&[(3, 2)], &[64]), 10, 12, 10_000),
+        "m5" => (convolutions(&[(3, 2), (3, 2)], &[64]), 10, 16, 30_000),
+        "m6" => (convolutions(&[(6, 3), (6, 3)], &[64]), 5, 16, 30_000),
+        "m7" => (convolutions(&[(6, 3), (3, 2), (3, 2)], &[64]), 10, 16, 30_000),
+        "m8" => (convolutions(&[(6, 3), (3, 2), (3, 2)], &[64, 64]), 10, 16, 30_000),
+        "m9" => {
+            let few = Layer::Dropout { rate: 0.1 };
+            let many = Layer::Dropout { rate: 0.5 };
+            let mut layers = Vec::new();
+            for (kernel, size) in [(6, 3), (3, 2), (3, 2)] {
+                layers.extend([conv(kernel), few, pool(size)]);
+            }
+            layers.extend([Layer::Flatten, dense(64), many, dense(64), many]);
+            (layers, 15, 16, 90_000)
+        }
+        "m10" => (convolutions(&[(6, 3), (3, 2), (3, 2)], &[64, 64]), 5, 16, 90_000),
+        _ => return None,
+    };
+    let layers = [vec![Layer::BatchNorm], body, vec![Layer::Output]].concat();
+    Some(Candidate { name: name.into(), layers, epochs, batch, samples })
+}
+
+fn conv(kernel: usize) -> Layer {
+    Layer::Conv { filters: 64, kernel }
+}
+
+fn pool(size: usize) -> Layer {
+    Layer::MaxPool { size }
+}
+
+fn dense(units: usize) -> Layer {
+    Layer::Dense { units }
+}
+
+/// Blocks of (kernel edge, pool size), then dense layers.
+fn convolutions(blocks: &[(usize, usize)], units: &[usize]) -> Vec<Layer> {
+    let mut layers: Vec<Layer> = blocks.iter().flat_map(|&(kernel, size)| [conv(kernel), pool(size)]).collect();
+    layers.push(Layer::Flatten);
+    layers.extend(units.iter().map(|&units| dense(units)));
+    layers
+}
+
+/// Why a list of layers makes no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayerError {
+    #[error("layer {at} ({layer}) does not fit what comes before it: {why}")]
+    Misplaced { at: usize, layer: String, why: &'static str },
+    #[error("the layers do not end in one Output layer")]
+    NoOutput,
+}
+
+/// The size of what a layer passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Image { channels: usize, height: usize, width: usize },
+    Flat(usize),
+}
+
+/// What each layer passes on, for an input of `[channels, height, width]`; one entry a layer.
+pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerError> {
+    let [channels, height, width] = input;
+    let mut size = Size::Image { channels, height, width };
+    let mut all = Vec::with_capacity(layers.len());
+    for (at, layer) in layers.iter().enumerate() {
+        let misplaced = |why| LayerError::Misplaced { at, layer: format!("{layer:?}"), why };
+        size = match (*layer, size) {
+            (Layer::BatchNorm, Size::Image { .. }) => size,
+            (Layer::Conv { filters, kernel }, Size::Image { height, width, .. }) => {
+                if filters == 0 || kernel == 0 || height < kernel || width < kernel {
+                    return Err(misplaced("the image is smaller than the kernel"));
+                }
+                Size::Image { channels: filters, height: height + 1 - kernel, width: width + 1 - kernel }
+            }
+            (Layer::MaxPool { size }, Size::Image { channels, height, width }) => {
+                if size == 0 || height < size || width < size {
+                    return Err(misplaced("the image is smaller than the pool"));
+                }
+                Size::Image { channels, height: height / size, width: width / size }
+            }
+            (Layer::Dropout { .. }, size) => size,
+            (Layer::Flatten, Size::Image { channels, height, width }) => Size::Flat(channels * height * width),
+            (Layer::Dense { units }, Size::Flat(_)) => Size::Flat(units),
+            (Layer::Output, Size::Flat(_)) => Size::Flat(1),
+            (Layer::Dense { .. } | Layer::Output, Size::Image { .. }) => return Err(misplaced("flatten first")),
+            (_, Size::Flat(_)) => return Err(misplaced("the image was flattened")),
+        };
+        all.push(size);
+    }
+    match layers.iter().filter(|layer| **layer == Layer::Output).count() {
+        1 if layers.last() == Some(&Layer::Output) => Ok(all),
+        _ => Err(LayerError::NoOutput),
+    }
+}
+
+/// Parameters as Keras counts them: BatchNorm's running mean and variance included.
+pub fn parameters(layers: &[Layer], input: [usize; 3]) -> Result<usize, LayerError> {
+    let [channels, height, width] = input;
+    let mut before = Size::Image { channels, height, width };
+    let mut total = 0;
+    for (layer, after) in layers.iter().zip(sizes(layers, input)?) {
+        total += match (*layer, before) {
+            (Layer::BatchNorm, Size::Image { channels, .. }) => 4 * channels,
+            (Layer::Conv { filters, kernel }, Size::Image { channels, .. }) => {
+                filters * (kernel * kernel * channels + 1)
+            }
+            (Layer::Dense { units }, Size::Flat(inputs)) => units * (inputs + 1),
+            (Layer::Output, Size::Flat(inputs)) => inputs + 1,
+            _ => 0,
+        };
+        before = after;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STUDY: [usize; 3] = [1, 512, 512];
+
+    fn count(name: &str) -> usize {
+        parameters(&candidate(name).expect("a candidate").layers, STUDY).expect("a network")
+    }
+
+    #[test]
+    fn parameter_counts() {
+        assert_eq!(count("m10"), 6_634_117);
+        // By hand: 4 + 512·512·32 + 32 + 33.
+        assert_eq!(count("m1"), 4 + 262_144 * 32 + 32 + 33);
+        // 512 → 510 → 255 → 253 → 126: 64 · 126² = 1,016,064 into 64.
+        assert_eq!(count("m2"), 4 + 640 + 36_928 + 1_016_064 * 64 + 64 + 65);
+        assert_eq!(count("m3"), count("m2"));
+        assert_eq!(count("m4"), 4 + 640 + 255 * 255 * 64 * 64 + 64 + 65);
+        assert_eq!(count("m5"), count("m2"));
+        // 512 → 507 → 169 → 164 → 54.
+        assert_eq!(count("m6"), 4 + 37 * 64 + (36 * 64 + 1) * 64 + 54 * 54 * 64 * 64 + 64 + 65);
+        assert_eq!(count("m7"), count("m10") - 65 * 64);
+        assert_eq!(count("m8"), count("m10"));
+        assert_eq!(count("m9"), count("m10"));
+    }
+
+    #[test]
+    fn m10_flattens_40_by_40_by_64() {
+        let m10 = candidate("m10").expect("m10");
+        let sizes = sizes(&m10.layers, STUDY).expect("a network");
+        let flat = m10.layers.iter().position(|layer| *layer == Layer::Flatten).expect("Flatten");
+        assert_eq!(sizes[flat - 1], Size::Image { channels: 64, height: 40, width: 40 });
+        assert_eq!(sizes[flat], Size::Flat(102_400));
+    }
+
+    #[test]
+    fn every_name_is_a_network_and_no_other_is() {
+        for name in NAMES {
+            let candidate = candidate(name).expect("a candidate");
+            assert_eq!(candidate.name, name);
+            assert!(sizes(&candidate.layers, STUDY).is_ok());
+        }
+        assert_eq!(candidate("m11"), None);
+    }
+
+    #[test]
+    fn layers_that_do_not_fit_are_refused() {
+        assert!(sizes(&[Layer::Output], STUDY).is_err());
+        assert!(sizes(&[Layer::Flatten, Layer::MaxPool { size: 2 }, Layer::Output], STUDY).is_err());
+        assert!(sizes(&[Layer::Flatten], STUDY).is_err());
+        assert!(sizes(&candidate("m10").expect("m10").layers, [1, 16, 16]).is_err());
+    }
+}

@@ -1,0 +1,318 @@
+//! The two cards of a trained model: `<name>.json` that the node reads, `<name>.md` that people read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use triaged::imaging::Transform;
+use triaged::inference::{CARD_FORMAT, ModelCard};
+use triaged::triage::StudyRule;
+
+use crate::candidates::{Layer, parameters};
+use crate::data::{Index, Side, Split};
+use crate::evaluate::{Decision, Evaluation};
+use crate::export;
+use crate::fit::{FitConfig, State};
+use crate::parity::Parity;
+
+/// What the model finds.
+pub const FINDING: &str = "intracranial hemorrhage";
+
+/// What is known of a data source: how to cite it, under which terms it may be used, and what to know of its images.
+struct Known {
+    citation: &'static str,
+    terms: &'static str,
+    note: &'static str,
+}
+
+/// Sources by the name of their folder.
+fn known(source: &str) -> Option<Known> {
+    Some(match source {
+        "ct-ich" => Known {
+            citation: "M. Hssayeni, M. S. Croock, A. D. Salman, H. F. Al-khafaji, Z. A. Yahya, B. Ghoraani: Intracranial \
+                       Hemorrhage Segmentation Using a Deep Convolutional Model. Data 5(1):14, 2020; PhysioNet, CT-ICH \
+                       version 1.0.0.",
+            terms: "Creative Commons Attribution 4.0",
+            note: "reconstructed HU: published as windowed 8-bit images, brain and bone windows fused back into about \
+                   2 HU steps between -20 and 104 HU, coarser outside; 650×650 resampled to 512×512",
+        },
+        "rsna-png" => Known {
+            citation: "A. E. Flanders et al.: Construction of a Machine Learning Dataset through Collaboration: The RSNA \
+                       2019 Brain CT Hemorrhage Challenge. Radiology: Artificial Intelligence 2(3), 2020.",
+            terms: "RSNA challenge data: non-commercial use, with citation of the challenge",
+            note: "reconstructed HU: 224×224 brain-window PNG enlarged to 512×512, clipped to 0 to 80 HU",
+        },
+        "head-ct-200" => Known {
+            citation: "F. Kitamura: Head CT - hemorrhage. Kaggle, 2018.",
+            terms: "as published on Kaggle",
+            note: "reconstructed HU: web figures of all sizes with burned-in marks, clipped to 0 to 80 HU",
+        },
+        "phantoms" => Known {
+            citation: "Synthetic head CT made by this project's own phantom generator.",
+            terms: "as this project",
+            note: "no patients; trained on so that the demonstration's phantoms are judged, never part of a figure about \
+                   patients",
+        },
+        _ => return None,
+    })
+}
+
+/// One source's part in a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SourceAbout {
+    source: String,
+    patients: usize,
+    slices: usize,
+    positive_slices: usize,
+    role: String,
+    citation: String,
+    terms: String,
+    note: String,
+}
+
+/// All that a card is written from.
+pub struct Trained<'a> {
+    pub config: &'a FitConfig,
+    pub state: &'a State,
+    pub index: &'a Index,
+    pub split: &'a Split,
+    pub decision: &'a Decision,
+    pub validation: &'a Evaluation,
+    pub test: &'a Evaluation,
+    /// Figures on other sets, by name, that `evaluate --on` has left with the run.
+    pub others: &'a BTreeMap<String, Evaluation>,
+    pub parity: Option<&'a Parity>,
+    /// Of this program's sources, as git names it.
+    pub commit: &'a str,
+    pub device: &'a str,
+    pub version: &'a str,
+}
+
+impl Trained<'_> {
+    fn name(&self) -> &str {
+        &self.config.candidate.name
+    }
+
+    fn sources(&self) -> Vec<SourceAbout> {
+        let names: BTreeSet<&str> = self.index.slices.iter().map(|slice| slice.source.as_str()).collect();
+        let about = |name: &str| {
+            let slices: Vec<_> = self.index.slices.iter().filter(|slice| slice.source == name).collect();
+            let train_only = self.split.train_only.iter().any(|source| source == name);
+            let known = known(name);
+            let text = |of: fn(&Known) -> &'static str| known.as_ref().map_or("not recorded", of).to_owned();
+            SourceAbout {
+                source: name.into(),
+                patients: crate::data::patients(&slices).len(),
+                slices: slices.len(),
+                positive_slices: slices.iter().filter(|slice| slice.positive).count(),
+                role: if train_only { "training only" } else { "training, validation and test" }.into(),
+                citation: text(|known| known.citation),
+                terms: text(|known| known.terms),
+                note: text(|known| known.note),
+            }
+        };
+        names.into_iter().map(about).collect()
+    }
+
+    fn seconds(&self) -> f64 {
+        self.state.epochs.iter().map(|row| row.seconds).sum()
+    }
+
+    /// The card that the node reads, for these ONNX bytes.
+    pub fn card(&self, onnx: &[u8]) -> ModelCard {
+        let config = self.config;
+        let patients = |side| self.split.count(side);
+        let about = json!({
+            "intended_use": "research and demonstration; not for clinical use",
+            "architecture": {
+                "name": self.name(),
+                "layers": config.candidate.layers,
+                "parameters": parameters(&config.candidate.layers, config.transform.shape()).unwrap_or(0),
+            },
+            "training": {
+                "epochs": self.state.epochs.len(),
+                "epochs_allowed": config.epochs,
+                "best_epoch": self.state.best,
+                "draws_per_epoch": config.balance,
+                "batch": config.batch,
+                "learning_rate": config.learning_rate,
+                "augmentation": config.augment,
+                "monitor": config.monitor,
+                "seconds": self.seconds().round(),
+                "device": self.device,
+                "seed": config.seed,
+                "commit": self.commit,
+                "history": self.state.epochs,
+            },
+            "data": self.sources(),
+            "split": {
+                "by": self.split.by,
+                "seed": self.split.seed,
+                "train": patients(Side::Train),
+                "validation": patients(Side::Validation),
+                "test": patients(Side::Test),
+                "training_only_sources": self.split.train_only,
+            },
+            "intervals": "95 %, percentile bootstrap over patients",
+            "validation": self.validation,
+            "test": self.test,
+            "other_sets": self.others,
+            "parity_with_onnx_runtime": self.parity,
+        });
+        ModelCard {
+            format: CARD_FORMAT,
+            name: self.name().into(),
+            version: self.version.into(),
+            finding: FINDING.into(),
+            file: format!("{}.onnx", self.name()),
+            sha256: hex::encode(Sha256::digest(onnx)),
+            input: export::INPUT.into(),
+            output: export::OUTPUT.into(),
+            transform: config.transform.clone(),
+            slice_threshold: self.decision.slice_threshold,
+            study_rule: self.decision.study_rule,
+            about,
+        }
+    }
+
+    /// The card that people read, in Markdown.
+    pub fn text(&self) -> String {
+        let config = self.config;
+        let name = self.name();
+        let count = parameters(&config.candidate.layers, config.transform.shape()).unwrap_or(0);
+        let mut data = String::new();
+        for source in self.sources() {
+            data += &format!(
+                "- **{}**: {} patients, {} slices, {} with hemorrhage; {}. {}. {} Terms: {}.\n",
+                source.source,
+                source.patients,
+                source.slices,
+                source.positive_slices,
+                source.role,
+                capital(&source.note),
+                source.citation,
+                source.terms
+            );
+        }
+        let mut others = String::new();
+        for (name, evaluation) in self.others {
+            others += &format!("On all of {name}, by the same decision:\n\n{}\n", evaluation.table());
+        }
+        let epochs = match self.state.best {
+            Some(best) => format!("{} epochs, the best of them epoch {best}", self.state.epochs.len()),
+            None => "no epoch: **untrained**".into(),
+        };
+        let draws = match config.balance {
+            Some(draws) => format!("{draws} draws an epoch, half of them with hemorrhage"),
+            None => "every training slice once an epoch, classes weighted".into(),
+        };
+        let augment = config.augment;
+        let parity = self.parity.map_or("Not checked against ONNX Runtime.".into(), |parity| {
+            format!(
+                "On {} test slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
+                parity.slices, parity.largest_difference
+            )
+        });
+        format!(
+            "# {name}, version {version}\n\n\
+             Scores a head CT slice for {FINDING}. **Not for clinical use.**\n\n\
+             ## For whom\n\n\
+             For those who try out triaged, and for machine-learning staff as the model to beat. Not for patients' care, \
+             not for any decision about a person: it is trained on a few patients, with hospital, scanner and \
+             reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
+             ## The model\n\n\
+             The study's architecture {name}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
+             probability {slice:.4}; {rule}\n\n\
+             ## Training\n\n\
+             {epochs}; {draws}; batch {batch}, Adam at {lr}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
+             ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at commit \
+             {commit}.\n\n\
+             ## Data\n\n\
+             {data}\n\
+             Split by {by}, seed {split_seed}: {train} in training, {validation_count} for validation, {test_count} for the \
+             test.\n\n\
+             ## Figures\n\n\
+             In brackets 95 % intervals, bootstrap over patients. The slice threshold has the highest F2 on the validation \
+             slices; the study rule is the one that orders the validation studies best, its threshold flags at least 90 % \
+             of those with hemorrhage. What the m10 study calls \"specificity\" is precision here.\n\n\
+             On {test_patients} test patients, unseen in training and in choosing thresholds:\n\n{test}\n\
+             On the {validation_patients} validation patients, on which epoch, thresholds and rule were chosen, and so too \
+             good:\n\n{validation}\n{others}\
+             ## Limits\n\n\
+             A handful of test patients: read the intervals. Subtypes are not told apart; thin subdural and small \
+             subarachnoid blood is what such networks miss first. Thresholds chosen on these data need not hold on yours. \
+             Artefacts, calcification, post-operative heads and contrast medium are hardly or not in the training data.\n\n\
+             {parity}\n",
+            version = self.version,
+            layers = layers(&config.candidate.layers),
+            input = input(&config.transform),
+            slice = self.decision.slice_threshold,
+            rule = rule(&self.decision.study_rule),
+            batch = config.batch,
+            lr = config.learning_rate,
+            seconds = self.seconds(),
+            device = self.device,
+            flip = if augment.flip { "yes" } else { "no" },
+            shift = augment.shift,
+            rotate = augment.rotate,
+            zoom = augment.zoom,
+            window = augment.window,
+            seed = config.seed,
+            commit = self.commit,
+            by = match self.split.by {
+                crate::data::SplitBy::Patient => "patient",
+                crate::data::SplitBy::Image => "image (one patient's slices stand on several sides)",
+            },
+            split_seed = self.split.seed,
+            train = self.split.count(Side::Train),
+            validation_count = self.split.count(Side::Validation),
+            test_count = self.split.count(Side::Test),
+            test_patients = self.test.patients,
+            test = self.test.table(),
+            validation_patients = self.validation.patients,
+            validation = self.validation.table(),
+        )
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
+}
+
+fn layers(layers: &[Layer]) -> String {
+    let name = |layer: &Layer| match layer {
+        Layer::BatchNorm => "batch normalization".into(),
+        Layer::Conv { filters, kernel } => format!("{filters} convolutions {kernel}×{kernel} with ReLU"),
+        Layer::MaxPool { size } => format!("max pool {size}"),
+        Layer::Dropout { rate } => format!("dropout {rate}"),
+        Layer::Flatten => "flatten".into(),
+        Layer::Dense { units } => format!("dense {units} with ReLU"),
+        Layer::Output => "one sigmoid unit".into(),
+    };
+    layers.iter().map(name).collect::<Vec<String>>().join(", ")
+}
+
+fn input(transform: &Transform) -> String {
+    let [channels, height, width] = transform.shape();
+    match transform {
+        Transform::StoredValues { .. } => format!("stored pixel values, {height}×{width}"),
+        Transform::HounsfieldWindows { windows, .. } => {
+            let windows: Vec<String> =
+                windows.iter().map(|w| format!("center {} width {} HU", w.center, w.width)).collect();
+            format!("{channels} channel(s) of {height}×{width}, window {}, 0 to 1", windows.join(" and "))
+        }
+    }
+}
+
+fn rule(rule: &StudyRule) -> String {
+    match rule {
+        StudyRule::TopKMean { k, threshold } => {
+            format!("a study is flagged when the mean of its {k} highest probabilities is at least {threshold:.4}.")
+        }
+        StudyRule::KthHighest { k, threshold } => {
+            format!("a study is flagged when at least {k} slices have a probability of at least {threshold:.4}.")
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! From a file to the model's input, through the node's own imaging code, and an optional folder of decoded slices so
+//! that epochs after the first are not bound by decoding.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use triaged::imaging::{self, Transform};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Read(#[from] imaging::ReadError),
+    #[error("cannot decode {file}: {source}")]
+    Decode { file: PathBuf, source: imaging::ImagingError },
+    #[error("cannot keep decoded slices in {folder}: {source}")]
+    Cache { folder: PathBuf, source: std::io::Error },
+}
+
+/// Decodes slices, and remembers them in a folder if it has one: 4 bytes a value, 1 MiB a slice of 512×512. What the
+/// folder holds is found by the file's path, length and time of change and by the transform, so a changed file or
+/// transform is decoded anew.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    transform: Transform,
+    folder: Option<PathBuf>,
+}
+
+impl Cache {
+    /// # Errors
+    /// [`LoadError::Cache`] where the folder cannot be made.
+    pub fn new(transform: Transform, folder: Option<PathBuf>) -> Result<Self, LoadError> {
+        if let Some(folder) = &folder {
+            fs::create_dir_all(folder).map_err(|source| LoadError::Cache { folder: folder.clone(), source })?;
+        }
+        Ok(Self { transform, folder })
+    }
+
+    pub fn shape(&self) -> [usize; 3] {
+        self.transform.shape()
+    }
+
+    /// The input for the first frame of a file.
+    pub fn load(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
+        let place = self.folder.as_ref().and_then(|folder| Some(folder.join(self.key(file)?)));
+        let wanted = 4 * self.shape().iter().product::<usize>();
+        if let Some(bytes) = place.as_ref().and_then(|place| fs::read(place).ok()).filter(|b| b.len() == wanted) {
+            let (values, _) = bytes.as_chunks::<4>();
+            return Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect());
+        }
+        let object = imaging::read_file(file)?;
+        let input = imaging::model_input(&object, 0, &self.transform)
+            .map_err(|source| LoadError::Decode { file: file.into(), source })?;
+        if let (Some(place), Some(folder)) = (place, &self.folder) {
+            keep(&place, &input.data).map_err(|source| LoadError::Cache { folder: folder.clone(), source })?;
+        }
+        Ok(input.data)
+    }
+
+    fn key(&self, file: &Path) -> Option<String> {
+        let file = fs::canonicalize(file).ok()?;
+        let about = fs::metadata(&file).ok()?;
+        let transform = serde_json::to_string(&self.transform).ok()?;
+        let text = format!("{}\n{}\n{:?}\n{transform}", file.display(), about.len(), about.modified().ok()?);
+        Some(format!("{}.f32", hex::encode(&Sha256::digest(text)[..16])))
+    }
+}
+
+/// Written beside and renamed, so that a cut-off write is never read.
+fn keep(place: &Path, values: &[f32]) -> std::io::Result<()> {
+    let draft = place.with_extension(format!("{}.{:?}.draft", std::process::id(), std::thread::current().id()));
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    fs::write(&draft, bytes)?;
+    fs::rename(&draft, place)
+}

@@ -1,0 +1,216 @@
+//! The index of a labelled folder: `stage_2_train.csv` joined with `stage_2_train/*.dcm`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use dicom_dictionary_std::tags;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use triaged::imaging;
+
+/// The label file of the RSNA 2019 layout: `ID,Label`, rows `ID_xxx_any` and one for each subtype.
+const LABELS: &str = "stage_2_train.csv";
+/// The folder of the images, `ID_xxx.dcm`.
+const IMAGES: &str = "stage_2_train";
+
+/// A labelled slice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    /// As in the label file, `ID_xxx`.
+    pub id: String,
+    /// The name of the folder it came from.
+    pub source: String,
+    /// Patient ID, or Study Instance UID where there is none, or the slice's own id where there is neither; prefixed
+    /// with the source, so that equal ids of two sources are two patients.
+    pub patient: String,
+    /// Whether `any` hemorrhage is labelled.
+    pub positive: bool,
+    pub file: PathBuf,
+}
+
+/// What did not fit together. Nothing of it stops an index; it is counted, listed and left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problems {
+    /// Rows that repeat an earlier one.
+    pub duplicate_rows: usize,
+    /// Ids with both labels.
+    pub contradictory: Vec<String>,
+    pub labels_without_file: Vec<String>,
+    pub files_without_label: Vec<String>,
+    /// File and reason.
+    pub unreadable: Vec<(PathBuf, String)>,
+}
+
+impl Problems {
+    /// One line for each kind that occurred, with the first few names.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.duplicate_rows > 0 {
+            lines.push(format!("{} label rows repeat an earlier one", self.duplicate_rows));
+        }
+        for (what, names) in [
+            ("slices have both labels and are left out", &self.contradictory),
+            ("labels have no image and are left out", &self.labels_without_file),
+            ("images have no label and are left out", &self.files_without_label),
+        ] {
+            if !names.is_empty() {
+                lines.push(format!("{} {what}: {}", names.len(), few(names)));
+            }
+        }
+        if !self.unreadable.is_empty() {
+            let names: Vec<String> =
+                self.unreadable.iter().map(|(file, why)| format!("{} ({why})", file.display())).collect();
+            lines.push(format!("{} images cannot be read and are left out: {}", names.len(), few(&names)));
+        }
+        lines
+    }
+}
+
+fn few(names: &[String]) -> String {
+    let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > 5 { format!("{shown}, …") } else { shown }
+}
+
+/// The labelled slices of one or more folders, in the order of their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    pub slices: Vec<Slice>,
+    pub problems: Problems,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("cannot read the labels {path}: {source}")]
+    Labels { path: PathBuf, source: csv::Error },
+    #[error("{path} line {line}: {why}")]
+    Row { path: PathBuf, line: u64, why: String },
+    #[error("cannot list the images in {path}: {source}")]
+    Images { path: PathBuf, source: std::io::Error },
+    #[error("{path} holds no slice that has both an image and an `any` label")]
+    Empty { path: PathBuf },
+}
+
+impl Index {
+    /// Indexes a folder: reads the label file, lists the images, and reads each image's header for its patient.
+    pub fn read(folder: &Path) -> Result<Self, IndexError> {
+        let source = folder.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned());
+        let mut problems = Problems::default();
+        let labels = read_labels(&folder.join(LABELS), &mut problems)?;
+        let images = list_images(&folder.join(IMAGES))?;
+        for id in labels.keys().filter(|id| !images.contains_key(*id)) {
+            problems.labels_without_file.push(id.clone());
+        }
+        for id in images.keys().filter(|id| !labels.contains_key(*id) && !problems.contradictory.contains(id)) {
+            problems.files_without_label.push(id.clone());
+        }
+        let joined: Vec<(String, bool, PathBuf)> = labels
+            .into_iter()
+            .filter_map(|(id, positive)| images.get(&id).map(|file| (id.clone(), positive, file.clone())))
+            .collect();
+        let read: Vec<Result<Slice, (PathBuf, String)>> = joined
+            .into_par_iter()
+            .map(|(id, positive, file)| match patient(&file) {
+                Ok(patient) => {
+                    let patient = format!("{source}/{}", patient.unwrap_or_else(|| id.clone()));
+                    Ok(Slice { id, source: source.clone(), patient, positive, file })
+                }
+                Err(why) => Err((file, why)),
+            })
+            .collect();
+        let mut slices = Vec::with_capacity(read.len());
+        for slice in read {
+            match slice {
+                Ok(slice) => slices.push(slice),
+                Err(unreadable) => problems.unreadable.push(unreadable),
+            }
+        }
+        if slices.is_empty() {
+            return Err(IndexError::Empty { path: folder.into() });
+        }
+        Ok(Self { slices, problems })
+    }
+
+    /// Indexes several folders and joins them.
+    pub fn read_all(folders: &[PathBuf]) -> Result<Self, IndexError> {
+        let mut all = Self::default();
+        for folder in folders {
+            let Index { slices, problems } = Self::read(folder)?;
+            all.slices.extend(slices);
+            all.problems.duplicate_rows += problems.duplicate_rows;
+            all.problems.contradictory.extend(problems.contradictory);
+            all.problems.labels_without_file.extend(problems.labels_without_file);
+            all.problems.files_without_label.extend(problems.files_without_label);
+            all.problems.unreadable.extend(problems.unreadable);
+        }
+        Ok(all)
+    }
+
+    /// Patients with their slices, in the order of their names.
+    pub fn patients(&self) -> BTreeMap<&str, Vec<&Slice>> {
+        let mut patients: BTreeMap<&str, Vec<&Slice>> = BTreeMap::new();
+        for slice in &self.slices {
+            patients.entry(&slice.patient).or_default().push(slice);
+        }
+        patients
+    }
+}
+
+/// The `any` label of each id. Other rows are subtypes and are not read further.
+fn read_labels(path: &Path, problems: &mut Problems) -> Result<BTreeMap<String, bool>, IndexError> {
+    let failed = |source| IndexError::Labels { path: path.into(), source };
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(failed)?;
+    let mut labels = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    let mut contradictory = BTreeSet::new();
+    for row in reader.records() {
+        let row = row.map_err(failed)?;
+        let line = row.position().map_or(0, csv::Position::line);
+        let wrong = |why: String| IndexError::Row { path: path.into(), line, why };
+        let (Some(name), Some(label)) = (row.get(0), row.get(1)) else {
+            return Err(wrong("needs an ID and a Label".into()));
+        };
+        let positive = match label {
+            "0" => false,
+            "1" => true,
+            other => return Err(wrong(format!("the label is {other:?}, not 0 or 1"))),
+        };
+        if !seen.insert((name.to_owned(), positive)) {
+            problems.duplicate_rows += 1;
+            continue;
+        }
+        if let Some(id) = name.strip_suffix("_any")
+            && labels.insert(id.to_owned(), positive).is_some()
+        {
+            contradictory.insert(id.to_owned());
+        }
+    }
+    for id in &contradictory {
+        labels.remove(id);
+    }
+    problems.contradictory = contradictory.into_iter().collect();
+    Ok(labels)
+}
+
+fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, IndexError> {
+    let failed = |source| IndexError::Images { path: folder.into(), source };
+    let mut images = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "dcm")
+            && let Some(stem) = path.file_stem()
+        {
+            images.insert(stem.to_string_lossy().into_owned(), path);
+        }
+    }
+    Ok(images)
+}
+
+/// Whose slice this is, if the object says.
+fn patient(file: &Path) -> Result<Option<String>, String> {
+    let object = imaging::read_header(file).map_err(|error| error.cause.to_string())?;
+    let text = |tag| {
+        let value = object.element_opt(tag).ok().flatten()?.to_str().ok()?.trim_matches([' ', '\0']).to_owned();
+        (!value.is_empty()).then_some(value)
+    };
+    Ok(text(tags::PATIENT_ID).or_else(|| text(tags::STUDY_INSTANCE_UID)))
+}

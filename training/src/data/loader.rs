@@ -1,0 +1,82 @@
+//! Batches in a given order, decoded ahead on all cores; at most a few are held at a time.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use rayon::prelude::*;
+
+use super::augment::Augment;
+use super::cache::{Cache, LoadError};
+
+/// Batches that wait for the consumer; one more may be in the making.
+const AHEAD: usize = 2;
+
+/// One slice to load: the file, its label, and how to change it, with which seed.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    pub file: PathBuf,
+    pub positive: bool,
+    pub augment: Option<(Augment, u64)>,
+}
+
+/// Slices loaded together; `images` is `[batch, channels, height, width]`.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub images: Vec<f32>,
+    pub positive: Vec<bool>,
+}
+
+impl Batch {
+    pub fn len(&self) -> usize {
+        self.positive.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.positive.is_empty()
+    }
+}
+
+/// Yields the batches of some draws, in order. It ends after the first error. Dropped early, it stops loading.
+pub struct Loader {
+    batches: Receiver<Result<Batch, LoadError>>,
+}
+
+impl Loader {
+    pub fn new(cache: &Cache, draws: Vec<Draw>, batch: usize) -> Self {
+        let (sender, batches) = sync_channel(AHEAD);
+        let cache = cache.clone();
+        std::thread::spawn(move || {
+            for draws in draws.chunks(batch.max(1)) {
+                let loaded = load(&cache, draws);
+                let failed = loaded.is_err();
+                // The receiver is gone when the consumer has stopped early: nothing more to do.
+                if sender.send(loaded).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { batches }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, LoadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.batches.recv().ok()
+    }
+}
+
+fn load(cache: &Cache, draws: &[Draw]) -> Result<Batch, LoadError> {
+    let images: Vec<Vec<f32>> = draws
+        .par_iter()
+        .map(|draw| {
+            let image = cache.load(&draw.file)?;
+            Ok(match &draw.augment {
+                Some((augment, seed)) => augment.apply(&image, cache.shape(), *seed),
+                None => image,
+            })
+        })
+        .collect::<Result<_, LoadError>>()?;
+    Ok(Batch { images: images.concat(), positive: draws.iter().map(|draw| draw.positive).collect() })
+}

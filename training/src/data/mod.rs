@@ -1,0 +1,16 @@
+//! From folders in the RSNA 2019 layout to batches: the index, the split, the sample, the loader.
+
+mod augment;
+mod cache;
+mod index;
+mod loader;
+pub mod phantoms;
+mod sample;
+mod split;
+
+pub use augment::Augment;
+pub use cache::{Cache, LoadError};
+pub use index::{Index, IndexError, Problems, Slice};
+pub use loader::{Batch, Draw, Loader};
+pub use sample::{balanced, epoch_seed, plain, stratified};
+pub use split::{Side, Split, SplitBy, SplitError, patients};

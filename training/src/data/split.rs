@@ -1,0 +1,200 @@
+//! Who is trained on, who decides when to stop and where thresholds lie, and who is kept for the figures.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use super::index::{Index, Slice};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    Train,
+    Validation,
+    Test,
+}
+
+/// What stays together: all slices of a patient, or (as the study did, which puts one patient's slices on both sides)
+/// each slice for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitBy {
+    Patient,
+    Image,
+}
+
+/// The side of every patient (or slice), as it is saved beside the model. The same seed and index give the same split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    pub by: SplitBy,
+    pub seed: u64,
+    /// Sources all of whose slices are trained on and never measured.
+    pub train_only: Vec<String>,
+    /// By patient, or by `source/id`.
+    pub sides: BTreeMap<String, Side>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    #[error("a share of {validation} for validation and {test} for the test leaves nothing to train on")]
+    Shares { validation: f64, test: f64 },
+    #[error(
+        "the {side:?} side has {positives} positive and {negatives} negative slices: it needs both; too few {of}s?"
+    )]
+    OneClass { side: Side, positives: usize, negatives: usize, of: &'static str },
+}
+
+impl Split {
+    /// Splits, stratified by whether a patient (or slice) has any hemorrhage.
+    pub fn new(
+        index: &Index,
+        by: SplitBy,
+        validation: f64,
+        test: f64,
+        train_only: &[String],
+        seed: u64,
+    ) -> Result<Self, SplitError> {
+        if !(validation >= 0.0 && test >= 0.0 && validation + test < 1.0) {
+            return Err(SplitError::Shares { validation, test });
+        }
+        let mut split = Self { by, seed, train_only: train_only.to_vec(), sides: BTreeMap::new() };
+        let mut positive: BTreeMap<String, bool> = BTreeMap::new();
+        for slice in &index.slices {
+            if train_only.contains(&slice.source) {
+                split.sides.insert(split.unit(slice), Side::Train);
+            } else {
+                *positive.entry(split.unit(slice)).or_default() |= slice.positive;
+            }
+        }
+        let mut rng = StdRng::seed_from_u64(seed);
+        for stratum in [true, false] {
+            let mut units: Vec<&String> =
+                positive.iter().filter(|(_, positive)| **positive == stratum).map(|(unit, _)| unit).collect();
+            units.shuffle(&mut rng);
+            let share = |fraction: f64| (units.len() as f64 * fraction).round() as usize;
+            let (to_test, to_validation) = (share(test), share(validation));
+            for (i, unit) in units.into_iter().enumerate() {
+                let side = match i {
+                    i if i < to_test => Side::Test,
+                    i if i < to_test + to_validation => Side::Validation,
+                    _ => Side::Train,
+                };
+                split.sides.insert(unit.clone(), side);
+            }
+        }
+        let wanted = [(Side::Train, true), (Side::Validation, validation > 0.0), (Side::Test, test > 0.0)];
+        for (side, wanted) in wanted {
+            let slices = split.slices(index, side);
+            let positives = slices.iter().filter(|slice| slice.positive).count();
+            let negatives = slices.len() - positives;
+            if wanted && (positives == 0 || negatives == 0) {
+                let of = if by == SplitBy::Patient { "patient" } else { "image" };
+                return Err(SplitError::OneClass { side, positives, negatives, of });
+            }
+        }
+        Ok(split)
+    }
+
+    fn unit(&self, slice: &Slice) -> String {
+        match self.by {
+            SplitBy::Patient => slice.patient.clone(),
+            SplitBy::Image => format!("{}/{}", slice.source, slice.id),
+        }
+    }
+
+    /// One side's slices, in the index's order. A slice that the split does not know is on no side.
+    pub fn slices<'a>(&self, index: &'a Index, side: Side) -> Vec<&'a Slice> {
+        index.slices.iter().filter(|slice| self.sides.get(&self.unit(slice)) == Some(&side)).collect()
+    }
+
+    /// How many patients (or slices) stand on a side.
+    pub fn count(&self, side: Side) -> usize {
+        self.sides.values().filter(|s| **s == side).count()
+    }
+}
+
+/// The patients of some slices.
+pub fn patients<'a>(slices: &[&'a Slice]) -> BTreeSet<&'a str> {
+    slices.iter().map(|slice| slice.patient.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Problems;
+
+    /// 20 patients of 10 slices, every third with hemorrhage on three slices, and a second source of single images.
+    fn index() -> Index {
+        let mut slices = Vec::new();
+        for patient in 0..20 {
+            for slice in 0..10 {
+                slices.push(Slice {
+                    id: format!("ID_{patient}_{slice}"),
+                    source: "a".into(),
+                    patient: format!("a/{patient}"),
+                    positive: patient % 3 == 0 && slice < 3,
+                    file: "none".into(),
+                });
+            }
+        }
+        for image in 0..8 {
+            slices.push(Slice {
+                id: format!("ID_x{image}"),
+                source: "b".into(),
+                patient: format!("b/{image}"),
+                positive: image % 2 == 0,
+                file: "none".into(),
+            });
+        }
+        Index { slices, problems: Problems::default() }
+    }
+
+    fn split(by: SplitBy, seed: u64) -> Split {
+        Split::new(&index(), by, 0.2, 0.2, &["b".into()], seed).expect("a split")
+    }
+
+    #[test]
+    fn no_patient_stands_on_two_sides() {
+        let index = index();
+        for seed in 0..20 {
+            let split = split(SplitBy::Patient, seed);
+            let [train, validation, test] =
+                [Side::Train, Side::Validation, Side::Test].map(|side| split.slices(&index, side));
+            assert_eq!(train.len() + validation.len() + test.len(), index.slices.len());
+            let [a, b, c] = [&train, &validation, &test].map(|slices| patients(slices));
+            assert!(a.is_disjoint(&b) && a.is_disjoint(&c) && b.is_disjoint(&c));
+            // Stratified: one of the seven patients with hemorrhage is 0.2 of them, rounded.
+            for side in [&validation, &test] {
+                assert_eq!(patients(side).len(), 4);
+                assert_eq!(side.iter().filter(|slice| slice.positive).count(), 3);
+            }
+            assert!(train.iter().filter(|slice| slice.source == "b").count() == 8);
+        }
+    }
+
+    #[test]
+    fn a_split_repeats_with_its_seed() {
+        assert_eq!(split(SplitBy::Patient, 4), split(SplitBy::Patient, 4));
+        assert_ne!(split(SplitBy::Patient, 4).sides, split(SplitBy::Patient, 5).sides);
+    }
+
+    #[test]
+    fn by_image_patients_are_torn_as_in_the_study() {
+        let index = index();
+        let split = split(SplitBy::Image, 1);
+        let (train, test) = (split.slices(&index, Side::Train), split.slices(&index, Side::Test));
+        assert!(!patients(&train).is_disjoint(&patients(&test)));
+    }
+
+    #[test]
+    fn a_side_with_one_class_is_refused() {
+        let mut index = index();
+        index.slices.retain(|slice| slice.source == "a");
+        index.slices.iter_mut().for_each(|slice| slice.positive &= slice.patient == "a/0");
+        let error = Split::new(&index, SplitBy::Patient, 0.2, 0.2, &[], 1).expect_err("one positive patient");
+        assert!(matches!(error, SplitError::OneClass { .. }), "{error}");
+    }
+}

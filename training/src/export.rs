@@ -1,0 +1,147 @@
+//! From a trained network to an ONNX file: the same list of layers, walked once more.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use prost::Message;
+
+use crate::candidates::{Layer, LayerError, sizes};
+use crate::model::{NORM_EPSILON, Network};
+use crate::onnx::*;
+
+/// The graph's input: `[batch, channels, height, width]`.
+pub const INPUT: &str = "image";
+/// The graph's output: `[batch, 1]`, the probability.
+pub const OUTPUT: &str = "probability";
+/// ONNX operator set and file format version: old enough for every runtime of the last years.
+const OPSET: i64 = 17;
+const IR_VERSION: i64 = 8;
+
+/// The network as an ONNX file's bytes, for images of `[channels, height, width]` in batches of any size. Dropout does
+/// nothing at inference and has no node. The same network gives the same bytes.
+pub fn onnx<B: Backend>(network: &Network<B>, name: &str, input: [usize; 3]) -> Result<Vec<u8>, LayerError> {
+    sizes(&network.layers, input)?;
+    let mut graph = Graph::new(name);
+    let (mut norms, mut convs, mut denses) = (network.norms.iter(), network.convs.iter(), network.denses.iter());
+    let built = "the module was built from these layers";
+    for layer in &network.layers {
+        match *layer {
+            Layer::BatchNorm => {
+                let norm = norms.next().expect(built);
+                let weights = vec![
+                    graph.weight("scale", norm.gamma.val()),
+                    graph.weight("shift", norm.beta.val()),
+                    graph.weight("mean", norm.running_mean.value()),
+                    graph.weight("variance", norm.running_var.value()),
+                ];
+                graph.node("BatchNormalization", weights, vec![float("epsilon", NORM_EPSILON as f32)]);
+            }
+            Layer::Conv { kernel, .. } => {
+                let conv = convs.next().expect(built);
+                let weights = vec![graph.weight("weight", conv.weight.val()), graph.weight("bias", conv.bias.val())];
+                graph.node("Conv", weights, vec![ints("kernel_shape", &[kernel, kernel])]);
+                graph.node("Relu", vec![], vec![]);
+            }
+            Layer::MaxPool { size } => {
+                let attributes = vec![ints("kernel_shape", &[size, size]), ints("strides", &[size, size])];
+                graph.node("MaxPool", vec![], attributes);
+            }
+            Layer::Dropout { .. } => {}
+            Layer::Flatten => graph.node("Flatten", vec![], vec![int("axis", 1)]),
+            Layer::Dense { .. } | Layer::Output => {
+                let dense = denses.next().expect(built);
+                let weights = vec![graph.weight("weight", dense.weight.val()), graph.weight("bias", dense.bias.val())];
+                graph.node("Gemm", weights, vec![]);
+                graph.node(if *layer == Layer::Output { "Sigmoid" } else { "Relu" }, vec![], vec![]);
+            }
+        }
+    }
+    Ok(graph.finish(input).encode_to_vec())
+}
+
+/// A chain of nodes, each fed by the one before it.
+struct Graph {
+    name: String,
+    nodes: Vec<NodeProto>,
+    weights: Vec<TensorProto>,
+    /// What the next node reads.
+    last: String,
+}
+
+impl Graph {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), nodes: Vec::new(), weights: Vec::new(), last: INPUT.into() }
+    }
+
+    /// Keeps a weight of the node to come, and returns its name in the graph.
+    fn weight<B: Backend, const D: usize>(&mut self, role: &str, tensor: Tensor<B, D>) -> String {
+        let name = format!("{}_{role}", self.nodes.len());
+        let data: TensorData = tensor.into_data().convert::<f32>();
+        let values = data.as_slice::<f32>().expect("converted to f32 in the line above");
+        self.weights.push(TensorProto {
+            dims: data.shape.iter().map(|&d| d as i64).collect(),
+            data_type: Some(FLOAT),
+            name: Some(name.clone()),
+            raw_data: Some(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        });
+        name
+    }
+
+    fn node(&mut self, op: &str, weights: Vec<String>, attribute: Vec<AttributeProto>) {
+        let name = format!("{}_{}", self.nodes.len(), op.to_lowercase());
+        let input = [vec![std::mem::replace(&mut self.last, name.clone())], weights].concat();
+        self.nodes.push(NodeProto {
+            input,
+            output: vec![name.clone()],
+            name: Some(name),
+            op_type: Some(op.into()),
+            attribute,
+        });
+    }
+
+    fn finish(mut self, [channels, height, width]: [usize; 3]) -> ModelProto {
+        if let Some(node) = self.nodes.last_mut() {
+            node.output = vec![OUTPUT.into()];
+        }
+        let graph = GraphProto {
+            node: self.nodes,
+            name: Some(self.name),
+            initializer: self.weights,
+            input: vec![batch_of(INPUT, &[channels, height, width])],
+            output: vec![batch_of(OUTPUT, &[1])],
+        };
+        ModelProto {
+            ir_version: Some(IR_VERSION),
+            producer_name: Some(env!("CARGO_PKG_NAME").into()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+            doc_string: None,
+            graph: Some(graph),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            metadata_props: Vec::new(),
+        }
+    }
+}
+
+fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {
+    let batch = DimensionValue::Param("batch".into());
+    let fixed = dims.iter().map(|&d| DimensionValue::Value(d as i64));
+    let dim = std::iter::once(batch).chain(fixed).map(|value| Dimension { value: Some(value) }).collect();
+    let tensor = TensorTypeProto { elem_type: Some(FLOAT), shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: Some(name.into()), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}
+
+fn float(name: &str, value: f32) -> AttributeProto {
+    attribute(name, AttributeType::Float, AttributeProto { f: Some(value), ..Default::default() })
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    attribute(name, AttributeType::Int, AttributeProto { i: Some(value), ..Default::default() })
+}
+
+fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    let ints = values.iter().map(|&v| v as i64).collect();
+    attribute(name, AttributeType::Ints, AttributeProto { ints, ..Default::default() })
+}
+
+fn attribute(name: &str, kind: AttributeType, value: AttributeProto) -> AttributeProto {
+    AttributeProto { name: Some(name.into()), r#type: Some(kind as i32), ..value }
+}

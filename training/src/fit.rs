@@ -1,0 +1,369 @@
+//! The training loop: Adam on weighted binary cross-entropy, early stopping with the best weights kept, a checkpoint
+//! after each epoch from which a killed run goes on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::module::{AutodiffModule, Module};
+use burn::optim::{AdamConfig, GradientsParams, Optimizer};
+use burn::record::{BinFileRecorder, FullPrecisionSettings, Recorder};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{ElementConversion, Tensor, TensorData, activation};
+use serde::{Deserialize, Serialize};
+use triaged::imaging::Transform;
+
+use crate::candidates::{Candidate, LayerError};
+use crate::conv::ConvBackend;
+use crate::data::{Augment, Batch, Cache, Draw, LoadError, Loader, Slice, balanced, epoch_seed, plain};
+use crate::metrics::{Case, auc};
+use crate::model::Network;
+use crate::progress::Progress;
+
+/// Everything that decides how a network is trained; saved with the run. A run is only resumed with the same, but for
+/// how long: more epochs and more patience make it go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitConfig {
+    pub candidate: Candidate,
+    pub transform: Transform,
+    pub seed: u64,
+    pub epochs: usize,
+    pub batch: usize,
+    pub learning_rate: f64,
+    pub augment: Augment,
+    /// Draws an epoch, half of them positive; none: every training slice once, classes weighted n / (2 · n_class).
+    pub balance: Option<usize>,
+    /// Epochs without a better validation that end the training.
+    pub patience: usize,
+    pub monitor: Monitor,
+}
+
+/// What of the validation decides which epoch is best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Monitor {
+    /// The lowest loss, as in the study.
+    Loss,
+    /// The highest area under the ROC curve of the slices.
+    Auc,
+}
+
+/// One epoch's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    pub epoch: usize,
+    pub loss: f64,
+    pub validation_loss: f64,
+    pub validation_auc: Option<f64>,
+    pub seconds: f64,
+}
+
+/// Where a run stands. It names the checkpoint's folder, so that replacing this one file moves the run forward whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub epochs: Vec<Epoch>,
+    /// The best epoch so far, whose weights are kept.
+    pub best: Option<usize>,
+    /// Where the loss stopped being a number, if it did: epoch and batch.
+    pub nan: Option<(usize, usize)>,
+}
+
+impl State {
+    /// Whether there is nothing more to do: all epochs run, none better for too long, or no number any more.
+    fn is_done(&self, config: &FitConfig) -> bool {
+        let run = self.epochs.len();
+        let waited = self.best.map_or(0, |best| run - best);
+        self.nan.is_some() || run >= config.epochs || waited >= config.patience
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    #[error(transparent)]
+    Layers(#[from] LayerError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{path} was begun with another configuration; take another folder or delete it")]
+    OtherConfig { path: PathBuf },
+    #[error("the checkpoint {path} cannot be used: {why}")]
+    Checkpoint { path: PathBuf, why: String },
+    #[error("the loss stopped being a number in epoch {epoch}, batch {batch}, before any epoch was finished")]
+    Nan { epoch: usize, batch: usize },
+    #[error("{0} needs slices of both classes")]
+    OneClass(&'static str),
+}
+
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.json";
+
+/// Trains in the folder `run`, or goes on where it stopped, and returns the best epoch's network.
+pub fn fit<B>(
+    run: &Path,
+    config: &FitConfig,
+    train: &[&Slice],
+    validation: &[&Slice],
+    cache: &Cache,
+    device: &B::Device,
+) -> Result<(Network<B::InnerBackend>, State), FitError>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    fs::create_dir_all(run).map_err(|source| FitError::File { path: run.into(), source })?;
+    let mut state = begin(run, config)?;
+    let input = config.transform.shape();
+    let mut network = Network::<B>::new(&config.candidate.layers, input, config.seed, device)?;
+    let mut adam = AdamConfig::new().with_epsilon(1e-7).init::<B, Network<B>>();
+    if let Some(last) = state.epochs.last() {
+        let folder = checkpoint(run, last.epoch);
+        network = network.load_record(load::<B, _>(&folder.join("network"), device)?);
+        adam = adam.load_record(load::<B, _>(&folder.join("adam"), device)?);
+    }
+    let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
+    if !(labels.contains(&true) && labels.contains(&false)) {
+        return Err(FitError::OneClass("training"));
+    }
+    let weights = if config.balance.is_none() { class_weights(&labels) } else { [1.0, 1.0] };
+    let held: Vec<Draw> = validation.iter().map(|slice| draw(slice, None)).collect();
+
+    while !state.is_done(config) {
+        let begun = Instant::now();
+        let epoch = state.epochs.len() + 1;
+        B::seed(device, epoch_seed(config.seed, epoch, usize::MAX));
+        let order = match config.balance {
+            Some(size) => balanced(&labels, size, epoch_seed(config.seed, epoch, 0)),
+            None => plain(&labels, epoch_seed(config.seed, epoch, 0)),
+        };
+        let draws = order
+            .iter()
+            .enumerate()
+            .map(|(place, &i)| draw(train[i], Some((config.augment, epoch_seed(config.seed, epoch, place + 1)))))
+            .collect();
+        let mut progress = Progress::new(format!("epoch {epoch}/{}", config.epochs), order.len());
+        let (mut total, mut seen) = (0.0, 0);
+        for (number, batch) in Loader::new(cache, draws, config.batch).enumerate() {
+            let batch = batch?;
+            let size = batch.len();
+            let positive = batch.positive.clone();
+            let loss = loss(network.forward(images(batch, input, device)), &positive, weights, device);
+            let value: f64 = loss.clone().into_scalar().elem();
+            if !value.is_finite() {
+                state.nan = Some((epoch, number + 1));
+                break;
+            }
+            let grads = GradientsParams::from_grads(loss.backward(), &network);
+            network = adam.step(config.learning_rate, network, grads);
+            total += value * size as f64;
+            seen += size;
+            progress.advance(size, &format!("loss {:.4}", total / seen as f64));
+        }
+        if let Some((epoch, batch)) = state.nan {
+            eprintln!(
+                "the loss stopped being a number in epoch {epoch}, batch {batch}: stopped, the best epoch is kept"
+            );
+            if state.best.is_none() {
+                return Err(FitError::Nan { epoch, batch });
+            }
+            save_state(run, &state)?;
+            break;
+        }
+        let loss = total / seen as f64;
+        progress.finish(&format!("loss {loss:.4}"));
+
+        let settled = network.valid().settled(epoch * order.len().div_ceil(config.batch));
+        let scores = predict(&settled, held.clone(), cache, config.batch, "validation", device)?;
+        let cases: Vec<Case> = scores.iter().zip(validation).map(|(&score, slice)| case(score, slice)).collect();
+        let row = Epoch {
+            epoch,
+            loss,
+            validation_loss: mean_loss(&cases),
+            validation_auc: auc(&cases),
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        eprintln!(
+            "epoch {epoch}: loss {loss:.4}, validation loss {:.4}, AUC {:.4}, {:.0} s",
+            row.validation_loss,
+            row.validation_auc.unwrap_or(f64::NAN),
+            row.seconds
+        );
+        let is_best = match state.best.and_then(|best| state.epochs.iter().find(|row| row.epoch == best)) {
+            None => true,
+            Some(best) => match config.monitor {
+                Monitor::Loss => row.validation_loss < best.validation_loss,
+                Monitor::Auc => row.validation_auc > best.validation_auc,
+            },
+        };
+        state.epochs.push(row);
+        let folder = checkpoint(run, epoch);
+        save::<B, _>(&folder, "network", network.clone().into_record())?;
+        save::<B, _>(&folder, "adam", adam.to_record())?;
+        if is_best {
+            save::<B::InnerBackend, _>(&run.join(format!("best-{epoch}")), "network", settled.into_record())?;
+            state.best = Some(epoch);
+        }
+        save_state(run, &state)?;
+        forget_old(run, &state);
+    }
+    Ok((best::<B::InnerBackend>(run, config, &state, device)?, state))
+}
+
+/// The best epoch's network of a run.
+pub fn best<B: Backend>(
+    run: &Path,
+    config: &FitConfig,
+    state: &State,
+    device: &B::Device,
+) -> Result<Network<B>, FitError> {
+    let network = Network::<B>::new(&config.candidate.layers, config.transform.shape(), config.seed, device)?;
+    match state.best {
+        Some(epoch) => {
+            Ok(network.load_record(load::<B, _>(&run.join(format!("best-{epoch}")).join("network"), device)?))
+        }
+        // No epoch was asked for: the initial weights.
+        None => Ok(network),
+    }
+}
+
+/// A run's configuration and where it stands.
+pub fn read_run(run: &Path) -> Result<(FitConfig, State), FitError> {
+    Ok((read_json(&run.join(CONFIG))?, read_json(&run.join(STATE))?))
+}
+
+/// The network's probabilities of some slices, in their order.
+pub fn predict<B: ConvBackend>(
+    network: &Network<B>,
+    draws: Vec<Draw>,
+    cache: &Cache,
+    batch: usize,
+    what: &str,
+    device: &B::Device,
+) -> Result<Vec<f64>, FitError> {
+    let mut progress = Progress::new(what, draws.len());
+    let mut scores = Vec::with_capacity(draws.len());
+    for batch in Loader::new(cache, draws, batch) {
+        let batch = batch?;
+        let size = batch.len();
+        let probabilities = activation::sigmoid(network.forward(images(batch, cache.shape(), device)));
+        scores.extend(probabilities.into_data().convert::<f64>().iter::<f64>());
+        progress.advance(size, "");
+    }
+    progress.finish("");
+    Ok(scores)
+}
+
+/// A slice to load as it is, or changed.
+pub fn draw(slice: &Slice, augment: Option<(Augment, u64)>) -> Draw {
+    let augment = augment.filter(|(augment, _)| *augment != Augment::NONE);
+    Draw { file: slice.file.clone(), positive: slice.positive, augment }
+}
+
+fn case(score: f64, slice: &Slice) -> Case {
+    Case { score, positive: slice.positive }
+}
+
+fn images<B: Backend>(batch: Batch, [c, h, w]: [usize; 3], device: &B::Device) -> Tensor<B, 4> {
+    let size = batch.len();
+    Tensor::from_data(TensorData::new(batch.images, [size, c, h, w]), device)
+}
+
+/// n / (2 · n_class) for the negatives and the positives.
+fn class_weights(labels: &[bool]) -> [f32; 2] {
+    let positives = labels.iter().filter(|label| **label).count();
+    [labels.len() - positives, positives].map(|count| labels.len() as f32 / (2 * count) as f32)
+}
+
+/// Mean weighted binary cross-entropy of logits, in the form that does not overflow.
+fn loss<B: Backend>(logits: Tensor<B, 2>, positive: &[bool], weights: [f32; 2], device: &B::Device) -> Tensor<B, 1> {
+    let column = |values: Vec<f32>| Tensor::<B, 2>::from_data(TensorData::new(values, [positive.len(), 1]), device);
+    let label = column(positive.iter().map(|&p| f32::from(u8::from(p))).collect());
+    let weight = column(positive.iter().map(|&p| weights[usize::from(p)]).collect());
+    let softplus = activation::relu(logits.clone()) + (logits.clone().abs().neg().exp() + 1.0).log();
+    ((softplus - logits * label) * weight).mean()
+}
+
+/// Class-weighted mean cross-entropy of probabilities: each class counts half, whatever its share.
+fn mean_loss(cases: &[Case]) -> f64 {
+    let of = |positive: bool| {
+        let losses: Vec<f64> = cases
+            .iter()
+            .filter(|case| case.positive == positive)
+            .map(|case| -(if positive { case.score } else { 1.0 - case.score }).max(1e-7).ln())
+            .collect();
+        losses.iter().sum::<f64>() / losses.len().max(1) as f64
+    };
+    (of(false) + of(true)) / 2.0
+}
+
+fn checkpoint(run: &Path, epoch: usize) -> PathBuf {
+    run.join(format!("checkpoint-{epoch}"))
+}
+
+/// Starts a run's folder, or reads where it stands.
+fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
+    let path = run.join(CONFIG);
+    if path.exists() {
+        let found: FitConfig = read_json(&path)?;
+        if (FitConfig { epochs: config.epochs, patience: config.patience, ..found }) != *config {
+            return Err(FitError::OtherConfig { path: run.into() });
+        }
+    }
+    write_json(&path, config)?;
+    let path = run.join(STATE);
+    if path.exists() {
+        let state: State = read_json(&path)?;
+        if let Some(last) = state.epochs.last() {
+            eprintln!("{}: going on after epoch {}", run.display(), last.epoch);
+        }
+        return Ok(state);
+    }
+    let state = State { epochs: Vec::new(), best: None, nan: None };
+    save_state(run, &state)?;
+    Ok(state)
+}
+
+fn save_state(run: &Path, state: &State) -> Result<(), FitError> {
+    write_json(&run.join(STATE), state)
+}
+
+/// Removes the checkpoints that `state` no longer names. What cannot be removed costs space, nothing else.
+fn forget_old(run: &Path, state: &State) {
+    let last = state.epochs.last().map_or(0, |row| row.epoch);
+    for epoch in 1..=last {
+        if epoch != last {
+            let _ = fs::remove_dir_all(checkpoint(run, epoch));
+        }
+        if Some(epoch) != state.best {
+            let _ = fs::remove_dir_all(run.join(format!("best-{epoch}")));
+        }
+    }
+}
+
+fn save<B: Backend, R: burn::record::Record<B>>(folder: &Path, name: &str, record: R) -> Result<(), FitError> {
+    fs::create_dir_all(folder).map_err(|source| FitError::File { path: folder.into(), source })?;
+    let path = folder.join(name);
+    BinFileRecorder::<FullPrecisionSettings>::new()
+        .record(record, path.clone())
+        .map_err(|error| FitError::Checkpoint { path, why: error.to_string() })
+}
+
+fn load<B: Backend, R: burn::record::Record<B>>(path: &Path, device: &B::Device) -> Result<R, FitError> {
+    BinFileRecorder::<FullPrecisionSettings>::new()
+        .load(path.into(), device)
+        .map_err(|error| FitError::Checkpoint { path: path.into(), why: error.to_string() })
+}
+
+/// Writes beside and renames, so that what is read is whole.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), FitError> {
+    let failed = |source| FitError::File { path: path.into(), source };
+    let draft = path.with_extension("draft");
+    let text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))?;
+    fs::write(&draft, text + "\n").and_then(|()| fs::rename(&draft, path)).map_err(failed)
+}
+
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, FitError> {
+    let failed = |source| FitError::File { path: path.into(), source };
+    let text = fs::read_to_string(path).map_err(failed)?;
+    serde_json::from_str(&text).map_err(|error| failed(error.into()))
+}

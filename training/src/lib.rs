@@ -1,0 +1,19 @@
+//! Trains the models that triaged runs: folders in the RSNA 2019 layout in, an ONNX file and its card out.
+//!
+//! ```text
+//! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity)
+//!                                           ↑ candidates (m1 … m10) → model
+//! ```
+
+pub mod candidates;
+pub mod card;
+pub mod conv;
+pub mod data;
+pub mod evaluate;
+pub mod export;
+pub mod fit;
+pub mod metrics;
+pub mod model;
+pub mod onnx;
+pub mod parity;
+pub mod progress;

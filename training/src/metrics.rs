@@ -1,0 +1,259 @@
+//! Figures of a binary classifier.
+//!
+//! F2 = 5·P·R / (4·P + R) with precision P and sensitivity R. What the m10 study's table calls "specificity" is
+//! precision: every one of its rows satisfies this formula with it. Here each word has its usual meaning.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+/// F2 of a precision and a sensitivity; 0 where both are 0.
+pub fn f2(precision: f64, sensitivity: f64) -> f64 {
+    ratio(5.0 * precision * sensitivity, 4.0 * precision + sensitivity)
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole == 0.0 { 0.0 } else { part / whole }
+}
+
+/// Counts of right and wrong answers. A figure whose denominator is empty is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confusion {
+    pub tn: u64,
+    pub fp: u64,
+    pub fn_: u64,
+    pub tp: u64,
+}
+
+impl Confusion {
+    /// Of scores against labels: positive where the score is at least the threshold.
+    pub fn at(threshold: f64, cases: &[Case]) -> Self {
+        let mut counts = Self::default();
+        for case in cases {
+            match (case.positive, case.score >= threshold) {
+                (false, false) => counts.tn += 1,
+                (false, true) => counts.fp += 1,
+                (true, false) => counts.fn_ += 1,
+                (true, true) => counts.tp += 1,
+            }
+        }
+        counts
+    }
+
+    pub fn accuracy(&self) -> f64 {
+        ratio((self.tn + self.tp) as f64, (self.tn + self.fp + self.fn_ + self.tp) as f64)
+    }
+
+    pub fn sensitivity(&self) -> f64 {
+        ratio(self.tp as f64, (self.tp + self.fn_) as f64)
+    }
+
+    pub fn specificity(&self) -> f64 {
+        ratio(self.tn as f64, (self.tn + self.fp) as f64)
+    }
+
+    pub fn precision(&self) -> f64 {
+        ratio(self.tp as f64, (self.tp + self.fp) as f64)
+    }
+
+    pub fn f2(&self) -> f64 {
+        f2(self.precision(), self.sensitivity())
+    }
+}
+
+/// A scored slice or study with its label.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Case {
+    pub score: f64,
+    pub positive: bool,
+}
+
+/// Area under the ROC curve: the chance that a positive scores above a negative, ties counting half. None with one
+/// class only.
+pub fn auc(cases: &[Case]) -> Option<f64> {
+    let mut sorted: Vec<&Case> = cases.iter().collect();
+    sorted.sort_unstable_by(|a, b| a.score.total_cmp(&b.score));
+    let positives = cases.iter().filter(|case| case.positive).count() as f64;
+    let negatives = cases.len() as f64 - positives;
+    if positives == 0.0 || negatives == 0.0 {
+        return None;
+    }
+    let mut below = 0.0;
+    let mut area = 0.0;
+    for tied in sorted.chunk_by(|a, b| a.score == b.score) {
+        let positive = tied.iter().filter(|case| case.positive).count() as f64;
+        let negative = tied.len() as f64 - positive;
+        area += positive * (below + negative / 2.0);
+        below += negative;
+    }
+    Some(area / (positives * negatives))
+}
+
+/// The threshold with the highest F2, halfway between the two scores it separates, and that F2. None without a
+/// positive. Of equal ones the highest, which flags least.
+pub fn best_f2_threshold(cases: &[Case]) -> Option<(f64, f64)> {
+    let positives = cases.iter().filter(|case| case.positive).count() as f64;
+    if positives == 0.0 {
+        return None;
+    }
+    let mut sorted: Vec<&Case> = cases.iter().collect();
+    sorted.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
+    let (mut flagged, mut hits) = (0.0, 0.0);
+    let mut best: Option<(f64, f64)> = None;
+    let groups: Vec<&[&Case]> = sorted.chunk_by(|a, b| a.score == b.score).collect();
+    for (i, group) in groups.iter().enumerate() {
+        flagged += group.len() as f64;
+        hits += group.iter().filter(|case| case.positive).count() as f64;
+        let here = f2(hits / flagged, hits / positives);
+        if best.is_none_or(|(_, f2)| here > f2) {
+            let lowest = group[0].score;
+            let next = groups.get(i + 1).map_or(0.0, |group| group[0].score);
+            best = Some(((lowest + next) / 2.0, here));
+        }
+    }
+    best
+}
+
+/// A figure with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// The figures of one set of cases at one threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    pub cases: usize,
+    pub positives: usize,
+    pub confusion: Confusion,
+    pub f2: Interval,
+    pub accuracy: Interval,
+    pub sensitivity: Interval,
+    pub specificity: Interval,
+    /// What the study calls "specificity".
+    pub precision: Interval,
+    /// None with one class only.
+    pub auc: Option<Interval>,
+}
+
+/// Figures over patients' cases, with percentile intervals from `rounds` bootstrap samples of whole patients: a
+/// patient's slices stand or fall together. A sample in which a figure does not exist (AUC with one class) is left out
+/// of that figure's interval.
+pub fn figures(patients: &[Vec<Case>], threshold: f64, rounds: usize, seed: u64) -> Figures {
+    let all: Vec<Case> = patients.concat();
+    let confusion = Confusion::at(threshold, &all);
+    let point = values(&confusion, auc(&all));
+    let mut samples: [Vec<f64>; 6] = Default::default();
+    let mut rng = StdRng::seed_from_u64(seed);
+    for _ in 0..rounds {
+        let drawn: Vec<Case> =
+            (0..patients.len()).flat_map(|_| &patients[rng.random_range(0..patients.len())]).copied().collect();
+        let drawn = values(&Confusion::at(threshold, &drawn), auc(&drawn));
+        for (samples, value) in samples.iter_mut().zip(drawn) {
+            samples.extend(value);
+        }
+    }
+    let mut intervals = point.into_iter().zip(samples).map(|(value, mut samples)| {
+        let value = value?;
+        samples.sort_unstable_by(f64::total_cmp);
+        let at = |q: f64| samples.get((q * (samples.len() as f64 - 1.0)).round() as usize).copied().unwrap_or(value);
+        Some(Interval { value, low: at(0.025), high: at(0.975) })
+    });
+    let mut next = || intervals.next().flatten();
+    let always = "a figure of counts always exists";
+    Figures {
+        cases: all.len(),
+        positives: all.iter().filter(|case| case.positive).count(),
+        confusion,
+        f2: next().expect(always),
+        accuracy: next().expect(always),
+        sensitivity: next().expect(always),
+        specificity: next().expect(always),
+        precision: next().expect(always),
+        auc: next(),
+    }
+}
+
+fn values(counts: &Confusion, auc: Option<f64>) -> [Option<f64>; 6] {
+    let [f2, accuracy, sensitivity, specificity, precision] =
+        [counts.f2(), counts.accuracy(), counts.sensitivity(), counts.specificity(), counts.precision()].map(Some);
+    [f2, accuracy, sensitivity, specificity, precision, auc]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cases(of: &[(f64, bool)]) -> Vec<Case> {
+        of.iter().map(|&(score, positive)| Case { score, positive }).collect()
+    }
+
+    #[test]
+    #[expect(clippy::approx_constant, reason = "m8's 0.3927 is a measurement, not π/8")]
+    fn the_studys_table_follows_from_its_precision_and_sensitivity() {
+        // Name, F2, sensitivity, and what the table heads "specificity".
+        let table = [
+            ("m1", 0.5361, 0.9059, 0.2036),
+            ("m2", 0.2745, 0.2613, 0.3440),
+            ("m3", 0.0000, 0.0000, 0.0000),
+            ("m4", 0.4602, 1.0000, 0.1457),
+            ("m5", 0.4578, 0.4884, 0.3659),
+            ("m6", 0.4555, 1.0000, 0.1433),
+            ("m7", 0.5818, 0.6698, 0.3815),
+            ("m8", 0.4204, 0.4279, 0.3927),
+            ("m9", 0.5938, 0.7480, 0.3255),
+            ("m10", 0.6188, 0.7995, 0.3250),
+        ];
+        for (name, expected, sensitivity, precision) in table {
+            let found = f2(precision, sensitivity);
+            assert!((found - expected).abs() < 1.5e-4, "{name}: {found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn the_studys_hold_out_figures_follow_from_its_counts() {
+        let counts = Confusion { tn: 97_951, fp: 30_991, fn_: 4_094, tp: 17_471 };
+        let round = |value: f64| (value * 1000.0).round() / 1000.0;
+        assert_eq!(round(counts.f2()), 0.648);
+        assert_eq!(round(counts.accuracy()), 0.767);
+        assert_eq!(round(counts.sensitivity()), 0.810);
+        assert_eq!(round(counts.precision()), 0.361);
+        assert_eq!(round(counts.specificity()), 0.760);
+    }
+
+    #[test]
+    fn auc_counts_pairs_in_order() {
+        // 3 positives × 2 negatives: 0.9 beats both, 0.5 beats 0.2 and ties 0.5, 0.1 beats none: (2 + 1.5 + 0) / 6.
+        let mixed = cases(&[(0.9, true), (0.5, true), (0.5, false), (0.2, false), (0.1, true)]);
+        assert!((auc(&mixed).expect("two classes") - 3.5 / 6.0).abs() < 1e-12);
+        assert_eq!(auc(&cases(&[(0.9, true)])), None);
+    }
+
+    #[test]
+    fn the_best_threshold_is_best() {
+        let mixed = cases(&[(0.9, true), (0.8, false), (0.6, true), (0.4, false), (0.3, false), (0.05, false)]);
+        let (threshold, best) = best_f2_threshold(&mixed).expect("positives");
+        assert_eq!(threshold, 0.5);
+        assert_eq!(best, Confusion::at(threshold, &mixed).f2());
+        for step in 0..=100 {
+            assert!(Confusion::at(f64::from(step) / 100.0, &mixed).f2() <= best);
+        }
+        assert_eq!(best_f2_threshold(&cases(&[(0.5, false)])), None);
+    }
+
+    #[test]
+    fn intervals_hold_the_value_and_repeat_with_the_seed() {
+        let patients: Vec<Vec<Case>> = (0..20)
+            .map(|p| cases(&[(f64::from(p) / 20.0, p % 3 == 0 || p > 15), (f64::from(p * 7 % 20) / 20.0, p > 12)]))
+            .collect();
+        let found = figures(&patients, 0.5, 300, 5);
+        assert_eq!(found, figures(&patients, 0.5, 300, 5));
+        assert_eq!(found.cases, 40);
+        for interval in [found.f2, found.sensitivity, found.specificity, found.auc.expect("two classes")] {
+            assert!(interval.low <= interval.value && interval.value <= interval.high, "{interval:?}");
+            assert!(interval.low < interval.high, "{interval:?}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Whether the exported file says what the network says: the same images through ONNX Runtime.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use burn::tensor::{Tensor, TensorData, activation};
+use ort::environment::Environment;
+use ort::session::Session;
+use ort::value::TensorRef;
+use serde::{Deserialize, Serialize};
+
+use crate::conv::ConvBackend;
+use crate::model::Network;
+
+/// The environment variable that names ONNX Runtime's library; `make` sets it.
+pub const LIBRARY: &str = "ORT_DYLIB_PATH";
+/// The largest difference of two probabilities that counts as agreement.
+pub const TOLERANCE: f64 = 1e-4;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ParityError {
+    #[error("{LIBRARY} is not set: without ONNX Runtime's library the exported model cannot be checked")]
+    NoLibrary,
+    #[error("cannot load ONNX Runtime from {path}: {why}")]
+    Library { path: PathBuf, why: String },
+    #[error("ONNX Runtime refuses the exported model: {0}")]
+    Model(#[from] ort::Error),
+    #[error("the network and its ONNX file differ by {worst} in a probability, more than {TOLERANCE}")]
+    Differ { worst: f64 },
+}
+
+/// A model in ONNX Runtime on the CPU.
+pub struct OnnxModel {
+    session: Session,
+}
+
+impl OnnxModel {
+    /// # Errors
+    /// [`ParityError::NoLibrary`] where [`LIBRARY`] is unset, others where the library or the model does not load.
+    pub fn load(model: &[u8]) -> Result<Self, ParityError> {
+        Ok(Self { session: Session::builder(&environment()?)?.commit_from_memory(model)? })
+    }
+
+    /// Probabilities of images in `[batch, channels, height, width]` order.
+    pub fn probabilities(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, ParityError> {
+        let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, images))?])?;
+        let (_, values) = outputs[0].try_extract_tensor::<f32>()?;
+        Ok(values.to_vec())
+    }
+}
+
+/// ONNX Runtime allows one environment in a process.
+fn environment() -> Result<Environment, ParityError> {
+    static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+    let mut environment = ENVIRONMENT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(environment) = &*environment {
+        return Ok(environment.clone());
+    }
+    let path = PathBuf::from(std::env::var_os(LIBRARY).ok_or(ParityError::NoLibrary)?);
+    let made = ort::init_from(&path)
+        .map_err(|error| ParityError::Library { path: path.clone(), why: error.to_string() })?
+        .build()?;
+    Ok(environment.insert(made).clone())
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parity {
+    pub slices: usize,
+    /// The largest difference of two probabilities.
+    pub largest_difference: f64,
+}
+
+/// Compares a network with its ONNX file on images in `[batch, channels, height, width]` order.
+///
+/// # Errors
+/// [`ParityError::Differ`] past [`TOLERANCE`]; else as [`OnnxModel::load`].
+pub fn compare<B: ConvBackend>(
+    network: &Network<B>,
+    model: &mut OnnxModel,
+    images: &[f32],
+    shape: [usize; 4],
+    device: &B::Device,
+) -> Result<Parity, ParityError> {
+    let onnx = model.probabilities(images, shape)?;
+    let tensor = Tensor::<B, 4>::from_data(TensorData::new(images.to_vec(), shape), device);
+    let burn = activation::sigmoid(network.forward(tensor)).into_data().convert::<f32>();
+    let burn = burn.as_slice::<f32>().expect("converted to f32 in the line above");
+    // `max` would drop a NaN; a difference that is not a number must not pass as none.
+    let worst = burn
+        .iter()
+        .zip(&onnx)
+        .map(|(a, b)| f64::from((a - b).abs()))
+        .fold(0.0, |worst, difference| if difference > worst || difference.is_nan() { difference } else { worst });
+    if worst <= TOLERANCE && burn.len() == onnx.len() {
+        Ok(Parity { slices: shape[0], largest_difference: worst })
+    } else {
+        Err(ParityError::Differ { worst })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::candidates::{NAMES, candidate};
+    use crate::export;
+    use burn::backend::flex::Flex;
+    use burn::module::{Param, RunningState};
+
+    /// The network with BatchNorm statistics and biases that a mistake in the export would show.
+    fn unlike_fresh(name: &str, input: [usize; 3]) -> Network<Flex> {
+        let device = Default::default();
+        let layers = candidate(name).expect("a candidate").layers;
+        let mut network = Network::<Flex>::new(&layers, input, 3, &device).expect("a network");
+        for norm in &mut network.norms {
+            norm.running_mean = RunningState::new(Tensor::from_floats([0.3], &device));
+            norm.running_var = RunningState::new(Tensor::from_floats([0.2], &device));
+            norm.gamma = Param::from_tensor(Tensor::from_floats([1.5], &device));
+            norm.beta = Param::from_tensor(Tensor::from_floats([-0.1], &device));
+        }
+        for conv in &mut network.convs {
+            conv.bias = Param::from_tensor(conv.bias.val() + 0.05);
+        }
+        network
+    }
+
+    #[test]
+    fn every_candidate_exported_says_what_the_network_says() {
+        let shape = [3, 1, 70, 70];
+        let images: Vec<f32> = (0..3 * 70 * 70).map(|i| ((i * 7919) % 1009) as f32 / 1009.0).collect();
+        for name in NAMES {
+            let network = unlike_fresh(name, [1, 70, 70]);
+            let bytes = export::onnx(&network, name, [1, 70, 70]).expect("an exportable network");
+            let mut model = match OnnxModel::load(&bytes) {
+                Err(ParityError::NoLibrary) => {
+                    eprintln!("SKIP every_candidate_exported_says_what_the_network_says: {LIBRARY} is not set");
+                    return;
+                }
+                model => model.expect("a model that ONNX Runtime reads"),
+            };
+            let parity = compare(&network, &mut model, &images, shape, &Default::default()).expect(name);
+            assert!(parity.largest_difference < 1e-5, "{name}: {parity:?}");
+            // Any batch size.
+            assert_eq!(model.probabilities(&images[..70 * 70], [1, 1, 70, 70]).expect("a batch of one").len(), 1);
+
+            let other = unlike_fresh(if name == "m1" { "m4" } else { "m1" }, [1, 70, 70]);
+            let differ = compare(&other, &mut model, &images, shape, &Default::default());
+            assert!(matches!(differ, Err(ParityError::Differ { .. })), "{name} against another: {differ:?}");
+        }
+    }
+}
