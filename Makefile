@@ -22,7 +22,8 @@ help: ## List these commands
 
 .PHONY: build
 build: deps onnxruntime-keep ## Build target/release/triaged, ready to run: ONNX Runtime and the model beside it
-	$(CARGO) build --release --locked -p triaged
+	@# --workspace: the same crate features as in `make test`, so that hardly anything is compiled twice.
+	$(CARGO) build --release --locked --workspace --bin triaged
 	@$(MAKE) --no-print-directory models-link
 
 .PHONY: run

@@ -187,6 +187,17 @@ impl Log {
     }
 }
 
+/// Starts a node that must not start: exit code 2, and the last line it says is the reason.
+pub fn refused(settings: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let settings: Vec<_> = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let output = command(folder.path(), &settings).arg("serve").stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(!said.contains("DICOM on"), "it accepted nothing: {said}");
+    said.lines().last().unwrap_or_default().to_owned()
+}
+
 fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_triaged"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRIAGED__")) {
