@@ -13,7 +13,7 @@ use crate::candidates::{Layer, parameters};
 use crate::data::{Index, Side, Split};
 use crate::evaluate::{Decision, Evaluation};
 use crate::export;
-use crate::fit::{FitConfig, State};
+use crate::fit::{FitConfig, Monitor, State};
 use crate::parity::Parity;
 
 /// What the model finds.
@@ -200,6 +200,9 @@ impl Trained<'_> {
             others += &format!("On all of {name}, by the same decision:\n\n{}\n", evaluation.table());
         }
         let epochs = match self.state.best {
+            Some(_) if config.monitor == Monitor::Last => {
+                format!("{} epochs, the last of them kept whatever the validation said", self.state.epochs.len())
+            }
             Some(best) => format!("{} epochs, the best of them epoch {best}", self.state.epochs.len()),
             None => "no epoch: **untrained**".into(),
         };

@@ -46,6 +46,8 @@ pub enum Monitor {
     Loss,
     /// The highest area under the ROC curve of the slices.
     Auc,
+    /// Nothing: the last epoch is kept, for validation sets too small to choose by.
+    Last,
 }
 
 /// One epoch's outcome.
@@ -193,6 +195,7 @@ where
             Some(best) => match config.monitor {
                 Monitor::Loss => row.validation_loss < best.validation_loss,
                 Monitor::Auc => row.validation_auc > best.validation_auc,
+                Monitor::Last => true,
             },
         };
         state.epochs.push(row);
