@@ -46,8 +46,9 @@ lint: deps ## Check formatting and lints
 .PHONY: train
 train: deps onnxruntime-keep ## Train the model: make train DATA=folder-in-RSNA-layout [OUT=folder] [ARGS=...]
 	@test -n "$(DATA)" || { echo "make train needs DATA=FOLDER (RSNA 2019 layout: stage_2_train.csv and its images)" >&2; exit 2; }
-	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(CARGO) run --release --locked -p triaged-training -- \
-		train --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+	$(CARGO) build --release --locked --workspace --bin triaged-training
+	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(RELEASE)/triaged-training \
+		train --shipped --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 .PHONY: onnxruntime
 onnxruntime: deps ## Use ONNX Runtime's CPU build (what `make build` does by itself)

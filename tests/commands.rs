@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use triaged::ledger::{Alert, Delivery, Ledger, NewInstance, NewSlice, Score, Verdict, WorklistRow, now};
 
@@ -151,7 +152,7 @@ impl Site {
     }
 
     fn kill_the_only_notification(&self) -> i64 {
-        let row = self.ledger.due("webhook", 10).unwrap().remove(0);
+        let row = self.ledger.due("webhook", 10, Duration::from_secs(3600)).unwrap().remove(0);
         self.runtime.block_on(self.ledger.settle(row.id, Delivery::Dead { error: "HTTP 404".into() })).unwrap();
         row.id
     }
@@ -276,7 +277,7 @@ fn dead_notifications_are_listed_and_sent_again() {
     assert!(listed.done().contains("HTTP 404") && listed.out.contains("1.2.10"), "{}", listed.out);
     assert_eq!(site.run(&["requeue", "999"]).code, 1);
     assert_eq!(site.run(&["requeue", &id.to_string()]).done(), "1 notification will be sent again\n");
-    assert_eq!(site.ledger.due("webhook", 10).unwrap().len(), 1);
+    assert_eq!(site.ledger.due("webhook", 10, Duration::from_secs(3600)).unwrap().len(), 1);
     site.kill_the_only_notification();
     assert_eq!(site.run(&["requeue", "--all"]).done(), "1 notification will be sent again\n");
     assert_eq!(site.run(&["requeue", "--all"]).done(), "0 notifications will be sent again\n");

@@ -97,7 +97,7 @@ impl Node {
     /// A flagged study whose notification was given up; the notification's id.
     async fn dead_letter(&self, uid: &str) -> i64 {
         self.fixture.judge(&Study::new(uid, &[0.9]), "webhook").await;
-        let id = self.fixture.ledger.due("webhook", 10).unwrap().pop().unwrap().id;
+        let id = self.fixture.ledger.due("webhook", 10, Duration::from_secs(3600)).unwrap().pop().unwrap().id;
         let error = "HTTP 404 Not Found: <img src=x onerror=alert(1)>".into();
         self.fixture.ledger.settle(id, Delivery::Dead { error }).await.unwrap();
         id

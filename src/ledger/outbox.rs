@@ -1,8 +1,11 @@
 //! The outbox: messages that must arrive. Delivered, or dead and seen by an administrator who can requeue them.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{Ledger, LedgerError, Result, now};
+use super::{Ledger, LedgerError, Result, format_time, now};
 
 /// A message to deliver. All that a channel knows.
 #[derive(Debug, Clone)]
@@ -37,14 +40,19 @@ pub enum Delivery {
 
 impl Ledger {
     /// The messages of a channel that are due, oldest first. Blocks.
-    pub fn due(&self, channel: &str, most: usize) -> Result<Vec<OutboxRow>> {
+    ///
+    /// `longest` is the longest wait between attempts: what is due later than that was written before the clock was set
+    /// back, and is due now, for an alarm must not wait for the clock to catch up.
+    pub fn due(&self, channel: &str, most: usize, longest: Duration) -> Result<Vec<OutboxRow>> {
+        let latest = Timestamp::now().checked_add(longest).unwrap_or(Timestamp::MAX);
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, study_uid, revision, kind, idempotency_key, event, attempts, created_at
                  FROM outbox INDEXED BY outbox_pending
-                 WHERE state = 'pending' AND channel = ?1 AND next_attempt_at <= ?2 ORDER BY next_attempt_at LIMIT ?3",
+                 WHERE state = 'pending' AND channel = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?4)
+                 ORDER BY next_attempt_at LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![channel, now(), most as i64], |row| {
+            let rows = statement.query_map(params![channel, now(), most as i64, format_time(latest)], |row| {
                 Ok(OutboxRow {
                     id: row.get(0)?,
                     study_uid: row.get(1)?,

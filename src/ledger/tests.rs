@@ -1,6 +1,9 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn ledger() -> (tempfile::TempDir, Ledger) {
     let folder = tempfile::tempdir().unwrap();
@@ -130,7 +133,7 @@ async fn one_alarm_a_study_however_often_it_is_judged() {
     ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
     let study = ledger.open_studies("00").unwrap().remove(0);
     assert!(ledger.decide(verdict(&study, false, true), alert()).await.unwrap());
-    assert_eq!(ledger.due("webhook", 10).unwrap().len(), 1);
+    assert_eq!(ledger.due("webhook", 10, HOUR).unwrap().len(), 1);
     assert_eq!(ledger.read(|c| VerdictRow::of_study(c, "s")).unwrap().len(), 3);
 }
 
@@ -209,19 +212,38 @@ async fn a_slice_scored_after_the_hard_cap_reopens_its_study() {
 }
 
 #[tokio::test]
+async fn an_alert_does_not_wait_for_a_clock_that_was_set_back() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let study = ledger.open_studies("00").unwrap().remove(0);
+    ledger.decide(verdict(&study, false, true), alert()).await.unwrap();
+    let id = ledger.due("webhook", 10, HOUR).unwrap()[0].id;
+    let later = |seconds| {
+        let at = jiff::Timestamp::now().checked_add(Duration::from_secs(seconds)).unwrap();
+        Delivery::Retry { at: format_time(at), error: "503".into() }
+    };
+    // Within the longest wait: it was asked for.
+    ledger.settle(id, later(1800)).await.unwrap();
+    assert!(ledger.due("webhook", 10, HOUR).unwrap().is_empty());
+    // Nobody asks for more: the clock was at tomorrow when this was written.
+    ledger.settle(id, later(24 * 3600)).await.unwrap();
+    assert_eq!(ledger.due("webhook", 10, HOUR).unwrap()[0].id, id);
+}
+
+#[tokio::test]
 async fn a_dead_letter_can_be_requeued_and_acknowledged() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
     let study = ledger.open_studies("00").unwrap().remove(0);
     ledger.decide(verdict(&study, false, true), alert()).await.unwrap();
-    let due = ledger.due("webhook", 10).unwrap().remove(0);
+    let due = ledger.due("webhook", 10, HOUR).unwrap().remove(0);
     ledger.settle(due.id, Delivery::Dead { error: "404".into() }).await.unwrap();
-    assert!(ledger.due("webhook", 10).unwrap().is_empty());
+    assert!(ledger.due("webhook", 10, HOUR).unwrap().is_empty());
     let check = ledger.clone();
     tokio::task::spawn_blocking(move || {
         assert_eq!(check.requeue_dead(None).unwrap(), 1);
         assert!(check.requeue_dead(Some(due.id)).is_err(), "it is not dead any more");
-        assert_eq!(check.due("webhook", 10).unwrap()[0].idempotency_key, due.idempotency_key);
+        assert_eq!(check.due("webhook", 10, HOUR).unwrap()[0].idempotency_key, due.idempotency_key);
         assert!(check.acknowledge("s").unwrap());
         assert!(!check.acknowledge("s").unwrap());
         assert!(check.acknowledge("nowhere").is_err());

@@ -96,9 +96,9 @@ impl Worker {
 
     /// The rows to deliver that are not `held`, oldest first, and how long until the next one is due.
     async fn due(&self, held: Vec<i64>) -> Result<(Vec<OutboxRow>, Option<Duration>)> {
-        let (ledger, channel) = (self.ledger.clone(), self.channel.name().to_owned());
+        let (ledger, channel, longest) = (self.ledger.clone(), self.channel.name().to_owned(), self.retry.longest);
         blocking(move || {
-            let mut rows = ledger.due(&channel, held.len() + MOST_IN_FLIGHT)?;
+            let mut rows = ledger.due(&channel, held.len() + MOST_IN_FLIGHT, longest)?;
             rows.retain(|row| !held.contains(&row.id));
             let next = if rows.is_empty() { ledger.next_due(&channel)? } else { None };
             let next = next.and_then(|at| at.parse::<Timestamp>().ok()).map(|at| {

@@ -103,6 +103,8 @@ pub enum LayerError {
     Misplaced { at: usize, layer: String, why: &'static str },
     #[error("the layers do not end in one Output layer")]
     NoOutput,
+    #[error("a position grid of {edge} knots does not fit the {height}×{width} positions that are flattened")]
+    Grid { edge: usize, height: usize, width: usize },
 }
 
 /// The size of what a layer passes on.
@@ -146,6 +148,23 @@ pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerErro
         1 if layers.last() == Some(&Layer::Output) => Ok(all),
         _ => Err(LayerError::NoOutput),
     }
+}
+
+/// Where the positions of the image that is flattened lie in the input: the first one's middle, and the step from one to
+/// the next, in pixels along either axis.
+pub fn positions(layers: &[Layer]) -> (f64, f64) {
+    let (mut middle, mut step) = (0.0, 1.0);
+    for layer in layers.iter().take_while(|layer| **layer != Layer::Flatten) {
+        match *layer {
+            Layer::Conv { kernel, .. } => middle += (kernel as f64 - 1.0) / 2.0 * step,
+            Layer::MaxPool { size } => {
+                middle += (size as f64 - 1.0) / 2.0 * step;
+                step *= size as f64;
+            }
+            _ => {}
+        }
+    }
+    (middle, step)
 }
 
 /// Parameters as Keras counts them: BatchNorm's running mean and variance included.
@@ -202,6 +221,13 @@ mod tests {
         let flat = m10.layers.iter().position(|layer| *layer == Layer::Flatten).expect("Flatten");
         assert_eq!(sizes[flat - 1], Size::Image { channels: 64, height: 40, width: 40 });
         assert_eq!(sizes[flat], Size::Flat(102_400));
+    }
+
+    #[test]
+    fn positions_lie_where_the_layers_look() {
+        // m10: 35 pixels are seen from each position, 0 to 34 from the first, and 12 lie between two.
+        assert_eq!(positions(&candidate("m10").expect("m10").layers), (17.0, 12.0));
+        assert_eq!(positions(&candidate("m1").expect("m1").layers), (0.0, 1.0));
     }
 
     #[test]

@@ -10,10 +10,11 @@ use triaged::inference::{CARD_FORMAT, ModelCard};
 use triaged::triage::StudyRule;
 
 use crate::candidates::{Layer, parameters};
+use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
-use crate::evaluate::{Decision, Evaluation};
+use crate::evaluate::{Decision, Evaluation, HeldOut};
 use crate::export;
-use crate::fit::{FitConfig, Monitor, State};
+use crate::fit::{FitConfig, Monitor, Schedule, State};
 use crate::parity::Parity;
 
 /// What the model finds.
@@ -33,7 +34,7 @@ fn known(source: &str) -> Option<Known> {
             citation: "M. Hssayeni, M. S. Croock, A. D. Salman, H. F. Al-khafaji, Z. A. Yahya, B. Ghoraani: Intracranial \
                        Hemorrhage Segmentation Using a Deep Convolutional Model. Data 5(1):14, 2020; PhysioNet, CT-ICH \
                        version 1.0.0.",
-            terms: "Creative Commons Attribution 4.0",
+            terms: "Creative Commons Attribution 4.0, as the data descriptor has it; versions from 1.3.1 on are restricted",
             note: "reconstructed HU: published as windowed 8-bit images, brain and bone windows fused back into about \
                    2 HU steps between -20 and 104 HU, coarser outside; 650×650 resampled to 512×512",
         },
@@ -51,8 +52,8 @@ fn known(source: &str) -> Option<Known> {
         "phantoms" => Known {
             citation: "Synthetic head CT made by this project's own phantom generator.",
             terms: "as this project",
-            note: "no patients; trained on so that the demonstration's phantoms are judged, never part of a figure about \
-                   patients",
+            note: "no patients; trained on, with masks of their blood, to teach filters what blood is and so that the \
+                   demonstration's phantoms are judged; never part of a figure about patients",
         },
         _ => return None,
     })
@@ -71,15 +72,66 @@ struct SourceAbout {
     note: String,
 }
 
+/// Where decision and figures come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measured {
+    /// Patients held back from training.
+    HeldOut(HeldOut),
+    /// Networks trained as this one, each on all patients but its fold's; this one on all of them.
+    Crossed(CrossValidation),
+}
+
+impl Measured {
+    fn decision(&self) -> &Decision {
+        match self {
+            Measured::HeldOut(held) => &held.decision,
+            Measured::Crossed(crossed) => &crossed.decision,
+        }
+    }
+
+    /// For the card that the node reads.
+    fn about(&self) -> serde_json::Value {
+        match self {
+            Measured::HeldOut(held) => json!({ "validation": held.validation, "test": held.test }),
+            Measured::Crossed(crossed) => json!({ "cross_validation": crossed }),
+        }
+    }
+
+    /// For people, in Markdown.
+    fn text(&self) -> String {
+        match self {
+            Measured::HeldOut(HeldOut { validation, test, .. }) => format!(
+                "The slice threshold has the highest F2 on the validation slices; the study rule is the one that orders the \
+                 validation studies best, its threshold flags at least 90 % of those with hemorrhage.\n\n\
+                 On {} test patients, unseen in training and in choosing thresholds:\n\n{}\n\
+                 On the {} validation patients, on which epoch, thresholds and rule were chosen, and so too good:\n\n{}\n",
+                test.patients,
+                test.table(),
+                validation.patients,
+                validation.table()
+            ),
+            Measured::Crossed(crossed) => format!(
+                "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
+                 others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
+                 is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its study rule is \
+                 the one that orders all folds' studies best, at the threshold that flags at least 90 % of those with \
+                 hemorrhage.\n\n{}\n",
+                crossed.folds.len(),
+                crossed.pooled.patients,
+                crossed.folds.len(),
+                crossed.table()
+            ),
+        }
+    }
+}
+
 /// All that a card is written from.
 pub struct Trained<'a> {
     pub config: &'a FitConfig,
     pub state: &'a State,
     pub index: &'a Index,
     pub split: &'a Split,
-    pub decision: &'a Decision,
-    pub validation: &'a Evaluation,
-    pub test: &'a Evaluation,
+    pub measured: &'a Measured,
     /// Figures on other sets, by name, that `evaluate --on` has left with the run.
     pub others: &'a BTreeMap<String, Evaluation>,
     pub parity: Option<&'a Parity>,
@@ -123,7 +175,7 @@ impl Trained<'_> {
     pub fn card(&self, onnx: &[u8]) -> ModelCard {
         let config = self.config;
         let patients = |side| self.split.count(side);
-        let about = json!({
+        let mut about = json!({
             "intended_use": "research and demonstration; not for clinical use",
             "architecture": {
                 "name": self.name(),
@@ -137,6 +189,11 @@ impl Trained<'_> {
                 "draws_per_epoch": config.balance,
                 "batch": config.batch,
                 "learning_rate": config.learning_rate,
+                "schedule": config.schedule,
+                "weight_decay": config.weight_decay,
+                "position_grid": config.position_grid,
+                "half_size_epochs": config.half_size_epochs,
+                "witness": config.witness,
                 "augmentation": config.augment,
                 "monitor": config.monitor,
                 "seconds": self.seconds().round(),
@@ -155,11 +212,12 @@ impl Trained<'_> {
                 "training_only_sources": self.split.train_only,
             },
             "intervals": "95 %, percentile bootstrap over patients",
-            "validation": self.validation,
-            "test": self.test,
             "other_sets": self.others,
             "parity_with_onnx_runtime": self.parity,
         });
+        if let (Some(about), serde_json::Value::Object(measured)) = (about.as_object_mut(), self.measured.about()) {
+            about.extend(measured);
+        }
         ModelCard {
             format: CARD_FORMAT,
             name: self.name().into(),
@@ -170,8 +228,8 @@ impl Trained<'_> {
             input: export::INPUT.into(),
             output: export::OUTPUT.into(),
             transform: config.transform.clone(),
-            slice_threshold: self.decision.slice_threshold,
-            study_rule: self.decision.study_rule,
+            slice_threshold: self.measured.decision().slice_threshold,
+            study_rule: self.measured.decision().study_rule,
             about,
         }
     }
@@ -213,7 +271,7 @@ impl Trained<'_> {
         let augment = config.augment;
         let parity = self.parity.map_or("Not checked against ONNX Runtime.".into(), |parity| {
             format!(
-                "On {} test slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
+                "On {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
                 parity.slices, parity.largest_difference
             )
         });
@@ -228,7 +286,7 @@ impl Trained<'_> {
              The study's architecture {name}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
-             {epochs}; {draws}; batch {batch}, Adam at {lr}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
+             {epochs}; {draws}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
              ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at commit \
              {commit}.\n\n\
              ## Data\n\n\
@@ -236,24 +294,20 @@ impl Trained<'_> {
              Split by {by}, seed {split_seed}: {train} in training, {validation_count} for validation, {test_count} for the \
              test.\n\n\
              ## Figures\n\n\
-             In brackets 95 % intervals, bootstrap over patients. The slice threshold has the highest F2 on the validation \
-             slices; the study rule is the one that orders the validation studies best, its threshold flags at least 90 % \
-             of those with hemorrhage. What the m10 study calls \"specificity\" is precision here.\n\n\
-             On {test_patients} test patients, unseen in training and in choosing thresholds:\n\n{test}\n\
-             On the {validation_patients} validation patients, on which epoch, thresholds and rule were chosen, and so too \
-             good:\n\n{validation}\n{others}\
+             In brackets 95 % intervals, bootstrap over patients. What the m10 study calls \"specificity\" is precision \
+             here. {measured}{others}\
              ## Limits\n\n\
-             A handful of test patients: read the intervals. Subtypes are not told apart; thin subdural and small \
+             A handful of patients: read the intervals. Subtypes are not told apart; thin subdural and small \
              subarachnoid blood is what such networks miss first. Thresholds chosen on these data need not hold on yours. \
              Artefacts, calcification, post-operative heads and contrast medium are hardly or not in the training data.\n\n\
              {parity}\n",
             version = self.version,
             layers = layers(&config.candidate.layers),
             input = input(&config.transform),
-            slice = self.decision.slice_threshold,
-            rule = rule(&self.decision.study_rule),
+            slice = self.measured.decision().slice_threshold,
+            rule = rule(&self.measured.decision().study_rule),
             batch = config.batch,
-            lr = config.learning_rate,
+            rate = rate(config),
             seconds = self.seconds(),
             device = self.device,
             flip = if augment.flip { "yes" } else { "no" },
@@ -271,12 +325,38 @@ impl Trained<'_> {
             train = self.split.count(Side::Train),
             validation_count = self.split.count(Side::Validation),
             test_count = self.split.count(Side::Test),
-            test_patients = self.test.patients,
-            test = self.test.table(),
-            validation_patients = self.validation.patients,
-            validation = self.validation.table(),
+            measured = self.measured.text(),
         )
     }
+}
+
+pub(crate) fn rate(config: &FitConfig) -> String {
+    let optimizer = match config.weight_decay {
+        0.0 => "Adam".into(),
+        decay => format!("AdamW with weight decay {decay}"),
+    };
+    let schedule = match config.schedule {
+        Schedule::Constant => "at",
+        Schedule::OneCycle => "in one cycle up to",
+    };
+    let half = match config.half_size_epochs {
+        0 => String::new(),
+        epochs => format!("; the first {epochs} epochs on images of half the edge"),
+    };
+    let witness = match config.witness {
+        0.0 => String::new(),
+        weight => format!(
+            "; beside it, weighted {weight}, the witnesses' loss on single positions of the last image, shown masks of blood \
+             where there are any"
+        ),
+    };
+    let grid = config.position_grid.map_or(String::new(), |edge| {
+        format!(
+            "; in training the first dense layer's weights were interpolated from {edge}×{edge} positions (written out, \
+             the network is the study's)"
+        )
+    });
+    format!("{optimizer} {schedule} {}{grid}{half}{witness}", config.learning_rate)
 }
 
 fn capital(text: &str) -> String {
@@ -284,7 +364,7 @@ fn capital(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
 
-fn layers(layers: &[Layer]) -> String {
+pub(crate) fn layers(layers: &[Layer]) -> String {
     let name = |layer: &Layer| match layer {
         Layer::BatchNorm => "batch normalization".into(),
         Layer::Conv { filters, kernel } => format!("{filters} convolutions {kernel}×{kernel} with ReLU"),
@@ -297,7 +377,7 @@ fn layers(layers: &[Layer]) -> String {
     layers.iter().map(name).collect::<Vec<String>>().join(", ")
 }
 
-fn input(transform: &Transform) -> String {
+pub(crate) fn input(transform: &Transform) -> String {
     let [channels, height, width] = transform.shape();
     match transform {
         Transform::StoredValues { .. } => format!("stored pixel values, {height}×{width}"),
@@ -309,7 +389,7 @@ fn input(transform: &Transform) -> String {
     }
 }
 
-fn rule(rule: &StudyRule) -> String {
+pub(crate) fn rule(rule: &StudyRule) -> String {
     match rule {
         StudyRule::TopKMean { k, threshold } => {
             format!("a study is flagged when the mean of its {k} highest probabilities is at least {threshold:.4}.")

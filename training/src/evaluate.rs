@@ -94,6 +94,14 @@ fn threshold(cases: &[Case]) -> Option<f64> {
     Some(((lowest + next) / 2.0).max(f64::MIN_POSITIVE))
 }
 
+/// A run's decision, and its figures on the patients it was made on and on those nobody has seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    pub decision: Decision,
+    pub validation: Evaluation,
+    pub test: Evaluation,
+}
+
 /// Slice and study figures with intervals by patient.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -111,6 +119,28 @@ impl Evaluation {
             slices: figures(&slices, decision.slice_threshold, ROUNDS, seed),
             studies: figures(&whole, decision.study_rule.threshold(), ROUNDS, seed),
         }
+    }
+
+    /// Of studies each of which has a decision of its own. Counts and what follows from them are by those; the areas
+    /// under the curves are over the scores as they are, the studies' by `decision`'s rule.
+    pub fn pooled(studies: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {
+        let answer =
+            |case: &Case, threshold: f64| Case { score: f64::from(u8::from(case.score >= threshold)), ..*case };
+        let slices: Vec<Vec<Case>> = studies.iter().map(|(study, _)| study.slices.clone()).collect();
+        let answers: Vec<Vec<Case>> = studies
+            .iter()
+            .map(|(study, own)| study.slices.iter().map(|case| answer(case, own.slice_threshold)).collect())
+            .collect();
+        let whole: Vec<Vec<Case>> = studies.iter().map(|(study, _)| vec![study.case(&decision.study_rule)]).collect();
+        let verdicts: Vec<Vec<Case>> = studies
+            .iter()
+            .map(|(study, own)| vec![answer(&study.case(&own.study_rule), own.study_rule.threshold())])
+            .collect();
+        let of = |scores: &[Vec<Case>], answers: &[Vec<Case>]| Figures {
+            auc: figures(scores, 0.5, ROUNDS, seed).auc,
+            ..figures(answers, 0.5, ROUNDS, seed)
+        };
+        Self { patients: studies.len(), slices: of(&slices, &answers), studies: of(&whole, &verdicts) }
     }
 
     /// A table in Markdown.

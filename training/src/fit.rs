@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::{AutodiffModule, Module};
-use burn::optim::{AdamConfig, GradientsParams, Optimizer};
-use burn::record::{BinFileRecorder, FullPrecisionSettings, Recorder};
+use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
+use burn::record::{BinBytesRecorder, BinFileRecorder, FullPrecisionSettings, Recorder, RecorderError};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{ElementConversion, Tensor, TensorData, activation};
+use burn::tensor::{ElementConversion, Tensor, TensorData, activation, module};
 use serde::{Deserialize, Serialize};
 use triaged::imaging::Transform;
 
@@ -17,8 +17,9 @@ use crate::candidates::{Candidate, LayerError};
 use crate::conv::ConvBackend;
 use crate::data::{Augment, Batch, Cache, Draw, LoadError, Loader, Slice, balanced, epoch_seed, plain};
 use crate::metrics::{Case, auc};
-use crate::model::Network;
+use crate::model::{Network, strongest};
 use crate::progress::Progress;
+use crate::witness;
 
 /// Everything that decides how a network is trained; saved with the run. A run is only resumed with the same, but for
 /// how long: more epochs and more patience make it go on.
@@ -29,7 +30,18 @@ pub struct FitConfig {
     pub seed: u64,
     pub epochs: usize,
     pub batch: usize,
+    /// The highest, where the schedule changes it.
     pub learning_rate: f64,
+    pub schedule: Schedule,
+    /// Of AdamW; 0 makes it Adam, the study's.
+    pub weight_decay: f64,
+    /// Knots along an edge of the grid that the first dense layer is trained on ([`Network::on_grid`]); none: free
+    /// weights at every position, as in the study.
+    pub position_grid: Option<usize>,
+    /// The first epochs that see the images at half their edge, at a quarter of the time; needs the position grid.
+    pub half_size_epochs: usize,
+    /// The weight of the witnesses' loss beside the network's own ([`Network::forward_both`]); 0: none, as in the study.
+    pub witness: f64,
     pub augment: Augment,
     /// Draws an epoch, half of them positive; none: every training slice once, classes weighted n / (2 · n_class).
     pub balance: Option<usize>,
@@ -50,12 +62,38 @@ pub enum Monitor {
     Last,
 }
 
+/// How the learning rate runs over a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// The same throughout, as in the study.
+    Constant,
+    /// Up from a 25th over the first fifth of all steps, then down to nothing along a cosine (L. N. Smith, N. Topin:
+    /// Super-Convergence, 2017). Asking for more epochs changes it, so such a run cannot be made longer.
+    OneCycle,
+}
+
+impl Schedule {
+    /// The rate of a step, counted from 0, as a share of the highest.
+    fn share(self, step: usize, steps: usize) -> f64 {
+        const START: f64 = 1.0 / 25.0;
+        const RISE: f64 = 0.2;
+        let done = (step as f64 + 0.5) / steps.max(1) as f64;
+        match self {
+            Schedule::Constant => 1.0,
+            Schedule::OneCycle if done < RISE => START + (1.0 - START) * done / RISE,
+            Schedule::OneCycle => (1.0 + (std::f64::consts::PI * (done - RISE) / (1.0 - RISE)).cos()) / 2.0,
+        }
+    }
+}
+
 /// One epoch's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     pub epoch: usize,
     pub loss: f64,
-    pub validation_loss: f64,
+    /// None without validation slices.
+    pub validation_loss: Option<f64>,
     pub validation_auc: Option<f64>,
     pub seconds: f64,
 }
@@ -72,7 +110,7 @@ pub struct State {
 
 impl State {
     /// Whether there is nothing more to do: all epochs run, none better for too long, or no number any more.
-    fn is_done(&self, config: &FitConfig) -> bool {
+    pub fn is_done(&self, config: &FitConfig) -> bool {
         let run = self.epochs.len();
         let waited = self.best.map_or(0, |best| run - best);
         self.nan.is_some() || run >= config.epochs || waited >= config.patience
@@ -95,6 +133,12 @@ pub enum FitError {
     Nan { epoch: usize, batch: usize },
     #[error("{0} needs slices of both classes")]
     OneClass(&'static str),
+    #[error("half-size epochs need a position grid: free weights fit one image size only")]
+    HalfSize,
+    #[error(
+        "there are no validation slices to choose an epoch by: hold some back, or keep the last epoch (--monitor last)"
+    )]
+    NoValidation,
 }
 
 const STATE: &str = "state.json";
@@ -116,8 +160,13 @@ where
     fs::create_dir_all(run).map_err(|source| FitError::File { path: run.into(), source })?;
     let mut state = begin(run, config)?;
     let input = config.transform.shape();
-    let mut network = Network::<B>::new(&config.candidate.layers, input, config.seed, device)?;
-    let mut adam = AdamConfig::new().with_epsilon(1e-7).init::<B, Network<B>>();
+    let layers = &config.candidate.layers;
+    let mut network = match config.position_grid {
+        None => Network::<B>::new(layers, input, config.seed, device)?,
+        Some(edge) => Network::<B>::on_grid(layers, input, edge, config.seed, device)?,
+    };
+    let adam = AdamWConfig::new().with_epsilon(1e-7).with_weight_decay(config.weight_decay as f32);
+    let mut adam = adam.init::<B, Network<B>>();
     if let Some(last) = state.epochs.last() {
         let folder = checkpoint(run, last.epoch);
         network = network.load_record(load::<B, _>(&folder.join("network"), device)?);
@@ -126,6 +175,12 @@ where
     let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
     if !(labels.contains(&true) && labels.contains(&false)) {
         return Err(FitError::OneClass("training"));
+    }
+    if config.half_size_epochs > 0 && config.position_grid.is_none() {
+        return Err(FitError::HalfSize);
+    }
+    if validation.is_empty() && config.monitor != Monitor::Last {
+        return Err(FitError::NoValidation);
     }
     let weights = if config.balance.is_none() { class_weights(&labels) } else { [1.0, 1.0] };
     let held: Vec<Draw> = validation.iter().map(|slice| draw(slice, None)).collect();
@@ -141,55 +196,73 @@ where
         let draws = order
             .iter()
             .enumerate()
-            .map(|(place, &i)| draw(train[i], Some((config.augment, epoch_seed(config.seed, epoch, place + 1)))))
+            .map(|(place, &i)| {
+                let draw = draw(train[i], Some((config.augment, epoch_seed(config.seed, epoch, place + 1))));
+                // Only the witness has a use for masks.
+                Draw { mask: train[i].mask.clone().filter(|_| config.witness > 0.0), ..draw }
+            })
             .collect();
         let mut progress = Progress::new(format!("epoch {epoch}/{}", config.epochs), order.len());
         let (mut total, mut seen) = (0.0, 0);
+        let steps = order.len().div_ceil(config.batch);
         for (number, batch) in Loader::new(cache, draws, config.batch).enumerate() {
             let batch = batch?;
             let size = batch.len();
             let positive = batch.positive.clone();
-            let loss = loss(network.forward(images(batch, input, device)), &positive, weights, device);
+            // A rectifier may take what is not a number for 0, and the loss would not show it.
+            let sound = batch.images.iter().all(|value| value.is_finite());
+            let masks = batch.masks.clone();
+            let mut images = images::<B>(batch, input, device);
+            let halved = epoch <= config.half_size_epochs;
+            if halved {
+                images = module::avg_pool2d(images, [2, 2], [2, 2], [0, 0], true, false);
+            }
+            let (logits, voices) = network.forward_both(images);
+            let mut loss = loss_of(logits, &positive, weights, device);
             let value: f64 = loss.clone().into_scalar().elem();
-            if !value.is_finite() {
+            if config.witness > 0.0 {
+                let scale = if halved { 2.0 } else { 1.0 };
+                let shown = witness::loss(voices.clone(), &masks, input[2], scale, layers, device);
+                let told = loss_of(strongest(voices), &positive, weights, device);
+                loss = loss + (told + shown) * config.witness;
+            }
+            if !(sound && value.is_finite()) {
                 state.nan = Some((epoch, number + 1));
                 break;
             }
             let grads = GradientsParams::from_grads(loss.backward(), &network);
-            network = adam.step(config.learning_rate, network, grads);
+            let share = config.schedule.share((epoch - 1) * steps + number, config.epochs * steps);
+            network = adam.step(config.learning_rate * share, network, grads);
             total += value * size as f64;
             seen += size;
             progress.advance(size, &format!("loss {:.4}", total / seen as f64));
         }
-        if let Some((epoch, batch)) = state.nan {
-            eprintln!(
-                "the loss stopped being a number in epoch {epoch}, batch {batch}: stopped, the best epoch is kept"
-            );
-            if state.best.is_none() {
-                return Err(FitError::Nan { epoch, batch });
-            }
-            save_state(run, &state)?;
+        if state.nan.is_some() {
+            stop(run, &state)?;
             break;
         }
         let loss = total / seen as f64;
         progress.finish(&format!("loss {loss:.4}"));
 
-        let settled = network.valid().settled(epoch * order.len().div_ceil(config.batch));
+        let settled = network.valid().settled(epoch * steps).spread(input)?;
         let scores = predict(&settled, held.clone(), cache, config.batch, "validation", device)?;
+        // The last steps may have overflowed the weights with no loss after them to show it.
+        if scores.iter().any(|score| !score.is_finite()) {
+            state.nan = Some((epoch, steps));
+            stop(run, &state)?;
+            break;
+        }
         let cases: Vec<Case> = scores.iter().zip(validation).map(|(&score, slice)| case(score, slice)).collect();
         let row = Epoch {
             epoch,
             loss,
-            validation_loss: mean_loss(&cases),
+            validation_loss: (!cases.is_empty()).then(|| mean_loss(&cases)),
             validation_auc: auc(&cases),
             seconds: begun.elapsed().as_secs_f64(),
         };
-        eprintln!(
-            "epoch {epoch}: loss {loss:.4}, validation loss {:.4}, AUC {:.4}, {:.0} s",
-            row.validation_loss,
-            row.validation_auc.unwrap_or(f64::NAN),
-            row.seconds
-        );
+        let held = row.validation_loss.map_or(String::new(), |loss| format!(", validation loss {loss:.4}"));
+        let auc = row.validation_auc.map_or(String::new(), |auc| format!(", AUC {auc:.4}"));
+        eprintln!("epoch {epoch}: loss {loss:.4}{held}{auc}, {:.0} s", row.seconds);
         let is_best = match state.best.and_then(|best| state.epochs.iter().find(|row| row.epoch == best)) {
             None => true,
             Some(best) => match config.monitor {
@@ -210,6 +283,14 @@ where
         forget_old(run, &state);
     }
     Ok((best::<B::InnerBackend>(run, config, &state, device)?, state))
+}
+
+/// Notes that a run ended in [`State::nan`], with its best epoch kept; an error where it has none.
+fn stop(run: &Path, state: &State) -> Result<(), FitError> {
+    match (state.nan, state.best) {
+        (Some((epoch, batch)), None) => Err(FitError::Nan { epoch, batch }),
+        _ => save_state(run, state),
+    }
 }
 
 /// The best epoch's network of a run.
@@ -259,7 +340,7 @@ pub fn predict<B: ConvBackend>(
 /// A slice to load as it is, or changed.
 pub fn draw(slice: &Slice, augment: Option<(Augment, u64)>) -> Draw {
     let augment = augment.filter(|(augment, _)| *augment != Augment::NONE);
-    Draw { file: slice.file.clone(), positive: slice.positive, augment }
+    Draw { file: slice.file.clone(), positive: slice.positive, mask: None, augment }
 }
 
 fn case(score: f64, slice: &Slice) -> Case {
@@ -278,7 +359,7 @@ fn class_weights(labels: &[bool]) -> [f32; 2] {
 }
 
 /// Mean weighted binary cross-entropy of logits, in the form that does not overflow.
-fn loss<B: Backend>(logits: Tensor<B, 2>, positive: &[bool], weights: [f32; 2], device: &B::Device) -> Tensor<B, 1> {
+fn loss_of<B: Backend>(logits: Tensor<B, 2>, positive: &[bool], weights: [f32; 2], device: &B::Device) -> Tensor<B, 1> {
     let column = |values: Vec<f32>| Tensor::<B, 2>::from_data(TensorData::new(values, [positive.len(), 1]), device);
     let label = column(positive.iter().map(|&p| f32::from(u8::from(p))).collect());
     let weight = column(positive.iter().map(|&p| weights[usize::from(p)]).collect());
@@ -308,7 +389,8 @@ fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
     let path = run.join(CONFIG);
     if path.exists() {
         let found: FitConfig = read_json(&path)?;
-        if (FitConfig { epochs: config.epochs, patience: config.patience, ..found }) != *config {
+        let epochs = if config.schedule == Schedule::Constant { config.epochs } else { found.epochs };
+        if (FitConfig { epochs, patience: config.patience, ..found }) != *config {
             return Err(FitError::OtherConfig { path: run.into() });
         }
     }
@@ -345,16 +427,23 @@ fn forget_old(run: &Path, state: &State) {
 
 fn save<B: Backend, R: burn::record::Record<B>>(folder: &Path, name: &str, record: R) -> Result<(), FitError> {
     fs::create_dir_all(folder).map_err(|source| FitError::File { path: folder.into(), source })?;
-    let path = folder.join(name);
-    BinFileRecorder::<FullPrecisionSettings>::new()
-        .record(record, path.clone())
-        .map_err(|error| FitError::Checkpoint { path, why: error.to_string() })
+    let path = folder.join(name).with_extension("bin");
+    // Burn's file recorder drops its buffer unwritten where the disk is full, and says nothing.
+    let bytes = BinBytesRecorder::<FullPrecisionSettings>::new()
+        .record(record, ())
+        .map_err(|error| FitError::Checkpoint { path: path.clone(), why: error.to_string() })?;
+    fs::write(&path, bytes).map_err(|source| FitError::File { path, source })
 }
 
 fn load<B: Backend, R: burn::record::Record<B>>(path: &Path, device: &B::Device) -> Result<R, FitError> {
-    BinFileRecorder::<FullPrecisionSettings>::new()
-        .load(path.into(), device)
-        .map_err(|error| FitError::Checkpoint { path: path.into(), why: error.to_string() })
+    BinFileRecorder::<FullPrecisionSettings>::new().load(path.into(), device).map_err(|error| FitError::Checkpoint {
+        path: path.with_extension("bin"),
+        why: match error {
+            RecorderError::FileNotFound(why) => why,
+            // Burn's own text is a page about formats and versions.
+            _ => "it is cut off, or not of this network; delete the run or take another folder".into(),
+        },
+    })
 }
 
 /// Writes beside and renames, so that what is read is whole.

@@ -1,13 +1,15 @@
 //! Trains the models that triaged runs: folders in the RSNA 2019 layout in, an ONNX file and its card out.
 //!
 //! ```text
-//! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity)
+//! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity), report
 //!                                           ↑ candidates (m1 … m10) → model
 //! ```
 
 pub mod candidates;
 pub mod card;
+pub mod cli;
 pub mod conv;
+pub mod cross_validation;
 pub mod data;
 pub mod evaluate;
 pub mod export;
@@ -17,3 +19,7 @@ pub mod model;
 pub mod onnx;
 pub mod parity;
 pub mod progress;
+pub mod recipe;
+pub mod report;
+pub mod study;
+pub mod witness;

@@ -1,4 +1,10 @@
 //! The Burn module that a list of layers describes, initialised as Keras does.
+//!
+//! A network may be trained with its first dense layer *on a position grid* ([`Network::on_grid`]): the weights that
+//! read the flattened image are then not free at each of its positions but interpolated from a coarse grid of knots, so
+//! that what is learned of a lesion on one side of the head holds beside it too. Of m10's 6.6 million weights all but
+//! 1 % lie there. [`Network::spread`] writes the interpolated weights out: the same function, as the plain network.
+//! On a grid a network takes images of any size, so it can begin its training on small ones.
 
 use burn::module::{Module, Param, RunningState};
 use burn::nn::{BatchNorm, BatchNormConfig, DropoutConfig};
@@ -26,6 +32,77 @@ pub struct Network<B: Backend> {
     pub denses: Vec<Dense<B>>,
     #[module(skip)]
     pub layers: Vec<Layer>,
+    #[module(skip)]
+    grid: Option<PositionGrid>,
+}
+
+/// The filters of the last convolution that are witnesses ([`Network::forward_both`]), at most all of them.
+const WITNESSES: usize = 8;
+/// What witnesses that all are silent say, as a logit: no.
+const SILENCE: f32 = -2.0;
+/// How much the strongest voice is preferred over the mean of all.
+const WITNESS_SHARPNESS: f32 = 3.0;
+
+/// How positions of the flattened image hang on the knots of a coarser grid of `edge`×`edge`.
+#[derive(Debug, Clone, PartialEq)]
+struct PositionGrid {
+    edge: usize,
+    /// A knot reads the mean of its positions times this: the root of their number at the network's own input size, so
+    /// that a reading varies about as much as a single position's would.
+    gain: f32,
+}
+
+impl PositionGrid {
+    fn new(edge: usize, positions: usize) -> Self {
+        Self { edge, gain: (positions as f32 / (edge * edge) as f32).sqrt() }
+    }
+
+    fn knots(&self) -> usize {
+        self.edge * self.edge
+    }
+
+    /// `[height · width, knots]`: bilinear weights of knots evenly spread over an image of that size, each at the middle
+    /// of its share.
+    fn weights<B: Backend>(&self, height: usize, width: usize, device: &B::Device) -> Tensor<B, 2> {
+        let (edge, knots) = (self.edge, self.knots());
+        let (rows, columns) = (linear(height, edge), linear(width, edge));
+        let mut weights = vec![0.0; height * width * knots];
+        for (place, row) in weights.chunks_exact_mut(knots).enumerate() {
+            let (y, x) = (place / width, place % width);
+            for (knot, weight) in row.iter_mut().enumerate() {
+                *weight = rows[y * edge + knot / edge] * columns[x * edge + knot % edge];
+            }
+        }
+        for knot in 0..knots {
+            let sum: f32 = weights.iter().skip(knot).step_by(knots).sum();
+            weights.iter_mut().skip(knot).step_by(knots).for_each(|weight| *weight *= self.gain / sum);
+        }
+        Tensor::from_data(TensorData::new(weights, [height * width, knots]), device)
+    }
+}
+
+/// The image that Flatten gets.
+fn flattened(layers: &[Layer], input: [usize; 3]) -> Result<Size, LayerError> {
+    let [channels, height, width] = input;
+    let sizes = sizes(layers, input)?;
+    let before = layers.iter().position(|layer| *layer == Layer::Flatten).and_then(|flatten| flatten.checked_sub(1));
+    Ok(before.map_or(Size::Image { channels, height, width }, |before| sizes[before]))
+}
+
+/// `[length, knots]`: the share of each knot in a place along a line, by linear interpolation; beyond the outer knots
+/// theirs alone.
+fn linear(length: usize, knots: usize) -> Vec<f32> {
+    let mut shares = vec![0.0; length * knots];
+    for (place, row) in shares.chunks_exact_mut(knots).enumerate() {
+        let at = (place as f32 + 0.5) * knots as f32 / length as f32 - 0.5;
+        let at = at.clamp(0.0, (knots - 1) as f32);
+        let before = (at as usize).min(knots - 1);
+        row[before] += 1.0 - (at - before as f32);
+        if before + 1 < knots {
+            row[before + 1] += at - before as f32;
+        }
+    }
+    shares
 }
 
 /// Weight `[filters, channels, kernel, kernel]` and bias `[filters]`.
@@ -76,7 +153,51 @@ impl<B: Backend> Network<B> {
             }
             before = after;
         }
-        Ok(Self { norms, convs, denses, layers: layers.to_vec() })
+        Ok(Self { norms, convs, denses, layers: layers.to_vec(), grid: None })
+    }
+
+    /// A fresh network whose first dense layer lies on a grid of `edge`×`edge` knots.
+    pub fn on_grid(
+        layers: &[Layer],
+        input: [usize; 3],
+        edge: usize,
+        seed: u64,
+        device: &B::Device,
+    ) -> Result<Self, LayerError> {
+        let mut network = Self::new(layers, input, seed, device)?;
+        let Size::Image { channels, height, width } = flattened(layers, input)? else {
+            unreachable!("flattened() gives an image")
+        };
+        if edge == 0 || edge > height.min(width) {
+            return Err(LayerError::Grid { edge, height, width });
+        }
+        let first = network.denses.first_mut().expect("every network has an output unit");
+        let (inputs, units) = (channels * edge * edge, first.weight.dims()[1]);
+        // A stream of its own: the other weights are the same with and without a grid.
+        let mut rng = StdRng::seed_from_u64(seed ^ edge as u64);
+        let weight = glorot(&mut rng, inputs, units, inputs * units);
+        first.weight = Param::from_data(TensorData::new(weight, [inputs, units]), device);
+        network.grid = Some(PositionGrid::new(edge, height * width));
+        Ok(network)
+    }
+
+    /// The plain network that computes the same for images of `[channels, height, width]`: the weights on the grid
+    /// interpolated to every position.
+    pub fn spread(mut self, input: [usize; 3]) -> Result<Self, LayerError> {
+        let Size::Image { channels, height, width } = flattened(&self.layers, input)? else {
+            unreachable!("flattened() gives an image")
+        };
+        if let (Some(grid), Some(first)) = (self.grid.take(), self.denses.first_mut()) {
+            let weight = first.weight.val();
+            let units = weight.dims()[1];
+            let spread = grid
+                .weights::<B>(height, width, &weight.device())
+                .unsqueeze::<3>()
+                .repeat_dim(0, channels)
+                .matmul(weight.reshape([channels, grid.knots(), units]));
+            first.weight = Param::from_tensor(spread.reshape([channels * height * width, units]));
+        }
+        Ok(self)
     }
 }
 
@@ -108,7 +229,26 @@ impl<B: ConvBackend> Network<B> {
     /// Logits `[batch, 1]` of images `[batch, channels, height, width]`. On an autodiff backend BatchNorm uses (and
     /// notes) the batch's statistics and dropout drops; on a plain one neither.
     pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        let (mut norms, mut convs, mut denses) = (self.norms.iter(), self.convs.iter(), self.denses.iter());
+        self.head(self.features(images))
+    }
+
+    /// The logits `[batch, 1]`, and the voices `[batch, height, width]` of the witnesses at each position.
+    ///
+    /// Witnesses are the first filters of the last convolution. A training may ask of them to answer where blood is and to
+    /// be silent elsewhere: their sum, less [`SILENCE`], is a logit of each position. The dense layers sum over all
+    /// positions, where a lesion of a hundredth of the head is lost among what all heads have, until there are filters that
+    /// answer to nothing else.
+    pub fn forward_both(&self, images: Tensor<B, 4>) -> (Tensor<B, 2>, Tensor<B, 3>) {
+        let features = self.features(images);
+        let [batch, channels, height, width] = features.dims();
+        let witnesses = features.clone().narrow(1, 0, WITNESSES.min(channels));
+        let voices = witnesses.sum_dim(1).reshape([batch, height, width]) + SILENCE;
+        (self.head(features), voices)
+    }
+
+    /// The image that is flattened, `[batch, channels, height, width]`.
+    fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        let (mut norms, mut convs) = (self.norms.iter(), self.convs.iter());
         let mut image = images;
         let mut layers = self.layers.iter().peekable();
         while let Some(layer) = layers.next() {
@@ -132,7 +272,22 @@ impl<B: ConvBackend> Network<B> {
                 Layer::Dense { .. } | Layer::Output => unreachable!("sizes() has checked that Flatten comes first"),
             };
         }
-        let mut flat: Tensor<B, 2> = image.flatten(1, 3);
+        image
+    }
+
+    /// From the image that is flattened to the logits.
+    fn head(&self, image: Tensor<B, 4>) -> Tensor<B, 2> {
+        let mut denses = self.denses.iter();
+        let layers = self.layers.iter().skip_while(|layer| **layer != Layer::Flatten).skip(1);
+        let mut flat: Tensor<B, 2> = match &self.grid {
+            None => image.flatten(1, 3),
+            Some(grid) => {
+                let [batch, channels, height, width] = image.dims();
+                let weights = grid.weights::<B>(height, width, &image.device());
+                let rows = image.reshape([batch * channels, height * width]);
+                rows.matmul(weights).reshape([batch, channels * grid.knots()])
+            }
+        };
         for layer in layers {
             flat = match *layer {
                 Layer::Dense { .. } => activation::relu(denses.next().expect("built with the layers").forward(flat)),
@@ -143,6 +298,14 @@ impl<B: ConvBackend> Network<B> {
         }
         flat
     }
+}
+
+/// The smooth maximum `[batch, 1]` of voices `[batch, height, width]`: near the highest, and all have a part.
+pub fn strongest<B: Backend>(voices: Tensor<B, 3>) -> Tensor<B, 2> {
+    let voices: Tensor<B, 2> = voices.flatten(1, 2);
+    let highest = voices.clone().max_dim(1).detach();
+    let sum = ((voices - highest.clone()) * WITNESS_SHARPNESS).exp().mean_dim(1).log();
+    highest + sum / WITNESS_SHARPNESS
 }
 
 impl<B: Backend> Dense<B> {
@@ -158,6 +321,7 @@ mod tests {
     use burn::backend::autodiff::Autodiff;
     use burn::backend::flex::Flex;
     use burn::module::AutodiffModule;
+    use burn::tensor::Tolerance;
 
     /// Large enough for every candidate's three pools, small enough for a test.
     const SMALL: [usize; 3] = [1, 64, 64];
@@ -188,6 +352,55 @@ mod tests {
         let value = |state: &RunningState<Tensor<Flex, 1>>| state.value().into_scalar();
         assert!((value(&norm.running_mean) - 2.0).abs() < 1e-4, "{}", value(&norm.running_mean));
         assert!((value(&norm.running_var) - 1.25).abs() < 1e-3, "{}", value(&norm.running_var));
+    }
+
+    #[test]
+    fn a_network_on_a_grid_spreads_to_a_plain_one_that_says_the_same() {
+        let device = Default::default();
+        for (name, edge) in [("m10", 1), ("m10", 3), ("m2", 5), ("m1", 4)] {
+            let layers = candidate(name).expect("a candidate").layers;
+            let input = [1, 64, 70];
+            let network = Network::<Flex>::on_grid(&layers, input, edge, 5, &device).expect("a network");
+            let images: Vec<f32> = (0..2 * 64 * 70).map(|i| ((i * 7919) % 1009) as f32 / 1009.0).collect();
+            let images = Tensor::<Flex, 4>::from_data(TensorData::new(images, [2, 1, 64, 70]), &device);
+            let before = network.forward(images.clone()).into_data();
+            let spread = network.clone().spread(input).expect("a network");
+            assert!(network.num_params() < parameters(&layers, input).expect("a network"), "{name}");
+            assert_eq!(spread.num_params(), parameters(&layers, input).expect("a network"), "{name}");
+            spread.forward(images).into_data().assert_approx_eq::<f32>(&before, Tolerance::absolute(1e-4));
+        }
+        let layers = candidate("m10").expect("m10").layers;
+        assert!(Network::<Flex>::on_grid(&layers, SMALL, 0, 5, &device).is_err());
+        assert!(Network::<Flex>::on_grid(&layers, SMALL, 3, 5, &device).is_err(), "m10 flattens 2 by 2 here");
+    }
+
+    #[test]
+    fn the_strongest_voice_speaks_for_the_slice() {
+        let device = Default::default();
+        let layers = candidate("m10").expect("m10").layers;
+        let network = Network::<Flex>::new(&layers, SMALL, 3, &device).expect("a network");
+        let images = Tensor::<Flex, 4>::ones([3, 1, 64, 64], &device);
+        let (logits, voices) = network.forward_both(images.clone());
+        logits.into_data().assert_eq(&network.forward(images).into_data(), true);
+        assert_eq!(voices.dims(), [3, 2, 2]);
+        assert!(voices.min().into_scalar() >= SILENCE, "filters that are silenced say no");
+
+        // Two slices of 100 positions: one silent, one with a voice of 6 at one of them.
+        let mut voices = vec![-1.0f32; 200];
+        voices[142] = 6.0;
+        let voices = Tensor::<Flex, 3>::from_data(TensorData::new(voices, [2, 10, 10]), &device);
+        let logits = strongest(voices).into_data().to_vec::<f32>().expect("f32");
+        assert!((logits[0] + 1.0).abs() < 1e-5, "{logits:?}");
+        // The maximum less the logarithm of the number of positions over the sharpness.
+        assert!((logits[1] - (6.0 - 100f32.ln() / WITNESS_SHARPNESS)).abs() < 1e-3, "{logits:?}");
+    }
+
+    #[test]
+    fn knots_share_a_line_linearly() {
+        let shares = linear(4, 2);
+        // Places 0.25, 0.75, 1.25, 1.75 of 2, knots at 0.5 and 1.5.
+        assert_eq!(shares, [1.0, 0.0, 0.75, 0.25, 0.25, 0.75, 0.0, 1.0]);
+        assert!(linear(40, 7).chunks(7).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-6));
     }
 
     #[test]

@@ -1,109 +1,15 @@
 //! From a folder in the RSNA layout to a card that the node loads, on a small made-up data set.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::Output;
 
-use dicom_core::value::PrimitiveValue;
-use dicom_core::{DataElement, VR};
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use triaged::imaging::{self, Transform, Window};
+use support::{Folder, data_set, error_line, program, text, window, write_image};
+use triaged::imaging;
 use triaged::inference::ModelCard;
 use triaged_training::data::{Augment, Cache, Draw, Index, Loader};
-
-const SIDE: u16 = 32;
-
-/// A folder of a test's own under cargo's, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left behind is left to `cargo clean`.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A 32×32 CT image: a gradient in Hounsfield units that differs by `number`, with a bright square if `positive`.
-fn write_image(path: &Path, patient: &str, number: usize, positive: bool) {
-    let side = usize::from(SIDE);
-    let pixels: Vec<i16> = (0..side * side)
-        .map(|i| {
-            let (y, x) = (i / side, i % side);
-            let bleed = positive && (10..20).contains(&y) && (10..20).contains(&x);
-            if bleed { 75 } else { ((y + x + number * 7) % 40) as i16 }
-        })
-        .collect();
-    let text = |tag, vr, value: &str| DataElement::new(tag, vr, PrimitiveValue::from(value));
-    let word = |tag, value: u16| DataElement::new(tag, VR::US, PrimitiveValue::from(value));
-    let object = InMemDicomObject::from_element_iter([
-        text(tags::SOP_CLASS_UID, VR::UI, uids::CT_IMAGE_STORAGE),
-        text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.{}", number + 1)),
-        text(tags::MODALITY, VR::CS, "CT"),
-        text(tags::PATIENT_ID, VR::LO, patient),
-        text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2"),
-        text(tags::RESCALE_INTERCEPT, VR::DS, "0"),
-        text(tags::RESCALE_SLOPE, VR::DS, "1"),
-        word(tags::SAMPLES_PER_PIXEL, 1),
-        word(tags::ROWS, SIDE),
-        word(tags::COLUMNS, SIDE),
-        word(tags::BITS_ALLOCATED, 16),
-        word(tags::BITS_STORED, 16),
-        word(tags::HIGH_BIT, 15),
-        word(tags::PIXEL_REPRESENTATION, 1),
-        DataElement::new(
-            tags::PIXEL_DATA,
-            VR::OW,
-            PrimitiveValue::U16(pixels.into_iter().map(|pixel| pixel as u16).collect()),
-        ),
-    ]);
-    let meta = FileMetaTableBuilder::new().transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN);
-    object.with_meta(meta).expect("a meta group").write_to_file(path).expect("a written image");
-}
-
-/// `patients` patients of six slices; every second patient has hemorrhage on half of them.
-fn data_set(folder: &Path, patients: usize) {
-    let images = folder.join("stage_2_train");
-    fs::create_dir_all(&images).expect("a folder");
-    let mut labels = String::from("ID,Label\n");
-    for patient in 0..patients {
-        for slice in 0..6 {
-            let number = patient * 6 + slice;
-            let positive = patient % 2 == 1 && slice >= 3;
-            write_image(&images.join(format!("ID_{number:03}.dcm")), &format!("P{patient}"), number, positive);
-            labels += &format!("ID_{number:03}_subdural,0\nID_{number:03}_any,{}\n", u8::from(positive));
-        }
-    }
-    fs::write(folder.join("stage_2_train.csv"), labels).expect("labels");
-}
-
-fn window() -> Transform {
-    let side = u32::from(SIDE);
-    Transform::HounsfieldWindows { height: side, width: side, windows: vec![Window { center: 40.0, width: 80.0 }] }
-}
-
-fn program(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_triaged-training")).args(arguments).output().expect("the program runs")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a temporary path is plain text")
-}
 
 /// Trains m4 small, for `epochs`, into `out`.
 fn train(data: &Path, out: &Path, epochs: usize, seed: u64) -> Output {
@@ -114,10 +20,6 @@ fn train(data: &Path, out: &Path, epochs: usize, seed: u64) -> Output {
         "--batch", "8", "--seed", &seed, "--patience", "9",
     ];
     program(&arguments)
-}
-
-fn error_line(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -141,7 +43,8 @@ fn what_does_not_fit_together_is_counted_and_listed() {
     assert_eq!(index.slices.len(), 11, "of twelve slices the contradictory one is left out");
     assert_eq!(index.patients().len(), 2);
     assert_eq!(index.slices.iter().filter(|slice| slice.positive).count(), 3);
-    assert_eq!(problems.lines().len(), 5);
+    assert_eq!(problems.resized.len(), 11, "32×32 is not the study's size");
+    assert_eq!(problems.lines().len(), 6);
 }
 
 #[test]
@@ -162,7 +65,12 @@ fn batches_come_in_order_with_the_nodes_own_pixels() {
     let order: Vec<usize> = (0..24).map(|i| i * 7 % 24).collect();
     let draws: Vec<Draw> = order
         .iter()
-        .map(|&i| Draw { file: index.slices[i].file.clone(), positive: index.slices[i].positive, augment: None })
+        .map(|&i| Draw {
+            file: index.slices[i].file.clone(),
+            positive: index.slices[i].positive,
+            mask: None,
+            augment: None,
+        })
         .collect();
     // Once decoded, once out of the cache.
     for round in 0..2 {
@@ -187,7 +95,7 @@ fn a_file_that_cannot_be_decoded_ends_the_batches_with_its_name() {
     let path = folder.path().join("ID_broken.dcm");
     fs::write(&path, b"no DICOM at all").expect("a file");
     let cache = Cache::new(window(), None).expect("no cache");
-    let draw = Draw { file: path, positive: true, augment: Some((Augment::DEFAULT, 1)) };
+    let draw = Draw { file: path, positive: true, mask: None, augment: Some((Augment::DEFAULT, 1)) };
     let mut loader = Loader::new(&cache, vec![draw.clone(), draw], 1);
     let error = loader.next().expect("a result").expect_err("no DICOM");
     assert!(error.to_string().contains("ID_broken.dcm"), "{error}");

@@ -20,7 +20,8 @@ pub use lesion::Lesion;
 
 use self::anatomy::Head;
 use self::noise::Random;
-use self::render::{Pose, SIDE};
+use self::render::Pose;
+pub use self::render::SIDE;
 use super::object::DicomObject;
 
 /// From the lowest slice to the highest (mm).
@@ -49,8 +50,15 @@ impl Default for PhantomSpec {
 pub struct PhantomSlice {
     /// A CT Image Storage object, explicit VR little endian.
     pub object: DicomObject,
-    /// How many of its 512 × 512 pixels are mostly blood.
-    pub blood_pixels: usize,
+    /// Which of its [`SIDE`] × [`SIDE`] pixels, row by row, are mostly blood.
+    pub blood: Vec<bool>,
+}
+
+impl PhantomSlice {
+    /// How many pixels are mostly blood.
+    pub fn blood_pixels(&self) -> usize {
+        self.blood.iter().filter(|blood| **blood).count()
+    }
 }
 
 /// The slices of a phantom, from the skull base up. Each is made when it is asked for, so that one is in memory at a
@@ -89,7 +97,7 @@ impl Phantom {
         let mut random = Random::new(self.spec.seed.rotate_left(32) ^ u64::from(index));
         let pixels = render::slice(&self.head, &self.pose, z, self.spacing(), &mut random);
         let stored = pixels.hu.iter().map(|hu| (hu + 1024.0).round().clamp(0.0, 4095.0) as u16).collect();
-        PhantomSlice { object: self.object(index, z, stored), blood_pixels: pixels.blood }
+        PhantomSlice { object: self.object(index, z, stored), blood: pixels.blood }
     }
 
     /// A UID below 2.25 (PS3.5 annex B.2) that depends on the specification and on what it names, and on the version,

@@ -6,7 +6,7 @@ use super::anatomy::{AIR, Head, Point};
 use super::noise::Random;
 
 /// Rows and columns of a slice.
-pub(super) const SIDE: usize = 512;
+pub const SIDE: usize = 512;
 
 /// How the head lies in the scanner.
 #[derive(Debug, Clone)]
@@ -48,30 +48,25 @@ impl Pose {
 pub(super) struct Pixels {
     /// Hounsfield units, row by row.
     pub hu: Vec<f32>,
-    /// How many pixels are mostly blood of the lesion.
-    pub blood: usize,
+    /// Which pixels are mostly blood of the lesion.
+    pub blood: Vec<bool>,
 }
 
 /// Renders the slice from `z - thickness/2` to `z + thickness/2`.
 pub(super) fn slice(head: &Head, pose: &Pose, z: f32, thickness: f32, random: &mut Random) -> Pixels {
     let heights = [-1.0, 0.0, 1.0].map(|part| z + part * thickness / 3.0);
     let mut hu = vec![AIR; SIDE * SIDE];
-    let blood = hu
-        .par_chunks_mut(SIDE)
-        .enumerate()
-        .map(|(row, line)| {
-            let mut blood = 0;
-            for (column, pixel) in line.iter_mut().enumerate() {
-                let tissues = heights.map(|z| head.at(pose.head(row, column, z)));
-                *pixel = tissues.iter().map(|tissue| tissue.hu).sum::<f32>() / 3.0;
-                if *pixel < -990.0 {
-                    *pixel = head_rest(pose.head(row, column, z)).unwrap_or(AIR);
-                }
-                blood += usize::from(tissues.iter().filter(|tissue| tissue.blood).count() >= 2);
+    let mut blood = vec![false; SIDE * SIDE];
+    hu.par_chunks_mut(SIDE).zip(blood.par_chunks_mut(SIDE)).enumerate().for_each(|(row, (line, blood))| {
+        for (column, (pixel, blood)) in line.iter_mut().zip(blood).enumerate() {
+            let tissues = heights.map(|z| head.at(pose.head(row, column, z)));
+            *pixel = tissues.iter().map(|tissue| tissue.hu).sum::<f32>() / 3.0;
+            if *pixel < -990.0 {
+                *pixel = head_rest(pose.head(row, column, z)).unwrap_or(AIR);
             }
-            blood
-        })
-        .sum();
+            *blood = tissues.iter().filter(|tissue| tissue.blood).count() >= 2;
+        }
+    });
     // the scanner's resolution, about 0.7 mm full width
     blur(&mut hu, &[0.06, 0.24, 0.40, 0.24, 0.06]);
     // quantum noise, which reconstruction makes a little smooth; the factor restores its standard deviation

@@ -12,7 +12,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps};
-use burn::tensor::{Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
+use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 use rayon::prelude::*;
 
 use kernel::{BackwardLayout, BlockShape, ForwardWeights, Saved};
@@ -118,6 +118,11 @@ struct Forward {
 
 /// `[n, c, h, w]` in any memory order to contiguous `[n, h, w, c]`; free where the block before wrote it so.
 fn channels_last(tensor: FlexTensor) -> FlexTensor {
+    let [n, channels, h, w]: [usize; 4] = tensor.shape().dims();
+    if channels == 1 {
+        // The same order either way, which a copy by strides would not notice.
+        return Flex::float_reshape(tensor.to_contiguous(), Shape::new([n, h, w, 1]));
+    }
     Flex::float_permute(tensor, &[0, 2, 3, 1]).to_contiguous()
 }
 

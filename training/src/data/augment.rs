@@ -52,11 +52,17 @@ impl Augment {
                     let dx = x as f32 - center_x - right;
                     let sy = (cos * dy - sin * dx) * scale + center_y;
                     let sx = (sin * dy + cos * dx) * scale * mirror + center_x;
-                    let (y0, x0) = (sy.floor(), sx.floor());
-                    let (fy, fx) = (sy - y0, sx - x0);
-                    let (y0, x0) = (y0 as i32, x0 as i32);
-                    let top = at(y0, x0) + fx * (at(y0, x0 + 1) - at(y0, x0));
-                    let bottom = at(y0 + 1, x0) + fx * (at(y0 + 1, x0 + 1) - at(y0 + 1, x0));
+                    let (y0, x0) = (floor(sy), floor(sx));
+                    let (fy, fx) = (sy - y0 as f32, sx - x0 as f32);
+                    let inside = y0 >= 0 && x0 >= 0 && y0 + 1 < height as i32 && x0 + 1 < width as i32;
+                    let [a, b, c, d] = if inside {
+                        let place = y0 as usize * width + x0 as usize;
+                        let (upper, lower) = (&channel[place..place + 2], &channel[place + width..place + width + 2]);
+                        [upper[0], upper[1], lower[0], lower[1]]
+                    } else {
+                        [at(y0, x0), at(y0, x0 + 1), at(y0 + 1, x0), at(y0 + 1, x0 + 1)]
+                    };
+                    let (top, bottom) = (a + fx * (b - a), c + fx * (d - c));
                     changed.push(top + fy * (bottom - top));
                 }
             }
@@ -68,6 +74,12 @@ impl Augment {
         }
         changed
     }
+}
+
+/// Rounds down. Without SSE4.1, which a build for any x86-64 cannot count on, `f32::floor` is a call.
+fn floor(value: f32) -> i32 {
+    let cut = value as i32;
+    cut - i32::from(cut as f32 > value)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub enum LoadError {
     Read(#[from] imaging::ReadError),
     #[error("cannot decode {file}: {source}")]
     Decode { file: PathBuf, source: imaging::ImagingError },
+    #[error("cannot read the mask {path}: {source}")]
+    Mask { path: PathBuf, source: std::io::Error },
     #[error("cannot keep decoded slices in {folder}: {source}")]
     Cache { folder: PathBuf, source: std::io::Error },
 }

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use triaged::imaging;
+
+use super::mask;
+use crate::study::SIDE;
 
 /// The label file of the RSNA 2019 layout: `ID,Label`, rows `ID_xxx_any` and one for each subtype.
 const LABELS: &str = "stage_2_train.csv";
@@ -26,9 +29,25 @@ pub struct Slice {
     /// Whether `any` hemorrhage is labelled.
     pub positive: bool,
     pub file: PathBuf,
+    /// Its mask of blood, where the folder has one ([`super::mask`]).
+    pub mask: Option<PathBuf>,
+    /// Rows and columns as the header says; none in an index of before they were noted.
+    pub size: Option<[u32; 2]>,
 }
 
-/// What did not fit together. Nothing of it stops an index; it is counted, listed and left out.
+/// What becomes of images that are not 512×512.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum OtherSizes {
+    /// They are brought to the input's size, as the node does.
+    #[default]
+    Resize,
+    /// They are left out, as in the study.
+    Discard,
+}
+
+/// What did not fit together. Nothing of it stops an index; it is counted, listed and, but for images that are resized,
+/// left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problems {
     /// Rows that repeat an earlier one.
@@ -39,6 +58,12 @@ pub struct Problems {
     pub files_without_label: Vec<String>,
     /// File and reason.
     pub unreadable: Vec<(PathBuf, String)>,
+    /// Images of another size than 512×512 that are kept: file, rows and columns.
+    #[serde(default)]
+    pub resized: Vec<(PathBuf, [u32; 2])>,
+    /// Images of another size than 512×512 that are left out.
+    #[serde(default)]
+    pub discarded: Vec<(PathBuf, [u32; 2])>,
 }
 
 impl Problems {
@@ -61,6 +86,15 @@ impl Problems {
             let names: Vec<String> =
                 self.unreadable.iter().map(|(file, why)| format!("{} ({why})", file.display())).collect();
             lines.push(format!("{} images cannot be read and are left out: {}", names.len(), few(&names)));
+        }
+        for (what, images) in [("are resized", &self.resized), ("are left out", &self.discarded)] {
+            if !images.is_empty() {
+                let name = |(file, [rows, columns]): &(PathBuf, [u32; 2])| {
+                    format!("{} ({rows}×{columns})", file.file_stem().unwrap_or_default().to_string_lossy())
+                };
+                let names: Vec<String> = images.iter().map(name).collect();
+                lines.push(format!("{} images are not {SIDE}×{SIDE} and {what}: {}", names.len(), few(&names)));
+            }
         }
         lines
     }
@@ -86,13 +120,24 @@ pub enum IndexError {
     Row { path: PathBuf, line: u64, why: String },
     #[error("cannot list the images in {path}: {source}")]
     Images { path: PathBuf, source: std::io::Error },
-    #[error("{path} holds no slice that has both an image and an `any` label")]
-    Empty { path: PathBuf },
+    #[error("{path} holds no slice that has both an image and an `any` label{}", because(.problems))]
+    Empty { path: PathBuf, problems: Box<Problems> },
+}
+
+fn because(problems: &Problems) -> String {
+    let lines = problems.lines();
+    if lines.is_empty() { String::new() } else { format!(": {}", lines.join("; ")) }
 }
 
 impl Index {
-    /// Indexes a folder: reads the label file, lists the images, and reads each image's header for its patient.
+    /// Indexes a folder: reads the label file, lists the images, and reads each image's header for its patient and size.
+    /// Images of all sizes are kept.
     pub fn read(folder: &Path) -> Result<Self, IndexError> {
+        Self::read_sized(folder, OtherSizes::Resize)
+    }
+
+    /// As [`Index::read`]; `other_sizes` says what becomes of images that are not 512×512.
+    pub fn read_sized(folder: &Path, other_sizes: OtherSizes) -> Result<Self, IndexError> {
         let source = folder.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned());
         let mut problems = Problems::default();
         let labels = read_labels(&folder.join(LABELS), &mut problems)?;
@@ -107,40 +152,58 @@ impl Index {
             .into_iter()
             .filter_map(|(id, positive)| images.get(&id).map(|file| (id.clone(), positive, file.clone())))
             .collect();
+        let masks = folder.join(mask::MASKS);
+        let masked = masks.is_dir();
         let read: Vec<Result<Slice, (PathBuf, String)>> = joined
             .into_par_iter()
-            .map(|(id, positive, file)| match patient(&file) {
-                Ok(patient) => {
+            .map(|(id, positive, file)| match header(&file) {
+                Ok((patient, size)) => {
                     let patient = format!("{source}/{}", patient.unwrap_or_else(|| id.clone()));
-                    Ok(Slice { id, source: source.clone(), patient, positive, file })
+                    let mask = masks.join(format!("{id}.pbm"));
+                    let mask = (masked && positive && mask.is_file()).then_some(mask);
+                    Ok(Slice { id, source: source.clone(), patient, positive, file, mask, size: Some(size) })
                 }
                 Err(why) => Err((file, why)),
             })
             .collect();
         let mut slices = Vec::with_capacity(read.len());
         for slice in read {
-            match slice {
-                Ok(slice) => slices.push(slice),
-                Err(unreadable) => problems.unreadable.push(unreadable),
+            let slice = match slice {
+                Ok(slice) => slice,
+                Err(unreadable) => {
+                    problems.unreadable.push(unreadable);
+                    continue;
+                }
+            };
+            match (slice.size.filter(|size| *size != [SIDE; 2]), other_sizes) {
+                (Some(size), OtherSizes::Discard) => {
+                    problems.discarded.push((slice.file, size));
+                    continue;
+                }
+                (Some(size), OtherSizes::Resize) => problems.resized.push((slice.file.clone(), size)),
+                (None, _) => {}
             }
+            slices.push(slice);
         }
         if slices.is_empty() {
-            return Err(IndexError::Empty { path: folder.into() });
+            return Err(IndexError::Empty { path: folder.into(), problems: Box::new(problems) });
         }
         Ok(Self { slices, problems })
     }
 
     /// Indexes several folders and joins them.
-    pub fn read_all(folders: &[PathBuf]) -> Result<Self, IndexError> {
+    pub fn read_all(folders: &[PathBuf], other_sizes: OtherSizes) -> Result<Self, IndexError> {
         let mut all = Self::default();
         for folder in folders {
-            let Index { slices, problems } = Self::read(folder)?;
+            let Index { slices, problems } = Self::read_sized(folder, other_sizes)?;
             all.slices.extend(slices);
             all.problems.duplicate_rows += problems.duplicate_rows;
             all.problems.contradictory.extend(problems.contradictory);
             all.problems.labels_without_file.extend(problems.labels_without_file);
             all.problems.files_without_label.extend(problems.files_without_label);
             all.problems.unreadable.extend(problems.unreadable);
+            all.problems.resized.extend(problems.resized);
+            all.problems.discarded.extend(problems.discarded);
         }
         Ok(all)
     }
@@ -205,12 +268,25 @@ fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, IndexError> {
     Ok(images)
 }
 
-/// Whose slice this is, if the object says.
-fn patient(file: &Path) -> Result<Option<String>, String> {
+/// Whose slice this is, if the object says, and its rows and columns. The pixels are not read; but a file that is too
+/// short for those that its header promises is refused here, before a training meets it.
+fn header(file: &Path) -> Result<(Option<String>, [u32; 2]), String> {
     let object = imaging::read_header(file).map_err(|error| error.cause.to_string())?;
     let text = |tag| {
         let value = object.element_opt(tag).ok().flatten()?.to_str().ok()?.trim_matches([' ', '\0']).to_owned();
         (!value.is_empty()).then_some(value)
     };
-    Ok(text(tags::PATIENT_ID).or_else(|| text(tags::STUDY_INSTANCE_UID)))
+    let number = |tag| object.element_opt(tag).ok().flatten()?.to_int::<u32>().ok();
+    let side = |tag, name| number(tag).filter(|side| *side > 0).ok_or_else(|| format!("no {name}"));
+    let size = [side(tags::ROWS, "Rows")?, side(tags::COLUMNS, "Columns")?];
+    let plain = [uids::IMPLICIT_VR_LITTLE_ENDIAN, uids::EXPLICIT_VR_LITTLE_ENDIAN];
+    if plain.contains(&object.meta().transfer_syntax()) {
+        let bits = u64::from(number(tags::BITS_ALLOCATED).unwrap_or(16));
+        let needed = u64::from(size[0]) * u64::from(size[1]) * bits / 8;
+        let length = std::fs::metadata(file).map_err(|error| error.to_string())?.len();
+        if length < needed {
+            return Err(format!("cut off: {length} bytes, its pixels alone are {needed}"));
+        }
+    }
+    Ok((text(tags::PATIENT_ID).or_else(|| text(tags::STUDY_INSTANCE_UID)), size))
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::augment::Augment;
 use super::cache::{Cache, LoadError};
+use super::mask;
 
 /// Batches that wait for the consumer; one more may be in the making.
 const AHEAD: usize = 2;
@@ -16,6 +17,8 @@ const AHEAD: usize = 2;
 pub struct Draw {
     pub file: PathBuf,
     pub positive: bool,
+    /// Where blood is, if that is known.
+    pub mask: Option<PathBuf>,
     pub augment: Option<(Augment, u64)>,
 }
 
@@ -24,6 +27,8 @@ pub struct Draw {
 pub struct Batch {
     pub images: Vec<f32>,
     pub positive: Vec<bool>,
+    /// Of each slice its mask of the image's height and width, where it has one.
+    pub masks: Vec<Option<Vec<f32>>>,
 }
 
 impl Batch {
@@ -68,15 +73,27 @@ impl Iterator for Loader {
 }
 
 fn load(cache: &Cache, draws: &[Draw]) -> Result<Batch, LoadError> {
-    let images: Vec<Vec<f32>> = draws
+    let [channels, height, width] = cache.shape();
+    let loaded: Vec<(Vec<f32>, Option<Vec<f32>>)> = draws
         .par_iter()
         .map(|draw| {
-            let image = cache.load(&draw.file)?;
-            Ok(match &draw.augment {
-                Some((augment, seed)) => augment.apply(&image, cache.shape(), *seed),
+            let mut image = cache.load(&draw.file)?;
+            let masked = if let Some(path) = &draw.mask {
+                let failed = |source| LoadError::Mask { path: path.clone(), source };
+                image.extend(mask::read(path, height, width).map_err(failed)?);
+                1
+            } else {
+                0
+            };
+            // The mask goes the way of the image as one more channel.
+            let mut image = match &draw.augment {
+                Some((augment, seed)) => augment.apply(&image, [channels + masked, height, width], *seed),
                 None => image,
-            })
+            };
+            let mask = (masked == 1).then(|| image.split_off(channels * height * width));
+            Ok((image, mask))
         })
         .collect::<Result<_, LoadError>>()?;
-    Ok(Batch { images: images.concat(), positive: draws.iter().map(|draw| draw.positive).collect() })
+    let (images, masks): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
+    Ok(Batch { images: images.concat(), positive: draws.iter().map(|draw| draw.positive).collect(), masks })
 }

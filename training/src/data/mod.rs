@@ -4,13 +4,14 @@ mod augment;
 mod cache;
 mod index;
 mod loader;
+pub mod mask;
 pub mod phantoms;
 mod sample;
 mod split;
 
 pub use augment::Augment;
 pub use cache::{Cache, LoadError};
-pub use index::{Index, IndexError, Problems, Slice};
+pub use index::{Index, IndexError, OtherSizes, Problems, Slice};
 pub use loader::{Batch, Draw, Loader};
 pub use sample::{balanced, epoch_seed, plain, stratified};
 pub use split::{Side, Split, SplitBy, SplitError, patients};

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use triaged::imaging::phantom::{self, Lesion, PhantomSpec};
 
+use super::mask;
+
 /// A slice with at least so many pixels of blood is labelled positive: a spot of 4 mm across.
 const BLOOD_PIXELS: usize = 60;
 
@@ -16,14 +18,17 @@ pub enum PhantomError {
 }
 
 /// Writes `studies` phantoms of `slices` each, every second one bleeding, the five types in turn, with seeds from
-/// `first_seed` on. Returns how many slices were labelled negative and positive.
+/// `first_seed` on, and masks of the blood. Returns how many slices were labelled negative and positive.
 pub fn write(folder: &Path, studies: u64, slices: u32, first_seed: u64) -> Result<(usize, usize), PhantomError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error: &dyn std::fmt::Display| PhantomError::Write { path, why: error.to_string() }
     };
     let images = folder.join("stage_2_train");
-    fs::create_dir_all(&images).map_err(|error| failed(&images)(&error))?;
+    let masks = folder.join(mask::MASKS);
+    for folder in [&images, &masks] {
+        fs::create_dir_all(folder).map_err(|error| failed(folder)(&error))?;
+    }
     let labels: Vec<Vec<(String, bool)>> = (0..studies)
         .into_par_iter()
         .map(|study| {
@@ -34,7 +39,12 @@ pub fn write(folder: &Path, studies: u64, slices: u32, first_seed: u64) -> Resul
                 let id = format!("ID_phantom_{seed}_{number:02}");
                 let path = images.join(format!("{id}.dcm"));
                 slice.object.write_to_file(&path).map_err(|error| failed(&path)(&error))?;
-                labels.push((id, slice.blood_pixels >= BLOOD_PIXELS));
+                let positive = slice.blood_pixels() >= BLOOD_PIXELS;
+                if positive {
+                    let path = masks.join(format!("{id}.pbm"));
+                    mask::write(&path, &slice.blood, phantom::SIDE).map_err(|error| failed(&path)(&error))?;
+                }
+                labels.push((id, positive));
             }
             Ok(labels)
         })

@@ -41,6 +41,8 @@ pub struct Split {
 pub enum SplitError {
     #[error("a share of {validation} for validation and {test} for the test leaves nothing to train on")]
     Shares { validation: f64, test: f64 },
+    #[error("cross-validation needs at least 2 folds, not {0}")]
+    Folds(usize),
     #[error(
         "the {side:?} side has {positives} positive and {negatives} negative slices: it needs both; too few {of}s?"
     )]
@@ -61,18 +63,12 @@ impl Split {
             return Err(SplitError::Shares { validation, test });
         }
         let mut split = Self { by, seed, train_only: train_only.to_vec(), sides: BTreeMap::new() };
-        let mut positive: BTreeMap<String, bool> = BTreeMap::new();
-        for slice in &index.slices {
-            if train_only.contains(&slice.source) {
-                split.sides.insert(split.unit(slice), Side::Train);
-            } else {
-                *positive.entry(split.unit(slice)).or_default() |= slice.positive;
-            }
+        for slice in index.slices.iter().filter(|slice| train_only.contains(&slice.source)) {
+            split.sides.insert(split.unit(slice), Side::Train);
         }
         let mut rng = StdRng::seed_from_u64(seed);
         for stratum in [true, false] {
-            let mut units: Vec<&String> =
-                positive.iter().filter(|(_, positive)| **positive == stratum).map(|(unit, _)| unit).collect();
+            let mut units = split.stratum(index, stratum);
             units.shuffle(&mut rng);
             let share = |fraction: f64| (units.len() as f64 * fraction).round() as usize;
             let (to_test, to_validation) = (share(test), share(validation));
@@ -82,20 +78,73 @@ impl Split {
                     i if i < to_test + to_validation => Side::Validation,
                     _ => Side::Train,
                 };
-                split.sides.insert(unit.clone(), side);
+                split.sides.insert(unit, side);
             }
         }
-        let wanted = [(Side::Train, true), (Side::Validation, validation > 0.0), (Side::Test, test > 0.0)];
-        for (side, wanted) in wanted {
-            let slices = split.slices(index, side);
+        let wanted = [(Side::Train, 1.0), (Side::Validation, validation), (Side::Test, test)];
+        let wanted: Vec<Side> = wanted.into_iter().filter(|(_, share)| *share > 0.0).map(|(side, _)| side).collect();
+        split.check(index, &wanted)?;
+        Ok(split)
+    }
+
+    /// `folds` splits of the same patients: each stands on the test side of exactly one, and is trained on in the others.
+    /// Stratified as in [`Split::new`]; nobody is on a validation side.
+    pub fn folds(
+        index: &Index,
+        by: SplitBy,
+        folds: usize,
+        train_only: &[String],
+        seed: u64,
+    ) -> Result<Vec<Self>, SplitError> {
+        if folds < 2 {
+            return Err(SplitError::Folds(folds));
+        }
+        // Sides as if nothing was held out, then each fold's own patients are taken out.
+        let whole = Self::new(index, by, 0.0, 0.0, train_only, seed)?;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut fold_of: BTreeMap<String, usize> = BTreeMap::new();
+        for stratum in [true, false] {
+            let mut units = whole.stratum(index, stratum);
+            units.shuffle(&mut rng);
+            for unit in units {
+                // Counting on from the stratum before, so that no fold is larger by more than one.
+                let next = fold_of.len() % folds;
+                fold_of.insert(unit, next);
+            }
+        }
+        (0..folds)
+            .map(|fold| {
+                let mut split = whole.clone();
+                for unit in fold_of.iter().filter(|(_, of)| **of == fold).map(|(unit, _)| unit) {
+                    split.sides.insert(unit.clone(), Side::Test);
+                }
+                split.check(index, &[Side::Train, Side::Test])?;
+                Ok(split)
+            })
+            .collect()
+    }
+
+    /// The patients (or slices) that are measured, with hemorrhage or without, in the order of their names.
+    fn stratum(&self, index: &Index, wanted: bool) -> Vec<String> {
+        let mut positive: BTreeMap<String, bool> = BTreeMap::new();
+        for slice in index.slices.iter().filter(|slice| !self.train_only.contains(&slice.source)) {
+            *positive.entry(self.unit(slice)).or_default() |= slice.positive;
+        }
+        positive.into_iter().filter(|(_, positive)| *positive == wanted).map(|(unit, _)| unit).collect()
+    }
+
+    /// That each of these sides has slices of both classes.
+    fn check(&self, index: &Index, sides: &[Side]) -> Result<(), SplitError> {
+        for &side in sides {
+            let slices = self.slices(index, side);
             let positives = slices.iter().filter(|slice| slice.positive).count();
             let negatives = slices.len() - positives;
-            if wanted && (positives == 0 || negatives == 0) {
-                let of = if by == SplitBy::Patient { "patient" } else { "image" };
+            if positives == 0 || negatives == 0 {
+                let of = if self.by == SplitBy::Patient { "patient" } else { "image" };
                 return Err(SplitError::OneClass { side, positives, negatives, of });
             }
         }
-        Ok(split)
+        Ok(())
     }
 
     fn unit(&self, slice: &Slice) -> String {
@@ -137,6 +186,8 @@ mod tests {
                     patient: format!("a/{patient}"),
                     positive: patient % 3 == 0 && slice < 3,
                     file: "none".into(),
+                    mask: None,
+                    size: None,
                 });
             }
         }
@@ -147,6 +198,8 @@ mod tests {
                 patient: format!("b/{image}"),
                 positive: image % 2 == 0,
                 file: "none".into(),
+                mask: None,
+                size: None,
             });
         }
         Index { slices, problems: Problems::default() }
@@ -187,6 +240,29 @@ mod tests {
         let split = split(SplitBy::Image, 1);
         let (train, test) = (split.slices(&index, Side::Train), split.slices(&index, Side::Test));
         assert!(!patients(&train).is_disjoint(&patients(&test)));
+    }
+
+    #[test]
+    fn every_patient_is_tested_in_exactly_one_fold() {
+        let index = index();
+        let folds = Split::folds(&index, SplitBy::Patient, 5, &["b".into()], 3).expect("folds");
+        let mut tested: Vec<String> = Vec::new();
+        for fold in &folds {
+            let (train, test) = (fold.slices(&index, Side::Train), fold.slices(&index, Side::Test));
+            assert!(patients(&train).is_disjoint(&patients(&test)));
+            assert_eq!(train.len() + test.len(), index.slices.len());
+            assert_eq!(patients(&test).len(), 4, "folds of one size");
+            assert!(test.iter().all(|slice| slice.source == "a"), "what is only trained on is never tested");
+            tested.extend(patients(&test).into_iter().map(str::to_owned));
+        }
+        tested.sort();
+        tested.dedup();
+        assert_eq!(tested.len(), 20);
+        assert_eq!(folds, Split::folds(&index, SplitBy::Patient, 5, &["b".into()], 3).expect("folds"));
+        for refused in [0, 1, 8] {
+            // Seven patients have hemorrhage: an eighth fold would have none.
+            assert!(Split::folds(&index, SplitBy::Patient, refused, &[], 3).is_err(), "{refused} folds");
+        }
     }
 
     #[test]

@@ -1,0 +1,60 @@
+//! `cross-validate`: every patient scored by a network that has not seen them.
+
+use std::path::Path;
+
+use anyhow::Context;
+use burn::tensor::backend::AutodiffBackend;
+
+use super::arguments::{DataArgs, FitArgs, FoldArgs};
+use super::evaluate::{SCORES, write_scores};
+use super::fit::{begin, train};
+use crate::conv::ConvBackend;
+use crate::cross_validation::CrossValidation;
+use crate::data::{Cache, Draw, Side, Split};
+use crate::evaluate::Study;
+use crate::fit::{self, FitConfig, Monitor, draw, predict, write_json};
+
+/// What a cross-validation leaves in its folder, beside `scores.csv` and a run's folder for each fold.
+pub const CROSS_VALIDATION: &str = "cross-validation.json";
+
+/// Trains a network a fold and puts the figures together. Nobody is held back for validation: a fold's network is that of
+/// its last epoch. A cross-validation that was cut off goes on in the fold and epoch it was in.
+pub fn do_cross_validate<B>(
+    data: &DataArgs,
+    args: &FitArgs,
+    folds: &FoldArgs,
+    out: &Path,
+    device: &B::Device,
+) -> anyhow::Result<CrossValidation>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    let config = FitConfig { monitor: Monitor::Last, ..args.config()? };
+    let index = data.index()?;
+    let splits = Split::folds(&index, args.split, folds.folds, &data.only(), args.seed)?;
+    let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let mut rows = csv::Writer::from_path(out.join("scores.csv")).context("cannot write scores.csv")?;
+    rows.write_record(SCORES)?;
+    let mut scored = Vec::with_capacity(splits.len());
+    for (number, split) in (1..).zip(&splits) {
+        let name = format!("fold-{number}");
+        let run = out.join(&name);
+        eprintln!("{name} of {}", splits.len());
+        begin(&run, &index, split)?;
+        train::<B>(&config, args, &index, split, &run, device)?;
+        let (_, state) = fit::read_run(&run)?;
+        let network = fit::best::<B::InnerBackend>(&run, &config, &state, device)?;
+        let slices = split.slices(&index, Side::Test);
+        let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();
+        let scores = predict(&network, draws, &cache, config.batch, "its patients", device)?;
+        write_scores(&mut rows, &name, &slices, &scores)?;
+        rows.flush().context("cannot write scores.csv")?;
+        scored.push(Study::group(&slices, &scores));
+    }
+    let all = CrossValidation::of(&scored, args.seed)
+        .context("the folds that are left after taking one out lack patients with or without hemorrhage")?;
+    write_json(&out.join(CROSS_VALIDATION), &all)?;
+    Ok(all)
+}

@@ -1,0 +1,108 @@
+//! `export`: the ONNX file and its two cards.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::arguments::{ExportArgs, MachineArgs};
+use super::cross_validate::CROSS_VALIDATION;
+use super::evaluate::{others, print_evaluation, score};
+use super::fit::data_of;
+use crate::card::{Measured, Trained};
+use crate::conv::ConvBackend;
+use crate::data::{Cache, Side, Slice};
+use crate::export;
+use crate::fit::{self, read_json, write_json};
+use crate::model::Network;
+use crate::parity::{self, OnnxModel, ParityError};
+
+pub fn do_export<B: ConvBackend>(
+    run: &Path,
+    machine: &MachineArgs,
+    args: &ExportArgs,
+    device: &B::Device,
+    device_name: &str,
+) -> anyhow::Result<()> {
+    let (config, state) = fit::read_run(run)?;
+    let (index, split) = data_of(run)?;
+    let measured = match &args.cross_validation {
+        Some(folder) => Measured::Crossed(read_json(&folder.join(CROSS_VALIDATION))?),
+        None => {
+            let scored = score::<B>(run, machine, device)?;
+            print_evaluation("test", &scored.test);
+            Measured::HeldOut(scored)
+        }
+    };
+    let network = fit::best::<B>(run, &config, &state, device)?;
+    let shape = config.transform.shape();
+    let bytes = export::onnx(&network, &config.candidate.name, shape)?;
+    let cache = Cache::new(config.transform.clone(), machine.cache.clone())?;
+    // Slices of patients: those held back where there are any.
+    let patients: Vec<&Slice> = match split.slices(&index, Side::Test) {
+        none if none.is_empty() => {
+            index.slices.iter().filter(|slice| !split.train_only.contains(&slice.source)).collect()
+        }
+        test => test,
+    };
+    let parity = match check::<B>(&network, &bytes, &patients, &cache, device) {
+        Ok(parity) => {
+            eprintln!("ONNX Runtime agrees within {:.1e} on {} slices", parity.largest_difference, parity.slices);
+            Some(parity)
+        }
+        Err(error) => match error.downcast_ref::<ParityError>() {
+            Some(ParityError::NoLibrary) => {
+                eprintln!("{error}; the card says so");
+                None
+            }
+            _ => return Err(error),
+        },
+    };
+    let trained = Trained {
+        config: &config,
+        state: &state,
+        index: &index,
+        split: &split,
+        measured: &measured,
+        others: &others(run)?,
+        parity: parity.as_ref(),
+        commit: &commit(),
+        device: device_name,
+        version: &args.card_version,
+    };
+    let out = |extension: &str| args.out.join(format!("{}.{extension}", config.candidate.name));
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    std::fs::write(out("onnx"), &bytes).with_context(|| format!("cannot write {}", out("onnx").display()))?;
+    write_json(&out("json"), &trained.card(&bytes))?;
+    std::fs::write(out("md"), trained.text()).with_context(|| format!("cannot write {}", out("md").display()))?;
+    // Read back as the node will: what is refused here would stop a node.
+    triaged::inference::ModelCard::load(&out("json"))?;
+    eprintln!("wrote {}, its cards beside it", out("onnx").display());
+    Ok(())
+}
+
+/// Compares network and file on some slices spread over the patients.
+fn check<B: ConvBackend>(
+    network: &Network<B>,
+    onnx: &[u8],
+    slices: &[&Slice],
+    cache: &Cache,
+    device: &B::Device,
+) -> anyhow::Result<parity::Parity> {
+    let mut model = OnnxModel::load(onnx)?;
+    let step = slices.len().div_ceil(16).max(1);
+    let chosen: Vec<&&Slice> = slices.iter().step_by(step).collect();
+    let images = chosen.iter().map(|slice| cache.load(&slice.file)).collect::<Result<Vec<_>, _>>()?;
+    let [c, h, w] = cache.shape();
+    Ok(parity::compare(network, &mut model, &images.concat(), [chosen.len(), c, h, w], device)?)
+}
+
+/// The commit that this program was run at, as git says it; a build outside a repository has none.
+fn commit() -> String {
+    std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .ok()
+        .filter(|output| output.status.success())
+        .map_or("unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,255 @@
+//! The command line. Each command's work is in the file of its name.
+
+mod arguments;
+mod compare;
+mod cross_validate;
+mod evaluate;
+mod export;
+mod fit;
+mod quick_eval;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[cfg(not(feature = "cuda"))]
+use anyhow::bail;
+use burn::backend::autodiff::Autodiff;
+use burn::backend::flex::Flex;
+use burn::tensor::backend::AutodiffBackend;
+use clap::{Parser, Subcommand};
+
+use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RunArgs};
+use compare::Format;
+use cross_validate::do_cross_validate;
+use evaluate::{measure_on, print_evaluation, score};
+use export::do_export;
+use fit::{by_source, do_fit};
+use quick_eval::{QuickEvalArgs, do_quick_eval};
+use report::do_report;
+
+use crate::conv::ConvBackend;
+use crate::data::phantoms;
+use crate::fit::{Monitor, write_json};
+
+/// Trains the models that triaged runs.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join labels and images of folders in the RSNA 2019 layout and say what does not fit
+    Index {
+        #[command(flatten)]
+        data: DataArgs,
+        /// Write the index to this file, as JSON
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Make a folder of phantoms in the same layout, every second one bleeding
+    Phantoms {
+        #[arg(long)]
+        out: PathBuf,
+        #[arg(long, default_value_t = 40)]
+        studies: u64,
+        /// Slices a study
+        #[arg(long, default_value_t = 30)]
+        slices: u32,
+        /// The first study's seed; the others follow
+        #[arg(long, default_value_t = 100_000)]
+        first_seed: u64,
+    },
+    /// Train a network: index, split, fit, into a run's folder; goes on with a run that was cut off
+    Fit {
+        #[command(flatten)]
+        data: DataArgs,
+        #[command(flatten)]
+        fit: FitArgs,
+        /// The run's folder
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Score every patient by a network that was trained without them: k folds, in a folder each
+    CrossValidate {
+        #[command(flatten)]
+        data: DataArgs,
+        #[command(flatten)]
+        fit: FitArgs,
+        #[command(flatten)]
+        folds: FoldArgs,
+        /// Folder of the folds' runs and their figures
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Choose thresholds and study rule on a run's validation patients, and measure on its test patients
+    Evaluate {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Measure on all of another folder instead, by the decision made before; kept for the card
+        #[arg(long)]
+        on: Option<PathBuf>,
+        /// With --on: by the decision in this folder of `cross-validate`
+        #[arg(long, requires = "on")]
+        cross_validation: Option<PathBuf>,
+    },
+    /// Write a run's ONNX file, its two cards, and check the file against ONNX Runtime
+    Export {
+        #[command(flatten)]
+        run: RunArgs,
+        #[command(flatten)]
+        export: ExportArgs,
+    },
+    /// Train the study's candidates by its protocol, each on a sample of its own size, and compare them with the study
+    QuickEval(QuickEvalArgs),
+    /// Set two model cards side by side
+    Compare {
+        /// The card that the node reads, NAME.json
+        a: PathBuf,
+        b: PathBuf,
+        #[arg(long, value_enum, default_value = "terminal")]
+        format: Format,
+    },
+    /// Draw what a run scored: a page for people, with every figure beside it
+    Report {
+        /// The folder of `evaluate`, `cross-validate` or `train`
+        #[arg(long)]
+        run: PathBuf,
+        /// The report's folder [default: `report` in the run's]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// All of it: cross-validate, fit on all patients, export, report; with --folds 0 fit on some, evaluate on the others
+    Train {
+        #[command(flatten)]
+        data: DataArgs,
+        #[command(flatten)]
+        fit: FitArgs,
+        #[command(flatten)]
+        folds: FoldArgs,
+        /// The run's folder; model and cards are written to its `model` folder
+        #[arg(long, default_value = "var/training")]
+        out: PathBuf,
+        /// The card's version
+        #[arg(long, default_value = "1")]
+        card_version: String,
+    },
+}
+
+/// Runs the command that the arguments ask for.
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("triaged-training: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Index { data, out } => {
+            let index = data.index()?;
+            if let Some(out) = out {
+                write_json(&out, &index)?;
+            }
+            for (source, slices) in by_source(&index) {
+                let positive = slices.iter().filter(|slice| slice.positive).count();
+                let patients = crate::data::patients(&slices).len();
+                println!("{source}: {patients} patients, {} slices, {positive} positive", slices.len());
+            }
+            Ok(())
+        }
+        Command::Phantoms { out, studies, slices, first_seed } => {
+            let (negative, positive) = phantoms::write(&out, studies, slices, first_seed)?;
+            println!("{}: {studies} phantoms, {negative} slices without blood, {positive} with", out.display());
+            Ok(())
+        }
+        Command::Fit { data, fit, out } => on_device(fit.machine.device, Job::Fit { data, fit, out }),
+        Command::CrossValidate { data, fit, folds, out } => {
+            on_device(fit.machine.device, Job::CrossValidate { data, fit, folds, out })
+        }
+        Command::Evaluate { run, on, cross_validation } => {
+            on_device(run.machine.device, Job::Evaluate { run, on, cross_validation })
+        }
+        Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
+        Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
+        Command::Compare { a, b, format } => {
+            print!("{}", compare::compare(&a, &b, format)?);
+            Ok(())
+        }
+        Command::Report { run, out } => do_report(&run, out.as_deref()),
+        Command::Train { data, fit, folds, out, card_version } => {
+            on_device(fit.machine.device, Job::Train { data, fit, folds, out, card_version })
+        }
+    }
+}
+
+enum Job {
+    Fit { data: DataArgs, fit: FitArgs, out: PathBuf },
+    CrossValidate { data: DataArgs, fit: FitArgs, folds: FoldArgs, out: PathBuf },
+    Evaluate { run: RunArgs, on: Option<PathBuf>, cross_validation: Option<PathBuf> },
+    Export { run: RunArgs, export: ExportArgs },
+    QuickEval(QuickEvalArgs),
+    Train { data: DataArgs, fit: FitArgs, folds: FoldArgs, out: PathBuf, card_version: String },
+}
+
+fn on_device(device: Device, job: Job) -> anyhow::Result<()> {
+    match device {
+        Device::Cpu => job.run::<Autodiff<Flex>>(&Default::default(), "CPU"),
+        #[cfg(feature = "cuda")]
+        Device::Cuda => job.run::<Autodiff<burn::backend::Cuda>>(&Default::default(), "CUDA"),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda => {
+            bail!("this build has no CUDA; build it with `cargo build --release -p triaged-training --features cuda`")
+        }
+    }
+}
+
+impl Job {
+    fn run<B>(self, device: &B::Device, name: &str) -> anyhow::Result<()>
+    where
+        B: AutodiffBackend + ConvBackend,
+        B::InnerBackend: ConvBackend,
+    {
+        match self {
+            Job::Fit { data, fit, out } => do_fit::<B>(&data, &fit, &out, device),
+            Job::CrossValidate { data, fit, folds, out } => {
+                let all = do_cross_validate::<B>(&data, &fit, &folds, &out, device)?;
+                println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+                do_report(&out, None)
+            }
+            Job::Evaluate { run, on: None, .. } => {
+                let scored = score::<B::InnerBackend>(&run.run, &run.machine, device)?;
+                print_evaluation("test", &scored.test);
+                do_report(&run.run, None)
+            }
+            Job::Evaluate { run, on: Some(folder), cross_validation } => {
+                measure_on::<B::InnerBackend>(&run, &folder, cross_validation.as_deref(), device)
+            }
+            Job::Export { run, export } => do_export::<B::InnerBackend>(&run.run, &run.machine, &export, device, name),
+            Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
+            Job::Train { data, fit, folds, out, card_version } => {
+                let cross_validation = if folds.folds == 0 {
+                    do_fit::<B>(&data, &fit, &out, device)?;
+                    None
+                } else {
+                    let folder = out.join("folds");
+                    let all = do_cross_validate::<B>(&data, &fit, &folds, &folder, device)?;
+                    println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+                    // The network to ship: trained on all patients, as long as each fold's was.
+                    let fit = FitArgs { validation: 0.0, test: 0.0, monitor: Some(Monitor::Last), ..fit.clone() };
+                    do_fit::<B>(&data, &fit, &out, device)?;
+                    Some(folder)
+                };
+                let export = ExportArgs { out: out.join("model"), card_version, cross_validation };
+                do_export::<B::InnerBackend>(&out, &fit.machine, &export, device, name)?;
+                do_report(&out, None)
+            }
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! `quick-eval`: the study's protocol, each candidate on a stratified random sample of its own size.
+//!
+//! A candidate's run lies in a folder of its name: what `fit` keeps there, and its figures. A candidate whose run is
+//! finished is not trained again, one that was cut off goes on.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use burn::tensor::backend::AutodiffBackend;
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use serde::{Deserialize, Serialize};
+use triaged::imaging::{Transform, Window};
+
+use super::arguments::{DataArgs, MachineArgs, window};
+use super::fit::{begin, data_of};
+use crate::candidates::{Candidate, NAMES, candidate, parameters};
+use crate::conv::ConvBackend;
+use crate::data::{Augment, Cache, Draw, Index, Problems, Side, Slice, Split, SplitBy, stratified};
+use crate::fit::{self, FitConfig, Monitor, Schedule, draw, predict, read_json, write_json};
+use crate::metrics::{Case, Confusion, auc, best_f2_threshold};
+use crate::model::Network;
+use crate::study;
+
+const ALL: &str = "all";
+/// The figures of a finished run, in its folder.
+const FIGURES: &str = "quick-eval.json";
+
+#[derive(Clone, Args)]
+pub struct QuickEvalArgs {
+    /// The networks
+    #[arg(required = true, value_name = "CANDIDATE", value_parser = PossibleValuesParser::new(NAMES.into_iter().chain([ALL])))]
+    pub candidates: Vec<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Folder of the runs, quick-eval.csv and the loss curves
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Epochs at most [default: the study's for each network]
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Slices of the sample, test and validation included [default: the study's for each network]
+    #[arg(long)]
+    pub samples: Option<usize>,
+    /// Slices a step [default: the study's for each network]
+    #[arg(long)]
+    pub batch: Option<usize>,
+    #[arg(long, default_value_t = 1e-3)]
+    pub learning_rate: f64,
+    /// Epochs without a lower validation loss that end a training
+    #[arg(long, default_value_t = 5)]
+    pub patience: usize,
+    /// Split the sample by patient, or by image as the study did
+    #[arg(long, value_enum, default_value = "patient")]
+    pub split: SplitBy,
+    /// Seed of sample, split and initial weights
+    #[arg(long, default_value_t = 2019)]
+    pub seed: u64,
+    /// Feed a Hounsfield window, CENTER,WIDTH [default: the stored values, as the study]
+    #[arg(long, value_parser = window)]
+    pub window: Option<Window>,
+    /// Edge of the input image
+    #[arg(long, default_value_t = study::SIDE)]
+    pub size: u32,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+impl QuickEvalArgs {
+    /// The networks asked for, each once, in the study's order.
+    fn names(&self) -> Vec<&'static str> {
+        let asked = |name: &str| self.candidates.iter().any(|asked| asked == name || asked == ALL);
+        NAMES.into_iter().filter(|name| asked(name)).collect()
+    }
+
+    fn config(&self, name: &str) -> anyhow::Result<FitConfig> {
+        let candidate = candidate(name).context("no such network")?;
+        let candidate = Candidate { samples: self.samples.unwrap_or(candidate.samples), ..candidate };
+        let (height, width) = (self.size, self.size);
+        Ok(FitConfig {
+            epochs: self.epochs.unwrap_or(candidate.epochs),
+            batch: self.batch.unwrap_or(candidate.batch),
+            transform: match self.window {
+                None => Transform::StoredValues { height, width },
+                Some(window) => Transform::HounsfieldWindows { height, width, windows: vec![window] },
+            },
+            candidate,
+            seed: self.seed,
+            learning_rate: self.learning_rate,
+            schedule: Schedule::Constant,
+            weight_decay: 0.0,
+            position_grid: None,
+            half_size_epochs: 0,
+            witness: 0.0,
+            augment: Augment::NONE,
+            balance: None,
+            patience: self.patience,
+            monitor: Monitor::Loss,
+        })
+    }
+
+    /// A stratified random sample of the index, and its split: a fifth for the test, a fifth of the rest for validation.
+    fn sample(&self, index: &Index, size: usize) -> anyhow::Result<(Index, Split)> {
+        let labels: Vec<bool> = index.slices.iter().map(|slice| slice.positive).collect();
+        let slices = stratified(&labels, size, self.seed).into_iter().map(|i| index.slices[i].clone()).collect();
+        let sample = Index { slices, problems: Problems::default() };
+        let validation = (1.0 - study::TEST) * study::VALIDATION;
+        let split = Split::new(&sample, self.split, validation, study::TEST, &self.data.only(), self.seed)?;
+        Ok((sample, split))
+    }
+}
+
+/// A candidate's outcome: a row of `quick-eval.csv`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Row {
+    candidate: String,
+    parameters: usize,
+    /// Slices drawn: those of training, validation and test.
+    samples: usize,
+    train: usize,
+    validation: usize,
+    test: usize,
+    /// Epochs run.
+    epochs: usize,
+    /// The epoch whose network was measured.
+    best_epoch: Option<usize>,
+    /// With the highest F2 on validation.
+    threshold: f64,
+    /// This and what follows: on the test slices.
+    f2: f64,
+    accuracy: f64,
+    sensitivity: f64,
+    precision: f64,
+    specificity: f64,
+    auc: Option<f64>,
+    /// Of training, validation after each epoch included.
+    training_seconds_a_slice: f64,
+    /// Of scoring, decoding included.
+    seconds_a_slice: f64,
+}
+
+/// Trains and measures the candidates that are not finished yet; writes `quick-eval.csv` anew after each.
+pub fn do_quick_eval<B>(args: &QuickEvalArgs, device: &B::Device) -> anyhow::Result<()>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    let index = args.data.index()?;
+    // All that can be refused is refused before the first training.
+    let mut jobs = Vec::new();
+    for name in args.names() {
+        let config = args.config(name)?;
+        parameters(&config.candidate.layers, config.transform.shape())
+            .with_context(|| format!("{name} at this size"))?;
+        let (sample, split) = args.sample(&index, config.candidate.samples).with_context(|| name.to_owned())?;
+        check_begun(&args.out.join(name), &sample, &split)?;
+        jobs.push((name, config, sample, split));
+    }
+    for (name, config, sample, split) in jobs {
+        let run = args.out.join(name);
+        match finished(&run, &config)? {
+            Some(_) => eprintln!("{name}: finished before"),
+            None => {
+                let row = evaluate::<B>(args, &run, &config, &sample, &split, device).context(name)?;
+                write_json(&run.join(FIGURES), &row)?;
+                let (_, state) = fit::read_run(&run)?;
+                write_rows(&args.out.join(format!("{name}-loss.csv")), &state.epochs)?;
+            }
+        }
+        write_rows(&args.out.join("quick-eval.csv"), &rows(args)?)?;
+    }
+    println!("{}", table(&rows(args)?));
+    Ok(())
+}
+
+/// Refuses a run's folder that was begun on other slices or another split.
+fn check_begun(run: &Path, sample: &Index, split: &Split) -> anyhow::Result<()> {
+    if !run.join("split.json").exists() {
+        return Ok(());
+    }
+    let (begun, begun_split) = data_of(run)?;
+    let same =
+        |a: &Slice, b: &Slice| (&a.source, &a.id, &a.patient, a.positive) == (&b.source, &b.id, &b.patient, b.positive);
+    let slices =
+        begun.slices.len() == sample.slices.len() && begun.slices.iter().zip(&sample.slices).all(|(a, b)| same(a, b));
+    if !slices || begun_split != *split {
+        bail!("{} was begun with other data, another sample or split; take another folder or delete it", run.display());
+    }
+    Ok(())
+}
+
+/// The row of a run with this configuration, if it is finished.
+fn finished(run: &Path, config: &FitConfig) -> anyhow::Result<Option<Row>> {
+    if !run.join(FIGURES).exists() {
+        return Ok(None);
+    }
+    let row: Row = read_json(&run.join(FIGURES))?;
+    let (found, state) = fit::read_run(run)?;
+    let done = found == *config && state.is_done(config) && row.epochs == state.epochs.len();
+    Ok(done.then_some(row))
+}
+
+/// The rows of all finished candidates whose input is that of this call.
+fn rows(args: &QuickEvalArgs) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for name in NAMES {
+        let run = args.out.join(name);
+        if !run.join(FIGURES).exists() {
+            continue;
+        }
+        let (found, _) = fit::read_run(&run)?;
+        let config = args.config(name)?;
+        if found.transform == config.transform && found.seed == config.seed {
+            rows.push(read_json(&run.join(FIGURES))?);
+        } else {
+            eprintln!("{name} was run before with another input or seed and is left out of the table");
+        }
+    }
+    Ok(rows)
+}
+
+fn evaluate<B>(
+    args: &QuickEvalArgs,
+    run: &Path,
+    config: &FitConfig,
+    sample: &Index,
+    split: &Split,
+    device: &B::Device,
+) -> anyhow::Result<Row>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
+    if !run.join("split.json").exists() {
+        begin(run, sample, split)?;
+    }
+    let [train, validation, test] = [Side::Train, Side::Validation, Side::Test].map(|side| split.slices(sample, side));
+    eprintln!(
+        "{}: {} of the {} slices the sample asks for; {} to train on, {} to validate, {} for the test; {} epochs of \
+         batches of {}",
+        config.candidate.name,
+        sample.slices.len(),
+        config.candidate.samples,
+        train.len(),
+        validation.len(),
+        test.len(),
+        config.epochs,
+        config.batch
+    );
+    let (network, state) = fit::fit::<B>(run, config, &train, &validation, &cache, device)?;
+    if let (Some((epoch, batch)), Some(best)) = (state.nan, state.best) {
+        eprintln!("the loss stopped being a number in epoch {epoch}, batch {batch}: epoch {best} is measured");
+    }
+    let (held, _) = score(&network, &validation, &cache, config.batch, "validation", device)?;
+    let (threshold, _) = best_f2_threshold(&held).context("no positive validation slices")?;
+    let (cases, seconds) = score(&network, &test, &cache, config.batch, "test", device)?;
+    let counts = Confusion::at(threshold, &cases);
+    let trained: f64 = state.epochs.iter().map(|epoch| epoch.seconds).sum();
+    Ok(Row {
+        candidate: config.candidate.name.clone(),
+        parameters: parameters(&config.candidate.layers, config.transform.shape())?,
+        samples: sample.slices.len(),
+        train: train.len(),
+        validation: validation.len(),
+        test: test.len(),
+        epochs: state.epochs.len(),
+        best_epoch: state.best,
+        threshold,
+        f2: counts.f2(),
+        accuracy: counts.accuracy(),
+        sensitivity: counts.sensitivity(),
+        precision: counts.precision(),
+        specificity: counts.specificity(),
+        auc: auc(&cases),
+        training_seconds_a_slice: trained / (state.epochs.len() * train.len()).max(1) as f64,
+        seconds_a_slice: seconds / test.len() as f64,
+    })
+}
+
+/// Scored slices, and the seconds that took.
+fn score<B: ConvBackend>(
+    network: &Network<B>,
+    slices: &[&Slice],
+    cache: &Cache,
+    batch: usize,
+    what: &str,
+    device: &B::Device,
+) -> anyhow::Result<(Vec<Case>, f64)> {
+    let begun = Instant::now();
+    let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();
+    let scores = predict(network, draws, cache, batch, what, device)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let cases = slices.iter().zip(scores).map(|(slice, score)| Case { score, positive: slice.positive });
+    Ok((cases.collect(), seconds))
+}
+
+/// Writes beside and renames, so that a table that is read is whole.
+fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> anyhow::Result<()> {
+    let cannot = || format!("cannot write {}", path.display());
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).with_context(cannot)?;
+    }
+    let bytes = writer.into_inner().map_err(csv::IntoInnerError::into_error).with_context(cannot)?;
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, path)).with_context(cannot)
+}
+
+/// For the terminal; the study's figures stand in brackets beside ours.
+fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "",
+        "parameters",
+        "samples",
+        "epochs",
+        "threshold",
+        "F2",
+        "accuracy",
+        "sensitivity",
+        "precision",
+        "specificity",
+        "AUC",
+        "s a slice",
+    ]);
+    for row in rows {
+        let beside = |ours: f64, of: fn(&study::Row) -> f64| match study::quick_evaluation(&row.candidate) {
+            Some(study) => format!("{ours:.3} ({:.3})", of(study)),
+            None => format!("{ours:.3}"),
+        };
+        table.add_row([
+            row.candidate.clone(),
+            row.parameters.to_string(),
+            row.samples.to_string(),
+            row.epochs.to_string(),
+            format!("{:.3}", row.threshold),
+            beside(row.f2, |study| study.f2),
+            beside(row.accuracy, |study| study.accuracy),
+            beside(row.sensitivity, |study| study.sensitivity),
+            beside(row.precision, |study| study.precision),
+            format!("{:.3}", row.specificity),
+            row.auc.map_or("one class".into(), |auc| format!("{auc:.3}")),
+            format!("{:.4}", row.seconds_a_slice),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let held = study::HOLD_OUT;
+    format!(
+        "{table}\nIn brackets the study's figures, on samples of RSNA 2019 split by image; it reports neither specificity \
+         nor AUC here.\nIts m10 after the final fit, on {} held-out slices at {:.3}: F2 {:.3}, accuracy {:.3}, sensitivity \
+         {:.3}, precision {:.3}, specificity {:.3}; in cross-validation F2 {:.3} ± {:.3}, accuracy {:.3} ± {:.3}.",
+        held.tn + held.fp + held.fn_ + held.tp,
+        study::HOLD_OUT_THRESHOLD,
+        held.f2(),
+        held.accuracy(),
+        held.sensitivity(),
+        held.precision(),
+        held.specificity(),
+        study::CROSS_VALIDATION_F2.mean,
+        study::CROSS_VALIDATION_F2.sd,
+        study::CROSS_VALIDATION_ACCURACY.mean,
+        study::CROSS_VALIDATION_ACCURACY.sd
+    )
+}

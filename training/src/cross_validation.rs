@@ -1,0 +1,170 @@
+//! What k folds say together: each patient is scored by a network that has not seen them, and judged by thresholds and a
+//! rule that were chosen on the other folds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::{Decision, Evaluation, Study, decide};
+use crate::metrics::Figures;
+
+/// The figures of all folds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CrossValidation {
+    /// Each fold's patients, by the decision that the other folds made.
+    pub folds: Vec<Evaluation>,
+    /// All patients: each judged in their own fold, the counts put together; AUC over the scores of all folds.
+    pub pooled: Evaluation,
+    pub slices: Spread,
+    pub studies: Spread,
+    /// Chosen on all folds' scores: the decision for a network that is then trained on all patients.
+    pub decision: Decision,
+}
+
+/// Mean and standard deviation (of a sample) over the folds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeanSd {
+    pub mean: f64,
+    pub sd: f64,
+}
+
+impl MeanSd {
+    /// None of nothing; one value has deviation 0.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        (!values.is_empty()).then(|| Self { mean, sd: (squares / (n - 1.0).max(1.0)).sqrt() })
+    }
+}
+
+/// Each figure's mean and deviation over the folds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    pub auc: Option<MeanSd>,
+    pub f2: Option<MeanSd>,
+    pub sensitivity: Option<MeanSd>,
+    pub specificity: Option<MeanSd>,
+    pub precision: Option<MeanSd>,
+    pub accuracy: Option<MeanSd>,
+}
+
+impl Spread {
+    fn of(folds: &[&Figures]) -> Self {
+        let over = |value: fn(&Figures) -> Option<f64>| {
+            MeanSd::of(&folds.iter().filter_map(|figures| value(figures)).collect::<Vec<f64>>())
+        };
+        Self {
+            auc: over(|figures| figures.auc.map(|auc| auc.value)),
+            f2: over(|figures| Some(figures.f2.value)),
+            sensitivity: over(|figures| Some(figures.sensitivity.value)),
+            specificity: over(|figures| Some(figures.specificity.value)),
+            precision: over(|figures| Some(figures.precision.value)),
+            accuracy: over(|figures| Some(figures.accuracy.value)),
+        }
+    }
+}
+
+impl CrossValidation {
+    /// From each fold's scored test patients. None where the folds that are left after taking one out lack a class.
+    pub fn of(folds: &[Vec<Study>], seed: u64) -> Option<Self> {
+        let mut evaluations = Vec::with_capacity(folds.len());
+        let mut judged = Vec::new();
+        for (studies, decision) in folds.iter().zip(Self::decisions(folds)?) {
+            evaluations.push(Evaluation::of(studies, &decision, seed));
+            judged.extend(studies.iter().map(|study| (study, decision)));
+        }
+        let all = folds.concat();
+        let decision = decide(&all)?;
+        let slices: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.slices).collect();
+        let studies: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.studies).collect();
+        Some(Self {
+            slices: Spread::of(&slices),
+            studies: Spread::of(&studies),
+            pooled: Evaluation::pooled(&judged, &decision, seed),
+            folds: evaluations,
+            decision,
+        })
+    }
+
+    /// What each fold is judged by: the decision made on the others. None as for [`Self::of`].
+    pub fn decisions(folds: &[Vec<Study>]) -> Option<Vec<Decision>> {
+        let others = |fold: usize| -> Vec<Study> {
+            folds.iter().enumerate().filter(|(other, _)| *other != fold).flat_map(|(_, s)| s).cloned().collect()
+        };
+        (0..folds.len()).map(|fold| decide(&others(fold))).collect()
+    }
+
+    /// Two tables in Markdown: all patients, and the folds.
+    pub fn table(&self) -> String {
+        let cell =
+            |value: Option<MeanSd>| value.map_or("one class only".into(), |v| format!("{:.3} ± {:.3}", v.mean, v.sd));
+        let mut table = format!(
+            "{}\n| mean ± sd over {} folds | slices | studies |\n|---|---|---|\n",
+            self.pooled.table(),
+            self.folds.len()
+        );
+        for (name, of) in [
+            ("AUC", (|s: &Spread| s.auc) as fn(&Spread) -> Option<MeanSd>),
+            ("F2", |s| s.f2),
+            ("sensitivity", |s| s.sensitivity),
+            ("specificity", |s| s.specificity),
+            ("precision", |s| s.precision),
+            ("accuracy", |s| s.accuracy),
+        ] {
+            table += &format!("| {name} | {} | {} |\n", cell(of(&self.slices)), cell(of(&self.studies)));
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Case;
+
+    /// Five folds of four patients, two with hemorrhage on 3 of 10 slices; `lift` is added to one fold's scores.
+    fn folds(lift: f64) -> Vec<Vec<Study>> {
+        (0..5)
+            .map(|fold| {
+                (0..4)
+                    .map(|p| Study {
+                        patient: format!("{fold}/{p}"),
+                        slices: (0..10)
+                            .map(|s| {
+                                let positive = p < 2 && s < 3;
+                                let base = if positive { 0.6 } else { 0.3 };
+                                let up = if fold == 0 { lift } else { 0.0 };
+                                Case { score: base + up + 0.001 * f64::from(s + 10 * p + fold), positive }
+                            })
+                            .collect(),
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_patient_is_judged_by_what_the_other_folds_chose() {
+        let clean = CrossValidation::of(&folds(0.0), 1).expect("both classes");
+        assert_eq!(clean.pooled.patients, 20);
+        assert_eq!((clean.pooled.slices.confusion.tp, clean.pooled.slices.confusion.fp), (30, 0));
+        assert_eq!(clean.studies.sensitivity, Some(MeanSd { mean: 1.0, sd: 0.0 }));
+
+        // One fold's network scores everything high: judged by the others' threshold its negatives are false alarms,
+        // though within the fold the order is perfect.
+        let lifted = CrossValidation::of(&folds(0.35), 1).expect("both classes");
+        assert_eq!(lifted.folds[0].slices.confusion.fp, 34);
+        assert_eq!(lifted.folds[0].slices.auc.expect("both classes").value, 1.0);
+        assert_eq!(lifted.pooled.slices.confusion.fp, 34);
+        assert!(lifted.pooled.slices.auc.expect("both classes").value < 1.0);
+        let specificity = lifted.slices.specificity.expect("folds");
+        assert!((specificity.mean - 0.8).abs() < 1e-9 && specificity.sd > 0.4, "{specificity:?}");
+    }
+
+    #[test]
+    fn mean_and_deviation_are_those_of_a_sample() {
+        let MeanSd { mean, sd } = MeanSd::of(&[1.0, 2.0, 3.0, 4.0]).expect("values");
+        assert!((mean - 2.5).abs() < 1e-12 && (sd - (5.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(MeanSd::of(&[7.0]), Some(MeanSd { mean: 7.0, sd: 0.0 }));
+        assert_eq!(MeanSd::of(&[]), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! What is wrong is said in one clear line and a non-zero exit, and what was there before stays.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use support::{Folder, data_set, error_line, program, text};
+
+/// `fit` of a small m1 with these further arguments.
+fn fit(data: &Path, out: &Path, more: &[&str]) -> Output {
+    program(&[&["fit", "--data", text(data), "--out", text(out)][..], &SMALL, more].concat())
+}
+
+/// m1 has no convolution, whose rectifier could take what is not a number for 0.
+const SMALL: [&str; 7] = ["--candidate", "m1", "--size", "32", "--batch", "8", "--no-augment"];
+
+/// That a command failed with one line that holds these words.
+fn refused(output: &Output, words: &[&str]) {
+    let line = error_line(output);
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in: {line}");
+    }
+}
+
+/// Every file of a folder with its content.
+fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(content(&path));
+        } else {
+            files.push((path.clone(), fs::read(&path).expect("a file")));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn a_bad_label_row_is_named_by_its_line() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 4);
+    let labels = data.join("stage_2_train.csv");
+    let good = fs::read_to_string(&labels).expect("labels");
+    for (row, why) in [("ID_007_any,maybe\n", "the label is \"maybe\", not 0 or 1"), ("ID_007_any\n", "fields")] {
+        fs::write(&labels, format!("{good}{row}")).expect("labels");
+        let line = good.lines().count() + 1;
+        refused(&fit(&data, &out, &[]), &["stage_2_train.csv", &format!("line {line}"), why]);
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn labels_that_all_lack_their_image_are_counted() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 4);
+    let images = data.join("stage_2_train");
+    fs::remove_dir_all(&images).expect("removed");
+    refused(&fit(&data, &out, &[]), &["cannot list the images in", "stage_2_train"]);
+    fs::create_dir(&images).expect("a folder");
+    refused(&fit(&data, &out, &[]), &["holds no slice", "24 labels have no image and are left out: ID_000"]);
+    // An index that was there stays.
+    let index = folder.path().join("index.json");
+    fs::write(&index, "kept").expect("a file");
+    refused(&program(&["index", "--data", text(&data), "--out", text(&index)]), &["holds no slice"]);
+    assert_eq!(fs::read_to_string(&index).expect("the file"), "kept");
+    assert!(!out.exists());
+}
+
+#[test]
+fn one_class_is_refused_before_anything_is_written() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 1);
+    refused(&fit(&data, &out, &[]), &["0 positive and", "it needs both"]);
+    refused(
+        &fit(&data, &out, &["--validation", "0", "--test", "0", "--monitor", "last"]),
+        &["0 positive and 6 negative"],
+    );
+    let quick = program(&["quick-eval", "m1", "--data", text(&data), "--out", text(&out), "--size", "32"]);
+    refused(&quick, &["m1", "it needs both"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_fold_without_positives_is_refused_before_the_first_is_trained() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("folds"));
+    // Two of four patients have hemorrhage: the third fold has none of them.
+    data_set(&data, 4);
+    let command = ["cross-validate", "--data", text(&data), "--out", text(&out), "--folds", "3"];
+    refused(&program(&[&command[..], &SMALL].concat()), &["0 positive and", "it needs both", "patients"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_learning_rate_beyond_sense_ends_in_its_first_epoch() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 12);
+    refused(
+        &fit(&data, &out, &["--learning-rate", "1e30", "--epochs", "3"]),
+        &["the loss stopped being a number in epoch 1, batch ", "before any epoch was finished"],
+    );
+    assert!(!out.join("best-1").exists() && !out.join("checkpoint-1").exists());
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_a_run_and_keeps_its_best_epoch() {
+    let folder = Folder::new();
+    let [data, out, cache] = ["data", "run", "cache"].map(|name| folder.path().join(name));
+    data_set(&data, 12);
+    let first = fit(&data, &out, &["--cache", text(&cache), "--epochs", "1"]);
+    assert!(first.status.success(), "{}", error_line(&first));
+    let best = content(&out.join("best-1"));
+
+    // The decoded slices are poisoned, so that the second epoch's first loss is none.
+    for (path, bytes) in content(&cache) {
+        fs::write(path, f32::NAN.to_le_bytes().repeat(bytes.len() / 4)).expect("a file");
+    }
+    // The same again: a run that ended so does not go on.
+    for _ in 0..2 {
+        let second = fit(&data, &out, &["--cache", text(&cache), "--epochs", "3"]);
+        refused(&second, &["stopped being a number in epoch 2, batch 1", "the best epoch before it, 1, is kept"]);
+        assert_eq!(content(&out.join("best-1")), best);
+    }
+    let state: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(out.join("state.json")).expect("the state")).expect("JSON");
+    assert_eq!((&state["nan"], &state["best"]), (&serde_json::json!([2, 1]), &serde_json::json!(1)));
+
+    // What was kept is whole: on sound slices it is measured.
+    let measured = program(&["evaluate", "--run", text(&out)]);
+    assert!(measured.status.success(), "{}", error_line(&measured));
+}
+
+#[test]
+fn a_cut_off_checkpoint_is_named_and_nothing_is_overwritten() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 12);
+    assert!(fit(&data, &out, &["--epochs", "2"]).status.success());
+    for name in ["network.bin", "adam.bin"] {
+        let checkpoint = out.join("checkpoint-2").join(name);
+        let whole = fs::read(&checkpoint).expect("a checkpoint");
+        fs::write(&checkpoint, &whole[..whole.len() / 2]).expect("cut off");
+        let [state, best] = ["state.json", "best-2/network.bin"].map(|file| fs::read(out.join(file)).ok());
+        refused(&fit(&data, &out, &["--epochs", "3"]), &["the checkpoint", "checkpoint-2", "cannot be used"]);
+        assert_eq!([state, best], ["state.json", "best-2/network.bin"].map(|file| fs::read(out.join(file)).ok()));
+        assert_eq!(fs::read(&checkpoint).expect("a checkpoint").len(), whole.len() / 2);
+        fs::write(&checkpoint, &whole).expect("restored");
+    }
+    let best = fs::read_dir(&out).expect("the run").map(|entry| entry.expect("an entry").path());
+    let best = best.into_iter().find(|path| path.to_string_lossy().contains("best-")).expect("a best epoch");
+    fs::write(best.join("network.bin"), b"").expect("cut off");
+    refused(&program(&["evaluate", "--run", text(&out)]), &["the checkpoint", "best-", "cannot be used"]);
+    assert!(!out.join("evaluation.json").exists());
+}
+
+/// A full disk, by a limit on the size of files: the checkpoint does not fit, at its begin or at its very end.
+#[test]
+fn a_full_disk_is_named_and_the_run_goes_on_where_there_is_space() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 12);
+    assert!(fit(&data, &out, &["--epochs", "1"]).status.success());
+    let before =
+        [fs::read(out.join("state.json")), fs::read(out.join("best-1/network.bin"))].map(|file| file.expect("a file"));
+    let length = fs::metadata(out.join("checkpoint-1/network.bin")).expect("a checkpoint").len();
+    // In kibibytes: half the network, and all of it but the last few bytes.
+    for limit in [length / 2 / 1024, length / 1024] {
+        let script = format!("trap '' XFSZ; ulimit -f {limit} || exit 99; exec \"$@\"");
+        let more = ["--epochs", "2"];
+        let command = [&["fit", "--data", text(&data), "--out", text(&out)][..], &SMALL, &more].concat();
+        let full = Command::new("bash")
+            .args(["-c", &script, "bash", env!("CARGO_BIN_EXE_triaged-training")])
+            .args(command)
+            .output()
+            .expect("bash runs");
+        refused(&full, &["checkpoint-2", "network.bin", "File too large"]);
+        let after = [fs::read(out.join("state.json")), fs::read(out.join("best-1/network.bin"))];
+        assert_eq!(before, after.map(|file| file.expect("a file")));
+    }
+    let more = fit(&data, &out, &["--epochs", "2"]);
+    assert!(more.status.success(), "{}", error_line(&more));
+}
+
+#[test]
+fn a_run_of_no_data_and_a_card_that_is_none_are_refused() {
+    let folder = Folder::new();
+    let nothing = folder.path().join("nothing");
+    refused(&program(&["evaluate", "--run", text(&nothing)]), &["nothing/config.json", "No such file"]);
+    refused(&program(&["export", "--run", text(&nothing), "--out", text(&nothing)]), &["nothing/config.json"]);
+    refused(&program(&["compare", text(&nothing), text(&nothing)]), &["cannot read the model card", "nothing"]);
+    assert!(!nothing.exists());
+}
