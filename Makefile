@@ -76,7 +76,24 @@ deps: ## Install the system packages that building needs, where missing
 .PHONY: test-deps
 test-deps: deps ## Install the DICOM peers and Python packages that testing needs, where missing
 	@scripts/deps.sh test
-	@scripts/python-tools.sh
+	@scripts/python-tools.sh tests/requirements.txt .venv
+
+# What the benchmarks compare with, beside the DICOM peers of `make test`.
+.PHONY: bench-deps
+bench-deps: test-deps
+	@scripts/python-tools.sh benches/requirements.txt .venv-bench
+	@test -x .cache/bench/bin/dicom-storescp -a -x .cache/bench/bin/dicom-storescu || { \
+		echo "bench: building dicom-rs's storescp and storescu into .cache/bench"; \
+		$(CARGO) install --quiet --locked --root .cache/bench dicom-storescp@0.10.1 dicom-storescu@0.10.1 || \
+		echo "bench: they do not build here: the benchmarks leave them out"; }
+
+.PHONY: bench
+bench: build bench-deps ## Measure the node beside its peers and each stage alone; writes benches/results.md (ARGS="--only ingest")
+	PYTHONPATH=benches .venv-bench/bin/python -m side_by_side --program $(RELEASE)/triaged $(ARGS)
+
+.PHONY: bench-stages
+bench-stages: deps onnxruntime-keep models-link ## Measure the stages alone: PDUs, commands, decoding, transform, batches, ledger
+	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(CARGO) bench --locked --bench stages $(if $(STAGE),-- $(STAGE))
 
 .PHONY: install
 install: ## Install what `make build` built (DESTDIR, PREFIX=/usr/local, SYSCONFDIR=/etc)
