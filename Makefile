@@ -93,7 +93,7 @@ bench: build bench-deps ## Measure the node beside its peers and each stage alon
 
 .PHONY: bench-stages
 bench-stages: deps onnxruntime-keep models-link ## Measure the stages alone: PDUs, commands, decoding, transform, batches, ledger
-	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(CARGO) bench --locked --bench stages $(if $(STAGE),-- $(STAGE))
+	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(CARGO) bench --locked --workspace --bench stages $(if $(STAGE),-- $(STAGE))
 
 .PHONY: install
 install: ## Install what `make build` built (DESTDIR, PREFIX=/usr/local, SYSCONFDIR=/etc)

@@ -6,6 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
+use dicom_core::Tag;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_dictionary_std::StandardDataDictionary;
 use serde::Deserialize;
 
 /// The defaults, as documented.
@@ -57,6 +60,7 @@ pub struct Inference {
     pub threads: usize,
     pub batch_size: usize,
     pub batch_wait_ms: u64,
+    pub max_queue: u64,
     pub decode_threads: usize,
     pub max_attempts: u32,
 }
@@ -77,6 +81,40 @@ pub struct Triage {
     pub quiet_seconds: f64,
     pub hard_cap_seconds: f64,
     pub provisional_alerts: bool,
+    pub stat_calling_ae_titles: Vec<String>,
+    pub stat_attributes: Vec<AttributeValue>,
+}
+
+/// An attribute with a value, written `Keyword=VALUE` or `gggg,eeee=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AttributeValue {
+    pub tag: Tag,
+    pub value: String,
+}
+
+impl TryFrom<String> for AttributeValue {
+    type Error = String;
+
+    fn try_from(entry: String) -> Result<AttributeValue, String> {
+        let parse = || {
+            let (name, value) = entry.split_once('=')?;
+            let name = name.trim();
+            let tag = match name.split_once(',') {
+                Some((group, element)) => {
+                    let number = |digits: &str| (digits.len() == 4).then(|| u16::from_str_radix(digits, 16).ok())?;
+                    Tag(number(group)?, number(element)?)
+                }
+                None => StandardDataDictionary.by_name(name)?.tag(),
+            };
+            Some(AttributeValue { tag, value: value.trim().to_owned() })
+        };
+        parse().ok_or_else(|| {
+            format!(
+                "{entry:?} is not an attribute with a value, such as RequestedProcedurePriority=STAT or 0040,1003=STAT"
+            )
+        })
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -176,7 +214,9 @@ impl Settings {
                 .try_parsing(true)
                 .list_separator(",")
                 .with_list_parse_key("dimse.calling_ae_titles")
-                .with_list_parse_key("dimse.other_storage_classes"),
+                .with_list_parse_key("dimse.other_storage_classes")
+                .with_list_parse_key("triage.stat_calling_ae_titles")
+                .with_list_parse_key("triage.stat_attributes"),
         );
         for (key, value) in flags {
             builder = builder.set_override(*key, value.as_str())?;
@@ -213,6 +253,9 @@ impl Settings {
         let i = &self.inference;
         if i.batch_size > 256 {
             return wrong("inference.batch_size", i.batch_size, "at most 256");
+        }
+        if i.max_queue == 0 {
+            return wrong("inference.max_queue", 0, "at least 1");
         }
         if i.max_attempts == 0 {
             return wrong("inference.max_attempts", 0, "at least 1");

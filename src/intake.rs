@@ -14,7 +14,7 @@ use crate::dimse::{Activity, Status};
 use crate::imaging::attributes::text;
 use crate::imaging::{self, DicomObject, ReadCause};
 use crate::ledger::{Ledger, NewInstance, NewSlice, Quarantined, Stored, now};
-use crate::triage::{Eligibility, assess};
+use crate::triage::{Eligibility, StatRule, assess};
 
 /// Takes in what associations receive. Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +22,7 @@ pub struct Intake {
     archive: Archive,
     ledger: Ledger,
     activity: Activity,
+    stat: Arc<StatRule>,
     /// Turns at reading a header: a hostile one inflates to hundreds of megabytes, which must not come once an association.
     reading: Arc<Semaphore>,
 }
@@ -45,6 +46,7 @@ struct Header {
     accession_number: Option<String>,
     patient_id: Option<String>,
     slices: Vec<NewSlice>,
+    stat: bool,
 }
 
 /// What became of the file.
@@ -61,9 +63,9 @@ enum Placed {
 }
 
 impl Intake {
-    pub fn new(archive: Archive, ledger: Ledger, activity: Activity) -> Intake {
+    pub fn new(archive: Archive, ledger: Ledger, activity: Activity, stat: StatRule) -> Intake {
         let turns = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
-        Intake { archive, ledger, activity, reading: Arc::new(Semaphore::new(turns)) }
+        Intake { archive, ledger, activity, stat: Arc::new(stat), reading: Arc::new(Semaphore::new(turns)) }
     }
 
     pub fn archive(&self) -> &Archive {
@@ -81,9 +83,10 @@ impl Intake {
         let archive = self.archive.clone();
         let activity = self.activity.clone();
         let about = source.clone();
+        let stat = self.stat.clone();
         let turn = self.reading.clone().acquire_owned().await.expect("the semaphore is never closed");
         let placed = tokio::task::spawn_blocking(move || {
-            let header = read(received.path(), &about);
+            let header = read(received.path(), &about, &stat);
             drop(turn);
             place(&archive, &activity, received, header, &about)
         });
@@ -128,6 +131,7 @@ impl Intake {
             peer: source.peer.to_string(),
             received_at: received_at.clone(),
             slices: header.slices,
+            stat: header.stat,
         };
         match self.ledger.store(instance).await {
             // The same bytes at the same place: the file that is there was just written again.
@@ -198,7 +202,7 @@ impl Unfit {
 }
 
 /// Reads what identifies the object, and whether it can be triaged.
-fn read(path: &Path, source: &Source) -> Result<Header, Unfit> {
+fn read(path: &Path, source: &Source, stat: &StatRule) -> Result<Header, Unfit> {
     let object = imaging::read_header(path).map_err(|error| Unfit::from_cause(error.cause))?;
     let mismatch = |what: &str| Unfit::Object(Status::new(Status::DATA_SET_DOES_NOT_MATCH, what.to_owned()));
     // RSNA files have no SOP Class UID; only one that is there and says otherwise is wrong.
@@ -225,6 +229,7 @@ fn read(path: &Path, source: &Source) -> Result<Header, Unfit> {
         accession_number: text(&object, tags::ACCESSION_NUMBER),
         patient_id: text(&object, tags::PATIENT_ID),
         slices: slices(&object),
+        stat: stat.is_stat(&source.calling_ae, &object),
     })
 }
 

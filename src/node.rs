@@ -22,7 +22,7 @@ use crate::inference::{Engine, EngineError, EngineInfo, Pipeline};
 use crate::intake::Intake;
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::{self, ChannelError, Worker};
-use crate::triage::Judge;
+use crate::triage::{Judge, StatRule};
 use crate::web::{self, Check, Readiness, Site};
 
 /// How long a stop waits for the objects that associations have in flight.
@@ -94,6 +94,7 @@ impl Node {
         let serve = role == Role::Serve;
         let metrics = crate::metrics::install().map_err(StartError::Metrics)?;
         let data_dir = settings.data_dir.clone();
+        let stat = StatRule::new(&settings.triage);
         let lock = lock(&data_dir)?;
         let folder = |source| StartError::DataFolder { path: data_dir.clone(), source };
         let (archive, parts) = Archive::open(&data_dir).map_err(folder)?;
@@ -104,6 +105,10 @@ impl Node {
             );
         }
         let ledger = Ledger::open(&settings.database())?;
+        let waiting = ledger.queue_depth()?;
+        if waiting > 0 {
+            info!(waiting, "slices wait to be scored from before");
+        }
         let channels = notify::channels(&settings.notify)?;
         if channels.is_empty() && serve {
             warn!(
@@ -167,8 +172,8 @@ impl Node {
             (bound, Stage::start(|stop| web::serve(listener, site, stop)))
         });
         let dimse = dimse.map(|(listener, bound)| {
-            let intake = Intake::new(archive, ledger.clone(), activity.clone());
-            let scp = Arc::new(Scp::new(&settings.dimse, &settings.archive, intake, activity));
+            let intake = Intake::new(archive, ledger.clone(), activity.clone(), stat);
+            let scp = Arc::new(Scp::new(&settings, intake, activity));
             info!(ae_title = settings.dimse.ae_title, data_dir = %data_dir.display(), "DICOM on {bound}");
             let run = async move |stop| {
                 listener.run(scp, stop).await;

@@ -86,6 +86,7 @@ impl Site {
             peer: "127.0.0.1".into(),
             received_at: now(),
             slices: vec![slice],
+            stat: false,
         };
         self.runtime.block_on(self.ledger.store(instance)).unwrap();
     }

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use support::{Node, PATIENCE, dicom_files, has, python, real_data, run, storescu};
+use support::{Node, PATIENCE, dicom_files, has, phantom, python, real_data, run, storescu};
 
 fn connect(node: &Node) -> TcpStream {
     let socket = TcpStream::connect(node.dimse).unwrap();
@@ -285,4 +285,58 @@ fn a_slow_sender_is_served_while_others_are() {
     let mut header = [0; 6];
     slow.read_exact(&mut header).unwrap();
     assert_eq!(header[0], 2);
+}
+
+/// A slice as the ledger has it, without its file: it is tried again and again, and so it waits.
+fn without_file(number: i64) -> triaged::ledger::NewInstance {
+    triaged::ledger::NewInstance {
+        sop_uid: format!("1.2.3.{number}"),
+        sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
+        transfer_syntax: "1.2.840.10008.1.2.1".into(),
+        study_uid: "1.2.3".into(),
+        series_uid: "1.2.3.0".into(),
+        instance_number: Some(number),
+        accession_number: None,
+        patient_id: None,
+        digest: format!("{number:064x}"),
+        path: format!("archive/{number}"),
+        size: 1,
+        calling_ae: "CT".into(),
+        peer: "127.0.0.1".into(),
+        received_at: triaged::ledger::now(),
+        slices: vec![triaged::ledger::NewSlice::Queued],
+        stat: false,
+    }
+}
+
+#[test]
+fn a_queue_that_is_full_is_told_and_takes_again_when_it_is_not() {
+    if !has("storescu") {
+        return;
+    }
+    let mut node = Node::start(&[("TRIAGED__INFERENCE__MAX_QUEUE", "2"), ("TRIAGED__INFERENCE__MAX_ATTEMPTS", "4")]);
+    let phantom = phantom(&node, &["--slices", "1"]);
+    let files = dicom_files(phantom.path());
+    node.kill();
+    let ledger = triaged::ledger::Ledger::open(&node.folder.path().join("triaged.db")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for number in [1, 2] {
+        runtime.block_on(ledger.store(without_file(number))).unwrap();
+    }
+    drop(ledger);
+    node.restart();
+    let said = storescu(&node, &["-d"], &files).unwrap_or_else(|said| said);
+    assert!(said.to_lowercase().contains("a700"), "{said}");
+    node.wait_for_log("2 slices wait to be scored (inference.max_queue)");
+    node.wait_until("SELECT total(state = 'failed') = 2 FROM slice_results");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while node.query::<i64>("SELECT count(*) FROM instances WHERE sop_uid NOT LIKE '1.2.3.%'") == 0 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the queue is empty, and still nothing is taken:\n{}",
+            node.log()
+        );
+        let _ = storescu(&node, &[], &files);
+    }
+    node.wait_until("SELECT total(state = 'scored') = 1 FROM slice_results");
 }

@@ -163,3 +163,22 @@ fn a_late_slice_opens_the_next_revision() {
     node.wait_until("SELECT state = 'decided' AND revision = 2 AND slices_scored = 4 FROM worklist");
     assert_eq!(node.query::<i64>("SELECT count(*) FROM verdicts WHERE NOT provisional"), 2);
 }
+
+#[test]
+fn stat_is_known_by_the_sender_or_by_an_attribute() {
+    if !["storescu", "dcmodify"].iter().all(|program| has(program)) {
+        return;
+    }
+    let node = Node::start(&[
+        ("TRIAGED__TRIAGE__STAT_CALLING_AE_TITLES", "ED_CT"),
+        ("TRIAGED__TRIAGE__STAT_ATTRIBUTES", "RequestedProcedurePriority=STAT"),
+    ]);
+    let phantom = phantom(&node, &["--slices", "3"]);
+    let files = dicom_files(phantom.path());
+    run("dcmodify", &["-nb", "-i", "(0040,1003)=STAT", files[1].to_str().unwrap()]).unwrap();
+    storescu(&node, &["-aet", "ED_CT"], &files[..1]).unwrap();
+    storescu(&node, &["-aet", "CT2"], &files[1..]).unwrap();
+    node.wait_for_slices(3);
+    let sql = "SELECT group_concat(priority, ' ') FROM (SELECT priority FROM slices ORDER BY id)";
+    assert_eq!(node.query::<String>(sql), "-1 -1 0");
+}

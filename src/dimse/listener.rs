@@ -26,19 +26,22 @@ pub struct Scp {
     pub max_associations: usize,
     pub max_object_bytes: u64,
     pub min_free_bytes: u64,
+    pub max_queue: u64,
     pub association_request_timeout: Duration,
     pub idle_timeout: Duration,
 }
 
 impl Scp {
-    pub fn new(dimse: &config::Dimse, archive: &config::Archive, intake: Intake, activity: Activity) -> Scp {
+    pub fn new(settings: &config::Settings, intake: Intake, activity: Activity) -> Scp {
+        let dimse = &settings.dimse;
         Scp {
             policy: Policy::new(dimse),
             intake,
             activity,
             max_associations: dimse.max_associations,
             max_object_bytes: dimse.max_object_mib.saturating_mul(1 << 20),
-            min_free_bytes: archive.min_free_mib.saturating_mul(1 << 20),
+            min_free_bytes: settings.archive.min_free_mib.saturating_mul(1 << 20),
+            max_queue: settings.inference.max_queue,
             association_request_timeout: Duration::from_secs(dimse.association_request_timeout_seconds),
             idle_timeout: Duration::from_secs(dimse.idle_timeout_seconds),
         }

@@ -43,7 +43,7 @@ impl<'s> Reception<'s> {
             peer: peer.address,
             association: peer.association,
         };
-        let state = match check(context, request) {
+        let state = match check(context, request).and_then(|()| room(scp)) {
             Err(status) => State::Failed(status),
             Ok(()) => {
                 let archive = scp.intake.archive().clone();
@@ -136,6 +136,15 @@ impl<'s> Reception<'s> {
         metrics::histogram!("triaged_store_seconds").record(self.began.elapsed().as_secs_f64());
         status
     }
+}
+
+/// Whether scoring keeps up; a study that waits for hours is better kept by its sender, who sees that it waits.
+fn room(scp: &Scp) -> Result<(), Status> {
+    let waiting = scp.intake.ledger().last_queue_depth();
+    if waiting < scp.max_queue {
+        return Ok(());
+    }
+    Err(Status::new(Status::OUT_OF_RESOURCES, format!("{waiting} slices wait to be scored (inference.max_queue)")))
 }
 
 /// What can be said before a byte of the data set was read.

@@ -12,6 +12,7 @@ use ort::value::TensorRef;
 use tracing::{info, warn};
 
 use super::card::{CardError, ModelCard};
+use super::priority::stand_back;
 use crate::assets;
 use crate::config::{self, Device};
 use crate::imaging::Tensor;
@@ -206,7 +207,15 @@ fn session(
         // What the provider cannot run would silently run on the CPU; here it is an error at start (promise 5).
         builder = builder.with_execution_providers([dispatch])?.with_disable_cpu_fallback()?;
     }
-    builder.commit_from_memory(model)
+    // The session's threads are started here, and inherit this one's priority.
+    let committed = std::thread::scope(|scope| {
+        let commit = scope.spawn(|| {
+            stand_back();
+            builder.commit_from_memory(model)
+        });
+        commit.join()
+    });
+    committed.unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))
 }
 
 /// ONNX Runtime allows one environment, of one library, in a process.

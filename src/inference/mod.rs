@@ -3,6 +3,7 @@
 mod card;
 mod engine;
 mod pipeline;
+mod priority;
 
 pub use card::{CARD_FORMAT, CardError, ModelCard};
 pub use engine::{Engine, EngineError, EngineInfo};

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineInfo};
+use super::priority::stand_back;
 use crate::archive::Archive;
 use crate::config;
 use crate::imaging::{self, DicomObject, ImagingError, Tensor, Transform};
@@ -282,6 +283,7 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
 type LastObject = Mutex<Option<(String, Arc<DicomObject>)>>;
 
 fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &SyncSender<Ready>, last: &LastObject) {
+    stand_back();
     loop {
         let claim = match claims.lock().expect("nobody panics while holding the receiver").recv() {
             Ok(claim) => claim,
@@ -340,6 +342,7 @@ fn object(file: &Path, name: &str, last: &LastObject) -> Result<Arc<DicomObject>
 }
 
 fn score_all(shared: &Arc<Shared>, mut engine: Engine, ready: &Receiver<Ready>, wait: Duration) {
+    stand_back();
     let batch_size = shared.info.batch_size;
     while let Ok(first) = ready.recv() {
         shared.decoding.fetch_sub(1, Ordering::SeqCst);

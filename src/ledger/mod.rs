@@ -12,6 +12,7 @@ mod verdict;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,6 +71,10 @@ struct Shared {
     /// last connection removes the write-ahead log, and a read-only one could not.
     readers: Mutex<Vec<Connection>>,
     writer: Writer,
+    /// Claims made while STAT and other slices waited: whose turn it is.
+    turns: AtomicU64,
+    /// The last count of the queue.
+    depth: AtomicU64,
     /// Rung when slices were queued: the inference stage waits here.
     queued: Notify,
     /// Rung when an outbox row became pending: the channels wait here.
@@ -88,6 +93,8 @@ impl Ledger {
                 path: path.into(),
                 writer: Writer::start(connection),
                 readers: Mutex::new(Vec::new()),
+                turns: AtomicU64::new(0),
+                depth: AtomicU64::new(0),
                 queued: Notify::new(),
                 posted: Notify::new(),
                 changed: Notify::new(),
@@ -169,7 +176,10 @@ fn connect(path: &Path) -> Result<Connection> {
 }
 
 fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![M::up(include_str!("migrations/0001_initial.sql"))])
+    Migrations::new(vec![
+        M::up(include_str!("migrations/0001_initial.sql")),
+        M::up(include_str!("migrations/0002_reading_order.sql")),
+    ])
 }
 
 #[cfg(test)]

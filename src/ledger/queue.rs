@@ -5,6 +5,7 @@
 //! when it starts again. The claimer keeps the ids it holds and names them, so that it is not given them twice.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, params};
 
@@ -30,6 +31,9 @@ pub struct Claim {
     pub claimed_at: String,
 }
 
+/// While STAT slices wait, one in so many claims is another slice's, so that no patient waits for ever.
+const OTHERS_TURN: u64 = 4;
+
 /// What a slice scored, and how.
 #[derive(Debug, Clone)]
 pub struct Score {
@@ -46,30 +50,26 @@ pub struct Score {
 }
 
 impl Ledger {
-    /// The next queued slices that are not `held` already, in the order they came, at most `most`. Blocks.
+    /// The next queued slices that are not `held` already, at most `most`: STAT ones before others, each kind in the order it
+    /// came. Blocks.
     pub fn claim(&self, held: &HashSet<SliceId>, most: usize) -> Result<Vec<Claim>> {
-        let claimed_at = now();
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims
-                 FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
-                 WHERE s.state = 'queued' ORDER BY s.priority, s.id LIMIT ?1",
-            )?;
-            let rows = statement.query_map([(held.len() + most) as i64], |row| {
-                Ok(Claim {
-                    slice: row.get(0)?,
-                    study_uid: row.get(1)?,
-                    sop_uid: row.get(2)?,
-                    frame: row.get(3)?,
-                    path: row.get(4)?,
-                    attempts: row.get(5)?,
-                    deaths: row.get::<_, u32>(6)?.saturating_sub(row.get(5)?),
-                    claimed_at: claimed_at.clone(),
-                })
-            })?;
-            let fresh = rows.filter(|row| row.as_ref().map_or(true, |claim| !held.contains(&claim.slice)));
-            Ok(fresh.take(most).collect::<rusqlite::Result<_>>()?)
-        })
+        let (stat, others) = self.read(|connection| {
+            let stat = next(connection, Urgency::Stat, held, most)?;
+            Ok((stat, next(connection, Urgency::Other, held, most)?))
+        })?;
+        let (mut stat, mut others) = (stat.into_iter().peekable(), others.into_iter().peekable());
+        let mut claims = Vec::new();
+        while claims.len() < most {
+            let both = stat.peek().is_some() && others.peek().is_some();
+            let others_turn =
+                both && self.shared.turns.fetch_add(1, Ordering::Relaxed) % OTHERS_TURN == OTHERS_TURN - 1;
+            let claim = if others_turn { others.next() } else { stat.next().or_else(|| others.next()) };
+            match claim {
+                Some(claim) => claims.push(claim),
+                None => break,
+            }
+        }
+        Ok(claims)
     }
 
     /// Counts a claim, before its slices are touched: a slice that takes the process with it must not do so for ever.
@@ -147,11 +147,18 @@ impl Ledger {
 
     /// How many slices wait.
     pub fn queue_depth(&self) -> Result<u64> {
-        self.read(|connection| {
+        let depth = self.read(|connection| {
             Ok(connection
                 .prepare_cached("SELECT count(*) FROM slices INDEXED BY slices_queued WHERE state = 'queued'")?
                 .query_row([], |row| row.get::<_, i64>(0))? as u64)
-        })
+        })?;
+        self.shared.depth.store(depth, Ordering::Relaxed);
+        Ok(depth)
+    }
+
+    /// What [`Ledger::queue_depth`] counted last; the inference stage asks it every second.
+    pub fn last_queue_depth(&self) -> u64 {
+        self.shared.depth.load(Ordering::Relaxed)
     }
 
     /// Puts every slice of a study that was scored or failed back into the queue and reopens the study as its next
@@ -175,6 +182,42 @@ impl Ledger {
         self.queued().notify_waiters();
         Ok(slices)
     }
+}
+
+#[derive(Clone, Copy)]
+enum Urgency {
+    Stat,
+    Other,
+}
+
+fn next(connection: &Connection, urgency: Urgency, held: &HashSet<SliceId>, most: usize) -> Result<Vec<Claim>> {
+    let claimed_at = now();
+    let mut statement = connection.prepare_cached(match urgency {
+        Urgency::Stat => {
+            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims
+             FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
+             WHERE s.state = 'queued' AND s.priority < 0 ORDER BY s.priority, s.id LIMIT ?1"
+        }
+        Urgency::Other => {
+            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims
+             FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
+             WHERE s.state = 'queued' AND s.priority >= 0 ORDER BY s.priority, s.id LIMIT ?1"
+        }
+    })?;
+    let rows = statement.query_map([(held.len() + most) as i64], |row| {
+        Ok(Claim {
+            slice: row.get(0)?,
+            study_uid: row.get(1)?,
+            sop_uid: row.get(2)?,
+            frame: row.get(3)?,
+            path: row.get(4)?,
+            attempts: row.get(5)?,
+            deaths: row.get::<_, u32>(6)?.saturating_sub(row.get(5)?),
+            claimed_at: claimed_at.clone(),
+        })
+    })?;
+    let fresh = rows.filter(|row| row.as_ref().map_or(true, |claim| !held.contains(&claim.slice)));
+    Ok(fresh.take(most).collect::<rusqlite::Result<_>>()?)
 }
 
 /// A study that the hard cap decided while this slice still waited is reopened as its next revision.

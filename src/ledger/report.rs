@@ -86,16 +86,17 @@ pub struct NotificationRow {
     pub last_error: Option<String>,
 }
 
+/// In words at [`WorklistRow::all`]; the index `studies_reading_order` has the same expressions.
+pub(super) const READING_ORDER: &str = "ORDER BY flagged IS 1 AND acknowledged_at IS NULL DESC, flagged IS 1 DESC,
+    slices_ineligible + slices_failed > 0 AND slices_scored = 0 DESC, last_received_at DESC";
+
 impl WorklistRow {
     /// In reading order: flagged and not acknowledged first, then flagged, then not triaged, then the rest; the newest
     /// first within each.
     pub fn all(connection: &Connection, filter: &WorklistFilter) -> Result<Vec<WorklistRow>> {
-        let mut statement = connection.prepare_cached(
-            "SELECT * FROM worklist WHERE (NOT ?1 OR flagged = 1) AND (?3 IS NULL OR state = ?3)
-             ORDER BY flagged IS 1 AND acknowledged_at IS NULL DESC, flagged IS 1 DESC,
-                      slices_ineligible + slices_failed > 0 AND slices_scored = 0 DESC, last_received_at DESC
-             LIMIT ?2",
-        )?;
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT * FROM worklist WHERE (NOT ?1 OR flagged = 1) AND (?3 IS NULL OR state = ?3) {READING_ORDER} LIMIT ?2"
+        ))?;
         let rows = statement.query_map(
             params![filter.flagged_only, filter.limit.map_or(-1, i64::from), filter.state],
             WorklistRow::from_row,

@@ -25,6 +25,8 @@ pub struct NewInstance {
     pub received_at: String,
     /// One entry a frame, at least one.
     pub slices: Vec<NewSlice>,
+    /// Scored before others.
+    pub stat: bool,
 }
 
 /// How a slice begins: queued for scoring, or ineligible with the reason.
@@ -145,14 +147,14 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         ])?;
     let id = connection.last_insert_rowid();
     let mut insert = connection.prepare_cached(
-        "INSERT INTO slices (instance_id, study_uid, frame, state, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO slices (instance_id, study_uid, frame, state, reason, priority) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     for (frame, slice) in (1i64..).zip(&instance.slices) {
         let (state, reason) = match slice {
             NewSlice::Queued => ("queued", None),
             NewSlice::Ineligible(reason) => ("ineligible", Some(reason)),
         };
-        insert.execute(params![id, instance.study_uid, frame, state, reason])?;
+        insert.execute(params![id, instance.study_uid, frame, state, reason, if instance.stat { -1 } else { 0 }])?;
     }
     Ok(Stored::New)
 }

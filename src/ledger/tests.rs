@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::report::READING_ORDER;
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -28,6 +29,7 @@ fn instance(sop: &str, study: &str, digest: &str) -> NewInstance {
         peer: "127.0.0.1".into(),
         received_at: now(),
         slices: vec![NewSlice::Queued],
+        stat: false,
     }
 }
 
@@ -175,6 +177,31 @@ async fn a_new_patient_does_not_wait_for_what_is_scored_again() {
 }
 
 #[tokio::test]
+async fn stat_slices_go_first_and_starve_nobody() {
+    let (_folder, ledger) = ledger();
+    for number in 0..12 {
+        ledger.store(instance(&format!("1.{number}"), "1", "aa")).await.unwrap();
+    }
+    for number in 0..8 {
+        ledger.store(NewInstance { stat: true, ..instance(&format!("2.{number}"), "2", "aa") }).await.unwrap();
+    }
+    let mut held = HashSet::new();
+    let mut order = Vec::new();
+    // One at a time and several at once, as there is room.
+    for most in [1, 1, 1, 3, 8, 20] {
+        for claim in ledger.claim(&held, most).unwrap() {
+            assert!(held.insert(claim.slice));
+            order.push(claim.sop_uid);
+        }
+    }
+    let expected = [
+        "2.0", "2.1", "2.2", "1.0", "2.3", "2.4", "2.5", "1.1", "2.6", "2.7", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7",
+        "1.8", "1.9", "1.10", "1.11",
+    ];
+    assert_eq!(order, expected);
+}
+
+#[tokio::test]
 async fn a_claim_that_never_ended_is_counted() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
@@ -262,6 +289,23 @@ async fn a_failing_write_takes_no_other_with_it() {
     let (bad, panicking, good) = tokio::join!(bad, panicking, good);
     assert!(bad.is_err() && panicking.is_err());
     assert_eq!(good.unwrap(), Stored::New);
+}
+
+/// A worklist that is sorted anew at each look grows slower by the year.
+#[test]
+fn the_worklist_is_read_in_the_order_of_an_index() {
+    let (_folder, ledger) = ledger();
+    for filter in ["WHERE 1", "WHERE flagged = 1"] {
+        let sql = format!("EXPLAIN QUERY PLAN SELECT * FROM worklist {filter} {READING_ORDER} LIMIT 200");
+        let plan = ledger
+            .read(|connection| {
+                let mut statement = connection.prepare(&sql)?;
+                let steps = statement.query_map([], |row| row.get::<_, String>("detail"))?;
+                Ok(steps.collect::<rusqlite::Result<Vec<_>>>()?.join("; "))
+            })
+            .unwrap();
+        assert!(plan.contains("studies_reading_order") && !plan.contains("TEMP B-TREE"), "{plan}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! From scores to a verdict: eligibility, study completion, the card's study rule.
+//! From scores to a verdict: eligibility, urgency, study completion, the card's study rule.
 
 mod eligibility;
 mod judge;
 mod rule;
+mod urgency;
 
 pub use eligibility::{Eligibility, assess};
 pub use judge::Judge;
 pub use rule::{Judgement, StudyRule};
+pub use urgency::StatRule;

@@ -64,6 +64,7 @@ impl Fixture {
                 peer: "127.0.0.1".into(),
                 received_at: now(),
                 slices: vec![slice],
+                stat: false,
             };
             self.ledger.store(instance).await.unwrap();
         }

@@ -1,0 +1,36 @@
+//! Receiving before scoring: a scanner that waits for its success holds an association and may give up, a slice that
+//! waits for its score is only late by milliseconds. On a CPU both want all cores.
+
+use tracing::debug;
+
+/// Steps of niceness that decoding and scoring threads stand back: about a third of the weight of a receiving thread.
+const STEPS: i32 = 5;
+
+/// Makes this thread, and those that it starts from now on, stand back behind the node's others.
+pub(super) fn stand_back() {
+    // On Linux, a niceness is a thread's own, and "the calling process" is the calling thread (setpriority(2)).
+    let lowered = rustix::process::getpriority_process(None)
+        .and_then(|now| rustix::process::setpriority_process(None, now + STEPS));
+    if let Err(error) = lowered {
+        debug!("the priority of a thread stays as it is: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_thread_and_its_children_stand_back() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let before = niceness();
+        let (own, child) = std::thread::spawn(move || {
+            stand_back();
+            (niceness(), std::thread::spawn(niceness).join().unwrap())
+        })
+        .join()
+        .unwrap();
+        let expected = (before + STEPS).min(19);
+        assert_eq!((own, child, niceness()), (expected, expected, before));
+    }
+}
