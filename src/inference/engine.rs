@@ -193,29 +193,29 @@ impl Engine {
     }
 }
 
+/// A session, made on a thread that stands back: ONNX Runtime's own threads are started with it and inherit its priority.
 fn session(
     environment: &Environment,
     dispatch: Option<ExecutionProviderDispatch>,
     threads: usize,
     model: &[u8],
 ) -> ort::Result<Session> {
-    let mut builder = Session::builder(environment)?.with_optimization_level(GraphOptimizationLevel::All)?;
-    if threads > 0 {
-        builder = builder.with_intra_threads(threads)?;
-    }
-    if let Some(dispatch) = dispatch {
-        // What the provider cannot run would silently run on the CPU; here it is an error at start (promise 5).
-        builder = builder.with_execution_providers([dispatch])?.with_disable_cpu_fallback()?;
-    }
-    // The session's threads are started here, and inherit this one's priority.
-    let committed = std::thread::scope(|scope| {
-        let commit = scope.spawn(|| {
+    let made = std::thread::scope(|scope| {
+        let make = scope.spawn(|| {
             stand_back();
+            let mut builder = Session::builder(environment)?.with_optimization_level(GraphOptimizationLevel::All)?;
+            if threads > 0 {
+                builder = builder.with_intra_threads(threads)?;
+            }
+            if let Some(dispatch) = dispatch {
+                // What the provider cannot run would silently run on the CPU; here it is an error at start (promise 5).
+                builder = builder.with_execution_providers([dispatch])?.with_disable_cpu_fallback()?;
+            }
             builder.commit_from_memory(model)
         });
-        commit.join()
+        make.join()
     });
-    committed.unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))
+    made.unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))
 }
 
 /// ONNX Runtime allows one environment, of one library, in a process.

@@ -211,8 +211,13 @@ fn age(time: &str) -> Duration {
 mod tests {
     use super::*;
 
-    const SETTINGS: config::Triage =
-        config::Triage { quiet_seconds: 10.0, hard_cap_seconds: 900.0, provisional_alerts: true };
+    const SETTINGS: config::Triage = config::Triage {
+        quiet_seconds: 10.0,
+        hard_cap_seconds: 900.0,
+        provisional_alerts: true,
+        stat_calling_ae_titles: Vec::new(),
+        stat_attributes: Vec::new(),
+    };
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_secs(1);
 

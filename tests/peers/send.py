@@ -45,6 +45,9 @@ def send(files):
         say("not established")
         failed.set()
         return
+    # pynetdicom 3.0.4: its reactor thread, woken late, may take a quick response off the queue as if it were a request
+    # (Association._run_reactor sets _is_paused after the wait), and the sender waits for it in vain. It goes back.
+    association._serve_request = lambda message, context: association.dimse.msg_queue.put((context, message))
     for number, one in enumerate(objects):
         try:
             status = association.send_c_store(one, msg_id=(7919 * number) % 65535 + 1)

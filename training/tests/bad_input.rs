@@ -47,7 +47,9 @@ fn a_bad_label_row_is_named_by_its_line() {
     data_set(&data, 4);
     let labels = data.join("stage_2_train.csv");
     let good = fs::read_to_string(&labels).expect("labels");
-    for (row, why) in [("ID_007_any,maybe\n", "the label is \"maybe\", not 0 or 1"), ("ID_007_any\n", "fields")] {
+    for (row, why) in
+        [("ID_007_any,maybe\n", "the label is \"maybe\", not 0 or 1"), ("ID_007_any\n", "needs an ID and a Label")]
+    {
         fs::write(&labels, format!("{good}{row}")).expect("labels");
         let line = good.lines().count() + 1;
         refused(&fit(&data, &out, &[]), &["stage_2_train.csv", &format!("line {line}"), why]);

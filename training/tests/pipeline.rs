@@ -17,7 +17,7 @@ fn train(data: &Path, out: &Path, epochs: usize, seed: u64) -> Output {
     #[rustfmt::skip]
     let arguments = [
         "train", "--data", text(data), "--out", text(out), "--candidate", "m4", "--size", "32", "--epochs", &epochs,
-        "--batch", "8", "--seed", &seed, "--patience", "9",
+        "--batch", "8", "--seed", &seed, "--patience", "9", "--folds", "0",
     ];
     program(&arguments)
 }

@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("triaged-training: {error:#}");
+            eprintln!("triaged-training: {}", in_one_line(&error));
             ExitCode::from(2)
         }
     }
@@ -252,4 +252,18 @@ impl Job {
             }
         }
     }
+}
+
+/// An error with its causes; a cause that the text before it has told already is not told again.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |line, cause| {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            cause
+        } else if line.contains(&cause) {
+            line
+        } else {
+            format!("{line}: {cause}")
+        }
+    })
 }

@@ -221,7 +221,7 @@ impl Index {
 /// The `any` label of each id. Other rows are subtypes and are not read further.
 fn read_labels(path: &Path, problems: &mut Problems) -> Result<BTreeMap<String, bool>, IndexError> {
     let failed = |source| IndexError::Labels { path: path.into(), source };
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(failed)?;
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_path(path).map_err(failed)?;
     let mut labels = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let mut contradictory = BTreeSet::new();
