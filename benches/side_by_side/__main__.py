@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-from . import disk, end_to_end, footprint, ingest, latency, pictures, report, scale
+from . import disk, end_to_end, footprint, ingest, latency, pictures, report, scale, senders
 from .processes import Failed
 
 PARTS = {
@@ -38,7 +38,8 @@ class Bench:
         self.program = os.path.abspath(arguments.program)
         self.card = arguments.card
         self.tools = arguments.tools
-        self.folder = pathlib.Path(folder)
+        self.folder = pathlib.Path(folder).resolve()
+        self.senders = [kind for kind in senders.ALL if not arguments.senders or kind.short in arguments.senders]
         self.repeats = 1 if arguments.quick else arguments.repeats
         self.objects = 40 if arguments.quick else 300
         self.slices = 40 if arguments.quick else 300
@@ -88,6 +89,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benches"))
     parser.add_argument("--scratch", help="a folder on the disk to measure (default: the output's)")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these measurements alone")
+    parser.add_argument("--senders", nargs="+", choices=[kind.short for kind in senders.ALL], help="ingest from these alone")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each; the median counts")
     parser.add_argument("--quick", action="store_true", help="tiny and once: shows that it works, measures nothing")
     arguments = parser.parse_args()

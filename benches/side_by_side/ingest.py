@@ -20,7 +20,7 @@ def measure(bench):
     contenders = [(receivers.Triaged(bench.tools, bench.program), chest), (scoring, head)]
     contenders += [(peer, chest) for peer in bench.present(receivers.PEERS)]
     rates = {}
-    for sender in bench.present(senders.ALL):
+    for sender in bench.present(bench.senders):
         for count in ASSOCIATIONS:
             # Whoever is slowed by something else on the machine, the others are too: the receivers take turns.
             for turn in range(bench.repeats):
