@@ -62,9 +62,6 @@ class Objects:
     def __len__(self):
         return len(self.files)
 
-    def bytes(self):
-        return sum(file.stat().st_size for file in self.files)
-
     def shares(self, count, folder):
         """Folders of hard links, one a sender, each with every `count`-th file."""
         shares = []

@@ -52,9 +52,6 @@ class Receiver:
     def files(self):
         return [path for path in self.store().rglob("*") if path.is_file()]
 
-    def settle(self, count):
-        """Waits until what was acknowledged is there to be counted."""
-
 
 class Triaged(Receiver):
     name = "triaged"
