@@ -63,6 +63,17 @@ pub struct Inference {
     pub max_queue: u64,
     pub decode_threads: usize,
     pub max_attempts: u32,
+    pub shadow: String,
+    pub shadow_days: u32,
+}
+
+impl Inference {
+    /// What a second model is loaded with, where one is to run in shadow: the same device, a slice at a time, and one
+    /// thread, so that it never takes more than one core from the model that counts.
+    pub fn of_shadow(&self) -> Option<Inference> {
+        let shadow = Inference { model: self.shadow.clone(), threads: 1, batch_size: 1, ..self.clone() };
+        (!self.shadow.is_empty()).then_some(shadow)
+    }
 }
 
 /// `inference.device`.
@@ -260,6 +271,9 @@ impl Settings {
         if i.max_attempts == 0 {
             return wrong("inference.max_attempts", 0, "at least 1");
         }
+        if !(1..=3650).contains(&i.shadow_days) {
+            return wrong("inference.shadow_days", i.shadow_days, "between 1 and 3650");
+        }
         let seconds = |v: f64| v.is_finite() && (0.0..=31_536_000.0).contains(&v);
         for (key, value) in [
             ("triage.quiet_seconds", self.triage.quiet_seconds),
@@ -356,6 +370,7 @@ mod tests {
             ("TRIAGED__DIMSE__MAX_PDU_BYTES", "7", "max_pdu_bytes"),
             ("TRIAGED__DIMSE__AE_TITLE", "ABCDEFGHIJKLMNOPQ", "ae_title"),
             ("TRIAGED__INFERENCE__DEVICE", "gpu", "gpu"),
+            ("TRIAGED__INFERENCE__SHADOW_DAYS", "0", "shadow_days"),
             ("TRIAGED__WEB__LISTEN", "everywhere", "web.listen"),
         ] {
             let error = with_environment(&[(key, value)]).unwrap_err().to_string();

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::archive::{Archive, create_synced};
 use crate::config::Settings;
 use crate::dimse::{Activity, Listener, Scp};
-use crate::inference::{Engine, EngineError, EngineInfo, Pipeline};
+use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow, ShadowStatus};
 use crate::intake::Intake;
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::{self, ChannelError, Worker};
@@ -48,6 +48,8 @@ pub enum StartError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error("the shadow model (inference.shadow): {0}")]
+    Shadow(#[source] EngineError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
     #[error("metrics cannot be recorded: {0}")]
@@ -62,6 +64,7 @@ pub struct Node {
     engine: EngineInfo,
     dimse: Option<(SocketAddr, Stage)>,
     pipeline: (Pipeline, CancellationToken),
+    shadow: Option<Shadow>,
     judge: Stage,
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
@@ -141,6 +144,13 @@ impl Node {
         let engine = tokio::task::spawn_blocking(move || Engine::load(&inference)).await;
         let engine = engine.map_err(|panic| EngineError::Run(panic.to_string()))??;
         let info = engine.info();
+        note_model("verdict", &info);
+        // Before anything is scored: a slice that ends is queued for the shadow only while the ledger knows of one.
+        let shadow = match serve {
+            // `triaged rescore` leaves the shadow's work to the node.
+            false => None,
+            true => start_shadow(&settings, &info, &ledger, &archive).await?,
+        };
 
         let activity = Activity::default();
         let names = channels.iter().map(|channel| channel.name().to_owned()).collect();
@@ -166,7 +176,8 @@ impl Node {
         let pipeline = Pipeline::start(engine, ledger.clone(), archive.clone(), &settings.inference, stop.clone());
         let listening = Arc::new(AtomicBool::new(serve));
         let web = site.map(|(listener, bound)| {
-            let readiness = readiness(&settings, &info, &ledger, &archive, listening.clone());
+            let shadow = shadow.as_ref().map(|shadow| shadow.status().clone());
+            let readiness = readiness(&settings, &info, shadow, &ledger, &archive, listening.clone());
             let site = Site { ledger: ledger.clone(), readiness, metrics };
             info!("web on http://{bound}");
             (bound, Stage::start(|stop| web::serve(listener, site, stop)))
@@ -181,7 +192,17 @@ impl Node {
             };
             (bound, Stage::start(run))
         });
-        Ok(Node { ledger, engine: info, dimse, pipeline: (pipeline, stop), judge, channels: workers, web, _lock: lock })
+        Ok(Node {
+            ledger,
+            engine: info,
+            dimse,
+            pipeline: (pipeline, stop),
+            shadow,
+            judge,
+            channels: workers,
+            web,
+            _lock: lock,
+        })
     }
 
     /// Where associations are accepted.
@@ -214,6 +235,9 @@ impl Node {
     /// the ledger is flushed. What is still queued or pending is taken up at the next start.
     pub async fn stop(self) {
         info!("stopping");
+        if let Some(shadow) = &self.shadow {
+            shadow.stop();
+        }
         if let Some((_, stage)) = self.dimse {
             stage.stop("associations", STOP_PATIENCE).await;
         }
@@ -221,6 +245,11 @@ impl Node {
         stop.cancel();
         if tokio::time::timeout(STOP_PATIENCE, pipeline.stopped()).await.is_err() {
             warn!("inference did not stop within {STOP_PATIENCE:?}");
+        }
+        if let Some(shadow) = self.shadow
+            && tokio::time::timeout(STOP_PATIENCE, shadow.stopped()).await.is_err()
+        {
+            warn!("the shadow model did not stop within {STOP_PATIENCE:?}");
         }
         self.judge.stop("triage", STOP_PATIENCE).await;
         for stage in self.channels {
@@ -249,26 +278,76 @@ pub fn lock(data_dir: &Path) -> Result<File, StartError> {
     }
 }
 
+/// Loads the second model, if one is named, and starts it in shadow; else notes that there is none.
+async fn start_shadow(
+    settings: &Settings,
+    engine: &EngineInfo,
+    ledger: &Ledger,
+    archive: &Archive,
+) -> Result<Option<Shadow>, StartError> {
+    let Some(inference) = settings.inference.of_shadow() else {
+        ledger.stop_shadow().await?;
+        return Ok(None);
+    };
+    let loaded = inference.clone();
+    let second = tokio::task::spawn_blocking(move || Engine::load(&loaded)).await;
+    let second = second.map_err(|panic| StartError::Shadow(EngineError::Run(panic.to_string())))?;
+    let shadow =
+        Shadow::start(second.map_err(StartError::Shadow)?, ledger.clone(), archive.clone(), &inference).await?;
+    let info = &shadow.status().info;
+    if info.card.sha256 == engine.card.sha256 {
+        warn!("inference.shadow is the model that gives the verdicts: it will agree with itself");
+    }
+    info!(
+        model = info.card.name,
+        provider = info.provider,
+        "a second model runs in shadow: its results are stored and used for nothing"
+    );
+    note_model("shadow", info);
+    Ok(Some(shadow))
+}
+
+fn note_model(role: &'static str, info: &EngineInfo) {
+    let card = &info.card;
+    let labels = [
+        ("role", role.to_owned()),
+        ("model", card.name.clone()),
+        ("version", card.version.clone()),
+        ("sha256", card.sha256.clone()),
+        ("provider", info.provider.to_owned()),
+    ];
+    metrics::gauge!("triaged_model_info", &labels).set(1.0);
+}
+
+/// A model as `/readyz` names it.
+fn model_in_words(engine: &EngineInfo) -> String {
+    format!("{} version {} SHA-256 {}", engine.card.name, engine.card.version, engine.card.sha256)
+}
+
+fn provider_in_words(engine: &EngineInfo) -> String {
+    match &engine.fallback {
+        None => engine.provider.to_owned(),
+        Some(why) => format!("{}; fell back, as inference.device is \"auto\": {why}", engine.provider),
+    }
+}
+
 /// What `/readyz` says.
 fn readiness(
     settings: &Settings,
     engine: &EngineInfo,
+    shadow: Option<ShadowStatus>,
     ledger: &Ledger,
     archive: &Archive,
     listening: Arc<AtomicBool>,
 ) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
     let min_free = settings.archive.min_free_mib.saturating_mul(1 << 20);
-    let model = format!("{} version {} SHA-256 {}", engine.card.name, engine.card.version, engine.card.sha256);
-    let provider = match &engine.fallback {
-        None => engine.provider.to_owned(),
-        Some(why) => format!("{}; fell back, as inference.device is \"auto\": {why}", engine.provider),
-    };
+    let (model, provider) = (model_in_words(engine), provider_in_words(engine));
     let (ledger, archive) = (ledger.clone(), archive.clone());
     Arc::new(move || {
         let check = |name: &str, ok, detail: String| Check { name: name.into(), ok, detail };
         let queue = ledger.queue_depth();
         let free = archive.free_bytes();
-        Readiness {
+        let mut readiness = Readiness {
             checks: vec![
                 check("model", true, model.clone()),
                 check("provider", true, provider.clone()),
@@ -286,6 +365,20 @@ fn readiness(
                 },
                 check("dimse", listening.load(Ordering::SeqCst), "accepts associations".into()),
             ],
+        };
+        // The node does its work with or without it, so it is never the reason to be not ready.
+        if let Some(shadow) = &shadow {
+            let model = model_in_words(&shadow.info);
+            let detail = match (shadow.ended(), ledger.shadow_queue_depth()) {
+                (Some(why), _) => format!("{model}; works no longer, until the node is started again: {why}"),
+                (None, Ok(waiting)) => {
+                    let provider = provider_in_words(&shadow.info);
+                    format!("{model} on {provider}; used for nothing; {waiting} slices wait for it")
+                }
+                (None, Err(error)) => format!("{model}; {error}"),
+            };
+            readiness.checks.push(check("shadow", true, detail));
         }
+        readiness
     })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use triaged::assets;
-use triaged::config::Settings;
+use triaged::config::{self, Settings};
 use triaged::dimse::scu::{self, Peer};
 use triaged::inference::{Engine, EngineError, ModelCard};
 use triaged::ledger::{LedgerError, NotificationRow, open_read_only};
@@ -187,7 +187,26 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
             }
         },
     };
-    report.line("provider", finding)
+    report.line("provider", finding)?;
+    if let Some(shadow) = settings.inference.of_shadow() {
+        report.line("shadow model", shadow_model(&shadow))?;
+    }
+    Ok(())
+}
+
+fn shadow_model(settings: &config::Inference) -> Finding {
+    match Engine::load(settings).map(|engine| engine.info()) {
+        Err(error) => (Fail, error.to_string()),
+        Ok(info) => {
+            let card = &info.card;
+            let runs =
+                format!("{} version {}, SHA-256 {}, runs on {}", card.name, card.version, card.sha256, info.provider);
+            match info.fallback {
+                None => (Fine, format!("{runs}; used for nothing")),
+                Some(why) => (Warn, format!("{runs}; inference.device = \"auto\" fell back: {why}")),
+            }
+        }
+    }
 }
 
 fn dimse(settings: &Settings) -> Finding {

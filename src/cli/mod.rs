@@ -7,6 +7,7 @@ mod ack;
 mod backup;
 mod chart;
 mod check;
+mod compare;
 mod echo;
 mod phantom;
 mod requeue;
@@ -55,7 +56,7 @@ struct Global {
 enum Command {
     /// Run the node: receive, score, judge and notify until SIGTERM or SIGINT
     Serve(serve::Args),
-    /// Show the worklist, or one study slice by slice
+    /// Show the worklist, one study slice by slice, or two models beside each other
     Results(results::Args),
     /// Note that a person has seen a study
     Ack(ack::Args),

@@ -1,4 +1,4 @@
-//! `triaged results`: the worklist, and a study slice by slice.
+//! `triaged results`: the worklist, a study slice by slice, and two models beside each other.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use triaged::config::Settings;
 use triaged::ledger::open_read_only;
 
-use super::{Result, existing_database, study, terminal, worklist};
+use super::{Result, compare, existing_database, study, terminal, worklist};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -23,6 +23,8 @@ pub struct Args {
 enum Command {
     /// Show a study: verdicts, notifications, and a bar for each slice
     Show(study::Args),
+    /// Compare the model in shadow with the model that counts, over the studies that both have judged
+    Compare(compare::Args),
 }
 
 /// How results are written.
@@ -40,6 +42,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     match args.command {
         None => worklist::run(&connection, args.list)?,
         Some(Command::Show(args)) => study::run(&connection, args)?,
+        Some(Command::Compare(args)) => compare::run(&connection, args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

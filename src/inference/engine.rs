@@ -1,4 +1,4 @@
-//! The ONNX Runtime session: one a process, warmed up, with the execution provider that really runs.
+//! The ONNX Runtime session: one a model, warmed up, with the execution provider that really runs.
 
 use std::path::PathBuf;
 use std::sync::Mutex;

@@ -4,7 +4,9 @@ mod card;
 mod engine;
 mod pipeline;
 mod priority;
+mod shadow;
 
 pub use card::{CARD_FORMAT, CardError, ModelCard};
 pub use engine::{Engine, EngineError, EngineInfo};
 pub use pipeline::Pipeline;
+pub use shadow::{Shadow, ShadowStatus};

@@ -8,9 +8,19 @@ const STEPS: i32 = 5;
 
 /// Makes this thread, and those that it starts from now on, stand back behind the node's others.
 pub(super) fn stand_back() {
+    lower(STEPS);
+}
+
+/// Makes this thread, and those that it starts from now on, the last to be served.
+pub(super) fn stand_last() {
+    // The system cuts what is beyond its lowest.
+    lower(40);
+}
+
+fn lower(steps: i32) {
     // On Linux, a niceness is a thread's own, and "the calling process" is the calling thread (setpriority(2)).
     let lowered = rustix::process::getpriority_process(None)
-        .and_then(|now| rustix::process::setpriority_process(None, now + STEPS));
+        .and_then(|now| rustix::process::setpriority_process(None, now + steps));
     if let Err(error) = lowered {
         debug!("the priority of a thread stays as it is: {error}");
     }
@@ -32,5 +42,10 @@ mod tests {
         .unwrap();
         let expected = (before + STEPS).min(19);
         assert_eq!((own, child, niceness()), (expected, expected, before));
+        let last = std::thread::spawn(move || {
+            stand_last();
+            niceness()
+        });
+        assert_eq!((last.join().unwrap(), niceness()), (19, before));
     }
 }

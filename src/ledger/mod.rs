@@ -7,6 +7,7 @@
 mod outbox;
 mod queue;
 mod report;
+mod shadow;
 mod store;
 mod verdict;
 mod writer;
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 pub use outbox::{Delivery, OutboxRow};
 pub use queue::{Claim, Score, SliceId};
 pub use report::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+pub use shadow::{NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, ShadowRow, shadow_queue_depth};
 pub use store::{NewInstance, NewSlice, Quarantined, Stored};
 pub use verdict::{Alert, OpenStudy, Verdict};
 pub use writer::Writer;
@@ -179,6 +181,7 @@ fn migrations() -> Migrations<'static> {
     Migrations::new(vec![
         M::up(include_str!("migrations/0001_initial.sql")),
         M::up(include_str!("migrations/0002_reading_order.sql")),
+        M::up(include_str!("migrations/0003_shadow.sql")),
     ])
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Failed, Site};
 use crate::ledger::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+use crate::triage::ShadowStudy;
 
 /// Rows in an answer, where the request does not say and at most.
 const USUAL_LIMIT: u32 = 100;
@@ -79,7 +80,8 @@ pub(super) async fn studies(State(site): State<Site>, query: Result<Query<Studie
     Ok(Json(json!({ "studies": studies })).into_response())
 }
 
-/// `GET /api/v1/studies/{uid}`: the worklist row, slices, verdicts and notifications.
+/// `GET /api/v1/studies/{uid}`: the worklist row, slices, verdicts and notifications, and what a shadow model
+/// scored.
 pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, PathRejection>) -> Answer {
     let whole = whole_study(&site, uid).await?;
     Ok(Json(json!({
@@ -87,6 +89,7 @@ pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, Pa
         "slices": whole.slices,
         "verdicts": whole.verdicts,
         "notifications": whole.notifications,
+        "shadow": whole.shadow,
     }))
     .into_response())
 }
@@ -143,6 +146,8 @@ pub(super) struct WholeStudy {
     pub(super) slices: Vec<SliceRow>,
     pub(super) verdicts: Vec<VerdictRow>,
     pub(super) notifications: Vec<NotificationRow>,
+    /// What a shadow model scored, used for nothing.
+    pub(super) shadow: Option<ShadowStudy>,
 }
 
 pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejection>) -> Result<WholeStudy, Failed> {
@@ -155,6 +160,7 @@ pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejec
                 slices: SliceRow::of_study(connection, &uid)?,
                 verdicts: VerdictRow::of_study(connection, &uid)?,
                 notifications: NotificationRow::all(connection, Some(&uid))?,
+                shadow: ShadowStudy::of_study(connection, &uid)?,
             }))
         })
         .await?;

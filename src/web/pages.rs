@@ -9,6 +9,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use super::api::{self, WholeStudy};
 use super::{Failed, Site};
 use crate::ledger::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+use crate::triage::ShadowStudy;
 
 /// Studies on the worklist page; the rest is a matter for the API.
 const MOST_STUDIES: u32 = 500;
@@ -34,6 +35,7 @@ struct Study {
     is_cut: bool,
     verdicts: Vec<VerdictRow>,
     notifications: Vec<NotificationRow>,
+    shadow: Option<ShadowStudy>,
 }
 
 /// A series' slices as bars, in the order of the series.
@@ -107,11 +109,14 @@ pub(super) async fn study(
     State(site): State<Site>,
     uid: Result<Path<String>, PathRejection>,
 ) -> Result<Response, NoPage> {
-    let WholeStudy { row, mut slices, verdicts, notifications } = api::whole_study(&site, uid).await?;
+    let WholeStudy { row, mut slices, verdicts, notifications, mut shadow } = api::whole_study(&site, uid).await?;
     let series = charts(&slices);
     let is_cut = slices.len() > MOST_SLICES;
     slices.truncate(MOST_SLICES);
-    Ok(page(&Study { row, series, slices, is_cut, verdicts, notifications }))
+    if let Some(shadow) = &mut shadow {
+        shadow.slices.truncate(MOST_SLICES);
+    }
+    Ok(page(&Study { row, series, slices, is_cut, verdicts, notifications, shadow }))
 }
 
 /// `POST /studies/{uid}/acknowledge`, from the study's page.

@@ -1,0 +1,324 @@
+//! A second model in shadow: it scores every slice that the model that counts has ended, and what it says is stored and
+//! used by nothing.
+//!
+//! The model that counts is never kept waiting: the shadow is one thread of the lowest priority, without a queue of its own
+//! in memory, and before every slice it looks whether another one waits to be scored; if so, it waits. Whatever goes wrong
+//! with it is recorded and ends at most the shadow, never a slice or the node.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::engine::{Engine, EngineInfo};
+use super::priority::stand_last;
+use crate::archive::Archive;
+use crate::config;
+use crate::imaging::{self, DicomObject};
+use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, now};
+
+/// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
+const AT_ONCE: usize = 16;
+
+/// An end is recorded at the latest after so long.
+const RECORD_AFTER: Duration = Duration::from_secs(1);
+
+/// How often it is looked at whether the model that counts has done its work.
+const WHILE_BUSY: Duration = Duration::from_millis(50);
+
+/// How often the queue is looked at though nobody rang.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How often what has waited too long is passed over.
+const PRUNE: Duration = Duration::from_secs(3600);
+
+/// A slice that the process ended with this often is not looked at any more.
+const DEADLY: u32 = 3;
+
+/// The running shadow.
+pub struct Shadow {
+    thread: JoinHandle<()>,
+    stop: CancellationToken,
+    status: ShadowStatus,
+}
+
+/// What others may know of the shadow while it is at work.
+#[derive(Clone)]
+pub struct ShadowStatus {
+    pub info: EngineInfo,
+    ended: Arc<Mutex<Option<String>>>,
+}
+
+impl ShadowStatus {
+    /// Why the shadow works no longer, though it was not stopped.
+    pub fn ended(&self) -> Option<String> {
+        self.ended.lock().expect("nobody panics while holding the reason").clone()
+    }
+}
+
+impl Shadow {
+    /// Notes the shadow model in the ledger and starts its work. Call it before slices are scored.
+    pub async fn start(
+        engine: Engine,
+        ledger: Ledger,
+        archive: Archive,
+        settings: &config::Inference,
+    ) -> Result<Shadow, LedgerError> {
+        let status = ShadowStatus { info: engine.info(), ended: Arc::default() };
+        let card = &status.info.card;
+        let model = NewShadowModel {
+            name: card.name.clone(),
+            sha256: card.sha256.clone(),
+            slice_threshold: card.slice_threshold,
+            rule: serde_json::to_string(&card.study_rule).expect("a rule is a name and two numbers"),
+        };
+        let model = ledger.start_shadow(model, settings.shadow_days).await?;
+        let stop = CancellationToken::new();
+        let worker = Worker {
+            engine,
+            ledger,
+            archive,
+            info: status.info.clone(),
+            model,
+            settings: settings.clone(),
+            runtime: Handle::current(),
+            stop: stop.clone(),
+            claims: VecDeque::new(),
+            ends: Vec::new(),
+            recorded: Instant::now(),
+            measured: Instant::now(),
+            last: None,
+        };
+        let ended = status.ended.clone();
+        let run = move || {
+            let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+                Ok(Ok(())) => return,
+                Ok(Err(why)) => why,
+                Err(_) => "it panicked; this is a bug".to_owned(),
+            };
+            error!("the shadow model works no longer, until the node is started again: {why}");
+            *ended.lock().expect("nobody panics while holding the reason") = Some(why);
+        };
+        let thread = std::thread::Builder::new()
+            .name("shadow".into())
+            .spawn(run)
+            .expect("the system can start a thread while the node starts");
+        Ok(Shadow { thread, stop, status })
+    }
+
+    pub fn status(&self) -> &ShadowStatus {
+        &self.status
+    }
+
+    /// Asks it to end after the slice it works on.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until it has ended.
+    pub async fn stopped(self) {
+        self.stop();
+        let joined = tokio::task::spawn_blocking(move || self.thread.join());
+        let _ = joined.await;
+    }
+}
+
+/// Why a slice has no score.
+enum Failure {
+    /// It will be the same the next time.
+    Lasting(String),
+    /// It may pass.
+    Passing(String),
+    /// The model runs no longer: no slice is to blame.
+    Model(String),
+}
+
+struct Worker {
+    engine: Engine,
+    ledger: Ledger,
+    archive: Archive,
+    info: EngineInfo,
+    model: ShadowModel,
+    settings: config::Inference,
+    runtime: Handle,
+    stop: CancellationToken,
+    /// Claimed and not begun.
+    claims: VecDeque<Claim>,
+    /// Ended and not recorded.
+    ends: Vec<ShadowEnd>,
+    recorded: Instant,
+    measured: Instant,
+    /// The object last read, for the frames that follow.
+    last: Option<(String, DicomObject)>,
+}
+
+impl Worker {
+    /// Works until it is stopped, or until it cannot any more; then says why.
+    fn run(mut self) -> Result<(), String> {
+        stand_last();
+        let mut filled = false;
+        let mut pruned = Instant::now();
+        while !self.stop.is_cancelled() {
+            let done = match filled {
+                false => self.fill().map(|()| filled = true),
+                true if pruned.elapsed() >= PRUNE => self.prune().map(|()| pruned = Instant::now()),
+                true => match self.step() {
+                    Ok(()) => Ok(()),
+                    Err(Stopped::Ledger(error)) => Err(error),
+                    Err(Stopped::Model(why)) => {
+                        let _ = self.record();
+                        return Err(why);
+                    }
+                },
+            };
+            if let Err(error) = done {
+                error!("the shadow model's work cannot be read or recorded: {error}");
+                self.pause(POLL);
+            }
+        }
+        self.record().and_then(|()| self.give_back()).map_err(|error| error.to_string())
+    }
+
+    /// What was claimed and not begun is not to be blamed for the end of the process.
+    fn give_back(&mut self) -> Result<(), LedgerError> {
+        self.ledger.give_back_shadow(self.claims.drain(..).map(|claim| claim.slice).collect())
+    }
+
+    fn fill(&self) -> Result<(), LedgerError> {
+        let days = self.settings.shadow_days;
+        let passed_over = self.ledger.prune_shadow_queue(days)?;
+        let waiting = self.ledger.fill_shadow_queue(self.model.id, days, self.settings.max_queue)?;
+        info!(model = self.model.name, waiting, passed_over, days, "slices of these days wait for the shadow model");
+        Ok(())
+    }
+
+    fn prune(&self) -> Result<(), LedgerError> {
+        let passed_over = self.ledger.prune_shadow_queue(self.settings.shadow_days)?;
+        if passed_over > 0 {
+            warn!(passed_over, "slices waited for the shadow model longer than inference.shadow_days");
+        }
+        Ok(())
+    }
+
+    /// Works on one slice, or waits until there is something to do.
+    fn step(&mut self) -> Result<(), Stopped> {
+        if self.measured.elapsed() >= POLL {
+            self.measured = Instant::now();
+            metrics::gauge!("triaged_shadow_queue_depth").set(self.ledger.shadow_queue_depth()? as f64);
+        }
+        if self.recorded.elapsed() >= RECORD_AFTER {
+            self.record()?;
+        }
+        if !self.ledger.is_idle()? {
+            self.record()?;
+            // It may be large.
+            self.last = None;
+            self.pause(WHILE_BUSY);
+            return Ok(());
+        }
+        let Some(mut claim) = self.claims.pop_front() else {
+            self.record()?;
+            self.claims = self.ledger.claim_shadow(AT_ONCE)?.into();
+            match self.claims.front() {
+                None => {
+                    self.last = None;
+                    self.pause(POLL);
+                }
+                Some(again) if again.attempts > 0 => self.pause(Duration::from_secs(1 << again.attempts.min(6))),
+                Some(_) => {}
+            }
+            return Ok(());
+        };
+        claim.claimed_at = now();
+        if claim.deaths >= DEADLY {
+            let why = format!("the node ended {} times while the shadow model worked on this slice", claim.deaths);
+            self.end(&claim, ShadowOutcome::Failed { reason: why });
+            return Ok(());
+        }
+        let scored = catch_unwind(AssertUnwindSafe(|| self.score(&claim)))
+            .unwrap_or_else(|_| Err(Failure::Lasting("the shadow model panicked; this is a bug".into())));
+        match scored {
+            Ok((probability, decoded_at)) => {
+                let positive = probability >= self.info.card.slice_threshold;
+                self.end(&claim, ShadowOutcome::Scored { probability, positive, decoded_at });
+            }
+            Err(Failure::Model(why)) => return Err(Stopped::Model(why)),
+            Err(Failure::Passing(_)) if claim.attempts + 1 < self.settings.max_attempts => {
+                self.ledger.retry_shadow_slice(claim.slice)?;
+            }
+            Err(Failure::Passing(reason) | Failure::Lasting(reason)) => {
+                info!(sop_instance = claim.sop_uid, frame = claim.frame, "the shadow model has no score: {reason}");
+                self.end(&claim, ShadowOutcome::Failed { reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// The probability, and when the slice was decoded.
+    fn score(&mut self, claim: &Claim) -> Result<(f64, String), Failure> {
+        let began = Instant::now();
+        if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
+            self.last = None;
+            let object = imaging::read_file(&self.archive.file(&claim.path));
+            self.last = Some((claim.path.clone(), object.map_err(|error| Failure::Passing(error.to_string()))?));
+        }
+        let (_, object) = self.last.as_ref().expect("it was just read");
+        let tensor = imaging::model_input(object, claim.frame - 1, &self.info.card.transform)
+            .map_err(|error| Failure::Lasting(error.to_string()))?;
+        let decoded_at = now();
+        let scored = self.engine.score(&[&tensor]);
+        metrics::histogram!("triaged_shadow_seconds").record(began.elapsed().as_secs_f64());
+        match scored {
+            Ok(probabilities) => Ok((probabilities[0], decoded_at)),
+            Err(error) if !self.engine.still_runs() => Err(Failure::Model(error.to_string())),
+            Err(error) => Err(Failure::Passing(error.to_string())),
+        }
+    }
+
+    fn end(&mut self, claim: &Claim, outcome: ShadowOutcome) {
+        self.ends.push(ShadowEnd {
+            slice: claim.slice,
+            outcome,
+            threshold: self.info.card.slice_threshold,
+            provider: self.info.provider.into(),
+            claimed_at: claim.claimed_at.clone(),
+            ended_at: now(),
+        });
+    }
+
+    fn record(&mut self) -> Result<(), LedgerError> {
+        self.recorded = Instant::now();
+        if self.ends.is_empty() {
+            return Ok(());
+        }
+        let failed = self.ends.iter().filter(|end| matches!(end.outcome, ShadowOutcome::Failed { .. })).count();
+        let scored = self.ends.len() - failed;
+        // What cannot be recorded still waits in the ledger and is scored again.
+        self.ledger.end_shadow_slices(self.model.id, std::mem::take(&mut self.ends))?;
+        metrics::counter!("triaged_shadow_slices_total", "state" => "scored").increment(scored as u64);
+        metrics::counter!("triaged_shadow_slices_total", "state" => "failed").increment(failed as u64);
+        Ok(())
+    }
+
+    /// Waits, but not beyond the stop.
+    fn pause(&self, time: Duration) {
+        let _ = self.runtime.block_on(tokio::time::timeout(time, self.stop.cancelled()));
+    }
+}
+
+/// Why a step did not do its work.
+enum Stopped {
+    Ledger(LedgerError),
+    Model(String),
+}
+
+impl From<LedgerError> for Stopped {
+    fn from(error: LedgerError) -> Stopped {
+        Stopped::Ledger(error)
+    }
+}
