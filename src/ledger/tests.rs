@@ -4,6 +4,8 @@ use std::time::Duration;
 use super::report::READING_ORDER;
 use super::*;
 
+mod shadow;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn ledger() -> (tempfile::TempDir, Ledger) {

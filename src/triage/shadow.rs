@@ -61,14 +61,14 @@ pub struct LeftOut {
     pub other_model: u64,
 }
 
-/// The slices of the studies that are compared.
+/// Slices, by what both models make of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct SliceAgreement {
-    /// Scored by both.
+    /// Scored by both, of the studies that are compared.
     pub compared: u64,
     /// Pearson's correlation of their probabilities; none where one of the two always says the same.
     pub correlation: Option<f64>,
-    /// That the shadow model failed on.
+    /// That the shadow model failed on, of all studies of this model's.
     pub failed: u64,
     /// That wait for the shadow model, of any study.
     pub waiting: u64,
@@ -164,6 +164,8 @@ impl Comparison {
             })?;
             let both = both.collect::<rusqlite::Result<Vec<BothSlices>>>()?;
             let probabilities: Vec<f64> = both.iter().filter_map(|slice| slice.shadow).collect();
+            let failed = both.iter().filter(|slice| slice.shadow_state.as_deref() == Some("failed"));
+            comparison.slices.failed += failed.count() as u64;
             if both.iter().any(|slice| slice.shadow_state.is_none()) {
                 comparison.left_out.incomplete += 1;
                 continue;
@@ -186,7 +188,6 @@ impl Comparison {
             };
             comparison.agreement.add(&study);
             for slice in &both {
-                comparison.slices.failed += u64::from(slice.shadow.is_none());
                 if let (Some(a), Some(b)) = (slice.probability, slice.shadow) {
                     correlation.add(a, b);
                 }

@@ -99,6 +99,15 @@ impl Node {
         *self = Node::start_in(self.folder.clone(), self.settings.clone());
     }
 
+    /// Starts again on the same data folder with these settings changed.
+    pub fn restart_with(&mut self, settings: &[(&str, &str)]) {
+        for (key, value) in settings {
+            self.settings.retain(|(known, _)| known != key);
+            self.settings.push((key.to_string(), value.to_string()));
+        }
+        self.restart();
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
