@@ -144,7 +144,7 @@ impl Node {
         let engine = tokio::task::spawn_blocking(move || Engine::load(&inference)).await;
         let engine = engine.map_err(|panic| EngineError::Run(panic.to_string()))??;
         let info = engine.info();
-        note_model("verdict", &info);
+        info.note_running("verdict", true);
         // Before anything is scored: a slice that ends is queued for the shadow only while the ledger knows of one.
         let shadow = match serve {
             // `triaged rescore` leaves the shadow's work to the node.
@@ -303,20 +303,7 @@ async fn start_shadow(
         provider = info.provider,
         "a second model runs in shadow: its results are stored and used for nothing"
     );
-    note_model("shadow", info);
     Ok(Some(shadow))
-}
-
-fn note_model(role: &'static str, info: &EngineInfo) {
-    let card = &info.card;
-    let labels = [
-        ("role", role.to_owned()),
-        ("model", card.name.clone()),
-        ("version", card.version.clone()),
-        ("sha256", card.sha256.clone()),
-        ("provider", info.provider.to_owned()),
-    ];
-    metrics::gauge!("triaged_model_info", &labels).set(1.0);
 }
 
 /// A model as `/readyz` names it.

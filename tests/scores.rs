@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use support::{Node, dicom_files, has, python, real_data, run, storescu};
 
-fn probabilities_agree(files: &[PathBuf], options: &[&str]) {
+fn probabilities_agree(card: &str, files: &[PathBuf], options: &[&str]) {
     let Some(python) = python() else { return };
-    let node = Node::start(&[]);
+    let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", card)]);
     storescu(&node, options, files).unwrap();
     node.wait_for_slices(files.len());
-    let mut arguments = vec!["tests/peers/score.py".to_owned(), "models/m10.json".into()];
+    let mut arguments = vec!["tests/peers/score.py".to_owned(), card.into()];
     arguments.extend(files.iter().map(|file| file.to_str().unwrap().to_owned()));
     let said = run(python.to_str().unwrap(), &arguments).unwrap();
     let mut compared = 0;
@@ -29,11 +29,29 @@ fn probabilities_agree(files: &[PathBuf], options: &[&str]) {
 #[test]
 fn of_the_ge_series() {
     let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
-    probabilities_agree(&dicom_files(&folder), &[]);
+    probabilities_agree("models/m10.json", &dicom_files(&folder), &[]);
 }
 
 #[test]
 fn of_ct_ich_slices() {
     let Some(folder) = real_data("ct-ich/stage_2_train").filter(|_| has("storescu")) else { return };
-    probabilities_agree(&dicom_files(&folder)[..30], &["-xv", "-R"]);
+    probabilities_agree("models/m10.json", &dicom_files(&folder)[..30], &["-xv", "-R"]);
+}
+
+/// The mean of the input tells a resampling or a normalization that is another one: both come with pretrained networks.
+#[test]
+fn of_a_card_that_resamples_and_normalizes() {
+    let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
+    let cards = tempfile::tempdir().unwrap();
+    let mean = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/mean/mean");
+    let mut card: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{mean}.json")).unwrap()).unwrap();
+    card["transform"]["height"] = 224.into();
+    card["transform"]["width"] = 224.into();
+    // Windowed values of 0 to 1 become 0.2 to 0.7.
+    card["transform"]["normalization"] = serde_json::json!({ "mean": -0.4, "deviation": 2.0 });
+    std::os::unix::fs::symlink(format!("{mean}.onnx"), cards.path().join("mean.onnx")).unwrap();
+    let path = cards.path().join("mean.json");
+    std::fs::write(&path, card.to_string()).unwrap();
+    probabilities_agree(path.to_str().unwrap(), &dicom_files(&folder)[..8], &[]);
 }

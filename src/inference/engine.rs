@@ -61,6 +61,20 @@ pub struct EngineInfo {
     pub batch_size: usize,
 }
 
+impl EngineInfo {
+    /// Says in the metrics whether this model runs, and as what: `verdict` or `shadow`.
+    pub fn note_running(&self, role: &'static str, runs: bool) {
+        let labels = [
+            ("role", role.to_owned()),
+            ("model", self.card.name.clone()),
+            ("version", self.card.version.clone()),
+            ("sha256", self.card.sha256.clone()),
+            ("provider", self.provider.to_owned()),
+        ];
+        metrics::gauge!("triaged_model_info", &labels).set(if runs { 1.0 } else { 0.0 });
+    }
+}
+
 impl Engine {
     /// Loads library, card and model, chooses the provider, and runs the model once. Takes seconds; blocks.
     pub fn load(settings: &config::Inference) -> Result<Engine, EngineError> {

@@ -6,15 +6,17 @@ use tracing::debug;
 /// Steps of niceness that decoding and scoring threads stand back: about a third of the weight of a receiving thread.
 const STEPS: i32 = 5;
 
+/// Steps of niceness for work that nobody waits for: about a tenth of the weight of a scoring thread.
+const FAR_STEPS: i32 = 15;
+
 /// Makes this thread, and those that it starts from now on, stand back behind the node's others.
 pub(super) fn stand_back() {
     lower(STEPS);
 }
 
-/// Makes this thread, and those that it starts from now on, the last to be served.
-pub(super) fn stand_last() {
-    // The system cuts what is beyond its lowest.
-    lower(40);
+/// Makes this thread, and those that it starts from now on, stand back behind those, too.
+pub(super) fn stand_far_back() {
+    lower(FAR_STEPS);
 }
 
 fn lower(steps: i32) {
@@ -42,10 +44,10 @@ mod tests {
         .unwrap();
         let expected = (before + STEPS).min(19);
         assert_eq!((own, child, niceness()), (expected, expected, before));
-        let last = std::thread::spawn(move || {
-            stand_last();
+        let far = std::thread::spawn(move || {
+            stand_far_back();
             niceness()
         });
-        assert_eq!((last.join().unwrap(), niceness()), (19, before));
+        assert_eq!((far.join().unwrap(), niceness()), ((before + FAR_STEPS).min(19), before));
     }
 }

@@ -1,7 +1,7 @@
 //! A second model in shadow: it scores every slice that the model that counts has ended, and what it says is stored and
 //! used by nothing.
 //!
-//! The model that counts is never kept waiting: the shadow is one thread of the lowest priority, without a queue of its own
+//! The model that counts is never kept waiting: the shadow is one thread of low priority, without a queue of its own
 //! in memory, and before every slice it looks whether another one waits to be scored; if so, it waits. Whatever goes wrong
 //! with it is recorded and ends at most the shadow, never a slice or the node.
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineInfo};
-use super::priority::stand_last;
+use super::priority::stand_far_back;
 use crate::archive::Archive;
 use crate::config;
 use crate::imaging::{self, DicomObject};
@@ -94,7 +94,8 @@ impl Shadow {
             measured: Instant::now(),
             last: None,
         };
-        let ended = status.ended.clone();
+        let (ended, info) = (status.ended.clone(), status.info.clone());
+        info.note_running("shadow", true);
         let run = move || {
             let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
                 Ok(Ok(())) => return,
@@ -102,6 +103,7 @@ impl Shadow {
                 Err(_) => "it panicked; this is a bug".to_owned(),
             };
             error!("the shadow model works no longer, until the node is started again: {why}");
+            info.note_running("shadow", false);
             *ended.lock().expect("nobody panics while holding the reason") = Some(why);
         };
         let thread = std::thread::Builder::new()
@@ -160,7 +162,7 @@ struct Worker {
 impl Worker {
     /// Works until it is stopped, or until it cannot any more; then says why.
     fn run(mut self) -> Result<(), String> {
-        stand_last();
+        stand_far_back();
         let mut filled = false;
         let mut pruned = Instant::now();
         while !self.stop.is_cancelled() {
@@ -264,7 +266,7 @@ impl Worker {
         let began = Instant::now();
         if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
             self.last = None;
-            let object = imaging::read_file(&self.archive.file(&claim.path));
+            let object = imaging::read_file(self.archive.file(&claim.path));
             self.last = Some((claim.path.clone(), object.map_err(|error| Failure::Passing(error.to_string()))?));
         }
         let (_, object) = self.last.as_ref().expect("it was just read");
@@ -307,7 +309,8 @@ impl Worker {
 
     /// Waits, but not beyond the stop.
     fn pause(&self, time: Duration) {
-        let _ = self.runtime.block_on(tokio::time::timeout(time, self.stop.cancelled()));
+        // Timers are made within the runtime.
+        let _ = self.runtime.block_on(async { tokio::time::timeout(time, self.stop.cancelled()).await });
     }
 }
 
