@@ -149,7 +149,7 @@ struct Worker {
     settings: config::Inference,
     runtime: Handle,
     stop: CancellationToken,
-    /// Claimed and not begun.
+    /// Claimed, and still to be worked on.
     claims: VecDeque<Claim>,
     /// Ended and not recorded.
     ends: Vec<ShadowEnd>,
@@ -173,7 +173,7 @@ impl Worker {
                     Ok(()) => Ok(()),
                     Err(Stopped::Ledger(error)) => Err(error),
                     Err(Stopped::Model(why)) => {
-                        let _ = self.record();
+                        let _ = self.record().and_then(|()| self.give_back());
                         return Err(why);
                     }
                 },
@@ -186,7 +186,7 @@ impl Worker {
         self.record().and_then(|()| self.give_back()).map_err(|error| error.to_string())
     }
 
-    /// What was claimed and not begun is not to be blamed for the end of the process.
+    /// What was claimed and not ended is not to be blamed for the end of the process.
     fn give_back(&mut self) -> Result<(), LedgerError> {
         self.ledger.give_back_shadow(self.claims.drain(..).map(|claim| claim.slice).collect())
     }
@@ -249,7 +249,10 @@ impl Worker {
                 let positive = probability >= self.info.card.slice_threshold;
                 self.end(&claim, ShadowOutcome::Scored { probability, positive, decoded_at });
             }
-            Err(Failure::Model(why)) => return Err(Stopped::Model(why)),
+            Err(Failure::Model(why)) => {
+                self.claims.push_front(claim);
+                return Err(Stopped::Model(why));
+            }
             Err(Failure::Passing(_)) if claim.attempts + 1 < self.settings.max_attempts => {
                 self.ledger.retry_shadow_slice(claim.slice)?;
             }
