@@ -98,6 +98,7 @@ impl Node {
         let lock = lock(&data_dir)?;
         let folder = |source| StartError::DataFolder { path: data_dir.clone(), source };
         let (archive, parts) = Archive::open(&data_dir).map_err(folder)?;
+        let archive = archive.with_min_free(settings.archive.min_free_mib.saturating_mul(1 << 20));
         if parts > 0 {
             warn!(
                 parts,

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::{Ledger, Result, now};
+use super::{Bells, Ledger, Result, now};
 
 /// An instance whose file is on disk, to be recorded.
 #[derive(Debug, Clone)]
@@ -27,6 +27,25 @@ pub struct NewInstance {
     pub slices: Vec<NewSlice>,
     /// Scored before others.
     pub stat: bool,
+}
+
+impl Bells {
+    /// After a store; `queues`: slices of the instance are to be scored.
+    fn ring(&self, stored: &Result<Stored>, queues: bool) {
+        if let Ok(Stored::New) = stored {
+            if queues {
+                self.queued.notify_waiters();
+            }
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+impl NewInstance {
+    /// Whether a slice of it is to be scored.
+    fn queues(&self) -> bool {
+        self.slices.contains(&NewSlice::Queued)
+    }
 }
 
 /// How a slice begins: queued for scoring, or ineligible with the reason.
@@ -63,12 +82,23 @@ pub struct Quarantined {
 impl Ledger {
     /// Records a received instance with its slices, opens or reopens its study.
     pub async fn store(&self, instance: NewInstance) -> Result<Stored> {
-        let stored = self.write(move |connection| store(connection, &instance)).await?;
-        if stored == Stored::New {
-            self.queued().notify_waiters();
-            self.changed().notify_waiters();
-        }
-        Ok(stored)
+        let (bells, queues) = (self.shared.bells.clone(), instance.queues());
+        let stored = self.write(move |connection| store(connection, &instance)).await;
+        bells.ring(&stored, queues);
+        stored
+    }
+
+    /// [`Ledger::store`] for a blocking thread that does not wait: the writer thread calls `then` with the outcome, or drops it
+    /// uncalled where the database cannot be written at all.
+    pub fn post_store(&self, instance: NewInstance, then: impl FnOnce(Result<Stored>) + Send + 'static) -> Result<()> {
+        let (bells, queues) = (self.shared.bells.clone(), instance.queues());
+        self.shared.writer.post(
+            move |connection| store(connection, &instance),
+            move |stored| {
+                bells.ring(&stored, queues);
+                then(stored);
+            },
+        )
     }
 
     /// Records an object set aside. The same one again changes nothing and returns false.
