@@ -8,13 +8,15 @@
 //! `<study>` and `<instance>` are the first 24 hexadecimal digits of the SHA-256 of the UID, `<digest>` the first 16 of the
 //! data set's, `ab` the first two of `<study>`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use dicom_object::meta::FileMetaTableBuilder;
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
@@ -23,6 +25,8 @@ use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 pub struct Archive {
     root: PathBuf,
     min_free: u64,
+    /// Held to read from before an object is placed until its row is committed, to write while files are removed.
+    placing: Arc<RwLock<()>>,
 }
 
 /// What the file meta information (PS3.10 7.1) of an incoming object says.
@@ -80,7 +84,7 @@ impl Archive {
     /// Opens the archive, making its folders, and removes what was never acknowledged: the parts a crash left behind.
     /// Returns how many those were.
     pub fn open(data_dir: &Path) -> io::Result<(Archive, usize)> {
-        let archive = Archive { root: data_dir.to_owned(), min_free: 0 };
+        let archive = Archive { root: data_dir.to_owned(), min_free: 0, placing: Arc::default() };
         for folder in ["incoming", "archive", "quarantine"] {
             create_synced(&data_dir.join(folder))?;
         }
@@ -110,6 +114,41 @@ impl Archive {
         let mut incoming = Incoming { file, path, size: 0, kept: false };
         incoming.write(bytes)?;
         Ok(incoming)
+    }
+
+    /// To be held from before [`Archive::keep`] until the object's row is committed: no file is removed meanwhile, so an object that
+    /// comes again is not removed for what the row of its first time says.
+    pub async fn placing(&self) -> OwnedRwLockReadGuard<()> {
+        self.placing.clone().read_owned().await
+    }
+
+    /// To be held while rows are marked as losing their files and the files are removed.
+    pub async fn removing(&self) -> OwnedRwLockWriteGuard<()> {
+        self.placing.clone().write_owned().await
+    }
+
+    /// Removes files that no row needs, with folders that become empty, and syncs what remains. Blocks.
+    pub fn remove(&self, paths: &[&str]) -> io::Result<()> {
+        let mut folders = BTreeSet::new();
+        for path in paths {
+            let file = self.root.join(path);
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => folders.extend(file.parent().map(Path::to_owned)),
+            }
+        }
+        for folder in folders {
+            // It stays where it still has files; that is no error.
+            let remains = match fs::remove_dir(&folder) {
+                Ok(()) => folder.parent(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(_) => Some(folder.as_path()),
+            };
+            if let Some(remains) = remains {
+                File::open(remains)?.sync_all()?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts an object in its place, synced with the folders that lead to it. Returns its path below the data folder.

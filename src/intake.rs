@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dicom_dictionary_std::tags;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, Semaphore, oneshot};
 use tracing::warn;
 
 use crate::archive::{Archive, Arrived, Incoming, Received};
@@ -111,7 +111,7 @@ impl Intake {
     ) {
         let (placed, size, memory) = self.file(arrived, &digest, &source);
         let taken = match placed {
-            Ok(Placed::Kept { path, header }) => {
+            Ok(Placed::Kept { path, header, placing }) => {
                 let study_uid = header.study_uid.clone();
                 let instance = NewInstance {
                     sop_uid: source.sop_instance_uid,
@@ -136,6 +136,7 @@ impl Intake {
                         Ok(stored) => Taken::Recorded { stored, path, study_uid },
                         Err(error) => Taken::Refused(not_stored(error)),
                     };
+                    drop(placing);
                     let _ = tell.send((taken, memory));
                 };
                 // Where the ledger is closed, `then` is dropped, and who waits hears that.
@@ -188,8 +189,9 @@ impl Intake {
         match header {
             Ok(header) => {
                 self.activity.touch(&header.study_uid, source.association);
+                let placing = Handle::current().block_on(self.archive.placing());
                 let path = self.archive.keep(received, &header.study_uid, sop_uid)?;
-                Ok(Placed::Kept { path, header })
+                Ok(Placed::Kept { path, header, placing })
             }
             Err(Unfit::Disk(error)) => Err(error),
             Err(Unfit::Object(status)) => {
@@ -247,8 +249,16 @@ fn not_stored(why: impl std::fmt::Display) -> Status {
 
 /// Where the file went.
 enum Placed {
-    Kept { path: String, header: Header },
-    SetAside { path: String, status: Status },
+    /// With what keeps it there until its row is committed.
+    Kept {
+        path: String,
+        header: Header,
+        placing: OwnedRwLockReadGuard<()>,
+    },
+    SetAside {
+        path: String,
+        status: Status,
+    },
 }
 
 /// Why a file is not taken in.

@@ -22,6 +22,7 @@ use crate::inference::{Engine, EngineError, EngineInfo, Pipeline};
 use crate::intake::Intake;
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::{self, ChannelError, Worker};
+use crate::retention::Retention;
 use crate::triage::{Judge, StatRule};
 use crate::web::{self, Check, Readiness, Site};
 
@@ -63,6 +64,7 @@ pub struct Node {
     dimse: Option<(SocketAddr, Stage)>,
     pipeline: (Pipeline, CancellationToken),
     judge: Stage,
+    retention: Option<Stage>,
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
     _lock: File,
@@ -163,6 +165,11 @@ impl Node {
             channels: names,
         };
         let judge = Stage::start(|stop| judge.run(stop));
+        let retention = match serve {
+            false => None,
+            true => Retention::new(&settings.archive, ledger.clone(), archive.clone())
+                .map(|retention| Stage::start(|stop| retention.run(stop))),
+        };
         let stop = CancellationToken::new();
         let pipeline = Pipeline::start(engine, ledger.clone(), archive.clone(), &settings.inference, stop.clone());
         let listening = Arc::new(AtomicBool::new(serve));
@@ -182,7 +189,17 @@ impl Node {
             };
             (bound, Stage::start(run))
         });
-        Ok(Node { ledger, engine: info, dimse, pipeline: (pipeline, stop), judge, channels: workers, web, _lock: lock })
+        Ok(Node {
+            ledger,
+            engine: info,
+            dimse,
+            pipeline: (pipeline, stop),
+            judge,
+            retention,
+            channels: workers,
+            web,
+            _lock: lock,
+        })
     }
 
     /// Where associations are accepted.
@@ -204,7 +221,7 @@ impl Node {
 
     /// Whether every stage still runs and the ledger answers: what the watchdog asks. Blocks for a moment.
     pub fn is_alive(&self) -> bool {
-        let stages = self.channels.iter().chain([&self.judge]);
+        let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
         stages.into_iter().all(|stage| !stage.task.is_finished())
             && self.pipeline.0.is_alive()
@@ -224,6 +241,9 @@ impl Node {
             warn!("inference did not stop within {STOP_PATIENCE:?}");
         }
         self.judge.stop("triage", STOP_PATIENCE).await;
+        if let Some(stage) = self.retention {
+            stage.stop("retention", STOP_PATIENCE).await;
+        }
         for stage in self.channels {
             stage.stop("notification", STOP_PATIENCE).await;
         }

@@ -7,6 +7,7 @@
 mod outbox;
 mod queue;
 mod report;
+mod retention;
 mod store;
 mod verdict;
 mod writer;
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 pub use outbox::{Delivery, OutboxRow};
 pub use queue::{Claim, Score, SliceId};
 pub use report::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+pub use retention::{Expendable, Going};
 pub use store::{NewInstance, NewSlice, Quarantined, Stored};
 pub use verdict::{Alert, OpenStudy, Verdict};
 pub use writer::Writer;
@@ -189,6 +191,7 @@ fn migrations() -> Migrations<'static> {
     Migrations::new(vec![
         M::up(include_str!("migrations/0001_initial.sql")),
         M::up(include_str!("migrations/0002_reading_order.sql")),
+        M::up(include_str!("migrations/0004_retention.sql")),
     ])
 }
 

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
+use super::retention::came_back;
 use super::{Bells, Ledger, Result, now};
 
 /// An instance whose file is on disk, to be recorded.
@@ -60,7 +61,8 @@ pub enum NewSlice {
 pub enum Stored {
     /// It is new; its slices are in the queue.
     New,
-    /// The same SOP Instance UID with the same content is already there: nothing changed.
+    /// The same SOP Instance UID with the same content is already there: nothing changed, except that an instance whose file had
+    /// been removed has it again.
     Duplicate,
     /// The same SOP Instance UID with other content is already there: the first is kept, this one belongs in quarantine.
     Conflict { kept_digest: String },
@@ -130,7 +132,11 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         .query_row([&instance.sop_uid], |row| row.get(0))
         .optional()?;
     if let Some(kept_digest) = kept {
-        return Ok(if kept_digest == instance.digest { Stored::Duplicate } else { Stored::Conflict { kept_digest } });
+        if kept_digest != instance.digest {
+            return Ok(Stored::Conflict { kept_digest });
+        }
+        came_back(connection, &instance.sop_uid, &instance.path, instance.size, &instance.received_at)?;
+        return Ok(Stored::Duplicate);
     }
     let t = now();
     // A study that was decided is reopened as its next revision. Its flag stays up if it was up: a machine never retracts.
