@@ -15,6 +15,7 @@ pub mod evaluate;
 pub mod export;
 pub mod fit;
 pub mod metrics;
+pub mod mobile;
 pub mod model;
 pub mod onnx;
 pub mod parity;

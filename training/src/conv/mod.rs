@@ -15,12 +15,13 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps};
 use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 use rayon::prelude::*;
 
+use crate::mobile::MobileBackend;
 use kernel::{BackwardLayout, BlockShape, ForwardWeights, Saved};
 
 /// A backend that can compute the block. `input` is `[batch, channels, height, width]`, `weight`
 /// `[filters, channels, kernel, kernel]`, `bias` `[filters]`; valid padding, stride 1; the pool's stride is its size,
-/// and 1 means no pooling.
-pub trait ConvBackend: Backend {
+/// and 1 means no pooling. Every such backend has the operations of [`crate::mobile`] too.
+pub trait ConvBackend: MobileBackend {
     fn conv_relu_pool(
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
