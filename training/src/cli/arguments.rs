@@ -175,7 +175,7 @@ impl FitArgs {
         let transform = if self.raw {
             Transform::StoredValues { height, width }
         } else {
-            Transform::HounsfieldWindows { height, width, windows: vec![self.window] }
+            Transform::HounsfieldWindows { height, width, windows: vec![self.window], normalization: None }
         };
         let augment = match () {
             () if self.no_augment => Augment::NONE,

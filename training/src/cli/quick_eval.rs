@@ -84,7 +84,9 @@ impl QuickEvalArgs {
             batch: self.batch.unwrap_or(candidate.batch),
             transform: match self.window {
                 None => Transform::StoredValues { height, width },
-                Some(window) => Transform::HounsfieldWindows { height, width, windows: vec![window] },
+                Some(window) => {
+                    Transform::HounsfieldWindows { height, width, windows: vec![window], normalization: None }
+                }
             },
             candidate,
             seed: self.seed,
