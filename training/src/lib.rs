@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity), report
-//!                                           ↑ candidates (m1 … m10) → model
+//!                                           ↑ candidates (m1 … m11) → model
 //! ```
 
+pub mod blocks;
 pub mod candidates;
 pub mod card;
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod mobile;
 pub mod model;
 pub mod onnx;
 pub mod parity;
+pub mod pretrained;
 pub mod progress;
 pub mod recipe;
 pub mod report;
