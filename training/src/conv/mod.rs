@@ -203,7 +203,8 @@ impl Backward<Flex, 3> for FusedBackward {
     }
 }
 
-fn sum<'a>(parts: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+/// The sum of equally long parts, in their order.
+pub(crate) fn sum<'a>(parts: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     let mut total: Vec<f32> = Vec::new();
     for part in parts {
         total.resize(part.len(), 0.0);

@@ -5,6 +5,14 @@
 //! All tensors are `[batch, channels, height, width]` to the caller. The CPU's own operations keep channels innermost
 //! in memory and hand out permuted views, as [`crate::conv`] does; between two of them nothing is copied.
 
+mod buffers;
+mod cpu;
+mod depthwise;
+mod layout;
+mod matrix;
+mod norm;
+mod pointwise;
+mod stem;
 mod stock;
 
 use burn::tensor::backend::Backend;
@@ -123,24 +131,5 @@ mod cuda {
     impl<C: CheckpointStrategy> MobileBackend for Autodiff<Cuda, C> {}
 }
 
-impl MobileBackend for burn::backend::Flex {}
-impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> MobileBackend
-    for burn::backend::Autodiff<burn::backend::Flex, C>
-{
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn padding_as_tensorflow_pads() {
-        // By hand from the definition: the last window must end at or past the edge.
-        assert_eq!(same_padding(224, 3, 2), (0, 1));
-        assert_eq!(same_padding(7, 3, 2), (1, 1));
-        assert_eq!(same_padding(112, 5, 2), (1, 2));
-        assert_eq!(same_padding(9, 5, 1), (2, 2));
-        assert_eq!(same_padding(9, 1, 1), (0, 0));
-        assert_eq!(same_padding(5, 1, 2), (0, 0));
-    }
-}
+mod tests;

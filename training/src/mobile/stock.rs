@@ -18,7 +18,7 @@ pub fn depthwise<B: Backend>(input: FloatTensor<B>, weight: FloatTensor<B>, stri
 }
 
 pub fn stem<B: Backend>(input: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
-    same(wrap(input), wrap(weight), 2, 1)
+    same::<B>(wrap(input), wrap(weight), 2, 1)
 }
 
 fn same<B: Backend>(input: Tensor<B, 4>, weight: Tensor<B, 4>, stride: usize, groups: usize) -> FloatTensor<B> {
