@@ -139,7 +139,6 @@ pub fn backward(
     let positions = input.len() / channels;
     let (scale, shift) = (Repeated::new(normal.scale().into_iter()), Repeated::new(normal.shift().into_iter()));
     let mean = Repeated::new(normal.mean.iter().copied());
-    let run = scale.0.len();
     let len = chunk_len(channels);
 
     // Σ g and Σ g (x − mean), g being what ReLU6 lets through.
