@@ -71,13 +71,22 @@ pub fn backward(
     weight: &[f32],
     input: &[f32],
     gradient: &[f32],
-    input_gradient: Option<&mut [f32]>,
+    mut input_gradient: Option<&mut [f32]>,
 ) -> Vec<f32> {
     assert!(shape.is_supported(), "no kernel for {shape:?}");
     assert_eq!(weight.len(), shape.channels * shape.kernel * shape.kernel);
     assert_eq!(input.len(), shape.input_len());
     assert_eq!(gradient.len(), shape.output_len());
     assert!(input_gradient.as_ref().is_none_or(|values| values.len() == shape.input_len()));
+    if shape.stride == 1
+        && let Some(to) = input_gradient.take()
+    {
+        // With stride 1 "SAME" pads both sides alike, and what each input gave to the outputs around it is gathered by
+        // the turned kernel; faster than to scatter it from each output.
+        let turned: Vec<f32> =
+            weight.chunks_exact(shape.kernel * shape.kernel).flat_map(|kernel| kernel.iter().rev().copied()).collect();
+        forward(shape, &turned, gradient, to);
+    }
     let arch = Arch::new();
     match shape.kernel {
         3 => arch.dispatch(Backward::<3> { shape, weight, input, gradient, input_gradient }),
