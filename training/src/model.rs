@@ -453,12 +453,15 @@ mod tests {
             network = adam.step(1e-3, network, grads);
         }
         assert!(losses[5] < 0.5 * losses[0], "{losses:?}");
-        // Six steps from variance 1 by a hundredth each; the stem's own is that of its weights.
+        // Six steps from variance 1 by a hundredth each, and nothing taken out afterwards. A channel may be constant, and a
+        // variance may happen to be 1.
         let settled = network.valid().settled(6);
-        for conv in &settled.blocks {
+        for (at, conv) in settled.blocks.iter().enumerate() {
             let start = 0.99f32.powi(6);
             let variance = conv.norm.running_var.value().into_data().to_vec::<f32>().expect("f32");
-            assert!(variance.iter().all(|&value| value > start && (value - 1.0).abs() > 1e-6), "{variance:?}");
+            assert!(variance.iter().all(|&value| value > start - 1e-5), "normalization {at}: {variance:?}");
+            let noted = variance.iter().filter(|&&value| value > start + 1e-5 && (value - 1.0).abs() > 1e-6).count();
+            assert!(10 * noted > 9 * variance.len(), "normalization {at}: {variance:?}");
         }
         // At inference a slice's logit is its own, whatever lies beside it in the batch.
         let images = images.inner();

@@ -133,6 +133,11 @@ mod tests {
             conv.norm.gamma = Param::from_tensor(spread(0.5, 3));
             conv.norm.beta = Param::from_tensor(spread(-0.5, 4));
         }
+        if !network.blocks.is_empty() {
+            // So many rectified channels would add up to a probability of 1, whatever the image.
+            let output = network.denses.last_mut().expect("an output unit");
+            output.weight = Param::from_tensor(output.weight.val() * 0.1);
+        }
         network
     }
 
@@ -165,9 +170,7 @@ mod tests {
     fn m11_exported_says_what_the_network_says_at_its_own_size_and_at_another() {
         for shape in [[2, 1, 224, 224], [1, 3, 320, 320], [2, 1, 101, 64]] {
             let input = [shape[1], shape[2], shape[3]];
-            let mut network = unlike_fresh("m11", input);
-            let output = network.denses.last_mut().expect("an output unit");
-            output.weight = Param::from_tensor(output.weight.val() * 0.1);
+            let network = unlike_fresh("m11", input);
             let bytes = export::onnx(&network, "m11", input).expect("an exportable network");
             let mut model = match OnnxModel::load(&bytes) {
                 Err(ParityError::NoLibrary) => {
