@@ -9,13 +9,14 @@ use triaged::imaging::Transform;
 use triaged::inference::{CARD_FORMAT, ModelCard};
 use triaged::triage::StudyRule;
 
-use crate::candidates::{Layer, parameters};
+use crate::candidates::{Layer, STUDY, parameters};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
 use crate::evaluate::{Decision, Evaluation, HeldOut};
 use crate::export;
 use crate::fit::{FitConfig, Monitor, Schedule, State};
 use crate::parity::Parity;
+use crate::pretrained;
 
 /// What the model finds.
 pub const FINDING: &str = "intracranial hemorrhage";
@@ -183,6 +184,9 @@ impl Trained<'_> {
                 "parameters": parameters(&config.candidate.layers, config.transform.shape()).unwrap_or(0),
             },
             "training": {
+                "pretrained": config.pretrained.as_ref().map(|file| {
+                    json!({ "sha256": file.sha256, "source": pretrained::SOURCE })
+                }),
                 "epochs": self.state.epochs.len(),
                 "epochs_allowed": config.epochs,
                 "best_epoch": self.state.best,
@@ -283,10 +287,10 @@ impl Trained<'_> {
              not for any decision about a person: it is trained on a few patients, with hospital, scanner and \
              reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
              ## The model\n\n\
-             The study's architecture {name}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
+             {architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
-             {epochs}; {draws}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
+             {pretrained}{epochs}; {draws}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
              ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at commit \
              {commit}.\n\n\
              ## Data\n\n\
@@ -303,6 +307,10 @@ impl Trained<'_> {
              {parity}\n",
             version = self.version,
             layers = layers(&config.candidate.layers),
+            architecture = architecture(name),
+            pretrained = config.pretrained.as_ref().map_or(String::new(), |file| {
+                format!("Begun with pretrained weights: {}; SHA-256 {}. ", pretrained::SOURCE, file.sha256)
+            }),
             input = input(&config.transform),
             slice = self.measured.decision().slice_threshold,
             rule = rule(&self.measured.decision().study_rule),
@@ -359,6 +367,13 @@ pub(crate) fn rate(config: &FitConfig) -> String {
     format!("{optimizer} {schedule} {}{grid}{half}{witness}", config.learning_rate)
 }
 
+fn architecture(name: &str) -> String {
+    match STUDY.contains(&name) {
+        true => format!("The study's architecture {name}"),
+        false => format!("Architecture {name}, EfficientNet-Lite0 with a single output unit"),
+    }
+}
+
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
@@ -370,6 +385,18 @@ pub(crate) fn layers(layers: &[Layer]) -> String {
         Layer::Conv { filters, kernel } => format!("{filters} convolutions {kernel}×{kernel} with ReLU"),
         Layer::MaxPool { size } => format!("max pool {size}"),
         Layer::Dropout { rate } => format!("dropout {rate}"),
+        Layer::Stem { filters, kernel } => {
+            format!("{filters} convolutions {kernel}×{kernel} at every second position with ReLU6")
+        }
+        Layer::InvertedResidual { filters, kernel, stride, expansion, repeats } => {
+            let step = if *stride == 1 { String::new() } else { format!(" in steps of {stride}") };
+            format!(
+                "{repeats} inverted residual block(s) of {filters} channels, widened {expansion} times, depthwise \
+                 {kernel}×{kernel}{step}"
+            )
+        }
+        Layer::Head { filters } => format!("{filters} convolutions 1×1 with ReLU6"),
+        Layer::GlobalAveragePool => "the mean of each channel".into(),
         Layer::Flatten => "flatten".into(),
         Layer::Dense { units } => format!("dense {units} with ReLU"),
         Layer::Output => "one sigmoid unit".into(),

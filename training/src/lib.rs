@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity), report
-//!                                           ↑ candidates (m1 … m10) → model
+//!                                           ↑ candidates (m1 … m11) → model
 //! ```
 
+pub mod blocks;
 pub mod candidates;
 pub mod card;
 pub mod cli;
@@ -15,9 +16,11 @@ pub mod evaluate;
 pub mod export;
 pub mod fit;
 pub mod metrics;
+pub mod mobile;
 pub mod model;
 pub mod onnx;
 pub mod parity;
+pub mod pretrained;
 pub mod progress;
 pub mod recipe;
 pub mod report;

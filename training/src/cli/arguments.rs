@@ -1,14 +1,15 @@
 //! What the commands share of their arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use triaged::imaging::{Transform, Window};
 
 use crate::candidates::{NAMES, candidate};
 use crate::data::{Augment, Index, OtherSizes, SplitBy};
 use crate::fit::{FitConfig, Monitor, Schedule};
+use crate::pretrained::{self, Pretrained};
 use crate::recipe::Recipe;
 
 #[derive(Clone, Args)]
@@ -26,9 +27,13 @@ pub struct DataArgs {
 
 #[derive(Clone, Args)]
 pub struct FitArgs {
-    /// The network: m1 to m10
+    /// The network: the study's m1 to m10, or m11 (EfficientNet-Lite0)
     #[arg(long, default_value = "m10", value_parser = NAMES)]
     pub candidate: String,
+    /// Begin m11's training with the weights in this file, which `make pretrained` fetches; `none` draws them [default:
+    /// .cache/pretrained/efficientnet-lite0-57934424.pth]
+    #[arg(long, value_name = "PATH|none")]
+    pub pretrained: Option<PathBuf>,
     /// Epochs at most [default: the study's for this network]
     #[arg(long)]
     pub epochs: Option<usize>,
@@ -86,9 +91,9 @@ pub struct FitArgs {
     /// The Hounsfield window, CENTER,WIDTH
     #[arg(long, default_value = "40,80", value_parser = window)]
     pub window: Window,
-    /// Edge of the input image
-    #[arg(long, default_value_t = 512)]
-    pub size: u32,
+    /// Edge of the input image [default: 512, of m11 224]
+    #[arg(long)]
+    pub size: Option<u32>,
     /// Train as the shipped m10 was: other defaults for --epochs, --batch, --balance, --monitor, --learning-rate,
     /// --schedule, --weight-decay, --position-grid, --half-size-epochs and --witness
     #[arg(long)]
@@ -171,11 +176,14 @@ impl DataArgs {
 impl FitArgs {
     pub fn config(&self) -> anyhow::Result<FitConfig> {
         let candidate = candidate(&self.candidate).context("no such network")?;
-        let (height, width) = (self.size, self.size);
+        let edge = self.size.unwrap_or(if candidate.has_pretrained() { 224 } else { 512 });
+        let (height, width) = (edge, edge);
+        // Drawn weights take the same input, so that a comparison is about the weights alone.
+        let normalization = candidate.has_pretrained().then_some(pretrained::NORMALIZATION);
         let transform = if self.raw {
             Transform::StoredValues { height, width }
         } else {
-            Transform::HounsfieldWindows { height, width, windows: vec![self.window], normalization: None }
+            Transform::HounsfieldWindows { height, width, windows: vec![self.window], normalization }
         };
         let augment = match () {
             () if self.no_augment => Augment::NONE,
@@ -184,7 +192,14 @@ impl FitArgs {
             () => Augment::DEFAULT,
         };
         let recipe = if self.shipped { Recipe::SHIPPED } else { Recipe::study(&candidate) };
+        let pretrained = match &self.pretrained {
+            Some(path) if path == Path::new("none") => None,
+            Some(_) if !candidate.has_pretrained() => bail!("there are no pretrained weights of {}", candidate.name),
+            None if !candidate.has_pretrained() => None,
+            path => Some(Pretrained::of(path.as_deref().unwrap_or(Path::new(pretrained::FILE)))?),
+        };
         Ok(FitConfig {
+            pretrained,
             epochs: self.epochs.unwrap_or(recipe.epochs),
             batch: self.batch.unwrap_or(recipe.batch),
             candidate,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use triaged::imaging::{self, Transform};
+use triaged::imaging::{self, Normalization, Transform};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -21,10 +21,12 @@ pub enum LoadError {
 
 /// Decodes slices, and remembers them in a folder if it has one: 4 bytes a value, 1 MiB a slice of 512×512. What the
 /// folder holds is found by the file's path, length and time of change and by the transform, so a changed file or
-/// transform is decoded anew.
+/// transform is decoded anew. A normalization is not part of what is kept: augmentation comes before it.
 #[derive(Debug, Clone)]
 pub struct Cache {
+    /// Without the normalization.
     transform: Transform,
+    normalization: Option<Normalization>,
     folder: Option<PathBuf>,
 }
 
@@ -35,14 +37,28 @@ impl Cache {
         if let Some(folder) = &folder {
             fs::create_dir_all(folder).map_err(|source| LoadError::Cache { folder: folder.clone(), source })?;
         }
-        Ok(Self { transform, folder })
+        Ok(Self { normalization: transform.normalization(), transform: transform.windowed(), folder })
     }
 
     pub fn shape(&self) -> [usize; 3] {
         self.transform.shape()
     }
 
-    /// The input for the first frame of a file.
+    /// The model's input for the first frame of a file.
+    pub fn input(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
+        let mut input = self.load(file)?;
+        self.normalize(&mut input);
+        Ok(input)
+    }
+
+    /// Makes the model's input of what [`load`](Self::load) gave.
+    pub fn normalize(&self, values: &mut [f32]) {
+        if let Some(normalization) = self.normalization {
+            normalization.apply(values);
+        }
+    }
+
+    /// The model's input for the first frame of a file before it is normalized, where it is.
     pub fn load(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
         let place = self.folder.as_ref().and_then(|folder| Some(folder.join(self.key(file)?)));
         let wanted = 4 * self.shape().iter().product::<usize>();
