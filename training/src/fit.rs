@@ -1,6 +1,7 @@
 //! The training loop: Adam on weighted binary cross-entropy, early stopping with the best weights kept, a checkpoint
 //! after each epoch from which a killed run goes on.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -22,7 +23,7 @@ use crate::progress::Progress;
 use crate::witness;
 
 /// Everything that decides how a network is trained; saved with the run. A run is only resumed with the same, but for
-/// how long: more epochs and more patience make it go on.
+/// how long: more epochs and more patience make it go on; and but for how it is scored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitConfig {
     pub candidate: Candidate,
@@ -48,6 +49,23 @@ pub struct FitConfig {
     /// Epochs without a better validation that end the training.
     pub patience: usize,
     pub monitor: Monitor,
+    /// Weights to begin with, of a network that was trained on other images; none: fresh ones.
+    #[serde(default)]
+    pub pretrained: Option<PathBuf>,
+    /// Whether slices are scored a second time, as the mean of a slice and its mirror image. Decides nothing.
+    #[serde(default)]
+    pub test_time_flip: bool,
+    /// How often a slice of a source is drawn beside one of the same class whose source is not named; needs balanced
+    /// draws.
+    #[serde(default)]
+    pub sources: BTreeMap<String, f64>,
+}
+
+impl FitConfig {
+    /// How often a slice is drawn beside others of its class.
+    fn weight(&self, slice: &Slice) -> f64 {
+        self.sources.get(&slice.source).copied().unwrap_or(1.0)
+    }
 }
 
 /// What of the validation decides which epoch is best.
@@ -173,7 +191,8 @@ where
         adam = adam.load_record(load::<B, _>(&folder.join("adam"), device)?);
     }
     let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
-    if !(labels.contains(&true) && labels.contains(&false)) {
+    let drawn = |class: bool| train.iter().any(|slice| slice.positive == class && config.weight(slice) > 0.0);
+    if !(drawn(true) && drawn(false)) {
         return Err(FitError::OneClass("training"));
     }
     if config.half_size_epochs > 0 && config.position_grid.is_none() {
@@ -181,6 +200,12 @@ where
     }
     if validation.is_empty() && config.monitor != Monitor::Last {
         return Err(FitError::NoValidation);
+    }
+    let shares: Vec<f64> = train.iter().map(|slice| config.weight(slice)).collect();
+    for (name, weight) in &config.sources {
+        if !train.iter().any(|slice| slice.source == *name) {
+            eprintln!("the recipe draws from {name} by {weight}, but nothing of it is trained on");
+        }
     }
     let weights = if config.balance.is_none() { class_weights(&labels) } else { [1.0, 1.0] };
     let held: Vec<Draw> = validation.iter().map(|slice| draw(slice, None)).collect();
@@ -190,7 +215,7 @@ where
         let epoch = state.epochs.len() + 1;
         B::seed(device, epoch_seed(config.seed, epoch, usize::MAX));
         let order = match config.balance {
-            Some(size) => balanced(&labels, size, epoch_seed(config.seed, epoch, 0)),
+            Some(size) => balanced(&labels, &shares, size, epoch_seed(config.seed, epoch, 0)),
             None => plain(&labels, epoch_seed(config.seed, epoch, 0)),
         };
         let draws = order
@@ -390,7 +415,7 @@ fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
     if path.exists() {
         let found: FitConfig = read_json(&path)?;
         let epochs = if config.schedule == Schedule::Constant { config.epochs } else { found.epochs };
-        if (FitConfig { epochs, patience: config.patience, ..found }) != *config {
+        if (FitConfig { epochs, patience: config.patience, test_time_flip: config.test_time_flip, ..found }) != *config {
             return Err(FitError::OtherConfig { path: run.into() });
         }
     }

@@ -105,6 +105,9 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         balance: None,
         patience: 9,
         monitor: Monitor::Loss,
+        pretrained: None,
+        test_time_flip: false,
+        sources: Default::default(),
     };
     write_json(&run.join("config.json"), &config).expect("written");
     write_json(&run.join("state.json"), &state).expect("written");

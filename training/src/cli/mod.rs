@@ -19,7 +19,7 @@ use burn::backend::flex::Flex;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Parser, Subcommand};
 
-use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RunArgs};
+use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
 use compare::Format;
 use cross_validate::do_cross_validate;
 use evaluate::{measure_on, print_evaluation, score};
@@ -242,7 +242,8 @@ impl Job {
                     let all = do_cross_validate::<B>(&data, &fit, &folds, &folder, device)?;
                     println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
                     // The network to ship: trained on all patients, as long as each fold's was.
-                    let fit = FitArgs { validation: 0.0, test: 0.0, monitor: Some(Monitor::Last), ..fit.clone() };
+                    let instead = RecipeArgs { monitor: Some(Monitor::Last), ..fit.instead.clone() };
+                    let fit = FitArgs { validation: 0.0, test: 0.0, instead, ..fit.clone() };
                     do_fit::<B>(&data, &fit, &out, device)?;
                     Some(folder)
                 };
