@@ -160,7 +160,12 @@ fn lossy_jpeg_is_decoded_as_dcmtk_decodes_it() {
 }
 
 fn brain() -> Transform {
-    Transform::HounsfieldWindows { height: 32, width: 32, windows: vec![Window { center: 40.0, width: 80.0 }] }
+    Transform::HounsfieldWindows {
+        height: 32,
+        width: 32,
+        windows: vec![Window { center: 40.0, width: 80.0 }],
+        normalization: None,
+    }
 }
 
 /// Small files of several forms, to be broken.

@@ -85,4 +85,6 @@ def tensor(card, file):
         channels = [
             numpy.clip((hounsfield - (w["center"] - w["width"] / 2)) / w["width"], 0, 1) for w in transform["windows"]
         ]
+        if normalization := transform.get("normalization"):
+            channels = [(c - normalization["mean"]) / normalization["deviation"] for c in channels]
     return numpy.stack(channels)[None].astype(numpy.float32)

@@ -23,4 +23,4 @@ pub use object::{
     DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ReadCause, ReadError, read_bytes, read_file, read_header,
 };
 pub use pixels::{AIR, Frame, MAX_FRAMES, MAX_SIDE, ModalityLut, decode_frame, frame_count};
-pub use transform::{Tensor, Transform, Window, frame_input, model_input};
+pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input};

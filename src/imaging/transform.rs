@@ -24,8 +24,42 @@ pub enum Transform {
     /// The stored pixel values as they are, no rescale, no window: what the m10 study fed its networks. One channel.
     StoredValues { height: u32, width: u32 },
     /// Hounsfield units through each window in turn, linear from 0 at `center - width/2` to 1 at `center + width/2`,
-    /// clipped outside; one channel a window.
-    HounsfieldWindows { height: u32, width: u32, windows: Vec<Window> },
+    /// clipped outside; one channel a window. Where the card has a `normalization`, it follows the windows.
+    HounsfieldWindows {
+        height: u32,
+        width: u32,
+        windows: Vec<Window>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        normalization: Option<Normalization>,
+    },
+}
+
+/// A shift and scale of the windowed values, the same in every channel: `(value - mean) / deviation`. A network that
+/// was pretrained on normalized images takes its input so.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalization {
+    /// In windowed values, so usually between 0 and 1.
+    pub mean: f32,
+    /// In windowed values, above 0.
+    pub deviation: f32,
+}
+
+impl Normalization {
+    pub fn apply(&self, values: &mut [f32]) {
+        for value in values {
+            *value = (*value - self.mean) / self.deviation;
+        }
+    }
+
+    /// Whether mean and deviation are finite and the deviation is above 0.
+    fn check(&self) -> Result<(), String> {
+        let Normalization { mean, deviation } = *self;
+        if mean.is_finite() && deviation.is_finite() && deviation > 0.0 {
+            return Ok(());
+        }
+        Err(format!("a normalization of mean {mean} and deviation {deviation}"))
+    }
 }
 
 impl Transform {
@@ -33,18 +67,37 @@ impl Transform {
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Transform::StoredValues { height, width } => [1, *height as usize, *width as usize],
-            Transform::HounsfieldWindows { height, width, windows } => {
+            Transform::HounsfieldWindows { height, width, windows, .. } => {
                 [windows.len(), *height as usize, *width as usize]
             }
         }
     }
 
-    /// Whether the numbers make sense: every window has a finite center and a width above 0.
+    /// The shift and scale after the windows, where there is one.
+    pub fn normalization(&self) -> Option<Normalization> {
+        match self {
+            Transform::StoredValues { .. } => None,
+            Transform::HounsfieldWindows { normalization, .. } => *normalization,
+        }
+    }
+
+    /// The same transform without its [normalization](Self::normalization): windowed values stay within 0 to 1, where
+    /// training augments them. `normalization().apply()` on what it makes gives what the whole transform makes.
+    pub fn windowed(&self) -> Transform {
+        let mut windowed = self.clone();
+        if let Transform::HounsfieldWindows { normalization, .. } = &mut windowed {
+            *normalization = None;
+        }
+        windowed
+    }
+
+    /// Whether the numbers make sense: every window has a finite center and a width above 0, and a normalization a
+    /// finite mean and a deviation above 0.
     pub fn check(&self) -> Result<(), String> {
-        let Transform::HounsfieldWindows { windows, .. } = self else { return Ok(()) };
+        let Transform::HounsfieldWindows { windows, normalization, .. } = self else { return Ok(()) };
         match windows.iter().find(|window| !(window.center.is_finite() && window.width > 0.0)) {
             Some(window) => Err(format!("a window of center {} and width {} HU", window.center, window.width)),
-            None => Ok(()),
+            None => normalization.map_or(Ok(()), |normalization| normalization.check()),
         }
     }
 }
@@ -72,7 +125,8 @@ pub fn model_input(object: &DicomObject, frame: u32, transform: &Transform) -> R
 ///
 /// A frame of another size than the model's is padded to a square with air, centered, and resampled with a triangle
 /// filter that widens as the image shrinks, so that nothing aliases; the filter does not overshoot, so that no dark or
-/// bright seam appears along the skull. Hounsfield units are resampled first and windowed then.
+/// bright seam appears along the skull. Hounsfield units are resampled first and windowed then, and
+/// normalized last.
 ///
 /// # Errors
 /// [`ImagingError::Resample`] where the transform asks for an empty image.
@@ -84,12 +138,15 @@ pub fn frame_input(frame: &Frame, transform: &Transform) -> Result<Tensor, Imagi
             let data = fit(stored, (frame.rows, frame.columns), (*height, *width), frame.stored_air())?;
             Ok(Tensor { shape, data })
         }
-        Transform::HounsfieldWindows { height, width, windows } => {
+        Transform::HounsfieldWindows { height, width, windows, normalization } => {
             let hounsfield = fit(frame.hounsfield(), (frame.rows, frame.columns), (*height, *width), AIR)?;
             let mut data = Vec::with_capacity(shape.iter().product());
             for window in windows {
                 let low = window.center - window.width / 2.0;
                 data.extend(hounsfield.iter().map(|hu| ((hu - low) / window.width).clamp(0.0, 1.0)));
+            }
+            if let Some(normalization) = normalization {
+                normalization.apply(&mut data);
             }
             Ok(Tensor { shape, data })
         }

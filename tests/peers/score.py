@@ -29,6 +29,8 @@ for path in sys.argv[2:]:
         channels = [
             numpy.clip((hounsfield - (w["center"] - w["width"] / 2)) / w["width"], 0, 1) for w in transform["windows"]
         ]
+        if normalization := transform.get("normalization"):
+            channels = [(c - normalization["mean"]) / normalization["deviation"] for c in channels]
     tensor = numpy.stack(channels)[None].astype(numpy.float32)
     (probability,) = session.run([card["output"]], {card["input"]: tensor})
     print(one.SOPInstanceUID, float(probability.reshape(-1)[0]))

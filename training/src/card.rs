@@ -381,10 +381,13 @@ pub(crate) fn input(transform: &Transform) -> String {
     let [channels, height, width] = transform.shape();
     match transform {
         Transform::StoredValues { .. } => format!("stored pixel values, {height}×{width}"),
-        Transform::HounsfieldWindows { windows, .. } => {
+        Transform::HounsfieldWindows { windows, normalization, .. } => {
             let windows: Vec<String> =
                 windows.iter().map(|w| format!("center {} width {} HU", w.center, w.width)).collect();
-            format!("{channels} channel(s) of {height}×{width}, window {}, 0 to 1", windows.join(" and "))
+            let normalized = normalization.map_or(String::new(), |normalization| {
+                format!(", normalized by mean {} and deviation {}", normalization.mean, normalization.deviation)
+            });
+            format!("{channels} channel(s) of {height}×{width}, window {}, 0 to 1{normalized}", windows.join(" and "))
         }
     }
 }

@@ -91,7 +91,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
     let windows = vec![Window { center: 40.0, width: 80.0 }];
     let config = FitConfig {
         candidate: candidate("m4").expect("a candidate"),
-        transform: Transform::HounsfieldWindows { height: 32, width: 32, windows },
+        transform: Transform::HounsfieldWindows { height: 32, width: 32, windows, normalization: None },
         seed: 1,
         epochs: 4,
         batch: 8,

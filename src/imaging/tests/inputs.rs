@@ -1,7 +1,7 @@
 //! From a frame to the model's input.
 
 use super::*;
-use crate::imaging::{Frame, ModalityLut, Transform, Window, frame_input, model_input};
+use crate::imaging::{Frame, ModalityLut, Normalization, Transform, Window, frame_input, model_input};
 
 fn frame(rows: u32, columns: u32, stored: Vec<i32>) -> Frame {
     Frame {
@@ -15,7 +15,7 @@ fn frame(rows: u32, columns: u32, stored: Vec<i32>) -> Frame {
 
 fn windows(height: u32, width: u32, windows: &[(f32, f32)]) -> Transform {
     let windows = windows.iter().map(|&(center, width)| Window { center, width }).collect();
-    Transform::HounsfieldWindows { height, width, windows }
+    Transform::HounsfieldWindows { height, width, windows, normalization: None }
 }
 
 #[test]
@@ -67,4 +67,65 @@ fn windows_that_make_no_sense_are_refused() {
     for window in [(40.0, 0.0), (40.0, -1.0), (f32::NAN, 80.0), (40.0, f32::NAN)] {
         assert!(windows(2, 2, &[(40.0, 80.0), window]).check().is_err(), "{window:?}");
     }
+}
+
+fn normalized(windows: &[(f32, f32)], mean: f32, deviation: f32) -> Transform {
+    let windows = windows.iter().map(|&(center, width)| Window { center, width }).collect();
+    Transform::HounsfieldWindows {
+        height: 2,
+        width: 2,
+        windows,
+        normalization: Some(Normalization { mean, deviation }),
+    }
+}
+
+#[test]
+fn a_normalization_follows_the_windows_in_every_channel() {
+    // 0, 40, 80, 3000 HU: windowed 0, 0.5, 1, 1 and 0.1, 0.3, 0.5, 1
+    let frame = frame(2, 2, vec![512, 532, 552, 2012]);
+    let transform = normalized(&[(40.0, 80.0), (80.0, 200.0)], 0.5, 0.25);
+    let tensor = frame_input(&frame, &transform).unwrap();
+    assert_eq!(tensor.shape, [2, 2, 2]);
+    let by_hand = [-2.0, 0.0, 2.0, 2.0, -1.6, -0.8, 0.0, 2.0];
+    assert!(tensor.data.iter().zip(by_hand).all(|(value, hand)| (value - hand).abs() < 1e-6), "{:?}", tensor.data);
+
+    // Training windows, augments and then normalizes: bit for bit the same.
+    let mut windowed = frame_input(&frame, &transform.windowed()).unwrap();
+    assert_eq!(windowed.data, [0.0, 0.5, 1.0, 1.0, 0.1, 0.3, 0.5, 1.0]);
+    transform.normalization().expect("the card has one").apply(&mut windowed.data);
+    assert_eq!(windowed, tensor);
+    assert_eq!(transform.windowed().normalization(), None);
+}
+
+#[test]
+fn a_normalization_in_a_card_is_optional_and_strict() {
+    let parse = |normalization: &str| {
+        serde_json::from_str::<Transform>(&format!(
+            r#"{{"name": "hounsfield_windows", "height": 2, "width": 2, "windows": [{{"center": 40, "width": 80}}]{normalization}}}"#
+        ))
+    };
+    let without = parse("").expect("a card of before");
+    assert_eq!(without, windows(2, 2, &[(40.0, 80.0)]));
+    assert!(!serde_json::to_string(&without).unwrap().contains("normalization"), "such a card is written as before");
+    let with = parse(r#", "normalization": {"mean": 0.5, "deviation": 0.25}"#).expect("a card of now");
+    assert_eq!(with, normalized(&[(40.0, 80.0)], 0.5, 0.25));
+    assert_eq!(serde_json::from_str::<Transform>(&serde_json::to_string(&with).unwrap()).unwrap(), with);
+    for wrong in [
+        r#", "normalisation": {"mean": 0.5, "deviation": 0.25}"#,
+        r#", "normalization": {"mean": 0.5}"#,
+        r#", "normalization": {"mean": 0.5, "deviation": 0.25, "std": 1}"#,
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+    let stored = r#"{"name": "stored_values", "height": 2, "width": 2, "normalization": {"mean": 0, "deviation": 1}}"#;
+    assert!(serde_json::from_str::<Transform>(stored).is_err(), "stored values are not normalized");
+}
+
+#[test]
+fn a_normalization_that_makes_no_sense_is_refused() {
+    assert!(normalized(&[(40.0, 80.0)], 0.5, 0.5).check().is_ok());
+    for (mean, deviation) in [(0.5, 0.0), (0.5, -1.0), (0.5, f32::NAN), (0.5, f32::INFINITY), (f32::NAN, 0.5)] {
+        assert!(normalized(&[(40.0, 80.0)], mean, deviation).check().is_err(), "{mean} {deviation}");
+    }
+    assert!(normalized(&[(40.0, 0.0)], 0.5, 0.5).check().is_err(), "a window without width");
 }

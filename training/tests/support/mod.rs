@@ -99,7 +99,12 @@ pub fn data_set(folder: &Path, patients: usize) {
 
 pub fn window() -> Transform {
     let side = u32::from(SIDE);
-    Transform::HounsfieldWindows { height: side, width: side, windows: vec![Window { center: 40.0, width: 80.0 }] }
+    Transform::HounsfieldWindows {
+        height: side,
+        width: side,
+        windows: vec![Window { center: 40.0, width: 80.0 }],
+        normalization: None,
+    }
 }
 
 pub fn program(arguments: &[&str]) -> Output {
