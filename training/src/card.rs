@@ -400,5 +400,11 @@ pub(crate) fn rule(rule: &StudyRule) -> String {
         StudyRule::KthHighest { k, threshold } => {
             format!("a study is flagged when at least {k} slices have a probability of at least {threshold:.4}.")
         }
+        StudyRule::NoisyOr { threshold } => {
+            format!(
+                "a study is flagged when the chance that any of its slices is positive, were they independent, is at least \
+                 {threshold:.6}."
+            )
+        }
     }
 }

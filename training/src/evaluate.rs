@@ -79,6 +79,7 @@ fn with_threshold(rule: StudyRule, threshold: f64) -> StudyRule {
     match rule {
         StudyRule::TopKMean { k, .. } => StudyRule::TopKMean { k, threshold },
         StudyRule::KthHighest { k, .. } => StudyRule::KthHighest { k, threshold },
+        StudyRule::NoisyOr { .. } => StudyRule::NoisyOr { threshold },
     }
 }
 

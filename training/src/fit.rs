@@ -17,6 +17,7 @@ use triaged::imaging::Transform;
 use crate::candidates::{Candidate, LayerError};
 use crate::conv::ConvBackend;
 use crate::data::{Augment, Batch, Cache, Draw, LoadError, Loader, Slice, balanced, epoch_seed, plain};
+use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc};
 use crate::model::{Network, strongest};
 use crate::progress::Progress;
@@ -349,13 +350,41 @@ pub fn predict<B: ConvBackend>(
     what: &str,
     device: &B::Device,
 ) -> Result<Vec<f64>, FitError> {
+    Ok(predict_both(network, draws, cache, batch, what, false, device)?.plain)
+}
+
+/// A network's probabilities of some slices, in their order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    pub plain: Vec<f64>,
+    /// Of the slices with left and right exchanged, where they were asked for.
+    pub mirrored: Option<Vec<f64>>,
+}
+
+/// As [`predict`], and with `mirrored` the probabilities of the mirror images too; each slice is decoded once.
+pub fn predict_both<B: ConvBackend>(
+    network: &Network<B>,
+    draws: Vec<Draw>,
+    cache: &Cache,
+    batch: usize,
+    what: &str,
+    mirrored: bool,
+    device: &B::Device,
+) -> Result<Scores, FitError> {
     let mut progress = Progress::new(what, draws.len());
-    let mut scores = Vec::with_capacity(draws.len());
+    let mut scores = Scores { plain: Vec::with_capacity(draws.len()), mirrored: mirrored.then(Vec::new) };
+    // In double precision, so that a logit can be told again from a probability near 1.
+    let probabilities = |images: Tensor<B, 4>| -> Vec<f64> {
+        network.forward(images).into_data().convert::<f64>().iter::<f64>().map(sigmoid).collect()
+    };
     for batch in Loader::new(cache, draws, batch) {
         let batch = batch?;
         let size = batch.len();
-        let probabilities = activation::sigmoid(network.forward(images(batch, cache.shape(), device)));
-        scores.extend(probabilities.into_data().convert::<f64>().iter::<f64>());
+        let images = images::<B>(batch, cache.shape(), device);
+        if let Some(mirrored) = &mut scores.mirrored {
+            mirrored.extend(probabilities(images.clone().flip([3])));
+        }
+        scores.plain.extend(probabilities(images));
         progress.advance(size, "");
     }
     progress.finish("");
@@ -415,7 +444,8 @@ fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
     if path.exists() {
         let found: FitConfig = read_json(&path)?;
         let epochs = if config.schedule == Schedule::Constant { config.epochs } else { found.epochs };
-        if (FitConfig { epochs, patience: config.patience, test_time_flip: config.test_time_flip, ..found }) != *config {
+        if (FitConfig { epochs, patience: config.patience, test_time_flip: config.test_time_flip, ..found }) != *config
+        {
             return Err(FitError::OtherConfig { path: run.into() });
         }
     }

@@ -5,6 +5,7 @@
 //!                                           ↑ candidates (m1 … m10) → model
 //! ```
 
+pub mod calibration;
 pub mod candidates;
 pub mod card;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod data;
 pub mod evaluate;
 pub mod export;
 pub mod fit;
+mod logistic;
 pub mod metrics;
 pub mod model;
 pub mod onnx;

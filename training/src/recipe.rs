@@ -69,7 +69,10 @@ fn patience() -> usize {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
-    #[error("there is no recipe {name}: it is neither one of {} nor a file that can be read ({source})", shipped_names())]
+    #[error(
+        "there is no recipe {name}: it is neither one of {} nor a file that can be read ({source})",
+        shipped_names()
+    )]
     Read { name: String, source: std::io::Error },
     #[error("the recipe {name}, line {line}: {why}")]
     Parse { name: String, line: usize, why: String },
@@ -163,8 +166,7 @@ impl Recipe {
     /// [`RecipeError::Candidate`] where the network is none, [`RecipeError::Value`] where a number makes no sense.
     pub fn config(&self, seed: u64) -> Result<FitConfig, RecipeError> {
         self.check()?;
-        let candidate =
-            candidate(&self.candidate).ok_or_else(|| RecipeError::Candidate(self.candidate.clone()))?;
+        let candidate = candidate(&self.candidate).ok_or_else(|| RecipeError::Candidate(self.candidate.clone()))?;
         Ok(FitConfig {
             candidate,
             transform: self.transform(),
@@ -178,7 +180,11 @@ impl Recipe {
             half_size_epochs: self.half_size_epochs,
             witness: self.witness,
             // A window cannot be jittered where there is none.
-            augment: if self.windows.is_empty() { Augment { window: 0.0, ..self.augmentation } } else { self.augmentation },
+            augment: if self.windows.is_empty() {
+                Augment { window: 0.0, ..self.augmentation }
+            } else {
+                self.augmentation
+            },
             balance: self.balance,
             patience: self.patience,
             monitor: self.monitor,
