@@ -82,7 +82,8 @@ pub enum Measured {
 }
 
 impl Measured {
-    fn decision(&self) -> &Decision {
+    /// What the card says of when to flag, and how the exported network is calibrated.
+    pub fn decision(&self) -> &Decision {
         match self {
             Measured::HeldOut(held) => &held.decision,
             Measured::Crossed(crossed) => &crossed.decision,

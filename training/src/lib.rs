@@ -23,5 +23,6 @@ pub mod parity;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+pub mod rules;
 pub mod study;
 pub mod witness;

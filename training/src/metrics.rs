@@ -68,6 +68,11 @@ pub struct Case {
     pub positive: bool,
 }
 
+/// Cases that score 1 where they are flagged by a threshold, and 0 where not.
+pub fn answers(cases: &[Case], threshold: f64) -> Vec<Case> {
+    cases.iter().map(|case| Case { score: f64::from(u8::from(case.score >= threshold)), ..*case }).collect()
+}
+
 /// Area under the ROC curve: the chance that a positive scores above a negative, ties counting half. None with one
 /// class only.
 pub fn auc(cases: &[Case]) -> Option<f64> {

@@ -34,6 +34,10 @@ pub fn do_export<B: ConvBackend>(
         }
     };
     let network = fit::best::<B>(run, &config, &state, device)?;
+    let network = match measured.decision().calibration {
+        Some(platt) => platt.folded(network),
+        None => network,
+    };
     let shape = config.transform.shape();
     let bytes = export::onnx(&network, &config.candidate.name, shape)?;
     let cache = Cache::new(config.transform.clone(), machine.cache.clone())?;

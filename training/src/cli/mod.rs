@@ -22,13 +22,14 @@ use clap::{Parser, Subcommand};
 use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
 use compare::Format;
 use cross_validate::do_cross_validate;
-use evaluate::{measure_on, print_evaluation, score};
+use evaluate::{measure_on, print_beside, print_evaluation, score};
 use export::do_export;
 use fit::{by_source, do_fit};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use report::do_report;
 
 use crate::conv::ConvBackend;
+use crate::cross_validation::CrossValidation;
 use crate::data::phantoms;
 use crate::fit::{Monitor, write_json};
 
@@ -220,12 +221,13 @@ impl Job {
             Job::Fit { data, fit, out } => do_fit::<B>(&data, &fit, &out, device),
             Job::CrossValidate { data, fit, folds, out } => {
                 let all = do_cross_validate::<B>(&data, &fit, &folds, &out, device)?;
-                println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+                print_cross_validation(&all);
                 do_report(&out, None)
             }
             Job::Evaluate { run, on: None, .. } => {
                 let scored = score::<B::InnerBackend>(&run.run, &run.machine, device)?;
                 print_evaluation("test", &scored.test);
+                print_beside(&scored.beside);
                 do_report(&run.run, None)
             }
             Job::Evaluate { run, on: Some(folder), cross_validation } => {
@@ -240,7 +242,7 @@ impl Job {
                 } else {
                     let folder = out.join("folds");
                     let all = do_cross_validate::<B>(&data, &fit, &folds, &folder, device)?;
-                    println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+                    print_cross_validation(&all);
                     // The network to ship: trained on all patients, as long as each fold's was.
                     let instead = RecipeArgs { monitor: Some(Monitor::Last), ..fit.instead.clone() };
                     let fit = FitArgs { validation: 0.0, test: 0.0, instead, ..fit.clone() };
@@ -253,6 +255,11 @@ impl Job {
             }
         }
     }
+}
+
+fn print_cross_validation(all: &CrossValidation) {
+    println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+    print_beside(&all.beside);
 }
 
 /// An error with its causes; a cause that the text before it has told already is not told again.
