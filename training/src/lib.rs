@@ -5,6 +5,7 @@
 //!                                           ↑ candidates (m1 … m10) → model
 //! ```
 
+pub mod ablation;
 pub mod calibration;
 pub mod candidates;
 pub mod card;

@@ -134,6 +134,9 @@ pub struct ExportArgs {
     /// Take decision and figures from this folder of `cross-validate`, for a run that was trained on all patients
     #[arg(long)]
     pub cross_validation: Option<PathBuf>,
+    /// Put the table in this folder of `ablate` into the cards
+    #[arg(long)]
+    pub ablation: Option<PathBuf>,
 }
 
 #[derive(Clone, Args)]

@@ -10,7 +10,7 @@ use super::evaluate::{flipped_studies, score_slices, scores_file, write_scores};
 use super::fit::{begin, train};
 use crate::conv::ConvBackend;
 use crate::cross_validation::CrossValidation;
-use crate::data::{Cache, Side, Split};
+use crate::data::{Cache, Index, Side, Split};
 use crate::evaluate::Study;
 use crate::fit::{self, FitConfig, Monitor, write_json};
 
@@ -33,20 +33,36 @@ where
     let config = FitConfig { monitor: Monitor::Last, ..args.config()? };
     let index = data.index()?;
     let splits = Split::folds(&index, args.split, folds.folds, &data.only(), args.seed)?;
+    cross_validate::<B>(&config, args, &index, &splits, out, device)
+}
+
+/// As [`do_cross_validate`], by a given configuration on given splits, each a fold.
+pub fn cross_validate<B>(
+    config: &FitConfig,
+    args: &FitArgs,
+    index: &Index,
+    splits: &[Split],
+    out: &Path,
+    device: &B::Device,
+) -> anyhow::Result<CrossValidation>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
     let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut rows = scores_file(out)?;
     let (mut scored, mut flipped) = (Vec::with_capacity(splits.len()), Vec::new());
-    for (number, split) in (1..).zip(&splits) {
+    for (number, split) in (1..).zip(splits) {
         let name = format!("fold-{number}");
         let run = out.join(&name);
         eprintln!("{name} of {}", splits.len());
-        begin(&run, &index, split)?;
-        train::<B>(&config, args, &index, split, &run, device)?;
+        begin(&run, index, split)?;
+        train::<B>(config, args, index, split, &run, device)?;
         let (_, state) = fit::read_run(&run)?;
-        let network = fit::best::<B::InnerBackend>(&run, &config, &state, device)?;
-        let slices = split.slices(&index, Side::Test);
-        let scores = score_slices(&network, &config, &slices, &cache, "its patients", device)?;
+        let network = fit::best::<B::InnerBackend>(&run, config, &state, device)?;
+        let slices = split.slices(index, Side::Test);
+        let scores = score_slices(&network, config, &slices, &cache, "its patients", device)?;
         write_scores(&mut rows, &name, &slices, &scores)?;
         rows.flush().context("cannot write scores.csv")?;
         flipped.extend(flipped_studies(&slices, &scores));

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use super::ablate;
 use super::arguments::{ExportArgs, MachineArgs};
 use super::cross_validate::CROSS_VALIDATION;
-use super::evaluate::{others, print_evaluation, score};
+use super::evaluate::{others, print_beside, print_evaluation, score};
 use super::fit::data_of;
 use crate::card::{Measured, Trained};
 use crate::conv::ConvBackend;
@@ -30,9 +31,11 @@ pub fn do_export<B: ConvBackend>(
         None => {
             let scored = score::<B>(run, machine, device)?;
             print_evaluation("test", &scored.test);
+            print_beside(&scored.beside);
             Measured::HeldOut(scored)
         }
     };
+    let ablation = args.ablation.as_deref().map(ablate::read).transpose()?;
     let network = fit::best::<B>(run, &config, &state, device)?;
     let network = match measured.decision().calibration {
         Some(platt) => platt.folded(network),
@@ -69,6 +72,7 @@ pub fn do_export<B: ConvBackend>(
         measured: &measured,
         others: &others(run)?,
         parity: parity.as_ref(),
+        ablation: ablation.as_ref(),
         commit: &commit(),
         device: device_name,
         version: &args.card_version,

@@ -1,5 +1,6 @@
 //! The command line. Each command's work is in the file of its name.
 
+mod ablate;
 mod arguments;
 mod compare;
 mod cross_validate;
@@ -19,6 +20,7 @@ use burn::backend::flex::Flex;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Parser, Subcommand};
 
+use ablate::{AblateArgs, do_ablate};
 use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
 use compare::Format;
 use cross_validate::do_cross_validate;
@@ -106,6 +108,8 @@ enum Command {
     },
     /// Train the study's candidates by its protocol, each on a sample of its own size, and compare them with the study
     QuickEval(QuickEvalArgs),
+    /// Cross-validate the recipe with one thing changed at a time, on the same folds, and set the rows side by side
+    Ablate(AblateArgs),
     /// Set two model cards side by side
     Compare {
         /// The card that the node reads, NAME.json
@@ -179,6 +183,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
         Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
+        Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),
         Command::Compare { a, b, format } => {
             print!("{}", compare::compare(&a, &b, format)?);
             Ok(())
@@ -196,6 +201,7 @@ enum Job {
     Evaluate { run: RunArgs, on: Option<PathBuf>, cross_validation: Option<PathBuf> },
     Export { run: RunArgs, export: ExportArgs },
     QuickEval(QuickEvalArgs),
+    Ablate(Box<AblateArgs>),
     Train { data: DataArgs, fit: FitArgs, folds: FoldArgs, out: PathBuf, card_version: String },
 }
 
@@ -235,6 +241,7 @@ impl Job {
             }
             Job::Export { run, export } => do_export::<B::InnerBackend>(&run.run, &run.machine, &export, device, name),
             Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
+            Job::Ablate(args) => do_ablate::<B>(&args, device),
             Job::Train { data, fit, folds, out, card_version } => {
                 let cross_validation = if folds.folds == 0 {
                     do_fit::<B>(&data, &fit, &out, device)?;
@@ -249,7 +256,7 @@ impl Job {
                     do_fit::<B>(&data, &fit, &out, device)?;
                     Some(folder)
                 };
-                let export = ExportArgs { out: out.join("model"), card_version, cross_validation };
+                let export = ExportArgs { out: out.join("model"), card_version, cross_validation, ablation: None };
                 do_export::<B::InnerBackend>(&out, &fit.machine, &export, device, name)?;
                 do_report(&out, None)
             }
