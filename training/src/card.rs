@@ -19,6 +19,7 @@ use crate::export;
 use crate::fit::{FitConfig, Monitor, Schedule, State};
 use crate::parity::Parity;
 use crate::rules;
+use crate::study;
 
 /// What the model finds.
 pub const FINDING: &str = "intracranial hemorrhage";
@@ -327,7 +328,7 @@ impl Trained<'_> {
              not for any decision about a person: it is trained on a few patients, with hospital, scanner and \
              reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
              ## The model\n\n\
-             The study's architecture {name}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
+             {architecture} {name}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
              {epochs}; {draws}{weights}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
@@ -344,6 +345,8 @@ impl Trained<'_> {
              {limits}\n\n\
              {parity}\n",
             version = self.version,
+            architecture =
+                if study::quick_evaluation(name).is_some() { "The study's architecture" } else { "Architecture" },
             layers = layers(&config.candidate.layers),
             input = input(&config.transform),
             slice = self.measured.decision().slice_threshold,
