@@ -69,9 +69,9 @@ fn two_sources_become_one_card_that_tells_of_each() {
     assert_eq!(about["sources"]["there"]["patients"], 8);
     assert_eq!(about["study_rules"].as_array().map(Vec::len), Some(found.beside.study_rules.len()));
     assert!(about["with_test_time_flip"]["slices"].is_object());
-    let text = fs::read_to_string(run.join("model/m4.md")).expect("a card");
+    let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
     for part in ["the 8 patients of there", "### Study rules", "not the figures of the model it runs"] {
-        assert!(text.contains(part), "{part} in {text}");
+        assert!(people.contains(part), "{part} in {people}");
     }
     let page = fs::read_to_string(run.join("report/report.html")).expect("a page");
     for part in ["Of these, the patients of there", "With mirror images", "Study rules"] {
@@ -82,7 +82,7 @@ fn two_sources_become_one_card_that_tells_of_each() {
     let Some(platt) = platt else {
         panic!("the made-up hemorrhage is plain to see: a higher score makes it likelier");
     };
-    assert!(text.contains("### Calibration") && page.contains("<b>Reliability</b>"));
+    assert!(people.contains("### Calibration") && page.contains("<b>Reliability</b>"));
     assert!(run.join("report/reliability.svg").exists());
 
     // The file says the calibrated probabilities of the network that was trained on all patients.

@@ -114,7 +114,7 @@ fn facts(card: &ModelCard) -> anyhow::Result<Vec<(String, String)>> {
     }
     if about["calibration"].is_object() {
         let number = |path: &str| about["calibration"].pointer(path).and_then(Value::as_f64);
-        let text = |path| number(path).map_or(ABSENT.into(), |value| format!("{value:.4}"));
+        let text = |path: &str| number(path).map_or(ABSENT.into(), |value| format!("{value:.4}"));
         let scaling = format!("sigmoid({} · logit + {})", text("/a"), text("/b"));
         facts.push(("calibration".into(), scaling));
         for (name, key) in [("Brier score", "brier"), ("expected calibration error", "ece")] {
