@@ -8,7 +8,7 @@ use triaged::triage::StudyRule;
 
 use crate::calibration::{Calibrated, Platt, Reliability};
 use crate::data::Slice;
-use crate::metrics::{Case, Figures, Interval, answers, best_f2_threshold, figures};
+use crate::metrics::{Case, Figures, Interval, answers, best_f2_threshold, judged_figures};
 use crate::rules::{self, Compared};
 
 /// Bootstrap samples behind each interval.
@@ -213,15 +213,11 @@ impl Evaluation {
             patient.verdicts.extend(answers(&[calibrated.case(&own.study_rule)], own.study_rule.threshold()));
             patient.slices.extend(calibrated.slices);
         }
-        let of = |scores: fn(&Patient) -> &Vec<Case>, answers: fn(&Patient) -> &Vec<Case>| {
-            let all = |cases: fn(&Patient) -> &Vec<Case>| -> Vec<Vec<Case>> {
-                patients.values().map(|patient| cases(patient).clone()).collect()
-            };
-            let auc = figures(&all(scores), 0.5, ROUNDS, seed).auc;
-            Figures { auc, ..figures(&all(answers), 0.5, ROUNDS, seed) }
+        let all = |cases: fn(&Patient) -> &Vec<Case>| -> Vec<Vec<Case>> {
+            patients.values().map(|patient| cases(patient).clone()).collect()
         };
-        let slices = of(|patient| &patient.slices, |patient| &patient.answers);
-        let studies = of(|patient| &patient.studies, |patient| &patient.verdicts);
+        let slices = judged_figures(&all(|patient| &patient.slices), &all(|patient| &patient.answers), ROUNDS, seed);
+        let studies = judged_figures(&all(|patient| &patient.studies), &all(|patient| &patient.verdicts), ROUNDS, seed);
         Self { patients: patients.len(), slices, studies }
     }
 

@@ -12,7 +12,7 @@ use triaged::triage::StudyRule;
 
 use crate::evaluate::{Decision, ROUNDS, Study};
 use crate::logistic;
-use crate::metrics::{Case, Figures, Interval, answers, auc, figures};
+use crate::metrics::{Case, Figures, Interval, answers, auc, judged_figures};
 
 /// The share of validation patients with hemorrhage that a study rule must flag.
 pub const WANTED_SENSITIVITY: f64 = 0.9;
@@ -183,8 +183,7 @@ fn measure(aggregate: &Aggregate, folds: &[Vec<Study>], decisions: &[Decision], 
         verdicts.extend(answers(&cases, threshold).into_iter().map(|case| vec![case]));
         scores.extend(cases.into_iter().map(|case| vec![case]));
     }
-    let auc = figures(&scores, 0.5, ROUNDS, seed).auc;
-    Some(Figures { auc, ..figures(&verdicts, 0.5, ROUNDS, seed) })
+    Some(judged_figures(&scores, &verdicts, ROUNDS, seed))
 }
 
 /// How many slices that follow each other are positive, at most.

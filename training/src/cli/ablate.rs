@@ -114,6 +114,8 @@ fn jobs(args: &AblateArgs) -> anyhow::Result<Vec<Job>> {
     }
     // Nobody is held back for validation.
     used.monitor = Monitor::Last;
+    // Figures are without it: scoring mirror images would only take time.
+    used.test_time_flip = false;
     let index = args.data.index()?;
     let extras = args.data.only();
     let whole = Variant { recipe: used, split: args.fit.split, extra_sets: !extras.is_empty() };
