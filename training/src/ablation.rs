@@ -42,6 +42,8 @@ pub enum Row {
     NoExtraSets,
     /// Brain, subdural and soft tissue windows as three channels
     ThreeWindows,
+    /// The slices before and after each one as further channels
+    Context,
     /// Images of 320 pixels
     #[value(name = "size-320")]
     #[serde(rename = "size-320")]
@@ -98,6 +100,7 @@ impl Row {
             Row::NoPretrained => recipe.pretrained = None,
             Row::NoExtraSets => variant.extra_sets = false,
             Row::ThreeWindows => recipe.windows = THREE_WINDOWS.to_vec(),
+            Row::Context => recipe.context = true,
             Row::Size320 => recipe.size = 320,
             Row::NetworkM10 => (recipe.candidate, recipe.pretrained) = ("m10".into(), None),
         }

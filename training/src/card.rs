@@ -196,7 +196,7 @@ impl Trained<'_> {
             "architecture": {
                 "name": self.name(),
                 "layers": config.candidate.layers,
-                "parameters": parameters(&config.candidate.layers, config.transform.shape()).unwrap_or(0),
+                "parameters": parameters(&config.candidate.layers, config.shape()).unwrap_or(0),
             },
             "training": {
                 "epochs": self.state.epochs.len(),
@@ -268,7 +268,7 @@ impl Trained<'_> {
     pub fn text(&self) -> String {
         let config = self.config;
         let name = self.name();
-        let count = parameters(&config.candidate.layers, config.transform.shape()).unwrap_or(0);
+        let count = parameters(&config.candidate.layers, config.shape()).unwrap_or(0);
         let mut data = String::new();
         for source in self.sources() {
             data += &format!(

@@ -16,7 +16,9 @@ use triaged::imaging::Transform;
 
 use crate::candidates::{Candidate, LayerError};
 use crate::conv::ConvBackend;
-use crate::data::{Augment, Batch, Cache, Draw, LoadError, Loader, Slice, balanced, epoch_seed, plain};
+use crate::data::{
+    Augment, Batch, Cache, Draw, Index, LoadError, Loader, Neighbours, Slice, balanced, epoch_seed, plain,
+};
 use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc};
 use crate::model::{Network, strongest};
@@ -60,9 +62,28 @@ pub struct FitConfig {
     /// draws.
     #[serde(default)]
     pub sources: BTreeMap<String, f64>,
+    /// Whether the network sees the slices before and after each one too, as further channels. The node knows no such
+    /// input: for experiments.
+    #[serde(default)]
+    pub context: bool,
 }
 
 impl FitConfig {
+    /// `[channels, height, width]` of the network's input.
+    pub fn shape(&self) -> [usize; 3] {
+        let [channels, height, width] = self.transform.shape();
+        [if self.context { 3 * channels } else { channels }, height, width]
+    }
+
+    /// Where the network's input comes from; slices are looked for in the index.
+    ///
+    /// # Errors
+    /// [`LoadError`] where the folder cannot be made, or neighbours are asked for and not known.
+    pub fn cache(&self, folder: Option<PathBuf>, index: &Index) -> Result<Cache, LoadError> {
+        let cache = Cache::new(self.transform.clone(), folder)?;
+        Ok(if self.context { cache.with_neighbours(Neighbours::of(index)?) } else { cache })
+    }
+
     /// How often a slice is drawn beside others of its class.
     fn weight(&self, slice: &Slice) -> f64 {
         self.sources.get(&slice.source).copied().unwrap_or(1.0)
@@ -178,7 +199,7 @@ where
 {
     fs::create_dir_all(run).map_err(|source| FitError::File { path: run.into(), source })?;
     let mut state = begin(run, config)?;
-    let input = config.transform.shape();
+    let input = config.shape();
     let layers = &config.candidate.layers;
     let mut network = match config.position_grid {
         None => Network::<B>::new(layers, input, config.seed, device)?,
@@ -326,7 +347,7 @@ pub fn best<B: Backend>(
     state: &State,
     device: &B::Device,
 ) -> Result<Network<B>, FitError> {
-    let network = Network::<B>::new(&config.candidate.layers, config.transform.shape(), config.seed, device)?;
+    let network = Network::<B>::new(&config.candidate.layers, config.shape(), config.seed, device)?;
     match state.best {
         Some(epoch) => {
             Ok(network.load_record(load::<B, _>(&run.join(format!("best-{epoch}")).join("network"), device)?))

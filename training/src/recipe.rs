@@ -58,6 +58,8 @@ pub struct Recipe {
     #[serde(default)]
     pub test_time_flip: bool,
     #[serde(default)]
+    pub context: bool,
+    #[serde(default)]
     pub augmentation: Augment,
     #[serde(default)]
     pub sources: BTreeMap<String, f64>,
@@ -146,6 +148,7 @@ impl Recipe {
             witness: 0.0,
             pretrained: None,
             test_time_flip: false,
+            context: false,
             augmentation: Augment::DEFAULT,
             sources: BTreeMap::new(),
         }
@@ -190,6 +193,7 @@ impl Recipe {
             monitor: self.monitor,
             pretrained: self.pretrained.clone(),
             test_time_flip: self.test_time_flip,
+            context: self.context,
             sources: self.sources.clone(),
         })
     }
@@ -250,6 +254,7 @@ mod tests {
             witness: 1.0,
             pretrained: None,
             test_time_flip: false,
+            context: false,
             augmentation: Augment { flip: true, shift: 0.06, rotate: 15.0, zoom: 0.1, window: 0.1 },
             sources: BTreeMap::new(),
         };

@@ -44,13 +44,13 @@ fn rows_differ_in_one_thing_and_an_ablation_goes_on_where_it_stopped() {
     let made = |row: &str| fs::metadata(out.join(row).join("scores.csv")).and_then(|m| m.modified()).expect("scores");
     let before = made("recipe");
 
-    let second = ablate(folder.path(), "windows-raw,no-augment,no-extra-sets,split-image,no-balance", &[]);
+    let second = ablate(folder.path(), "windows-raw,no-augment,no-extra-sets,split-image,no-balance,context", &[]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(second.status.success(), "{said}");
     assert!(said.contains("recipe: finished before") && said.contains("no-augment: finished before"), "{said}");
     assert_eq!(made("recipe"), before, "a finished row is not scored again");
     let table = rows(&out.join("ablation.csv"));
-    assert_eq!(table.len(), 6);
+    assert_eq!(table.len(), 7);
     for (name, row) in &table {
         assert!(row["slice_auc"].parse::<f64>().is_ok_and(|auc| (0.0..=1.0).contains(&auc)), "{name}");
         assert_eq!(row["difference"].is_empty(), name == "recipe", "{name}");
@@ -69,6 +69,7 @@ fn rows_differ_in_one_thing_and_an_ablation_goes_on_where_it_stopped() {
     assert_eq!(sides("recipe"), sides("windows-raw"));
     assert_ne!(sides("recipe"), sides("split-image"));
     assert_eq!(json("windows-raw/fold-1/config.json")["transform"]["name"], "stored_values");
+    assert_eq!(json("context/fold-1/config.json")["context"], true);
     assert_eq!(json("no-augment/fold-1/config.json")["augment"]["flip"], false);
     let trained = |row: &str| json(&format!("{row}/fold-1/index.json"))["slices"].as_array().map(Vec::len);
     assert_eq!((trained("recipe"), trained("no-extra-sets")), (Some(96), Some(72)));

@@ -70,7 +70,12 @@ fn two_sources_become_one_card_that_tells_of_each() {
     assert_eq!(about["study_rules"].as_array().map(Vec::len), Some(found.beside.study_rules.len()));
     assert!(about["with_test_time_flip"]["slices"].is_object());
     let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
-    for part in ["the 8 patients of there", "### Study rules", "not the figures of the model it runs"] {
+    for part in [
+        "the 8 patients of there",
+        "### Study rules",
+        "longest run of positive slices",
+        "not the figures of the model it runs",
+    ] {
         assert!(people.contains(part), "{part} in {people}");
     }
     let page = fs::read_to_string(run.join("report/report.html")).expect("a page");
@@ -157,7 +162,7 @@ fn a_cross_validation_of_before_calibration_still_becomes_a_card_and_a_report() 
     for run in [run.clone(), folds.join("fold-1"), folds.join("fold-2")] {
         let mut config: Value = read_json(&run.join("config.json")).expect("a configuration");
         let object = config.as_object_mut().expect("an object");
-        object.retain(|key, _| !["pretrained", "test_time_flip", "sources"].contains(&key.as_str()));
+        object.retain(|key, _| !["pretrained", "test_time_flip", "sources", "context"].contains(&key.as_str()));
         write_json(&run.join("config.json"), &config).expect("written");
     }
 

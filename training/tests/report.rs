@@ -109,6 +109,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         pretrained: None,
         test_time_flip: false,
         sources: Default::default(),
+        context: false,
     };
     write_json(&run.join("config.json"), &config).expect("written");
     write_json(&run.join("state.json"), &state).expect("written");

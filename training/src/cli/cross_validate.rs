@@ -10,7 +10,7 @@ use super::evaluate::{flipped_studies, score_slices, scores_file, write_scores};
 use super::fit::{begin, train};
 use crate::conv::ConvBackend;
 use crate::cross_validation::CrossValidation;
-use crate::data::{Cache, Index, Side, Split};
+use crate::data::{Index, Side, Split};
 use crate::evaluate::Study;
 use crate::fit::{self, FitConfig, Monitor, write_json};
 
@@ -49,7 +49,7 @@ where
     B: AutodiffBackend + ConvBackend,
     B::InnerBackend: ConvBackend,
 {
-    let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
+    let cache = config.cache(args.machine.cache.clone(), index)?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut rows = scores_file(out)?;
     let (mut scored, mut flipped) = (Vec::with_capacity(splits.len()), Vec::new());

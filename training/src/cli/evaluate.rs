@@ -20,7 +20,7 @@ use crate::rules;
 pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Device) -> anyhow::Result<HeldOut> {
     let (config, state) = fit::read_run(run)?;
     let (index, split) = data_of(run)?;
-    let cache = Cache::new(config.transform.clone(), machine.cache.clone())?;
+    let cache = config.cache(machine.cache.clone(), &index)?;
     let network = fit::best::<B>(run, &config, &state, device)?;
     let mut rows = scores_file(run)?;
     let (mut studies, mut flipped) = (Vec::new(), Vec::new());
@@ -135,7 +135,7 @@ pub fn measure_on<B: ConvBackend>(
     for line in index.problems.lines() {
         eprintln!("{line}");
     }
-    let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
+    let cache = config.cache(args.machine.cache.clone(), &index)?;
     let network = fit::best::<B>(&args.run, &config, &state, device)?;
     let slices: Vec<&Slice> = index.slices.iter().collect();
     let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::ablate;
 use super::arguments::{ExportArgs, MachineArgs};
@@ -25,6 +25,9 @@ pub fn do_export<B: ConvBackend>(
     device_name: &str,
 ) -> anyhow::Result<()> {
     let (config, state) = fit::read_run(run)?;
+    if config.context {
+        bail!("{} sees neighbouring slices: the node has no such input, and no model can be made of it", run.display());
+    }
     let (index, split) = data_of(run)?;
     let measured = match &args.cross_validation {
         Some(folder) => Measured::Crossed(read_json(&folder.join(CROSS_VALIDATION))?),
@@ -41,9 +44,9 @@ pub fn do_export<B: ConvBackend>(
         Some(platt) => platt.folded(network),
         None => network,
     };
-    let shape = config.transform.shape();
+    let shape = config.shape();
     let bytes = export::onnx(&network, &config.candidate.name, shape)?;
-    let cache = Cache::new(config.transform.clone(), machine.cache.clone())?;
+    let cache = config.cache(machine.cache.clone(), &index)?;
     // Slices of patients: those held back where there are any.
     let patients: Vec<&Slice> = match split.slices(&index, Side::Test) {
         none if none.is_empty() => {

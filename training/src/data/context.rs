@@ -62,12 +62,20 @@ mod tests {
 
     #[test]
     fn neighbours_are_those_along_the_body_and_the_ends_their_own() {
-        let slices =
-            vec![slice("p", "middle", Some(5)), slice("q", "alone", None), slice("p", "low", Some(-5)), slice("p", "high", Some(15))];
+        let slices = vec![
+            slice("p", "middle", Some(5)),
+            slice("q", "alone", None),
+            slice("p", "low", Some(-5)),
+            slice("p", "high", Some(15)),
+        ];
         let neighbours = Neighbours::of(&Index { slices, problems: Problems::default() }).expect("an order");
-        let around = |file: &str| neighbours.around(Path::new(file)).expect("known").clone().map(|f| f.display().to_string());
+        let around =
+            |file: &str| neighbours.around(Path::new(file)).expect("known").clone().map(|f| f.display().to_string());
         assert_eq!(around("middle"), ["low", "high"]);
-        assert_eq!((around("low"), around("high")), (["low".into(), "middle".into()], ["middle".into(), "high".into()]));
+        assert_eq!(
+            (around("low"), around("high")),
+            (["low".into(), "middle".into()], ["middle".into(), "high".into()])
+        );
         assert_eq!(around("alone"), ["alone", "alone"]);
         assert!(neighbours.around(Path::new("other")).is_none());
         let slices = vec![slice("p", "low", Some(1)), slice("p", "lost", None)];
