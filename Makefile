@@ -37,7 +37,7 @@ demo: build ## Push a healthy and a bleeding synthetic head CT through a node an
 	scripts/demo.py $(RELEASE)/triaged
 
 .PHONY: test
-test: deps test-deps onnxruntime-keep models-link ## Install what the tests need and run them all
+test: deps test-deps onnxruntime-keep models-link pretrained-try ## Install what the tests need and run them all
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" scripts/test.sh
 
 .PHONY: lint
@@ -46,11 +46,20 @@ lint: deps ## Check formatting and lints
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 .PHONY: train
-train: deps onnxruntime-keep ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m10|m11|FILE OUT=folder ARGS=...]
+train: deps onnxruntime-keep $(if $(filter m11,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m10|m11|FILE OUT=folder ARGS=...]
 	@test -n "$(DATA)" || { echo "make train needs DATA=FOLDER (RSNA 2019 layout: stage_2_train.csv and its images)" >&2; exit 2; }
 	$(CARGO) build --release --locked --workspace --bin triaged-training
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(RELEASE)/triaged-training \
 		train --recipe "$(RECIPE)" --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+.PHONY: pretrained
+pretrained: deps ## Fetch the pretrained weights that m11's training begins with (16 MB)
+	@scripts/pretrained.py
+
+# For tests that need them; without a network those are skipped.
+.PHONY: pretrained-try
+pretrained-try: deps
+	@scripts/pretrained.py --if-online
 
 .PHONY: onnxruntime
 onnxruntime: deps ## Use ONNX Runtime's CPU build (what `make build` does by itself)

@@ -1,11 +1,14 @@
-//! The study's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size.
+//! The study's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size, and m11.
 //!
 //! One description serves the Burn module ([`crate::model`]) and the ONNX graph ([`crate::export`]); a new
 //! architecture is one more entry here.
 
 use serde::{Deserialize, Serialize};
 
-/// One layer. Convolutions are valid, stride 1, square, followed by ReLU; the pool's stride is its size.
+use crate::blocks::{Step, steps};
+
+/// One layer. Convolutions are valid, stride 1, square, followed by ReLU; the pool's stride is its size. Stem, inverted
+/// residual and head are made of convolutions of their own kind, which [`steps`] tells.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
@@ -21,6 +24,27 @@ pub enum Layer {
     Dropout {
         rate: f64,
     },
+    /// Stride 2, padded as TensorFlow's "SAME", without bias; then BatchNorm and ReLU6.
+    Stem {
+        filters: usize,
+        kernel: usize,
+    },
+    /// Inverted residual blocks (M. Sandler et al.: MobileNetV2, 2018), so many of them, the first with the stride: a 1×1
+    /// convolution to `expansion` times the channels (none where that is 1), a depthwise one, a 1×1 one to the filters,
+    /// each with BatchNorm, all but the last with ReLU6; the block's input is added where it is of its output's size.
+    InvertedResidual {
+        filters: usize,
+        kernel: usize,
+        stride: usize,
+        expansion: usize,
+        repeats: usize,
+    },
+    /// A 1×1 convolution without bias, BatchNorm, ReLU6.
+    Head {
+        filters: usize,
+    },
+    /// The mean of each channel.
+    GlobalAveragePool,
     Flatten,
     /// With ReLU.
     Dense {
@@ -30,7 +54,14 @@ pub enum Layer {
     Output,
 }
 
-/// A network and how the study trained it.
+impl Layer {
+    /// Whether it makes a list of numbers of an image.
+    pub fn flattens(&self) -> bool {
+        matches!(self, Layer::Flatten | Layer::GlobalAveragePool)
+    }
+}
+
+/// A network and how the study trained it (m11: how many slices a step, and for how long, where nobody says otherwise).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub name: String,
@@ -41,8 +72,17 @@ pub struct Candidate {
     pub samples: usize,
 }
 
-/// The names, in the study's order.
-pub const NAMES: [&str; 10] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10"];
+/// The names, the study's first and in its order.
+pub const NAMES: [&str; 11] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11"];
+/// The study's own.
+pub const STUDY: &[&str] = NAMES.split_at(10).0;
+
+impl Candidate {
+    /// Whether there are pretrained weights to begin with ([`crate::pretrained`]).
+    pub fn has_pretrained(&self) -> bool {
+        self.name == "m11"
+    }
+}
 
 /// The candidate of that name, or none.
 pub fn candidate(name: &str) -> Option<Candidate> {
@@ -70,10 +110,38 @@ pub fn candidate(name: &str) -> Option<Candidate> {
             (layers, 15, 16, 90_000)
         }
         "m10" => (convolutions(&[(6, 3), (3, 2), (3, 2)], &[64, 64]), 5, 16, 90_000),
+        "m11" => (efficientnet_lite0(), 8, 16, 90_000),
         _ => return None,
     };
-    let layers = [vec![Layer::BatchNorm], body, vec![Layer::Output]].concat();
+    // m11's input is normalised by the transform, with the numbers that its pretrained weights were trained with.
+    let first = if name == "m11" { vec![] } else { vec![Layer::BatchNorm] };
+    let layers = [first, body, vec![Layer::Output]].concat();
     Some(Candidate { name: name.into(), layers, epochs, batch, samples })
+}
+
+/// EfficientNet-Lite0 (M. Tan, Q. V. Le: EfficientNet, 2019, without squeeze and excitation and with ReLU6), up to its
+/// classifier. The original's stochastic depth in training is left out.
+fn efficientnet_lite0() -> Vec<Layer> {
+    let blocks = |filters, kernel, stride, expansion, repeats| Layer::InvertedResidual {
+        filters,
+        kernel,
+        stride,
+        expansion,
+        repeats,
+    };
+    vec![
+        Layer::Stem { filters: 32, kernel: 3 },
+        blocks(16, 3, 1, 1, 1),
+        blocks(24, 3, 2, 6, 2),
+        blocks(40, 5, 2, 6, 2),
+        blocks(80, 3, 2, 6, 3),
+        blocks(112, 5, 1, 6, 3),
+        blocks(192, 5, 2, 6, 4),
+        blocks(320, 3, 1, 6, 1),
+        Layer::Head { filters: 1280 },
+        Layer::GlobalAveragePool,
+        Layer::Dropout { rate: 0.2 },
+    ]
 }
 
 fn conv(kernel: usize) -> Layer {
@@ -103,6 +171,8 @@ pub enum LayerError {
     Misplaced { at: usize, layer: String, why: &'static str },
     #[error("the layers do not end in one Output layer")]
     NoOutput,
+    #[error("this network does not flatten its image: it has no positions for a position grid or for witnesses")]
+    NoPositions,
     #[error("a position grid of {edge} knots does not fit the {height}×{width} positions that are flattened")]
     Grid { edge: usize, height: usize, width: usize },
 }
@@ -135,6 +205,20 @@ pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerErro
                 }
                 Size::Image { channels, height: height / size, width: width / size }
             }
+            (
+                Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. },
+                Size::Image { channels, mut height, mut width },
+            ) => {
+                let steps = steps(layer, channels);
+                if steps.is_empty() || steps.iter().any(|step| step.stride == 0 || step.weight().contains(&0)) {
+                    return Err(misplaced("one of its numbers is 0"));
+                }
+                for step in &steps {
+                    (height, width) = (height.div_ceil(step.stride), width.div_ceil(step.stride));
+                }
+                Size::Image { channels: steps[steps.len() - 1].filters, height, width }
+            }
+            (Layer::GlobalAveragePool, Size::Image { channels, .. }) => Size::Flat(channels),
             (Layer::Dropout { .. }, size) => size,
             (Layer::Flatten, Size::Image { channels, height, width }) => Size::Flat(channels * height * width),
             (Layer::Dense { units }, Size::Flat(_)) => Size::Flat(units),
@@ -154,7 +238,7 @@ pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerErro
 /// the next, in pixels along either axis.
 pub fn positions(layers: &[Layer]) -> (f64, f64) {
     let (mut middle, mut step) = (0.0, 1.0);
-    for layer in layers.iter().take_while(|layer| **layer != Layer::Flatten) {
+    for layer in layers.iter().take_while(|layer| !layer.flattens()) {
         match *layer {
             Layer::Conv { kernel, .. } => middle += (kernel as f64 - 1.0) / 2.0 * step,
             Layer::MaxPool { size } => {
@@ -178,6 +262,10 @@ pub fn parameters(layers: &[Layer], input: [usize; 3]) -> Result<usize, LayerErr
             (Layer::Conv { filters, kernel }, Size::Image { channels, .. }) => {
                 filters * (kernel * kernel * channels + 1)
             }
+            (
+                Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. },
+                Size::Image { channels, .. },
+            ) => steps(layer, channels).iter().map(Step::parameters).sum(),
             (Layer::Dense { units }, Size::Flat(inputs)) => units * (inputs + 1),
             (Layer::Output, Size::Flat(inputs)) => inputs + 1,
             _ => 0,
@@ -191,10 +279,10 @@ pub fn parameters(layers: &[Layer], input: [usize; 3]) -> Result<usize, LayerErr
 mod tests {
     use super::*;
 
-    const STUDY: [usize; 3] = [1, 512, 512];
+    const INPUT: [usize; 3] = [1, 512, 512];
 
     fn count(name: &str) -> usize {
-        parameters(&candidate(name).expect("a candidate").layers, STUDY).expect("a network")
+        parameters(&candidate(name).expect("a candidate").layers, INPUT).expect("a network")
     }
 
     #[test]
@@ -215,9 +303,33 @@ mod tests {
     }
 
     #[test]
+    fn m11_has_the_parameters_of_the_original() {
+        let layers = candidate("m11").expect("m11").layers;
+        // The file of pretrained weights holds 4,652,008 weights, a classifier of 1,000 units (1,281,000) among them, and
+        // 42,016 running means and variances of its 21,008 normalised channels.
+        let original = 4_652_008 - 1_281_000 + 42_016 + 1_281;
+        assert_eq!(parameters(&layers, [3, 224, 224]).expect("a network"), original);
+        // One channel: two of three kernels of the 32 filters less.
+        assert_eq!(parameters(&layers, [1, 224, 224]).expect("a network"), original - 2 * 9 * 32);
+    }
+
+    #[test]
+    fn m11_halves_its_image_five_times() {
+        let layers = candidate("m11").expect("m11").layers;
+        let image = |channels, edge| Size::Image { channels, height: edge, width: edge };
+        let wanted = [(32, 112), (16, 112), (24, 56), (40, 28), (80, 14), (112, 14), (192, 7), (320, 7), (1280, 7)];
+        let sizes = |edge| super::sizes(&layers, [1, edge, edge]).expect("a network");
+        assert_eq!(sizes(224)[..9], wanted.map(|(channels, edge)| image(channels, edge)));
+        assert_eq!(sizes(224)[9..], [Size::Flat(1280), Size::Flat(1280), Size::Flat(1)]);
+        assert_eq!(sizes(320)[8], image(1280, 10));
+        // Odd sizes are rounded up: 70, 35, 18, 9, 5, 3.
+        assert_eq!(sizes(70)[8], image(1280, 3));
+    }
+
+    #[test]
     fn m10_flattens_40_by_40_by_64() {
         let m10 = candidate("m10").expect("m10");
-        let sizes = sizes(&m10.layers, STUDY).expect("a network");
+        let sizes = sizes(&m10.layers, INPUT).expect("a network");
         let flat = m10.layers.iter().position(|layer| *layer == Layer::Flatten).expect("Flatten");
         assert_eq!(sizes[flat - 1], Size::Image { channels: 64, height: 40, width: 40 });
         assert_eq!(sizes[flat], Size::Flat(102_400));
@@ -235,16 +347,19 @@ mod tests {
         for name in NAMES {
             let candidate = candidate(name).expect("a candidate");
             assert_eq!(candidate.name, name);
-            assert!(sizes(&candidate.layers, STUDY).is_ok());
+            assert!(sizes(&candidate.layers, INPUT).is_ok());
         }
-        assert_eq!(candidate("m11"), None);
+        assert_eq!(candidate("m12"), None);
+        assert_eq!(STUDY.last(), Some(&"m10"));
     }
 
     #[test]
     fn layers_that_do_not_fit_are_refused() {
-        assert!(sizes(&[Layer::Output], STUDY).is_err());
-        assert!(sizes(&[Layer::Flatten, Layer::MaxPool { size: 2 }, Layer::Output], STUDY).is_err());
-        assert!(sizes(&[Layer::Flatten], STUDY).is_err());
+        assert!(sizes(&[Layer::Output], INPUT).is_err());
+        assert!(sizes(&[Layer::Flatten, Layer::MaxPool { size: 2 }, Layer::Output], INPUT).is_err());
+        assert!(sizes(&[Layer::Flatten], INPUT).is_err());
+        assert!(sizes(&[Layer::GlobalAveragePool, Layer::Head { filters: 8 }, Layer::Output], INPUT).is_err());
+        assert!(sizes(&[Layer::Head { filters: 0 }, Layer::GlobalAveragePool, Layer::Output], INPUT).is_err());
         assert!(sizes(&candidate("m10").expect("m10").layers, [1, 16, 16]).is_err());
     }
 }

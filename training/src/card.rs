@@ -11,15 +11,15 @@ use triaged::triage::StudyRule;
 
 use crate::ablation::Ablation;
 use crate::calibration::{Calibrated, Platt};
-use crate::candidates::{Layer, parameters};
+use crate::candidates::{Layer, STUDY, parameters};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
 use crate::evaluate::{Beside, Decision, Evaluation, HeldOut};
 use crate::export;
 use crate::fit::{FitConfig, Monitor, Schedule, State};
 use crate::parity::Parity;
+use crate::pretrained;
 use crate::rules;
-use crate::study;
 
 /// What the model finds.
 pub const FINDING: &str = "intracranial hemorrhage";
@@ -199,6 +199,9 @@ impl Trained<'_> {
                 "parameters": parameters(&config.candidate.layers, config.shape()).unwrap_or(0),
             },
             "training": {
+                "pretrained": config.pretrained.as_ref().map(|file| {
+                    json!({ "file": file.name, "sha256": file.sha256, "source": pretrained::SOURCE })
+                }),
                 "epochs": self.state.epochs.len(),
                 "epochs_allowed": config.epochs,
                 "best_epoch": self.state.best,
@@ -212,7 +215,6 @@ impl Trained<'_> {
                 "witness": config.witness,
                 "augmentation": config.augment,
                 "source_weights": config.sources,
-                "pretrained": config.pretrained.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy()),
                 "monitor": config.monitor,
                 "seconds": self.seconds().round(),
                 "device": self.device,
@@ -307,13 +309,6 @@ impl Trained<'_> {
                 format!(" (slices weighted within their class: {})", weights.join(", "))
             }
         };
-        let pretrained = match &config.pretrained {
-            Some(path) => format!(
-                " The network began with weights trained on other images, {}.",
-                path.file_name().unwrap_or_default().to_string_lossy()
-            ),
-            None => String::new(),
-        };
         let parity = self.parity.map_or("Not checked against ONNX Runtime.".into(), |parity| {
             format!(
                 "On {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
@@ -328,11 +323,11 @@ impl Trained<'_> {
              not for any decision about a person: it is trained on a few patients, with hospital, scanner and \
              reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
              ## The model\n\n\
-             {architecture} {name}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
+             {architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
-             {epochs}; {draws}{weights}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
-             ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}.{pretrained} Seed {seed}, sources at \
+             {pretrained}{epochs}; {draws}{weights}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip \
+             {flip}, shift ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at \
              commit {commit}.\n\n\
              ## Data\n\n\
              {data}\n\
@@ -345,9 +340,16 @@ impl Trained<'_> {
              {limits}\n\n\
              {parity}\n",
             version = self.version,
-            architecture =
-                if study::quick_evaluation(name).is_some() { "The study's architecture" } else { "Architecture" },
             layers = layers(&config.candidate.layers),
+            architecture = architecture(name),
+            pretrained = config.pretrained.as_ref().map_or(String::new(), |file| {
+                format!(
+                    "Begun with pretrained weights, {} (SHA-256 {}): {}. ",
+                    file.name,
+                    file.sha256,
+                    pretrained::SOURCE
+                )
+            }),
             input = input(&config.transform),
             slice = self.measured.decision().slice_threshold,
             rule = rule(&self.measured.decision().study_rule),
@@ -473,6 +475,13 @@ pub(crate) fn rate(config: &FitConfig) -> String {
     format!("{optimizer} {schedule} {}{grid}{half}{witness}", config.learning_rate)
 }
 
+fn architecture(name: &str) -> String {
+    match STUDY.contains(&name) {
+        true => format!("The study's architecture {name}"),
+        false => format!("Architecture {name}, EfficientNet-Lite0 with a single output unit"),
+    }
+}
+
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
@@ -484,6 +493,18 @@ pub(crate) fn layers(layers: &[Layer]) -> String {
         Layer::Conv { filters, kernel } => format!("{filters} convolutions {kernel}×{kernel} with ReLU"),
         Layer::MaxPool { size } => format!("max pool {size}"),
         Layer::Dropout { rate } => format!("dropout {rate}"),
+        Layer::Stem { filters, kernel } => {
+            format!("{filters} convolutions {kernel}×{kernel} at every second position with ReLU6")
+        }
+        Layer::InvertedResidual { filters, kernel, stride, expansion, repeats } => {
+            let step = if *stride == 1 { String::new() } else { format!(" in steps of {stride}") };
+            format!(
+                "{repeats} inverted residual block(s) of {filters} channels, widened {expansion} times, depthwise \
+                 {kernel}×{kernel}{step}"
+            )
+        }
+        Layer::Head { filters } => format!("{filters} convolutions 1×1 with ReLU6"),
+        Layer::GlobalAveragePool => "the mean of each channel".into(),
         Layer::Flatten => "flatten".into(),
         Layer::Dense { units } => format!("dense {units} with ReLU"),
         Layer::Output => "one sigmoid unit".into(),

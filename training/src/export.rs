@@ -1,10 +1,12 @@
 //! From a trained network to an ONNX file: the same list of layers, walked once more.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use prost::Message;
 
-use crate::candidates::{Layer, LayerError, sizes};
+use crate::blocks::{NormedConv, Role, Step, steps};
+use crate::candidates::{Layer, LayerError, Size, sizes};
+use crate::mobile::same_padding;
 use crate::model::{NORM_EPSILON, Network};
 use crate::onnx::*;
 
@@ -17,13 +19,16 @@ const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 
 /// The network as an ONNX file's bytes, for images of `[channels, height, width]` in batches of any size. Dropout does
-/// nothing at inference and has no node. The same network gives the same bytes.
+/// nothing at inference and has no node, and the normalisation of [`NormedConv`]s lies in their weights. The same network
+/// gives the same bytes.
 pub fn onnx<B: Backend>(network: &Network<B>, name: &str, input: [usize; 3]) -> Result<Vec<u8>, LayerError> {
-    sizes(&network.layers, input)?;
     let mut graph = Graph::new(name);
     let (mut norms, mut convs, mut denses) = (network.norms.iter(), network.convs.iter(), network.denses.iter());
+    let mut blocks = network.blocks.iter();
     let built = "the module was built from these layers";
-    for layer in &network.layers {
+    let [channels, height, width] = input;
+    let mut before = Size::Image { channels, height, width };
+    for (layer, after) in network.layers.iter().zip(sizes(&network.layers, input)?) {
         match *layer {
             Layer::BatchNorm => {
                 let norm = norms.next().expect(built);
@@ -46,6 +51,26 @@ pub fn onnx<B: Backend>(network: &Network<B>, name: &str, input: [usize; 3]) -> 
                 graph.node("MaxPool", vec![], attributes);
             }
             Layer::Dropout { .. } => {}
+            Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. } => {
+                let Size::Image { channels, height, width } = before else {
+                    unreachable!("sizes() has checked that it is an image")
+                };
+                let (mut size, mut block) = ([height, width], String::new());
+                for step in steps(layer, channels) {
+                    if step.opens {
+                        block.clone_from(&graph.last);
+                    }
+                    graph.normed(blocks.next().expect(built), &step, size);
+                    if step.shortcut {
+                        graph.node("Add", vec![block.clone()], vec![]);
+                    }
+                    size = size.map(|edge| edge.div_ceil(step.stride));
+                }
+            }
+            Layer::GlobalAveragePool => {
+                graph.node("GlobalAveragePool", vec![], vec![]);
+                graph.node("Flatten", vec![], vec![int("axis", 1)]);
+            }
             Layer::Flatten => graph.node("Flatten", vec![], vec![int("axis", 1)]),
             Layer::Dense { .. } | Layer::Output => {
                 let dense = denses.next().expect(built);
@@ -54,11 +79,12 @@ pub fn onnx<B: Backend>(network: &Network<B>, name: &str, input: [usize; 3]) -> 
                 graph.node(if *layer == Layer::Output { "Sigmoid" } else { "Relu" }, vec![], vec![]);
             }
         }
+        before = after;
     }
     Ok(graph.finish(input).encode_to_vec())
 }
 
-/// A chain of nodes, each fed by the one before it.
+/// A chain of nodes, each fed by the one before it, some also by an earlier one.
 struct Graph {
     name: String,
     nodes: Vec<NodeProto>,
@@ -74,16 +100,52 @@ impl Graph {
 
     /// Keeps a weight of the node to come, and returns its name in the graph.
     fn weight<B: Backend, const D: usize>(&mut self, role: &str, tensor: Tensor<B, D>) -> String {
+        let shape = tensor.dims();
+        self.values(role, &shape, &values(tensor))
+    }
+
+    /// As [`Self::weight`], of numbers in a shape; a single number has none.
+    fn values(&mut self, role: &str, shape: &[usize], values: &[f32]) -> String {
         let name = format!("{}_{role}", self.nodes.len());
-        let data: TensorData = tensor.into_data().convert::<f32>();
-        let values = data.as_slice::<f32>().expect("converted to f32 in the line above");
         self.weights.push(TensorProto {
-            dims: data.shape.iter().map(|&d| d as i64).collect(),
+            dims: shape.iter().map(|&d| d as i64).collect(),
             data_type: Some(FLOAT),
             name: Some(name.clone()),
             raw_data: Some(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
         });
         name
+    }
+
+    /// A convolution with its normalisation folded into weight and bias, and ReLU6 where it has one, for an image of
+    /// `size`, height and width.
+    fn normed<B: Backend>(&mut self, conv: &NormedConv<B>, step: &Step, size: [usize; 2]) {
+        let norm = &conv.norm;
+        let scale: Vec<f64> = values(norm.gamma.val())
+            .iter()
+            .zip(values(norm.running_var.value()))
+            .map(|(&gamma, variance)| f64::from(gamma) / (f64::from(variance) + norm.epsilon).sqrt())
+            .collect();
+        let shifted = values(norm.beta.val()).into_iter().zip(values(norm.running_mean.value())).zip(&scale);
+        let bias: Vec<f32> =
+            shifted.map(|((beta, mean), scale)| (f64::from(beta) - f64::from(mean) * scale) as f32).collect();
+        let mut weight = values(conv.weight.val());
+        for (kernels, scale) in weight.chunks_exact_mut(step.weight()[1..].iter().product()).zip(&scale) {
+            kernels.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
+        }
+        let weights = vec![self.values("weight", &step.weight(), &weight), self.values("bias", &[step.filters], &bias)];
+        let [(top, bottom), (left, right)] = size.map(|edge| same_padding(edge, step.kernel, step.stride));
+        let groups = if step.role == Role::Depthwise { step.channels } else { 1 };
+        let attributes = vec![
+            int("group", groups as i64),
+            ints("kernel_shape", &[step.kernel; 2]),
+            ints("pads", &[top, left, bottom, right]),
+            ints("strides", &[step.stride; 2]),
+        ];
+        self.node("Conv", weights, attributes);
+        if step.rectified() {
+            let bounds = vec![self.values("least", &[], &[0.0]), self.values("most", &[], &[6.0])];
+            self.node("Clip", bounds, vec![]);
+        }
     }
 
     fn node(&mut self, op: &str, weights: Vec<String>, attribute: Vec<AttributeProto>) {
@@ -119,6 +181,10 @@ impl Graph {
             metadata_props: Vec::new(),
         }
     }
+}
+
+fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().to_vec().expect("converted to f32")
 }
 
 fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {

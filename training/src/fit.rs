@@ -14,7 +14,7 @@ use burn::tensor::{ElementConversion, Tensor, TensorData, activation, module};
 use serde::{Deserialize, Serialize};
 use triaged::imaging::Transform;
 
-use crate::candidates::{Candidate, LayerError};
+use crate::candidates::{Candidate, Layer, LayerError};
 use crate::conv::ConvBackend;
 use crate::data::{
     Augment, Batch, Cache, Draw, Index, LoadError, Loader, Neighbours, Slice, balanced, epoch_seed, plain,
@@ -22,6 +22,7 @@ use crate::data::{
 use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc};
 use crate::model::{Network, strongest};
+use crate::pretrained::{Pretrained, PretrainedError};
 use crate::progress::Progress;
 use crate::witness;
 
@@ -30,6 +31,9 @@ use crate::witness;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitConfig {
     pub candidate: Candidate,
+    /// The weights to begin with, but for the output unit's; none: drawn ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<Pretrained>,
     pub transform: Transform,
     pub seed: u64,
     pub epochs: usize,
@@ -52,9 +56,6 @@ pub struct FitConfig {
     /// Epochs without a better validation that end the training.
     pub patience: usize,
     pub monitor: Monitor,
-    /// Weights to begin with, of a network that was trained on other images; none: fresh ones.
-    #[serde(default)]
-    pub pretrained: Option<PathBuf>,
     /// Whether slices are scored a second time, as the mean of a slice and its mirror image. Decides nothing.
     #[serde(default)]
     pub test_time_flip: bool,
@@ -163,6 +164,8 @@ pub enum FitError {
     Layers(#[from] LayerError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("{path} was begun with another configuration; take another folder or delete it")]
@@ -173,7 +176,7 @@ pub enum FitError {
     Nan { epoch: usize, batch: usize },
     #[error("{0} needs slices of both classes")]
     OneClass(&'static str),
-    #[error("half-size epochs need a position grid: free weights fit one image size only")]
+    #[error("half-size epochs need a position grid: free weights at every position fit one image size only")]
     HalfSize,
     #[error(
         "there are no validation slices to choose an epoch by: hold some back, or keep the last epoch (--monitor last)"
@@ -205,19 +208,25 @@ where
         None => Network::<B>::new(layers, input, config.seed, device)?,
         Some(edge) => Network::<B>::on_grid(layers, input, edge, config.seed, device)?,
     };
+    let flattens = layers.contains(&Layer::Flatten);
+    if config.witness > 0.0 && !flattens {
+        return Err(LayerError::NoPositions.into());
+    }
     let adam = AdamWConfig::new().with_epsilon(1e-7).with_weight_decay(config.weight_decay as f32);
     let mut adam = adam.init::<B, Network<B>>();
     if let Some(last) = state.epochs.last() {
         let folder = checkpoint(run, last.epoch);
-        network = network.load_record(load::<B, _>(&folder.join("network"), device)?);
+        network = load_network(network, &folder, device)?;
         adam = adam.load_record(load::<B, _>(&folder.join("adam"), device)?);
+    } else if let Some(pretrained) = &config.pretrained {
+        network = pretrained.load(network, device)?;
     }
     let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
     let drawn = |class: bool| train.iter().any(|slice| slice.positive == class && config.weight(slice) > 0.0);
     if !(drawn(true) && drawn(false)) {
         return Err(FitError::OneClass("training"));
     }
-    if config.half_size_epochs > 0 && config.position_grid.is_none() {
+    if config.half_size_epochs > 0 && flattens && config.position_grid.is_none() {
         return Err(FitError::HalfSize);
     }
     if validation.is_empty() && config.monitor != Monitor::Last {
@@ -349,10 +358,8 @@ pub fn best<B: Backend>(
 ) -> Result<Network<B>, FitError> {
     let network = Network::<B>::new(&config.candidate.layers, config.shape(), config.seed, device)?;
     match state.best {
-        Some(epoch) => {
-            Ok(network.load_record(load::<B, _>(&run.join(format!("best-{epoch}")).join("network"), device)?))
-        }
-        // No epoch was asked for: the initial weights.
+        Some(epoch) => load_network(network, &run.join(format!("best-{epoch}")), device),
+        // No epoch was asked for: the initial weights, drawn ones.
         None => Ok(network),
     }
 }
@@ -511,6 +518,19 @@ fn save<B: Backend, R: burn::record::Record<B>>(folder: &Path, name: &str, recor
     fs::write(&path, bytes).map_err(|source| FitError::File { path, source })
 }
 
+/// The network that lies in a checkpoint's folder; `network` is one of the same layers.
+fn load_network<B: Backend>(network: Network<B>, folder: &Path, device: &B::Device) -> Result<Network<B>, FitError> {
+    let path = folder.join("network");
+    match load::<B, _>(&path, device) {
+        Ok(record) => Ok(network.load_record(record)),
+        // Runs from before there were blocks are read on.
+        Err(error) => match load::<B, _>(&path, device) {
+            Ok(record) if network.blocks.is_empty() => Ok(network.load_earlier(record)),
+            _ => Err(error),
+        },
+    }
+}
+
 fn load<B: Backend, R: burn::record::Record<B>>(path: &Path, device: &B::Device) -> Result<R, FitError> {
     BinFileRecorder::<FullPrecisionSettings>::new().load(path.into(), device).map_err(|error| FitError::Checkpoint {
         path: path.with_extension("bin"),
@@ -534,4 +554,33 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, FitEr
     let failed = |source| FitError::File { path: path.into(), source };
     let text = fs::read_to_string(path).map_err(failed)?;
     serde_json::from_str(&text).map_err(|error| failed(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::candidates::candidate;
+    use burn::backend::flex::Flex;
+
+    #[test]
+    fn a_checkpoint_of_an_earlier_program_is_read() {
+        let device = Default::default();
+        let folder = tempfile::tempdir().expect("a folder");
+        let input = [1, 40, 40];
+        let layers = candidate("m4").expect("m4").layers;
+        let fresh = |seed| Network::<Flex>::new(&layers, input, seed, &device).expect("a network");
+        save::<Flex, _>(folder.path(), "network", fresh(1).without_blocks().into_record()).expect("saved");
+        let image = Tensor::<Flex, 4>::ones([1, 1, 40, 40], &device);
+        let read = load_network(fresh(2), folder.path(), &device).expect("an earlier record");
+        read.forward(image.clone()).into_data().assert_eq(&fresh(1).forward(image.clone()).into_data(), true);
+
+        save::<Flex, _>(folder.path(), "network", fresh(3).into_record()).expect("saved");
+        let read = load_network(fresh(2), folder.path(), &device).expect("a record of today");
+        read.forward(image.clone()).into_data().assert_eq(&fresh(3).forward(image).into_data(), true);
+
+        let m11 = candidate("m11").expect("m11").layers;
+        let m11 = Network::<Flex>::new(&m11, input, 1, &device).expect("a network");
+        let refused = load_network(m11, folder.path(), &device);
+        assert!(matches!(refused, Err(FitError::Checkpoint { .. })), "m4's weights are not m11's");
+    }
 }

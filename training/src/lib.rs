@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity), report
-//!                                           ↑ candidates (m1 … m10) → model
+//!                                           ↑ candidates (m1 … m11) → model
 //! ```
 
 pub mod ablation;
+pub mod blocks;
 pub mod calibration;
 pub mod candidates;
 pub mod card;
@@ -18,9 +19,11 @@ pub mod export;
 pub mod fit;
 mod logistic;
 pub mod metrics;
+pub mod mobile;
 pub mod model;
 pub mod onnx;
 pub mod parity;
+pub mod pretrained;
 pub mod progress;
 pub mod recipe;
 pub mod report;

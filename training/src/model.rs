@@ -1,4 +1,5 @@
-//! The Burn module that a list of layers describes, initialised as Keras does.
+//! The Burn module that a list of layers describes, initialised as Keras does; mobile networks' layers as their authors
+//! do ([`crate::blocks`]).
 //!
 //! A network may be trained with its first dense layer *on a position grid* ([`Network::on_grid`]): the weights that
 //! read the flattened image are then not free at each of its positions but interpolated from a coarse grid of knots, so
@@ -13,6 +14,7 @@ use burn::tensor::{Tensor, TensorData, activation, module};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::blocks::{self, NormedConv, steps};
 use crate::candidates::{Layer, LayerError, Size, sizes};
 use crate::conv::{ConvBackend, conv_relu_pool};
 
@@ -20,7 +22,7 @@ use crate::conv::{ConvBackend, conv_relu_pool};
 pub const NORM_EPSILON: f64 = 1e-3;
 /// The share of the batch's own statistics in BatchNorm's running ones: Keras' momentum 0.99, which counts the share
 /// of the old value, the other way round.
-const NORM_MOMENTUM: f64 = 0.01;
+pub const NORM_MOMENTUM: f64 = 0.01;
 
 /// A network: image batches in, one logit an image out.
 #[derive(Module, Debug)]
@@ -32,6 +34,20 @@ pub struct Network<B: Backend> {
     pub denses: Vec<Dense<B>>,
     #[module(skip)]
     pub layers: Vec<Layer>,
+    #[module(skip)]
+    grid: Option<PositionGrid>,
+    /// The convolutions of stem, inverted residual blocks and head, in order.
+    pub blocks: Vec<NormedConv<B>>,
+}
+
+/// A [`Network`]'s record as it was before there were blocks: all but those, in the same order.
+#[derive(Module, Debug)]
+pub struct Earlier<B: Backend> {
+    norms: Vec<BatchNorm<B>>,
+    convs: Vec<Conv<B>>,
+    denses: Vec<Dense<B>>,
+    #[module(skip)]
+    layers: Vec<Layer>,
     #[module(skip)]
     grid: Option<PositionGrid>,
 }
@@ -85,7 +101,7 @@ impl PositionGrid {
 fn flattened(layers: &[Layer], input: [usize; 3]) -> Result<Size, LayerError> {
     let [channels, height, width] = input;
     let sizes = sizes(layers, input)?;
-    let before = layers.iter().position(|layer| *layer == Layer::Flatten).and_then(|flatten| flatten.checked_sub(1));
+    let before = layers.iter().position(Layer::flattens).and_then(|flatten| flatten.checked_sub(1));
     Ok(before.map_or(Size::Image { channels, height, width }, |before| sizes[before]))
 }
 
@@ -126,7 +142,7 @@ impl<B: Backend> Network<B> {
         let mut rng = StdRng::seed_from_u64(seed);
         let [channels, height, width] = input;
         let mut before = Size::Image { channels, height, width };
-        let (mut norms, mut convs, mut denses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut norms, mut convs, mut denses, mut blocks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (layer, after) in layers.iter().zip(sizes(layers, input)?) {
             match (*layer, before) {
                 (Layer::BatchNorm, Size::Image { channels, .. }) => {
@@ -149,11 +165,14 @@ impl<B: Backend> Network<B> {
                         bias: Param::from_tensor(Tensor::zeros([units], device)),
                     });
                 }
+                (layer, Size::Image { channels, .. }) => {
+                    blocks.extend(steps(&layer, channels).iter().map(|step| NormedConv::new(step, &mut rng, device)));
+                }
                 _ => {}
             }
             before = after;
         }
-        Ok(Self { norms, convs, denses, layers: layers.to_vec(), grid: None })
+        Ok(Self { norms, convs, denses, layers: layers.to_vec(), grid: None, blocks })
     }
 
     /// A fresh network whose first dense layer lies on a grid of `edge`×`edge` knots.
@@ -165,6 +184,9 @@ impl<B: Backend> Network<B> {
         device: &B::Device,
     ) -> Result<Self, LayerError> {
         let mut network = Self::new(layers, input, seed, device)?;
+        if !layers.contains(&Layer::Flatten) {
+            return Err(LayerError::NoPositions);
+        }
         let Size::Image { channels, height, width } = flattened(layers, input)? else {
             unreachable!("flattened() gives an image")
         };
@@ -202,9 +224,21 @@ impl<B: Backend> Network<B> {
 }
 
 impl<B: Backend> Network<B> {
+    /// This network, which has no blocks, with an earlier program's record of it.
+    pub fn load_earlier(self, record: EarlierRecord<B>) -> Self {
+        let Earlier { norms, convs, denses, layers, grid } = self.without_blocks().load_record(record);
+        Self { norms, convs, denses, layers, grid, blocks: Vec::new() }
+    }
+
+    /// This network as an earlier program had it.
+    pub fn without_blocks(self) -> Earlier<B> {
+        Earlier { norms: self.norms, convs: self.convs, denses: self.denses, layers: self.layers, grid: self.grid }
+    }
+
     /// The network with what BatchNorm's running statistics still hold of where they start, mean 0 and variance 1, taken
     /// out, after `steps` training steps. Keras leaves it in, and a long training forgets it; after 100 steps it would
-    /// still be over a third, and the network would be judged on inputs unlike those it learned from.
+    /// still be over a third, and the network would be judged on inputs unlike those it learned from. The blocks' statistics
+    /// stay as they are: pretrained ones start where they belong.
     pub fn settled(mut self, steps: usize) -> Self {
         let left = (1.0 - NORM_MOMENTUM).powf(steps as f64);
         if steps > 0 {
@@ -246,9 +280,9 @@ impl<B: ConvBackend> Network<B> {
         (self.head(features), voices)
     }
 
-    /// The image that is flattened, `[batch, channels, height, width]`.
-    fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
-        let (mut norms, mut convs) = (self.norms.iter(), self.convs.iter());
+    /// The image that is flattened or pooled whole, `[batch, channels, height, width]`.
+    pub fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        let (mut norms, mut convs, mut blocks) = (self.norms.iter(), self.convs.iter(), self.blocks.iter());
         let mut image = images;
         let mut layers = self.layers.iter().peekable();
         while let Some(layer) = layers.next() {
@@ -268,8 +302,11 @@ impl<B: ConvBackend> Network<B> {
                 }
                 Layer::MaxPool { size } => module::max_pool2d(image, [size; 2], [size; 2], [0; 2], [1; 2], false),
                 Layer::Dropout { rate } => DropoutConfig::new(rate).init().forward(image),
-                Layer::Flatten => break,
-                Layer::Dense { .. } | Layer::Output => unreachable!("sizes() has checked that Flatten comes first"),
+                Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. } => {
+                    blocks::forward(&mut blocks, layer, image)
+                }
+                Layer::Flatten | Layer::GlobalAveragePool => break,
+                Layer::Dense { .. } | Layer::Output => unreachable!("sizes() has checked that the image is flattened"),
             };
         }
         image
@@ -278,8 +315,13 @@ impl<B: ConvBackend> Network<B> {
     /// From the image that is flattened to the logits.
     fn head(&self, image: Tensor<B, 4>) -> Tensor<B, 2> {
         let mut denses = self.denses.iter();
-        let layers = self.layers.iter().skip_while(|layer| **layer != Layer::Flatten).skip(1);
+        let mut layers = self.layers.iter().skip_while(|layer| !layer.flattens());
+        let pooled = layers.next() == Some(&Layer::GlobalAveragePool);
         let mut flat: Tensor<B, 2> = match &self.grid {
+            _ if pooled => {
+                let [batch, channels, height, width] = image.dims();
+                image.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
+            }
             None => image.flatten(1, 3),
             Some(grid) => {
                 let [batch, channels, height, width] = image.dims();
@@ -321,6 +363,7 @@ mod tests {
     use burn::backend::autodiff::Autodiff;
     use burn::backend::flex::Flex;
     use burn::module::AutodiffModule;
+    use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
     use burn::tensor::Tolerance;
 
     /// Large enough for every candidate's three pools, small enough for a test.
@@ -372,6 +415,55 @@ mod tests {
         let layers = candidate("m10").expect("m10").layers;
         assert!(Network::<Flex>::on_grid(&layers, SMALL, 0, 5, &device).is_err());
         assert!(Network::<Flex>::on_grid(&layers, SMALL, 4, 5, &device).is_err(), "m10 flattens 3 by 3 here");
+        let pooled = candidate("m11").expect("m11").layers;
+        let refused = Network::<Flex>::on_grid(&pooled, SMALL, 2, 5, &device);
+        assert_eq!(refused.err(), Some(LayerError::NoPositions));
+    }
+
+    #[test]
+    fn m11_learns_in_all_its_layers_and_notes_statistics() {
+        type Trained = Autodiff<Flex>;
+        let device = Default::default();
+        let layers = candidate("m11").expect("m11").layers;
+        let layers: Vec<Layer> = layers.into_iter().filter(|layer| !matches!(layer, Layer::Dropout { .. })).collect();
+        let mut network = Network::<Trained>::new(&layers, [1, 33, 40], 11, &device).expect("a network");
+        // Stripes that stand, and stripes that lie.
+        let pixel = |i: usize| {
+            let (image, row, column) = (i / (33 * 40), i / 40 % 33, i % 40);
+            let along = if image % 2 == 0 { row } else { column };
+            (((along + image) / 3 % 2) as f32) * 2.0 - 1.0 + ((i * 7919) % 1009) as f32 / 2000.0
+        };
+        let images: Vec<f32> = (0..8 * 33 * 40).map(pixel).collect();
+        let images = Tensor::<Trained, 4>::from_data(TensorData::new(images, [8, 1, 33, 40]), &device);
+        let signs: Vec<f32> = (0..8).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let signs = Tensor::<Trained, 2>::from_data(TensorData::new(signs, [8, 1]), &device);
+        let mut adam = AdamWConfig::new().init::<Trained, Network<Trained>>();
+        let mut losses = Vec::new();
+        for _ in 0..6 {
+            let loss = ((network.forward(images.clone()) * signs.clone()).neg().exp() + 1.0).log().mean();
+            losses.push(loss.clone().into_scalar());
+            let grads = loss.backward();
+            for (at, conv) in network.blocks.iter().enumerate() {
+                let largest = conv.weight.val().grad(&grads).expect("a gradient").abs().max().into_scalar();
+                assert!(largest > 0.0 && largest.is_finite(), "convolution {at}: {largest}");
+                let largest = conv.norm.gamma.val().grad(&grads).expect("a gradient").abs().max().into_scalar();
+                assert!(largest > 0.0 && largest.is_finite(), "normalization {at}: {largest}");
+            }
+            let grads = GradientsParams::from_grads(grads, &network);
+            network = adam.step(1e-3, network, grads);
+        }
+        assert!(losses[5] < 0.5 * losses[0], "{losses:?}");
+        // Six steps from variance 1 by a hundredth each; the stem's own is that of its weights.
+        let settled = network.valid().settled(6);
+        for conv in &settled.blocks {
+            let start = 0.99f32.powi(6);
+            let variance = conv.norm.running_var.value().into_data().to_vec::<f32>().expect("f32");
+            assert!(variance.iter().all(|&value| value > start && (value - 1.0).abs() > 1e-6), "{variance:?}");
+        }
+        // At inference a slice's logit is its own, whatever lies beside it in the batch.
+        let images = images.inner();
+        let all = settled.forward(images.clone()).narrow(0, 2, 1).into_data();
+        settled.forward(images.narrow(0, 2, 1)).into_data().assert_approx_eq::<f32>(&all, Tolerance::absolute(1e-4));
     }
 
     #[test]

@@ -121,6 +121,18 @@ mod tests {
         for conv in &mut network.convs {
             conv.bias = Param::from_tensor(conv.bias.val() + 0.05);
         }
+        for (at, conv) in network.blocks.iter_mut().enumerate() {
+            let channels = conv.norm.gamma.dims()[0];
+            // Another number for each channel, from `least` on, up to 1 more.
+            let spread = |least: f32, salt: usize| {
+                let values = (0..channels).map(|c| least + ((c * 7919 + at * 31 + salt) % 101) as f32 / 101.0);
+                Tensor::<Flex, 1>::from_data(TensorData::new(values.collect::<Vec<f32>>(), [channels]), &device)
+            };
+            conv.norm.running_mean = RunningState::new(spread(-0.5, 1));
+            conv.norm.running_var = RunningState::new(spread(0.2, 2));
+            conv.norm.gamma = Param::from_tensor(spread(0.5, 3));
+            conv.norm.beta = Param::from_tensor(spread(-0.5, 4));
+        }
         network
     }
 
@@ -146,6 +158,29 @@ mod tests {
             let other = unlike_fresh(if name == "m1" { "m4" } else { "m1" }, [1, 70, 70]);
             let differ = compare(&other, &mut model, &images, shape, &Default::default());
             assert!(matches!(differ, Err(ParityError::Differ { .. })), "{name} against another: {differ:?}");
+        }
+    }
+
+    #[test]
+    fn m11_exported_says_what_the_network_says_at_its_own_size_and_at_another() {
+        for shape in [[2, 1, 224, 224], [1, 3, 320, 320], [2, 1, 101, 64]] {
+            let input = [shape[1], shape[2], shape[3]];
+            let network = unlike_fresh("m11", input);
+            let bytes = export::onnx(&network, "m11", input).expect("an exportable network");
+            let mut model = match OnnxModel::load(&bytes) {
+                Err(ParityError::NoLibrary) => {
+                    eprintln!("SKIP m11_exported_says_what_the_network_says: {LIBRARY} is not set");
+                    return;
+                }
+                model => model.expect("a model that ONNX Runtime reads"),
+            };
+            let count = shape.iter().product::<usize>();
+            let images: Vec<f32> = (0..count).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+            let parity = compare(&network, &mut model, &images, shape, &Default::default()).expect("agreement");
+            assert!(parity.largest_difference < 1e-5, "{shape:?}: {parity:?}");
+            // A probability of almost 0 or 1 would hide a difference.
+            let probabilities = model.probabilities(&images, shape).expect("probabilities");
+            assert!(probabilities.iter().all(|p| (0.02..0.98).contains(p)), "{probabilities:?}");
         }
     }
 }

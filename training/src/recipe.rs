@@ -12,6 +12,7 @@ use triaged::imaging::{Normalization, Transform, Window};
 use crate::candidates::{Candidate, candidate};
 use crate::data::Augment;
 use crate::fit::{FitConfig, Monitor, Schedule};
+use crate::pretrained::{Pretrained, PretrainedError};
 use crate::study;
 
 /// The recipes that need no file, by name.
@@ -80,6 +81,8 @@ pub enum RecipeError {
     Parse { name: String, line: usize, why: String },
     #[error("there is no network {0}")]
     Candidate(String),
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
     #[error("the recipe's {key} {why}")]
     Value { key: String, why: &'static str },
 }
@@ -170,8 +173,18 @@ impl Recipe {
     pub fn config(&self, seed: u64) -> Result<FitConfig, RecipeError> {
         self.check()?;
         let candidate = candidate(&self.candidate).ok_or_else(|| RecipeError::Candidate(self.candidate.clone()))?;
+        let pretrained = match &self.pretrained {
+            Some(_) if !candidate.has_pretrained() => {
+                return Err(RecipeError::Value {
+                    key: "pretrained".into(),
+                    why: "is set, but there are no weights of this network to begin with",
+                });
+            }
+            path => path.as_deref().map(Pretrained::of).transpose()?,
+        };
         Ok(FitConfig {
             candidate,
+            pretrained,
             transform: self.transform(),
             seed,
             epochs: self.epochs,
@@ -191,7 +204,6 @@ impl Recipe {
             balance: self.balance,
             patience: self.patience,
             monitor: self.monitor,
-            pretrained: self.pretrained.clone(),
             test_time_flip: self.test_time_flip,
             context: self.context,
             sources: self.sources.clone(),
@@ -231,6 +243,7 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pretrained;
 
     #[test]
     fn the_shipped_recipes_are_what_the_documentation_says() {
@@ -264,9 +277,9 @@ mod tests {
         assert_eq!(found, ("m11", 224, 8, 16, Some(1200), 1e-3));
         assert_eq!((m11.schedule, m11.monitor, m11.weight_decay), (Schedule::OneCycle, Monitor::Last, 0.01));
         assert_eq!(m11.windows, [window]);
-        let Normalization { mean, deviation } = m11.normalization.expect("m11 is normalized");
-        // Bytes less 127, over 128.
-        assert!((mean - 127.0 / 255.0).abs() < 1e-7 && (deviation - 128.0 / 255.0).abs() < 1e-7);
+        // What the pretrained weights were trained on, and where `make pretrained` puts them.
+        assert_eq!(m11.normalization, Some(pretrained::NORMALIZATION));
+        assert_eq!(m11.pretrained.as_deref(), Some(Path::new(pretrained::FILE)));
         let Augment { flip, shift, rotate, zoom, window } = m11.augmentation;
         assert!(flip && shift > 0.0 && (15.0..=20.0).contains(&rotate) && zoom > 0.0 && window > 0.0);
     }

@@ -1,6 +1,6 @@
 //! What the commands share of their arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use triaged::imaging::Window;
@@ -100,6 +100,9 @@ pub struct RecipeArgs {
     /// Edge of the input image
     #[arg(long)]
     pub size: Option<u32>,
+    /// Begin m11's training with the weights in this file, which `make pretrained` fetches; `none` draws them
+    #[arg(long, value_name = "PATH|none")]
+    pub pretrained: Option<PathBuf>,
     /// Also score each slice as the mean of itself and its mirror image, to report beside the figures
     #[arg(long)]
     pub test_time_flip: bool,
@@ -218,6 +221,9 @@ impl RecipeArgs {
         recipe.position_grid = self.position_grid.or(recipe.position_grid);
         recipe.balance = self.balance.or(recipe.balance);
         recipe.test_time_flip |= self.test_time_flip;
+        if let Some(path) = &self.pretrained {
+            recipe.pretrained = Some(path.clone()).filter(|path| path != Path::new("none"));
+        }
         if self.no_augment {
             recipe.augmentation = Augment::NONE;
         }

@@ -102,7 +102,7 @@ fn check<B: ConvBackend>(
     let mut model = OnnxModel::load(onnx)?;
     let step = slices.len().div_ceil(16).max(1);
     let chosen: Vec<&&Slice> = slices.iter().step_by(step).collect();
-    let images = chosen.iter().map(|slice| cache.load(&slice.file)).collect::<Result<Vec<_>, _>>()?;
+    let images = chosen.iter().map(|slice| cache.input(&slice.file)).collect::<Result<Vec<_>, _>>()?;
     let [c, h, w] = cache.shape();
     Ok(parity::compare(network, &mut model, &images.concat(), [chosen.len(), c, h, w], device)?)
 }

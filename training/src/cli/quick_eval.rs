@@ -16,7 +16,7 @@ use triaged::imaging::Window;
 
 use super::arguments::{DataArgs, MachineArgs, window};
 use super::fit::{begin, data_of};
-use crate::candidates::{Candidate, NAMES, candidate, parameters};
+use crate::candidates::{Candidate, STUDY, candidate, parameters};
 use crate::conv::ConvBackend;
 use crate::data::{Augment, Cache, Draw, Index, Problems, Side, Slice, Split, SplitBy, stratified};
 use crate::fit::{self, FitConfig, draw, predict, read_json, write_json};
@@ -32,7 +32,7 @@ const FIGURES: &str = "quick-eval.json";
 #[derive(Clone, Args)]
 pub struct QuickEvalArgs {
     /// The networks
-    #[arg(required = true, value_name = "CANDIDATE", value_parser = PossibleValuesParser::new(NAMES.into_iter().chain([ALL])))]
+    #[arg(required = true, value_name = "CANDIDATE", value_parser = PossibleValuesParser::new(STUDY.iter().copied().chain([ALL])))]
     pub candidates: Vec<String>,
     #[command(flatten)]
     pub data: DataArgs,
@@ -73,7 +73,7 @@ impl QuickEvalArgs {
     /// The networks asked for, each once, in the study's order.
     fn names(&self) -> Vec<&'static str> {
         let asked = |name: &str| self.candidates.iter().any(|asked| asked == name || asked == ALL);
-        NAMES.into_iter().filter(|name| asked(name)).collect()
+        STUDY.iter().copied().filter(|name| asked(name)).collect()
     }
 
     fn config(&self, name: &str) -> anyhow::Result<FitConfig> {
@@ -196,7 +196,7 @@ fn finished(run: &Path, config: &FitConfig) -> anyhow::Result<Option<Row>> {
 /// The rows of all finished candidates whose input is that of this call.
 fn rows(args: &QuickEvalArgs) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for name in NAMES {
+    for &name in STUDY {
         let run = args.out.join(name);
         if !run.join(FIGURES).exists() {
             continue;

@@ -15,12 +15,13 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps};
 use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 use rayon::prelude::*;
 
+use crate::mobile::MobileBackend;
 use kernel::{BackwardLayout, BlockShape, ForwardWeights, Saved};
 
 /// A backend that can compute the block. `input` is `[batch, channels, height, width]`, `weight`
 /// `[filters, channels, kernel, kernel]`, `bias` `[filters]`; valid padding, stride 1; the pool's stride is its size,
-/// and 1 means no pooling.
-pub trait ConvBackend: Backend {
+/// and 1 means no pooling. Every such backend has the operations of [`crate::mobile`] too.
+pub trait ConvBackend: MobileBackend {
     fn conv_relu_pool(
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -202,7 +203,8 @@ impl Backward<Flex, 3> for FusedBackward {
     }
 }
 
-fn sum<'a>(parts: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+/// The sum of equally long parts, in their order.
+pub(crate) fn sum<'a>(parts: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     let mut total: Vec<f32> = Vec::new();
     for part in parts {
         total.resize(part.len(), 0.0);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use triaged::imaging::{self, Transform};
+use triaged::imaging::{self, Normalization, Transform};
 
 use super::context::{Neighbours, NoOrder};
 
@@ -28,10 +28,12 @@ pub enum LoadError {
 
 /// Decodes slices, and remembers them in a folder if it has one: 4 bytes a value, 1 MiB a slice of 512×512. What the
 /// folder holds is found by the file's path, length and time of change and by the transform, so a changed file or
-/// transform is decoded anew.
+/// transform is decoded anew. A normalization is not part of what is kept: augmentation comes before it.
 #[derive(Debug, Clone)]
 pub struct Cache {
+    /// Without the normalization.
     transform: Transform,
+    normalization: Option<Normalization>,
     folder: Option<PathBuf>,
     neighbours: Option<Arc<Neighbours>>,
 }
@@ -43,7 +45,8 @@ impl Cache {
         if let Some(folder) = &folder {
             fs::create_dir_all(folder).map_err(|source| LoadError::Cache { folder: folder.clone(), source })?;
         }
-        Ok(Self { transform, folder, neighbours: None })
+        let normalization = transform.normalization();
+        Ok(Self { transform: transform.windowed(), normalization, folder, neighbours: None })
     }
 
     /// A cache that gives each slice with those before and after it: three times the channels, the slice's own in the
@@ -57,7 +60,21 @@ impl Cache {
         [if self.neighbours.is_some() { 3 * channels } else { channels }, height, width]
     }
 
-    /// The input for the first frame of a file.
+    /// The model's input for the first frame of a file.
+    pub fn input(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
+        let mut input = self.load(file)?;
+        self.normalize(&mut input);
+        Ok(input)
+    }
+
+    /// Makes the model's input of what [`load`](Self::load) gave.
+    pub fn normalize(&self, values: &mut [f32]) {
+        if let Some(normalization) = self.normalization {
+            normalization.apply(values);
+        }
+    }
+
+    /// The model's input for the first frame of a file before it is normalized, where it is.
     pub fn load(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
         let Some(neighbours) = &self.neighbours else { return self.load_one(file) };
         let [before, after] = neighbours.around(file).ok_or_else(|| LoadError::NoNeighbours { file: file.into() })?;

@@ -22,7 +22,7 @@ pub struct Draw {
     pub augment: Option<(Augment, u64)>,
 }
 
-/// Slices loaded together; `images` is `[batch, channels, height, width]`.
+/// Slices loaded together; `images` is the model's input, `[batch, channels, height, width]`.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub images: Vec<f32>,
@@ -91,6 +91,7 @@ fn load(cache: &Cache, draws: &[Draw]) -> Result<Batch, LoadError> {
                 None => image,
             };
             let mask = (masked == 1).then(|| image.split_off(channels * height * width));
+            cache.normalize(&mut image);
             Ok((image, mask))
         })
         .collect::<Result<_, LoadError>>()?;
