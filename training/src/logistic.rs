@@ -17,12 +17,10 @@ pub fn fit(rows: &[Vec<f64>], targets: &[f64], ridge: f64) -> Option<Vec<f64>> {
         for (row, target) in rows.iter().zip(targets) {
             let found = sigmoid(linear(row, &weights));
             let bend = found * (1.0 - found);
-            let at = |i: usize| if i < features { row[i] } else { 1.0 };
-            for i in 0..size {
-                gradient[i] += (target - found) * at(i);
-                for j in 0..size {
-                    curvature[i][j] += bend * at(i) * at(j);
-                }
+            let row: Vec<f64> = row.iter().copied().chain([1.0]).collect();
+            for ((value, gradient), curvature) in row.iter().zip(&mut gradient).zip(&mut curvature) {
+                *gradient += (target - found) * value;
+                curvature.iter_mut().zip(&row).for_each(|(cell, other)| *cell += bend * value * other);
             }
         }
         for i in 0..features {
@@ -80,12 +78,11 @@ fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>> {
         }
         matrix.swap(column, pivot);
         right.swap(column, pivot);
-        for row in column + 1..size {
-            let factor = matrix[row][column] / matrix[column][column];
-            for i in column..size {
-                matrix[row][i] -= factor * matrix[column][i];
-            }
-            right[row] -= factor * right[column];
+        let (done, below) = matrix.split_at_mut(column + 1);
+        for (place, row) in below.iter_mut().enumerate() {
+            let factor = row[column] / done[column][column];
+            row.iter_mut().zip(&done[column]).for_each(|(cell, above)| *cell -= factor * above);
+            right[column + 1 + place] -= factor * right[column];
         }
     }
     for row in (0..size).rev() {
