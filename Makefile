@@ -11,6 +11,8 @@ CARGO_TARGET_DIR ?= target
 RELEASE = $(CARGO_TARGET_DIR)/release
 ONNXRUNTIME = $(RELEASE)/lib
 
+RECIPE ?= m10
+
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -44,11 +46,11 @@ lint: deps ## Check formatting and lints
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 .PHONY: train
-train: deps onnxruntime-keep $(if $(filter m11,$(CANDIDATE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [CANDIDATE=m11] [OUT=folder] [ARGS=...]
+train: deps onnxruntime-keep $(if $(filter m11,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m10|m11|FILE OUT=folder ARGS=...]
 	@test -n "$(DATA)" || { echo "make train needs DATA=FOLDER (RSNA 2019 layout: stage_2_train.csv and its images)" >&2; exit 2; }
 	$(CARGO) build --release --locked --workspace --bin triaged-training
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(RELEASE)/triaged-training \
-		train $(if $(filter m11,$(CANDIDATE)),,--shipped) $(if $(CANDIDATE),--candidate "$(CANDIDATE)") --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+		train --recipe "$(RECIPE)" --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 .PHONY: pretrained
 pretrained: deps ## Fetch the pretrained weights that m11's training begins with (16 MB)

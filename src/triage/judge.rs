@@ -101,7 +101,7 @@ impl Judge {
             flagged: conclusive.then_some(judgement.flagged),
             score: scored.then_some(judgement.score),
             threshold: judgement.threshold,
-            rule: serde_json::to_string(&self.card.study_rule).expect("a rule is a name and two numbers"),
+            rule: serde_json::to_string(&self.card.study_rule).expect("a rule is a name and numbers"),
             model: self.card.name.clone(),
             model_sha256: self.card.sha256.clone(),
             slices_received: study.slices_received,

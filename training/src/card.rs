@@ -9,14 +9,17 @@ use triaged::imaging::Transform;
 use triaged::inference::{CARD_FORMAT, ModelCard};
 use triaged::triage::StudyRule;
 
+use crate::ablation::Ablation;
+use crate::calibration::{Calibrated, Platt};
 use crate::candidates::{Layer, STUDY, parameters};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
-use crate::evaluate::{Decision, Evaluation, HeldOut};
+use crate::evaluate::{Beside, Decision, Evaluation, HeldOut};
 use crate::export;
 use crate::fit::{FitConfig, Monitor, Schedule, State};
 use crate::parity::Parity;
 use crate::pretrained;
+use crate::rules;
 
 /// What the model finds.
 pub const FINDING: &str = "intracranial hemorrhage";
@@ -83,7 +86,8 @@ pub enum Measured {
 }
 
 impl Measured {
-    fn decision(&self) -> &Decision {
+    /// What the card says of when to flag, and how the exported network is calibrated.
+    pub fn decision(&self) -> &Decision {
         match self {
             Measured::HeldOut(held) => &held.decision,
             Measured::Crossed(crossed) => &crossed.decision,
@@ -94,7 +98,17 @@ impl Measured {
     fn about(&self) -> serde_json::Value {
         match self {
             Measured::HeldOut(held) => json!({ "validation": held.validation, "test": held.test }),
-            Measured::Crossed(crossed) => json!({ "cross_validation": crossed }),
+            // What stands beside the figures has its own places in the card.
+            Measured::Crossed(crossed) => {
+                json!({ "cross_validation": CrossValidation { beside: Beside::default(), ..crossed.clone() } })
+            }
+        }
+    }
+
+    fn beside(&self) -> &Beside {
+        match self {
+            Measured::HeldOut(held) => &held.beside,
+            Measured::Crossed(crossed) => &crossed.beside,
         }
     }
 
@@ -102,8 +116,8 @@ impl Measured {
     fn text(&self) -> String {
         match self {
             Measured::HeldOut(HeldOut { validation, test, .. }) => format!(
-                "The slice threshold has the highest F2 on the validation slices; the study rule is the one that orders the \
-                 validation studies best, its threshold flags at least 90 % of those with hemorrhage.\n\n\
+                "The slice threshold has the highest F2 on the validation slices; the study rule's threshold flags at least \
+                 90 % of the validation studies with hemorrhage.\n\n\
                  On {} test patients, unseen in training and in choosing thresholds:\n\n{}\n\
                  On the {} validation patients, on which epoch, thresholds and rule were chosen, and so too good:\n\n{}\n",
                 test.patients,
@@ -114,9 +128,8 @@ impl Measured {
             Measured::Crossed(crossed) => format!(
                 "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
                  others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
-                 is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its study rule is \
-                 the one that orders all folds' studies best, at the threshold that flags at least 90 % of those with \
-                 hemorrhage.\n\n{}\n",
+                 is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its study rule's \
+                 threshold flags at least 90 % of all folds' studies with hemorrhage.\n\n{}\n",
                 crossed.folds.len(),
                 crossed.pooled.patients,
                 crossed.folds.len(),
@@ -136,6 +149,8 @@ pub struct Trained<'a> {
     /// Figures on other sets, by name, that `evaluate --on` has left with the run.
     pub others: &'a BTreeMap<String, Evaluation>,
     pub parity: Option<&'a Parity>,
+    /// A table that `ablate` made.
+    pub ablation: Option<&'a Ablation>,
     /// Of this program's sources, as git names it.
     pub commit: &'a str,
     pub device: &'a str,
@@ -159,7 +174,7 @@ impl Trained<'_> {
                 patients: crate::data::patients(&slices).len(),
                 slices: slices.len(),
                 positive_slices: slices.iter().filter(|slice| slice.positive).count(),
-                role: if train_only { "training only" } else { "training, validation and test" }.into(),
+                role: if train_only { TRAINING_ONLY } else { "training, validation and test" }.into(),
                 citation: text(|known| known.citation),
                 terms: text(|known| known.terms),
                 note: text(|known| known.note),
@@ -181,7 +196,7 @@ impl Trained<'_> {
             "architecture": {
                 "name": self.name(),
                 "layers": config.candidate.layers,
-                "parameters": parameters(&config.candidate.layers, config.transform.shape()).unwrap_or(0),
+                "parameters": parameters(&config.candidate.layers, config.shape()).unwrap_or(0),
             },
             "training": {
                 "pretrained": config.pretrained.as_ref().map(|file| {
@@ -199,6 +214,7 @@ impl Trained<'_> {
                 "half_size_epochs": config.half_size_epochs,
                 "witness": config.witness,
                 "augmentation": config.augment,
+                "source_weights": config.sources,
                 "monitor": config.monitor,
                 "seconds": self.seconds().round(),
                 "device": self.device,
@@ -218,9 +234,21 @@ impl Trained<'_> {
             "intervals": "95 %, percentile bootstrap over patients",
             "other_sets": self.others,
             "parity_with_onnx_runtime": self.parity,
+            "calibration": self.measured.decision().calibration.map(|Platt { a, b }| json!({
+                "method": "Platt scaling, within the model: sigmoid(a · logit + b) of the network as it was trained",
+                "a": a,
+                "b": b,
+                "slices": self.measured.beside().reliability,
+            })),
+            "study_rules": self.measured.beside().study_rules,
+            "sources": self.measured.beside().sources,
+            // The node scores a slice once: these figures are not those of the model it runs.
+            "with_test_time_flip": self.measured.beside().test_time_flip,
+            "ablation": self.ablation,
         });
         if let (Some(about), serde_json::Value::Object(measured)) = (about.as_object_mut(), self.measured.about()) {
             about.extend(measured);
+            about.retain(|_, value| !value.is_null());
         }
         ModelCard {
             format: CARD_FORMAT,
@@ -242,7 +270,7 @@ impl Trained<'_> {
     pub fn text(&self) -> String {
         let config = self.config;
         let name = self.name();
-        let count = parameters(&config.candidate.layers, config.transform.shape()).unwrap_or(0);
+        let count = parameters(&config.candidate.layers, config.shape()).unwrap_or(0);
         let mut data = String::new();
         for source in self.sources() {
             data += &format!(
@@ -273,6 +301,14 @@ impl Trained<'_> {
             None => "every training slice once an epoch, classes weighted".into(),
         };
         let augment = config.augment;
+        let weights = match config.sources.is_empty() {
+            true => String::new(),
+            false => {
+                let weight = |(source, weight): (&String, &f64)| format!("{source} {weight}");
+                let weights: Vec<String> = config.sources.iter().map(weight).collect();
+                format!(" (slices weighted within their class: {})", weights.join(", "))
+            }
+        };
         let parity = self.parity.map_or("Not checked against ONNX Runtime.".into(), |parity| {
             format!(
                 "On {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
@@ -290,20 +326,18 @@ impl Trained<'_> {
              {architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
-             {pretrained}{epochs}; {draws}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip {flip}, shift \
-             ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at commit \
-             {commit}.\n\n\
+             {pretrained}{epochs}; {draws}{weights}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip \
+             {flip}, shift ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at \
+             commit {commit}.\n\n\
              ## Data\n\n\
              {data}\n\
              Split by {by}, seed {split_seed}: {train} in training, {validation_count} for validation, {test_count} for the \
              test.\n\n\
              ## Figures\n\n\
              In brackets 95 % intervals, bootstrap over patients. What the m10 study calls \"specificity\" is precision \
-             here. {measured}{others}\
+             here. {measured}{others}{beside}\
              ## Limits\n\n\
-             A handful of patients: read the intervals. Subtypes are not told apart; thin subdural and small \
-             subarachnoid blood is what such networks miss first. Thresholds chosen on these data need not hold on yours. \
-             Artefacts, calcification, post-operative heads and contrast medium are hardly or not in the training data.\n\n\
+             {limits}\n\n\
              {parity}\n",
             version = self.version,
             layers = layers(&config.candidate.layers),
@@ -334,9 +368,78 @@ impl Trained<'_> {
             validation_count = self.split.count(Side::Validation),
             test_count = self.split.count(Side::Test),
             measured = self.measured.text(),
+            beside = self.beside(),
+            limits = self.limits(),
+        )
+    }
+
+    /// What stands beside the figures, in Markdown: sources, mirror images, rules, calibration, ablations.
+    fn beside(&self) -> String {
+        let Beside { sources, reliability, study_rules, test_time_flip } = self.measured.beside();
+        let mut text = String::new();
+        for (source, evaluation) in sources {
+            text += &format!("Of these, the {} patients of {source}:\n\n{}\n", evaluation.patients, evaluation.table());
+        }
+        if let Some(flipped) = test_time_flip {
+            text += &format!(
+                "The same patients, each slice scored as the mean of itself and its mirror image, by thresholds and a rule \
+                 chosen on such scores. The node does not do that: **these are not the figures of the model it runs**.\n\n{}\n",
+                flipped.table()
+            );
+        }
+        if !study_rules.is_empty() {
+            text += &format!("### Study rules\n\n{}\n\n{}\n", rules::EXPLAINED, rules::table(study_rules));
+        }
+        if let (Some(Platt { a, b }), Some(Calibrated { before, after })) =
+            (self.measured.decision().calibration, reliability)
+        {
+            text += &format!(
+                "### Calibration\n\n\
+                 The probability is sigmoid({a:.3} · logit {b:+.3}) of what the network was trained to say (Platt scaling, \
+                 fitted on the patients that thresholds were chosen on; the file contains it). On slices it was not fitted on: \
+                 Brier score {:.4} before and {:.4} after, expected calibration error over ten bins {:.4} before and {:.4} \
+                 after. It holds for slices among which as many have hemorrhage as here; where fewer have, it says too \
+                 much.\n\n",
+                before.brier, after.brier, before.ece, after.ece
+            );
+        }
+        if let Some(ablation) = self.ablation {
+            text += &format!("### Ablations\n\n{}\n\n{}\n", ablation.caption(), ablation.table());
+        }
+        text
+    }
+
+    /// What the model must not be trusted in, as far as its data tell.
+    fn limits(&self) -> String {
+        let sources = self.sources();
+        let measured = |source: &&SourceAbout| source.role != TRAINING_ONLY;
+        let patients: usize = sources.iter().filter(measured).map(|source| source.patients).sum();
+        let names: Vec<&str> = sources.iter().filter(measured).map(|source| source.source.as_str()).collect();
+        let from = match names.as_slice() {
+            [one] => {
+                format!("one source, {one}: no figure here says how it does on another hospital's or scanner's images")
+            }
+            many => format!("{}: no figure here says how it does on those of others", many.join(", ")),
+        };
+        let handful = if patients < 500 { "A handful of patients: read the intervals. " } else { "" };
+        let reconstructed = match sources.iter().any(|source| source.note.contains("reconstructed HU")) {
+            true => {
+                " It was trained on Hounsfield units that were reconstructed from 8-bit pictures; a scanner's own are finer \
+                 and wider."
+            }
+            false => "",
+        };
+        format!(
+            "{handful}The {patients} patients that it is measured on are of {from}.{reconstructed} Subtypes are not told apart; \
+             thin subdural and small subarachnoid blood is what such networks miss first. Thresholds, rule and calibration \
+             chosen on these data need not hold on yours. Artefacts, calcification, post-operative heads and contrast medium \
+             are hardly or not in the training data."
         )
     }
 }
+
+/// The role of a source that figures are not about.
+const TRAINING_ONLY: &str = "training only";
 
 pub(crate) fn rate(config: &FitConfig) -> String {
     let optimizer = match config.weight_decay {
@@ -426,6 +529,12 @@ pub(crate) fn rule(rule: &StudyRule) -> String {
         }
         StudyRule::KthHighest { k, threshold } => {
             format!("a study is flagged when at least {k} slices have a probability of at least {threshold:.4}.")
+        }
+        StudyRule::NoisyOr { threshold } => {
+            format!(
+                "a study is flagged when the chance that any of its slices is positive, were they independent, is at least \
+                 {threshold:.6}."
+            )
         }
     }
 }

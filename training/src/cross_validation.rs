@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{Decision, Evaluation, Study, decide};
+use crate::evaluate::{Beside, Decision, Evaluation, Study, decide};
 use crate::metrics::Figures;
+use crate::rules;
 
 /// The figures of all folds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,10 +14,15 @@ pub struct CrossValidation {
     pub folds: Vec<Evaluation>,
     /// All patients: each judged in their own fold, the counts put together; AUC over the scores of all folds.
     pub pooled: Evaluation,
+    /// What each fold was judged by: made on the others. None in what was written before they were kept.
+    #[serde(default)]
+    pub decisions: Vec<Decision>,
     pub slices: Spread,
     pub studies: Spread,
     /// Chosen on all folds' scores: the decision for a network that is then trained on all patients.
     pub decision: Decision,
+    #[serde(flatten)]
+    pub beside: Beside,
 }
 
 /// Mean and standard deviation (of a sample) over the folds.
@@ -66,31 +72,31 @@ impl Spread {
 impl CrossValidation {
     /// From each fold's scored test patients. None where the folds that are left after taking one out lack a class.
     pub fn of(folds: &[Vec<Study>], seed: u64) -> Option<Self> {
+        let decisions = (0..folds.len()).map(|fold| decide(&Self::others(folds, fold))).collect::<Option<Vec<_>>>()?;
         let mut evaluations = Vec::with_capacity(folds.len());
         let mut judged = Vec::new();
-        for (studies, decision) in folds.iter().zip(Self::decisions(folds)?) {
-            evaluations.push(Evaluation::of(studies, &decision, seed));
-            judged.extend(studies.iter().map(|study| (study, decision)));
+        for (studies, decision) in folds.iter().zip(&decisions) {
+            evaluations.push(Evaluation::of(studies, decision, seed));
+            judged.extend(studies.iter().map(|study| (study, *decision)));
         }
-        let all = folds.concat();
-        let decision = decide(&all)?;
+        let decision = decide(&folds.concat())?;
         let slices: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.slices).collect();
         let studies: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.studies).collect();
+        let study_rules = rules::compare(folds, &decisions, &decision.study_rule, seed);
         Some(Self {
             slices: Spread::of(&slices),
             studies: Spread::of(&studies),
             pooled: Evaluation::pooled(&judged, &decision, seed),
+            beside: Beside { study_rules, ..Beside::of(&judged, &decision, seed) },
             folds: evaluations,
+            decisions,
             decision,
         })
     }
 
-    /// What each fold is judged by: the decision made on the others. None as for [`Self::of`].
-    pub fn decisions(folds: &[Vec<Study>]) -> Option<Vec<Decision>> {
-        let others = |fold: usize| -> Vec<Study> {
-            folds.iter().enumerate().filter(|(other, _)| *other != fold).flat_map(|(_, s)| s).cloned().collect()
-        };
-        (0..folds.len()).map(|fold| decide(&others(fold))).collect()
+    /// All folds' studies but one's.
+    pub fn others(folds: &[Vec<Study>], fold: usize) -> Vec<Study> {
+        folds.iter().enumerate().filter(|(other, _)| *other != fold).flat_map(|(_, studies)| studies).cloned().collect()
     }
 
     /// Two tables in Markdown: all patients, and the folds.
@@ -128,6 +134,8 @@ mod tests {
                 (0..4)
                     .map(|p| Study {
                         patient: format!("{fold}/{p}"),
+                        source: "a".into(),
+                        is_ordered: false,
                         slices: (0..10)
                             .map(|s| {
                                 let positive = p < 2 && s < 3;

@@ -1,97 +1,136 @@
 //! From scores to decisions and figures: the slice threshold and the study rule, chosen on validation patients, and
 //! what they do on patients that neither the network nor they have seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use triaged::triage::StudyRule;
 
+use crate::calibration::{Calibrated, Platt, Reliability};
 use crate::data::Slice;
-use crate::metrics::{Case, Figures, Interval, auc, best_f2_threshold, figures};
+use crate::metrics::{Case, Figures, Interval, answers, best_f2_threshold, judged_figures};
+use crate::rules::{self, Compared};
 
 /// Bootstrap samples behind each interval.
-const ROUNDS: usize = 2000;
-/// The share of validation patients with hemorrhage that a study rule must flag.
-pub const WANTED_SENSITIVITY: f64 = 0.9;
+pub const ROUNDS: usize = 2000;
 
 /// A patient's scored slices. A patient is a study here: the data sets have one study a patient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Study {
     pub patient: String,
+    pub source: String,
+    /// In their order along the body, where that is known.
     pub slices: Vec<Case>,
+    pub is_ordered: bool,
 }
 
 impl Study {
     /// Groups scored slices by patient.
     pub fn group(slices: &[&Slice], scores: &[f64]) -> Vec<Study> {
-        let mut studies: BTreeMap<&str, Vec<Case>> = BTreeMap::new();
+        let mut patients: BTreeMap<&str, Vec<(&Slice, f64)>> = BTreeMap::new();
         for (slice, &score) in slices.iter().zip(scores) {
-            studies.entry(&slice.patient).or_default().push(Case { score, positive: slice.positive });
+            patients.entry(&slice.patient).or_default().push((slice, score));
         }
-        studies.into_iter().map(|(patient, slices)| Study { patient: patient.into(), slices }).collect()
+        let study = |(patient, mut slices): (&str, Vec<(&Slice, f64)>)| {
+            let is_ordered = slices.iter().all(|(slice, _)| slice.position.is_some());
+            if is_ordered {
+                slices.sort_by_key(|(slice, _)| slice.position);
+            }
+            Study {
+                patient: patient.into(),
+                source: slices[0].0.source.clone(),
+                slices: slices.iter().map(|&(slice, score)| Case { score, positive: slice.positive }).collect(),
+                is_ordered,
+            }
+        };
+        patients.into_iter().map(study).collect()
     }
 
-    /// The study's score by a rule, and whether any slice is labelled positive.
+    /// Whether any slice is labelled positive.
+    pub fn is_positive(&self) -> bool {
+        self.slices.iter().any(|case| case.positive)
+    }
+
+    /// The study's score by a rule, of the slices' scores as they are, and its label.
     pub fn case(&self, rule: &StudyRule) -> Case {
         let probabilities: Vec<f64> = self.slices.iter().map(|case| case.score).collect();
-        Case { score: rule.judge(&probabilities).score, positive: self.slices.iter().any(|case| case.positive) }
+        Case { score: rule.judge(&probabilities).score, positive: self.is_positive() }
+    }
+
+    /// With calibrated scores; the same where there is no calibration.
+    pub fn calibrated(&self, calibration: Option<&Platt>) -> Self {
+        let mut study = self.clone();
+        if let Some(platt) = calibration {
+            study.slices.iter_mut().for_each(|case| case.score = platt.apply(case.score));
+        }
+        study
     }
 }
 
-/// What a model card says of when to flag.
+/// What a model card says of when to flag, and what makes probabilities of the network's scores.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Highest F2 on the validation patients' slices.
+    /// Highest F2 on the validation patients' slices; of calibrated scores, as the rule's.
     pub slice_threshold: f64,
     pub study_rule: StudyRule,
+    /// None in decisions of before there was one, or where validation had none to give.
+    #[serde(default)]
+    pub calibration: Option<Platt>,
 }
 
-/// Chooses on validation studies. None where they lack a class.
-///
-/// Of the rules, the one whose scores order the studies best (AUC; of equal ones the one with the widest gap between
-/// the classes' mean scores). Its threshold flags at least [`WANTED_SENSITIVITY`] of the studies with hemorrhage and as
-/// few others as that allows; it lies halfway between the last score it must flag and the next one below.
+/// Decides on validation studies, by the network's own scores: a calibration, and of the calibrated scores the slice
+/// threshold and the study rule ([`rules::choose`]). None where the studies, or their slices, lack a class.
 pub fn decide(studies: &[Study]) -> Option<Decision> {
-    let slices: Vec<Case> = studies.iter().flat_map(|study| study.slices.iter().copied()).collect();
-    let (slice_threshold, _) = best_f2_threshold(&slices)?;
-    let rules = [1, 2, 3, 4, 5, 6, 8].into_iter().map(|k| StudyRule::TopKMean { k, threshold: 0.5 });
-    let rules = rules.chain([2, 3, 4, 5].into_iter().map(|k| StudyRule::KthHighest { k, threshold: 0.5 }));
-    let mut best: Option<((f64, f64), StudyRule)> = None;
-    for rule in rules {
-        let cases: Vec<Case> = studies.iter().map(|study| study.case(&rule)).collect();
-        let rank = (auc(&cases)?, gap(&cases));
-        if best.as_ref().is_none_or(|(found, _)| rank > *found) {
-            best = Some((rank, with_threshold(rule, threshold(&cases)?)));
+    let calibration = Platt::fit(&slices(studies));
+    let studies: Vec<Study> = studies.iter().map(|study| study.calibrated(calibration.as_ref())).collect();
+    let (slice_threshold, _) = best_f2_threshold(&slices(&studies))?;
+    Some(Decision { slice_threshold, study_rule: rules::choose(&studies)?, calibration })
+}
+
+/// All studies' slices.
+pub fn slices(studies: &[Study]) -> Vec<Case> {
+    studies.iter().flat_map(|study| study.slices.iter().copied()).collect()
+}
+
+/// What is told beside the figures of all patients.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Beside {
+    /// Of each source's patients, where several sources are measured.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, Evaluation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<Calibrated>,
+    /// The study rules, compared out of fold; those of held-out figures on the validation patients.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub study_rules: Vec<Compared>,
+    /// With each slice scored as the mean of itself and its mirror image, by a decision made on such scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_time_flip: Option<Evaluation>,
+}
+
+impl Beside {
+    /// Of judged studies: their sources and their reliability. Rules and flips are put in by who has them.
+    pub fn of(judged: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {
+        let names: BTreeSet<&str> = judged.iter().map(|(study, _)| study.source.as_str()).collect();
+        let source = |name: &str| {
+            let own: Vec<(&Study, Decision)> =
+                judged.iter().filter(|(study, _)| study.source == name).copied().collect();
+            (name.to_owned(), Evaluation::pooled(&own, decision, seed))
+        };
+        let sources = if names.len() > 1 { names.into_iter().map(source).collect() } else { BTreeMap::new() };
+        let raw: Vec<Case> = judged.iter().flat_map(|(study, _)| study.slices.iter().copied()).collect();
+        let calibrated: Vec<Case> =
+            judged.iter().flat_map(|(study, own)| study.calibrated(own.calibration.as_ref()).slices).collect();
+        let reliability = || Some(Calibrated { before: Reliability::of(&raw)?, after: Reliability::of(&calibrated)? });
+        let is_calibrated = judged.iter().any(|(_, own)| own.calibration.is_some());
+        Self {
+            sources,
+            reliability: is_calibrated.then(reliability).flatten(),
+            study_rules: Vec::new(),
+            test_time_flip: None,
         }
     }
-    Some(Decision { slice_threshold, study_rule: best?.1 })
-}
-
-fn gap(cases: &[Case]) -> f64 {
-    let mean = |positive: bool| {
-        let scores: Vec<f64> = cases.iter().filter(|case| case.positive == positive).map(|case| case.score).collect();
-        scores.iter().sum::<f64>() / scores.len().max(1) as f64
-    };
-    mean(true) - mean(false)
-}
-
-fn with_threshold(rule: StudyRule, threshold: f64) -> StudyRule {
-    match rule {
-        StudyRule::TopKMean { k, .. } => StudyRule::TopKMean { k, threshold },
-        StudyRule::KthHighest { k, .. } => StudyRule::KthHighest { k, threshold },
-    }
-}
-
-/// The highest threshold that flags [`WANTED_SENSITIVITY`] of the positives, moved halfway down to the next score so
-/// that it does not lie on a case.
-fn threshold(cases: &[Case]) -> Option<f64> {
-    let mut positives: Vec<f64> = cases.iter().filter(|case| case.positive).map(|case| case.score).collect();
-    positives.sort_unstable_by(|a, b| b.total_cmp(a));
-    let needed = (WANTED_SENSITIVITY * positives.len() as f64).ceil() as usize;
-    let lowest = *positives.get(needed.checked_sub(1)?)?;
-    let next = cases.iter().map(|case| case.score).filter(|score| *score < lowest).fold(0.0, f64::max);
-    // A rule's threshold must be above 0 ([`StudyRule::check`]).
-    Some(((lowest + next) / 2.0).max(f64::MIN_POSITIVE))
 }
 
 /// A run's decision, and its figures on the patients it was made on and on those nobody has seen.
@@ -100,6 +139,44 @@ pub struct HeldOut {
     pub decision: Decision,
     pub validation: Evaluation,
     pub test: Evaluation,
+    /// Of the test patients, but for the rules.
+    #[serde(flatten)]
+    pub beside: Beside,
+}
+
+/// Into how many parts validation patients are divided to compare rules on them.
+const PARTS: usize = 5;
+
+impl HeldOut {
+    /// Decides on validation studies and measures both. None where the validation studies lack a class.
+    pub fn of(validation: &[Study], test: &[Study], seed: u64) -> Option<Self> {
+        let decision = decide(validation)?;
+        let judged: Vec<(&Study, Decision)> = test.iter().map(|study| (study, decision)).collect();
+        let beside =
+            Beside { study_rules: compare_within(validation, &decision, seed), ..Beside::of(&judged, &decision, seed) };
+        Some(Self {
+            decision,
+            validation: Evaluation::of(validation, &decision, seed),
+            test: Evaluation::of(test, &decision, seed),
+            beside,
+        })
+    }
+}
+
+/// Compares rules on studies that are no folds: on parts of them, each judged by what the others decide. Empty where the
+/// others of some part lack a class.
+fn compare_within(studies: &[Study], decision: &Decision, seed: u64) -> Vec<Compared> {
+    let mut parts = vec![Vec::new(); PARTS];
+    for positive in [true, false] {
+        let class = studies.iter().filter(|study| study.is_positive() == positive);
+        class.enumerate().for_each(|(i, study)| parts[i % PARTS].push(study.clone()));
+    }
+    parts.retain(|part| !part.is_empty());
+    let others = |part: usize| -> Vec<Study> {
+        (0..parts.len()).filter(|other| *other != part).flat_map(|other| parts[other].clone()).collect()
+    };
+    let decisions: Option<Vec<Decision>> = (0..parts.len()).map(|part| decide(&others(part))).collect();
+    decisions.map_or(Vec::new(), |decisions| rules::compare(&parts, &decisions, &decision.study_rule, seed))
 }
 
 /// Slice and study figures with intervals by patient.
@@ -111,36 +188,37 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Of studies that one decision judges.
     pub fn of(studies: &[Study], decision: &Decision, seed: u64) -> Self {
-        let slices: Vec<Vec<Case>> = studies.iter().map(|study| study.slices.clone()).collect();
-        let whole: Vec<Vec<Case>> = studies.iter().map(|study| vec![study.case(&decision.study_rule)]).collect();
-        Self {
-            patients: studies.len(),
-            slices: figures(&slices, decision.slice_threshold, ROUNDS, seed),
-            studies: figures(&whole, decision.study_rule.threshold(), ROUNDS, seed),
-        }
+        Self::pooled(&studies.iter().map(|study| (study, *decision)).collect::<Vec<_>>(), decision, seed)
     }
 
-    /// Of studies each of which has a decision of its own. Counts and what follows from them are by those; the areas
-    /// under the curves are over the scores as they are, the studies' by `decision`'s rule.
+    /// Of studies each of which has a decision of its own, and is calibrated by it. Counts and what follows from them are
+    /// by those; the areas under the curves are over the scores as they are, the studies' by `decision`'s rule. Intervals
+    /// are by patient, who may have several studies: of a split by image, one in each fold.
     pub fn pooled(studies: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {
-        let answer =
-            |case: &Case, threshold: f64| Case { score: f64::from(u8::from(case.score >= threshold)), ..*case };
-        let slices: Vec<Vec<Case>> = studies.iter().map(|(study, _)| study.slices.clone()).collect();
-        let answers: Vec<Vec<Case>> = studies
-            .iter()
-            .map(|(study, own)| study.slices.iter().map(|case| answer(case, own.slice_threshold)).collect())
-            .collect();
-        let whole: Vec<Vec<Case>> = studies.iter().map(|(study, _)| vec![study.case(&decision.study_rule)]).collect();
-        let verdicts: Vec<Vec<Case>> = studies
-            .iter()
-            .map(|(study, own)| vec![answer(&study.case(&own.study_rule), own.study_rule.threshold())])
-            .collect();
-        let of = |scores: &[Vec<Case>], answers: &[Vec<Case>]| Figures {
-            auc: figures(scores, 0.5, ROUNDS, seed).auc,
-            ..figures(answers, 0.5, ROUNDS, seed)
+        #[derive(Default)]
+        struct Patient {
+            slices: Vec<Case>,
+            answers: Vec<Case>,
+            studies: Vec<Case>,
+            verdicts: Vec<Case>,
+        }
+        let mut patients: BTreeMap<&str, Patient> = BTreeMap::new();
+        for (study, own) in studies {
+            let calibrated = study.calibrated(own.calibration.as_ref());
+            let patient = patients.entry(&study.patient).or_default();
+            patient.answers.extend(answers(&calibrated.slices, own.slice_threshold));
+            patient.studies.push(calibrated.case(&decision.study_rule));
+            patient.verdicts.extend(answers(&[calibrated.case(&own.study_rule)], own.study_rule.threshold()));
+            patient.slices.extend(calibrated.slices);
+        }
+        let all = |cases: fn(&Patient) -> &Vec<Case>| -> Vec<Vec<Case>> {
+            patients.values().map(|patient| cases(patient).clone()).collect()
         };
-        Self { patients: studies.len(), slices: of(&slices, &answers), studies: of(&whole, &verdicts) }
+        let slices = judged_figures(&all(|patient| &patient.slices), &all(|patient| &patient.answers), ROUNDS, seed);
+        let studies = judged_figures(&all(|patient| &patient.studies), &all(|patient| &patient.verdicts), ROUNDS, seed);
+        Self { patients: patients.len(), slices, studies }
     }
 
     /// A table in Markdown.
@@ -180,6 +258,8 @@ mod tests {
         (0..10)
             .map(|p| Study {
                 patient: format!("{p}"),
+                source: "a".into(),
+                is_ordered: false,
                 slices: (0..20)
                     .map(|s| {
                         let positive = p >= 6 && s < 5;
@@ -198,19 +278,14 @@ mod tests {
     #[test]
     fn the_rule_sees_through_single_slices() {
         let decision = decide(&studies()).expect("both classes");
-        let cases: Vec<Case> = studies().iter().map(|study| study.case(&decision.study_rule)).collect();
+        let calibrated = studies().into_iter().map(|study| study.calibrated(decision.calibration.as_ref()));
+        let cases: Vec<Case> = calibrated.map(|study| study.case(&decision.study_rule)).collect();
         let flagged: Vec<bool> = cases.iter().map(|c| c.score >= decision.study_rule.threshold()).collect();
         assert_eq!(flagged, [[false; 6].as_slice(), &[true; 4]].concat());
         decision.study_rule.check().expect("a rule the node takes");
-        assert!(decision.slice_threshold > 0.09 && decision.slice_threshold < 0.5);
-    }
-
-    #[test]
-    fn the_threshold_reaches_the_wanted_sensitivity_with_the_fewest_false_alarms() {
-        let cases: Vec<Case> = (0..100).map(|i| Case { score: f64::from(i) / 100.0, positive: i % 5 == 0 }).collect();
-        let threshold = threshold(&cases).expect("positives");
-        // 18 of 20 positives: all but 0.00 and 0.05. The next score below 0.10 is 0.09.
-        assert!((threshold - 0.095).abs() < 1e-9, "{threshold}");
+        // Between scores of 0.09 and 0.5, calibrated.
+        let platt = decision.calibration.expect("both classes");
+        assert!(decision.slice_threshold > platt.apply(0.09) && decision.slice_threshold < platt.apply(0.5));
     }
 
     #[test]

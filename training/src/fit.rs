@@ -1,6 +1,7 @@
 //! The training loop: Adam on weighted binary cross-entropy, early stopping with the best weights kept, a checkpoint
 //! after each epoch from which a killed run goes on.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,7 +16,10 @@ use triaged::imaging::Transform;
 
 use crate::candidates::{Candidate, Layer, LayerError};
 use crate::conv::ConvBackend;
-use crate::data::{Augment, Batch, Cache, Draw, LoadError, Loader, Slice, balanced, epoch_seed, plain};
+use crate::data::{
+    Augment, Batch, Cache, Draw, Index, LoadError, Loader, Neighbours, Slice, balanced, epoch_seed, plain,
+};
+use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc};
 use crate::model::{Network, strongest};
 use crate::pretrained::{Pretrained, PretrainedError};
@@ -23,7 +27,7 @@ use crate::progress::Progress;
 use crate::witness;
 
 /// Everything that decides how a network is trained; saved with the run. A run is only resumed with the same, but for
-/// how long: more epochs and more patience make it go on.
+/// how long: more epochs and more patience make it go on; and but for how it is scored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitConfig {
     pub candidate: Candidate,
@@ -52,6 +56,39 @@ pub struct FitConfig {
     /// Epochs without a better validation that end the training.
     pub patience: usize,
     pub monitor: Monitor,
+    /// Whether slices are scored a second time, as the mean of a slice and its mirror image. Decides nothing.
+    #[serde(default)]
+    pub test_time_flip: bool,
+    /// How often a slice of a source is drawn beside one of the same class whose source is not named; needs balanced
+    /// draws.
+    #[serde(default)]
+    pub sources: BTreeMap<String, f64>,
+    /// Whether the network sees the slices before and after each one too, as further channels. The node knows no such
+    /// input: for experiments.
+    #[serde(default)]
+    pub context: bool,
+}
+
+impl FitConfig {
+    /// `[channels, height, width]` of the network's input.
+    pub fn shape(&self) -> [usize; 3] {
+        let [channels, height, width] = self.transform.shape();
+        [if self.context { 3 * channels } else { channels }, height, width]
+    }
+
+    /// Where the network's input comes from; slices are looked for in the index.
+    ///
+    /// # Errors
+    /// [`LoadError`] where the folder cannot be made, or neighbours are asked for and not known.
+    pub fn cache(&self, folder: Option<PathBuf>, index: &Index) -> Result<Cache, LoadError> {
+        let cache = Cache::new(self.transform.clone(), folder)?;
+        Ok(if self.context { cache.with_neighbours(Neighbours::of(index)?) } else { cache })
+    }
+
+    /// How often a slice is drawn beside others of its class.
+    fn weight(&self, slice: &Slice) -> f64 {
+        self.sources.get(&slice.source).copied().unwrap_or(1.0)
+    }
 }
 
 /// What of the validation decides which epoch is best.
@@ -165,7 +202,7 @@ where
 {
     fs::create_dir_all(run).map_err(|source| FitError::File { path: run.into(), source })?;
     let mut state = begin(run, config)?;
-    let input = config.transform.shape();
+    let input = config.shape();
     let layers = &config.candidate.layers;
     let mut network = match config.position_grid {
         None => Network::<B>::new(layers, input, config.seed, device)?,
@@ -185,7 +222,8 @@ where
         network = pretrained.load(network, device)?;
     }
     let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
-    if !(labels.contains(&true) && labels.contains(&false)) {
+    let drawn = |class: bool| train.iter().any(|slice| slice.positive == class && config.weight(slice) > 0.0);
+    if !(drawn(true) && drawn(false)) {
         return Err(FitError::OneClass("training"));
     }
     if config.half_size_epochs > 0 && flattens && config.position_grid.is_none() {
@@ -193,6 +231,12 @@ where
     }
     if validation.is_empty() && config.monitor != Monitor::Last {
         return Err(FitError::NoValidation);
+    }
+    let shares: Vec<f64> = train.iter().map(|slice| config.weight(slice)).collect();
+    for (name, weight) in &config.sources {
+        if !train.iter().any(|slice| slice.source == *name) {
+            eprintln!("the recipe draws from {name} by {weight}, but nothing of it is trained on");
+        }
     }
     let weights = if config.balance.is_none() { class_weights(&labels) } else { [1.0, 1.0] };
     let held: Vec<Draw> = validation.iter().map(|slice| draw(slice, None)).collect();
@@ -202,7 +246,7 @@ where
         let epoch = state.epochs.len() + 1;
         B::seed(device, epoch_seed(config.seed, epoch, usize::MAX));
         let order = match config.balance {
-            Some(size) => balanced(&labels, size, epoch_seed(config.seed, epoch, 0)),
+            Some(size) => balanced(&labels, &shares, size, epoch_seed(config.seed, epoch, 0)),
             None => plain(&labels, epoch_seed(config.seed, epoch, 0)),
         };
         let draws = order
@@ -312,7 +356,7 @@ pub fn best<B: Backend>(
     state: &State,
     device: &B::Device,
 ) -> Result<Network<B>, FitError> {
-    let network = Network::<B>::new(&config.candidate.layers, config.transform.shape(), config.seed, device)?;
+    let network = Network::<B>::new(&config.candidate.layers, config.shape(), config.seed, device)?;
     match state.best {
         Some(epoch) => load_network(network, &run.join(format!("best-{epoch}")), device),
         // No epoch was asked for: the initial weights, drawn ones.
@@ -334,13 +378,41 @@ pub fn predict<B: ConvBackend>(
     what: &str,
     device: &B::Device,
 ) -> Result<Vec<f64>, FitError> {
+    Ok(predict_both(network, draws, cache, batch, what, false, device)?.plain)
+}
+
+/// A network's probabilities of some slices, in their order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    pub plain: Vec<f64>,
+    /// Of the slices with left and right exchanged, where they were asked for.
+    pub mirrored: Option<Vec<f64>>,
+}
+
+/// As [`predict`], and with `mirrored` the probabilities of the mirror images too; each slice is decoded once.
+pub fn predict_both<B: ConvBackend>(
+    network: &Network<B>,
+    draws: Vec<Draw>,
+    cache: &Cache,
+    batch: usize,
+    what: &str,
+    mirrored: bool,
+    device: &B::Device,
+) -> Result<Scores, FitError> {
     let mut progress = Progress::new(what, draws.len());
-    let mut scores = Vec::with_capacity(draws.len());
+    let mut scores = Scores { plain: Vec::with_capacity(draws.len()), mirrored: mirrored.then(Vec::new) };
+    // In double precision, so that a logit can be told again from a probability near 1.
+    let probabilities = |images: Tensor<B, 4>| -> Vec<f64> {
+        network.forward(images).into_data().convert::<f64>().iter::<f64>().map(sigmoid).collect()
+    };
     for batch in Loader::new(cache, draws, batch) {
         let batch = batch?;
         let size = batch.len();
-        let probabilities = activation::sigmoid(network.forward(images(batch, cache.shape(), device)));
-        scores.extend(probabilities.into_data().convert::<f64>().iter::<f64>());
+        let images = images::<B>(batch, cache.shape(), device);
+        if let Some(mirrored) = &mut scores.mirrored {
+            mirrored.extend(probabilities(images.clone().flip([3])));
+        }
+        scores.plain.extend(probabilities(images));
         progress.advance(size, "");
     }
     progress.finish("");
@@ -400,7 +472,8 @@ fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
     if path.exists() {
         let found: FitConfig = read_json(&path)?;
         let epochs = if config.schedule == Schedule::Constant { config.epochs } else { found.epochs };
-        if (FitConfig { epochs, patience: config.patience, ..found }) != *config {
+        if (FitConfig { epochs, patience: config.patience, test_time_flip: config.test_time_flip, ..found }) != *config
+        {
             return Err(FitError::OtherConfig { path: run.into() });
         }
     }

@@ -5,7 +5,9 @@
 //!                                           ↑ candidates (m1 … m11) → model
 //! ```
 
+pub mod ablation;
 pub mod blocks;
+pub mod calibration;
 pub mod candidates;
 pub mod card;
 pub mod cli;
@@ -15,6 +17,7 @@ pub mod data;
 pub mod evaluate;
 pub mod export;
 pub mod fit;
+mod logistic;
 pub mod metrics;
 pub mod mobile;
 pub mod model;
@@ -24,5 +27,6 @@ pub mod pretrained;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+pub mod rules;
 pub mod study;
 pub mod witness;

@@ -68,6 +68,11 @@ pub struct Case {
     pub positive: bool,
 }
 
+/// Cases that score 1 where they are flagged by a threshold, and 0 where not.
+pub fn answers(cases: &[Case], threshold: f64) -> Vec<Case> {
+    cases.iter().map(|case| Case { score: f64::from(u8::from(case.score >= threshold)), ..*case }).collect()
+}
+
 /// Area under the ROC curve: the chance that a positive scores above a negative, ties counting half. None with one
 /// class only.
 pub fn auc(cases: &[Case]) -> Option<f64> {
@@ -142,15 +147,22 @@ pub struct Figures {
 /// patient's slices stand or fall together. A sample in which a figure does not exist (AUC with one class) is left out
 /// of that figure's interval.
 pub fn figures(patients: &[Vec<Case>], threshold: f64, rounds: usize, seed: u64) -> Figures {
+    let verdicts: Vec<Vec<Case>> = patients.iter().map(|cases| answers(cases, threshold)).collect();
+    judged_figures(patients, &verdicts, rounds, seed)
+}
+
+/// As [`figures`], of cases that were not all judged by one threshold: areas are over the patients' cases, counts over
+/// the same patients' [`answers`].
+pub fn judged_figures(patients: &[Vec<Case>], verdicts: &[Vec<Case>], rounds: usize, seed: u64) -> Figures {
     let all: Vec<Case> = patients.concat();
-    let confusion = Confusion::at(threshold, &all);
+    let confusion = Confusion::at(0.5, &verdicts.concat());
     let point = values(&confusion, auc(&all));
     let mut samples: [Vec<f64>; 6] = Default::default();
     let mut rng = StdRng::seed_from_u64(seed);
     for _ in 0..rounds {
-        let drawn: Vec<Case> =
-            (0..patients.len()).flat_map(|_| &patients[rng.random_range(0..patients.len())]).copied().collect();
-        let drawn = values(&Confusion::at(threshold, &drawn), auc(&drawn));
+        let drawn: Vec<usize> = (0..patients.len()).map(|_| rng.random_range(0..patients.len())).collect();
+        let of = |cases: &[Vec<Case>]| drawn.iter().flat_map(|&i| &cases[i]).copied().collect::<Vec<Case>>();
+        let drawn = values(&Confusion::at(0.5, &of(verdicts)), auc(&of(patients)));
         for (samples, value) in samples.iter_mut().zip(drawn) {
             samples.extend(value);
         }

@@ -1,54 +1,314 @@
-//! How to train where nothing else is asked for: as the study did, or as the shipped m10 was trained.
+//! How to train: one file for everything that decides about a network but its data and its seed.
+//!
+//! Two recipes are part of the program, [`SHIPPED`]; others are read from a path. Where none is asked for, a candidate of
+//! the study is trained as the study did ([`Recipe::study`]).
 
-use crate::candidates::Candidate;
-use crate::fit::{Monitor, Schedule};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-/// Defaults of a training.
-#[derive(Debug, Clone, PartialEq)]
+use serde::{Deserialize, Serialize};
+use triaged::imaging::{Normalization, Transform, Window};
+
+use crate::candidates::{Candidate, candidate};
+use crate::data::Augment;
+use crate::fit::{FitConfig, Monitor, Schedule};
+use crate::pretrained::{Pretrained, PretrainedError};
+use crate::study;
+
+/// The recipes that need no file, by name.
+pub const SHIPPED: [(&str, &str); 2] =
+    [("m10", include_str!("../recipes/m10.toml")), ("m11", include_str!("../recipes/m11.toml"))];
+
+/// Epochs without a better validation that end a training, unless a recipe says otherwise; the study's.
+const PATIENCE: usize = 5;
+
+/// Everything that decides how a network is trained, but for the data and the seed. What is left out of a file is not
+/// done: no augmentation, no position grid and so on; a key that means nothing is an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// The network, as [`candidate`] knows it.
+    pub candidate: String,
+    /// Edge of the input image.
+    pub size: u32,
+    /// Hounsfield windows, one channel each; none: stored values, as in the study.
+    pub windows: Vec<Window>,
+    /// Follows the windows (and, in training, the augmentation).
+    #[serde(default)]
+    pub normalization: Option<Normalization>,
+    /// As in [`FitConfig`], like all that follows.
     pub epochs: usize,
     pub batch: usize,
     pub learning_rate: f64,
     pub schedule: Schedule,
+    #[serde(default)]
     pub weight_decay: f64,
-    pub position_grid: Option<usize>,
-    pub half_size_epochs: usize,
-    pub witness: f64,
+    #[serde(default)]
     pub balance: Option<usize>,
     pub monitor: Monitor,
+    #[serde(default = "patience")]
+    pub patience: usize,
+    #[serde(default)]
+    pub position_grid: Option<usize>,
+    #[serde(default)]
+    pub half_size_epochs: usize,
+    #[serde(default)]
+    pub witness: f64,
+    #[serde(default)]
+    pub pretrained: Option<PathBuf>,
+    #[serde(default)]
+    pub test_time_flip: bool,
+    #[serde(default)]
+    pub context: bool,
+    #[serde(default)]
+    pub augmentation: Augment,
+    #[serde(default)]
+    pub sources: BTreeMap<String, f64>,
+}
+
+fn patience() -> usize {
+    PATIENCE
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    #[error(
+        "there is no recipe {name}: it is neither one of {} nor a file that can be read ({source})",
+        shipped_names()
+    )]
+    Read { name: String, source: std::io::Error },
+    #[error("the recipe {name}, line {line}: {why}")]
+    Parse { name: String, line: usize, why: String },
+    #[error("there is no network {0}")]
+    Candidate(String),
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
+    #[error("the recipe's {key} {why}")]
+    Value { key: String, why: &'static str },
+}
+
+fn shipped_names() -> String {
+    SHIPPED.map(|(name, _)| name).join(", ")
 }
 
 impl Recipe {
-    /// The shipped m10's, for some dozens of patients: most weights on a position grid, most epochs at half size (a
-    /// quarter of the time), classes balanced by drawing, and the last epoch kept, since validation sets are too small to
-    /// choose by.
-    pub const SHIPPED: Recipe = Recipe {
-        epochs: 11,
-        batch: 4,
-        learning_rate: 5e-4,
-        schedule: Schedule::OneCycle,
-        weight_decay: 0.01,
-        position_grid: Some(5),
-        half_size_epochs: 9,
-        witness: 1.0,
-        balance: Some(4000),
-        monitor: Monitor::Last,
-    };
+    /// A shipped recipe by its name, or the one in a file.
+    ///
+    /// # Errors
+    /// [`RecipeError`]: no such name or file, or what is in it is no recipe.
+    pub fn open(name: &str) -> Result<Self, RecipeError> {
+        match SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+            Some((_, text)) => Self::parse(name, text),
+            None => {
+                let failed = |source| RecipeError::Read { name: name.into(), source };
+                Self::parse(name, &std::fs::read_to_string(Path::new(name)).map_err(failed)?)
+            }
+        }
+    }
+
+    /// What a recipe's text says; `name` is for errors.
+    fn parse(name: &str, text: &str) -> Result<Self, RecipeError> {
+        let recipe: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
+            let line = before.matches('\n').count() + 1;
+            RecipeError::Parse { name: name.into(), line, why: error.message().replace('\n', " ") }
+        })?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// What a network is trained by where no recipe is named: a candidate of the study by the study's, others by the
+    /// shipped one of their name.
+    ///
+    /// # Errors
+    /// [`RecipeError::Candidate`] where there is no such network.
+    pub fn of_candidate(name: &str) -> Result<Self, RecipeError> {
+        let known = candidate(name).ok_or_else(|| RecipeError::Candidate(name.into()))?;
+        match study::quick_evaluation(name) {
+            None if SHIPPED.iter().any(|(shipped, _)| *shipped == name) => Self::open(name),
+            _ => Ok(Self::study(&known)),
+        }
+    }
 
     /// The study's for a candidate: Adam at 1e-3, every slice once an epoch with class weights, the epoch with the lowest
-    /// validation loss kept.
+    /// validation loss kept. But for two things: the input is the brain window, and it is augmented.
     pub fn study(candidate: &Candidate) -> Self {
         Self {
+            candidate: candidate.name.clone(),
+            size: study::SIDE,
+            windows: vec![Window { center: 40.0, width: 80.0 }],
+            normalization: None,
             epochs: candidate.epochs,
             batch: candidate.batch,
             learning_rate: 1e-3,
             schedule: Schedule::Constant,
             weight_decay: 0.0,
+            balance: None,
+            monitor: Monitor::Loss,
+            patience: PATIENCE,
             position_grid: None,
             half_size_epochs: 0,
             witness: 0.0,
-            balance: None,
-            monitor: Monitor::Loss,
+            pretrained: None,
+            test_time_flip: false,
+            context: false,
+            augmentation: Augment::DEFAULT,
+            sources: BTreeMap::new(),
         }
+    }
+
+    /// The model's input.
+    pub fn transform(&self) -> Transform {
+        let (height, width) = (self.size, self.size);
+        if self.windows.is_empty() {
+            return Transform::StoredValues { height, width };
+        }
+        Transform::HounsfieldWindows { height, width, windows: self.windows.clone(), normalization: self.normalization }
+    }
+
+    /// The training that this asks for.
+    ///
+    /// # Errors
+    /// [`RecipeError::Candidate`] where the network is none, [`RecipeError::Value`] where a number makes no sense.
+    pub fn config(&self, seed: u64) -> Result<FitConfig, RecipeError> {
+        self.check()?;
+        let candidate = candidate(&self.candidate).ok_or_else(|| RecipeError::Candidate(self.candidate.clone()))?;
+        let pretrained = match &self.pretrained {
+            Some(_) if !candidate.has_pretrained() => {
+                return Err(RecipeError::Value {
+                    key: "pretrained".into(),
+                    why: "is set, but there are no weights of this network to begin with",
+                });
+            }
+            path => path.as_deref().map(Pretrained::of).transpose()?,
+        };
+        Ok(FitConfig {
+            candidate,
+            pretrained,
+            transform: self.transform(),
+            seed,
+            epochs: self.epochs,
+            batch: self.batch,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            weight_decay: self.weight_decay,
+            position_grid: self.position_grid,
+            half_size_epochs: self.half_size_epochs,
+            witness: self.witness,
+            // A window cannot be jittered where there is none.
+            augment: if self.windows.is_empty() {
+                Augment { window: 0.0, ..self.augmentation }
+            } else {
+                self.augmentation
+            },
+            balance: self.balance,
+            patience: self.patience,
+            monitor: self.monitor,
+            test_time_flip: self.test_time_flip,
+            context: self.context,
+            sources: self.sources.clone(),
+        })
+    }
+
+    fn check(&self) -> Result<(), RecipeError> {
+        let value = |key: &str, why| Err(RecipeError::Value { key: key.into(), why });
+        let finite = |number: f64| number.is_finite() && number >= 0.0;
+        let Augment { shift, rotate, zoom, window, .. } = self.augmentation;
+        match () {
+            () if self.size == 0 => value("size", "is 0"),
+            () if self.batch == 0 => value("batch", "is 0"),
+            () if self.balance == Some(0) => value("balance", "is 0"),
+            () if !(finite(self.learning_rate) && self.learning_rate > 0.0) => value("learning_rate", "is not above 0"),
+            () if !finite(self.weight_decay) => value("weight_decay", "is below 0"),
+            () if !finite(self.witness) => value("witness", "is below 0"),
+            () if self.transform().check().is_err() => {
+                value("windows", "have a width, or their normalization a deviation, that is not above 0")
+            }
+            () if self.windows.is_empty() && self.normalization.is_some() => {
+                value("normalization", "needs windows: stored values are fed as they are")
+            }
+            () if [shift, rotate, zoom, window].iter().any(|&bound| !finite(f64::from(bound))) => {
+                value("augmentation", "has a bound below 0")
+            }
+            () if zoom >= 1.0 || window >= 1.0 => value("augmentation", "has a zoom or window of 1 or more"),
+            () if self.sources.values().any(|&weight| !finite(weight)) => value("sources", "have a weight below 0"),
+            () if !self.sources.is_empty() && self.balance.is_none() => {
+                value("sources", "have weights, which need balanced draws: set balance")
+            }
+            () => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pretrained;
+
+    #[test]
+    fn the_shipped_recipes_are_what_the_documentation_says() {
+        let m10 = Recipe::open("m10").expect("m10's recipe");
+        let window = Window { center: 40.0, width: 80.0 };
+        let documented = Recipe {
+            candidate: "m10".into(),
+            size: 512,
+            windows: vec![window],
+            normalization: None,
+            epochs: 11,
+            batch: 4,
+            learning_rate: 5e-4,
+            schedule: Schedule::OneCycle,
+            weight_decay: 0.01,
+            balance: Some(4000),
+            monitor: Monitor::Last,
+            patience: 5,
+            position_grid: Some(5),
+            half_size_epochs: 9,
+            witness: 1.0,
+            pretrained: None,
+            test_time_flip: false,
+            context: false,
+            augmentation: Augment { flip: true, shift: 0.06, rotate: 15.0, zoom: 0.1, window: 0.1 },
+            sources: BTreeMap::new(),
+        };
+        assert_eq!(m10, documented);
+        let m11 = Recipe::open("m11").expect("m11's recipe");
+        let found = (m11.candidate.as_str(), m11.size, m11.epochs, m11.batch, m11.balance, m11.learning_rate);
+        assert_eq!(found, ("m11", 224, 8, 16, Some(1200), 1e-3));
+        assert_eq!((m11.schedule, m11.monitor, m11.weight_decay), (Schedule::OneCycle, Monitor::Last, 0.01));
+        assert_eq!(m11.windows, [window]);
+        // What the pretrained weights were trained on, and where `make pretrained` puts them.
+        assert_eq!(m11.normalization, Some(pretrained::NORMALIZATION));
+        assert_eq!(m11.pretrained.as_deref(), Some(Path::new(pretrained::FILE)));
+        let Augment { flip, shift, rotate, zoom, window } = m11.augmentation;
+        assert!(flip && shift > 0.0 && (15.0..=20.0).contains(&rotate) && zoom > 0.0 && window > 0.0);
+    }
+
+    #[test]
+    fn a_recipe_becomes_the_training_it_describes() {
+        let config = Recipe::open("m10").expect("m10's recipe").config(7).expect("a training");
+        assert_eq!((config.candidate.name.as_str(), config.seed, config.transform.shape()), ("m10", 7, [1, 512, 512]));
+        let raw = Recipe { windows: vec![], ..Recipe::open("m10").expect("m10's recipe") };
+        let raw = raw.config(7).expect("a training");
+        assert_eq!(raw.transform, Transform::StoredValues { height: 512, width: 512 });
+        assert_eq!(raw.augment.window, 0.0, "stored values have no window to jitter");
+        let study = Recipe::of_candidate("m10").expect("m10");
+        assert_eq!((study.epochs, study.batch, study.balance, study.monitor), (5, 16, None, Monitor::Loss));
+        assert!(Recipe::of_candidate("m0").is_err());
+    }
+
+    #[test]
+    fn a_recipe_says_where_it_is_wrong() {
+        let text = SHIPPED[0].1;
+        let why = |text: &str| Recipe::parse("mine.toml", text).expect_err("no recipe").to_string();
+        let unknown = why(&text.replace("batch = 4", "bach = 4"));
+        assert!(unknown.contains("mine.toml, line 12") && unknown.contains("bach"), "{unknown}");
+        assert!(why(&text.replace("flip = true", "flop = true")).contains("flop"));
+        assert!(why(&text.replace("epochs = 11", "epochs = \"many\"")).contains("mine.toml, line 11"));
+        assert!(why(&text.replace("batch = 4", "batch = 0")).contains("batch is 0"));
+        assert!(why(&(text.replace("balance = 4000", "") + "[sources]\na = 1.0\n")).contains("set balance"));
+        assert!(why(&(text.to_owned() + "[sources]\na = -1.0\n")).contains("weight below 0"));
+        let absent = Recipe::open("no/such.toml").expect_err("no recipe").to_string();
+        assert!(absent.contains("no/such.toml") && absent.contains("m10, m11"), "{absent}");
     }
 }

@@ -9,7 +9,7 @@ use triaged::imaging::{Transform, Window};
 use triaged::triage::StudyRule;
 use triaged_training::candidates::candidate;
 use triaged_training::data::{Augment, Index, Side, Slice, Split, SplitBy, phantoms};
-use triaged_training::evaluate::{Decision, Evaluation, HeldOut, Study};
+use triaged_training::evaluate::{Beside, Decision, Evaluation, HeldOut, Study};
 use triaged_training::fit::{Epoch, FitConfig, Monitor, Schedule, State, read_json, write_json};
 use triaged_training::report::{self, ReportError};
 
@@ -60,7 +60,8 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
 
     let run = folder.join("run");
     fs::create_dir_all(&run).expect("a folder");
-    let decision = Decision { slice_threshold: 0.5, study_rule: StudyRule::TopKMean { k: 1, threshold: 0.5 } };
+    let decision =
+        Decision { slice_threshold: 0.5, study_rule: StudyRule::TopKMean { k: 1, threshold: 0.5 }, calibration: None };
     let mut rows = String::from("side,source,patient,id,label,probability\n");
     let [validation, test] = [(Side::Validation, "validation"), (Side::Test, "test")].map(|(side, name)| {
         let slices = split.slices(&index, side);
@@ -105,12 +106,17 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         balance: None,
         patience: 9,
         monitor: Monitor::Loss,
+        pretrained: None,
+        test_time_flip: false,
+        sources: Default::default(),
+        context: false,
     };
     write_json(&run.join("config.json"), &config).expect("written");
     write_json(&run.join("state.json"), &state).expect("written");
     write_json(&run.join("index.json"), &index).expect("written");
     write_json(&run.join("split.json"), &split).expect("written");
-    write_json(&run.join("evaluation.json"), &HeldOut { decision, validation, test }).expect("written");
+    write_json(&run.join("evaluation.json"), &HeldOut { decision, validation, test, beside: Beside::default() })
+        .expect("written");
     run
 }
 

@@ -2,15 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use triaged::imaging::{Transform, Window};
+use triaged::imaging::Window;
 
-use crate::candidates::{NAMES, candidate};
 use crate::data::{Augment, Index, OtherSizes, SplitBy};
 use crate::fit::{FitConfig, Monitor, Schedule};
-use crate::pretrained::{self, Pretrained};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, RecipeError};
 
 #[derive(Clone, Args)]
 pub struct DataArgs {
@@ -27,43 +24,14 @@ pub struct DataArgs {
 
 #[derive(Clone, Args)]
 pub struct FitArgs {
-    /// The network: the study's m1 to m10, or m11 (EfficientNet-Lite0)
-    #[arg(long, default_value = "m10", value_parser = NAMES)]
-    pub candidate: String,
-    /// Begin m11's training with the weights in this file, which `make pretrained` fetches; `none` draws them [default:
-    /// .cache/pretrained/efficientnet-lite0-57934424.pth]
-    #[arg(long, value_name = "PATH|none")]
-    pub pretrained: Option<PathBuf>,
-    /// Epochs at most [default: the study's for this network]
+    /// How to train: m10, m11 or a file (training/recipes/m10.toml shows one) [default: as the study trained the network]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    /// The network, m1 to m11 [default: the recipe's, else m10]
     #[arg(long)]
-    pub epochs: Option<usize>,
-    /// Slices a step [default: the study's for this network]
-    #[arg(long)]
-    pub batch: Option<usize>,
-    /// The learning rate, or its highest [default: 0.001]
-    #[arg(long)]
-    pub learning_rate: Option<f64>,
-    /// How the learning rate runs [default: constant]
-    #[arg(long, value_enum)]
-    pub schedule: Option<Schedule>,
-    /// AdamW's weight decay; 0 is the study's Adam [default: 0]
-    #[arg(long)]
-    pub weight_decay: Option<f64>,
-    /// Train the first dense layer on a grid of so many knots along an edge, instead of free at every position
-    #[arg(long)]
-    pub position_grid: Option<usize>,
-    /// Epochs at the beginning that see the images at half their edge; needs --position-grid [default: 0]
-    #[arg(long)]
-    pub half_size_epochs: Option<usize>,
-    /// The weight of a loss on single positions beside the network's own [default: 0]
-    #[arg(long)]
-    pub witness: Option<f64>,
-    /// Epochs without a better validation that end the training
-    #[arg(long, default_value_t = 5)]
-    pub patience: usize,
-    /// What of the validation makes an epoch the best [default: loss]
-    #[arg(long, value_enum)]
-    pub monitor: Option<Monitor>,
+    pub candidate: Option<String>,
+    #[command(flatten)]
+    pub instead: RecipeArgs,
     /// Seed of split, sample, initial weights and augmentation
     #[arg(long, default_value_t = 2019)]
     pub seed: u64,
@@ -79,27 +47,65 @@ pub struct FitArgs {
     /// Train on a stratified random sample of so many training slices
     #[arg(long)]
     pub sample: Option<usize>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// What stands in place of what the recipe says.
+#[derive(Clone, Args)]
+#[command(next_help_heading = "Instead of what the recipe says")]
+pub struct RecipeArgs {
+    /// Epochs at most
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Slices a step
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// The learning rate, or its highest
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+    /// How the learning rate runs
+    #[arg(long, value_enum)]
+    pub schedule: Option<Schedule>,
+    /// AdamW's weight decay; 0 is the study's Adam
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
+    /// Train the first dense layer on a grid of so many knots along an edge, instead of free at every position
+    #[arg(long)]
+    pub position_grid: Option<usize>,
+    /// Epochs at the beginning that see the images at half their edge; needs --position-grid
+    #[arg(long)]
+    pub half_size_epochs: Option<usize>,
+    /// The weight of a loss on single positions beside the network's own
+    #[arg(long)]
+    pub witness: Option<f64>,
+    /// Epochs without a better validation that end the training
+    #[arg(long)]
+    pub patience: Option<usize>,
+    /// What of the validation makes an epoch the best
+    #[arg(long, value_enum)]
+    pub monitor: Option<Monitor>,
     /// Draw so many slices an epoch, half of them positive, instead of each once with class weights
     #[arg(long)]
     pub balance: Option<usize>,
     /// Train on the slices as they are
     #[arg(long)]
     pub no_augment: bool,
-    /// Feed stored values as the study did, instead of a Hounsfield window
-    #[arg(long)]
+    /// Feed stored values as the study did, instead of Hounsfield windows
+    #[arg(long, conflicts_with = "window")]
     pub raw: bool,
-    /// The Hounsfield window, CENTER,WIDTH
-    #[arg(long, default_value = "40,80", value_parser = window)]
-    pub window: Window,
-    /// Edge of the input image [default: 512, of m11 224]
+    /// A Hounsfield window, CENTER,WIDTH; given more than once, a channel each
+    #[arg(long, value_parser = window)]
+    pub window: Vec<Window>,
+    /// Edge of the input image
     #[arg(long)]
     pub size: Option<u32>,
-    /// Train as the shipped m10 was: other defaults for --epochs, --batch, --balance, --monitor, --learning-rate,
-    /// --schedule, --weight-decay, --position-grid, --half-size-epochs and --witness
+    /// Begin m11's training with the weights in this file, which `make pretrained` fetches; `none` draws them
+    #[arg(long, value_name = "PATH|none")]
+    pub pretrained: Option<PathBuf>,
+    /// Also score each slice as the mean of itself and its mirror image, to report beside the figures
     #[arg(long)]
-    pub shipped: bool,
-    #[command(flatten)]
-    pub machine: MachineArgs,
+    pub test_time_flip: bool,
 }
 
 #[derive(Clone, Args)]
@@ -131,6 +137,9 @@ pub struct ExportArgs {
     /// Take decision and figures from this folder of `cross-validate`, for a run that was trained on all patients
     #[arg(long)]
     pub cross_validation: Option<PathBuf>,
+    /// Put the table in this folder of `ablate` into the cards
+    #[arg(long)]
+    pub ablation: Option<PathBuf>,
 }
 
 #[derive(Clone, Args)]
@@ -174,47 +183,54 @@ impl DataArgs {
 }
 
 impl FitArgs {
-    pub fn config(&self) -> anyhow::Result<FitConfig> {
-        let candidate = candidate(&self.candidate).context("no such network")?;
-        let edge = self.size.unwrap_or(if candidate.has_pretrained() { 224 } else { 512 });
-        let (height, width) = (edge, edge);
-        // Drawn weights take the same input, so that a comparison is about the weights alone.
-        let normalization = candidate.has_pretrained().then_some(pretrained::NORMALIZATION);
-        let transform = if self.raw {
-            Transform::StoredValues { height, width }
-        } else {
-            Transform::HounsfieldWindows { height, width, windows: vec![self.window], normalization }
+    /// The recipe with what the flags put in its place.
+    pub fn recipe(&self) -> Result<Recipe, RecipeError> {
+        let mut recipe = match &self.recipe {
+            Some(name) => Recipe::open(name)?,
+            None => Recipe::of_candidate(self.candidate.as_deref().unwrap_or("m10"))?,
         };
-        let augment = match () {
-            () if self.no_augment => Augment::NONE,
-            // A window cannot be jittered where there is none.
-            () if self.raw => Augment { window: 0.0, ..Augment::DEFAULT },
-            () => Augment::DEFAULT,
-        };
-        let recipe = if self.shipped { Recipe::SHIPPED } else { Recipe::study(&candidate) };
-        let pretrained = match &self.pretrained {
-            Some(path) if path == Path::new("none") => None,
-            Some(_) if !candidate.has_pretrained() => bail!("there are no pretrained weights of {}", candidate.name),
-            None if !candidate.has_pretrained() => None,
-            path => Some(Pretrained::of(path.as_deref().unwrap_or(Path::new(pretrained::FILE)))?),
-        };
-        Ok(FitConfig {
-            pretrained,
-            epochs: self.epochs.unwrap_or(recipe.epochs),
-            batch: self.batch.unwrap_or(recipe.batch),
-            candidate,
-            transform,
-            seed: self.seed,
-            learning_rate: self.learning_rate.unwrap_or(recipe.learning_rate),
-            schedule: self.schedule.unwrap_or(recipe.schedule),
-            weight_decay: self.weight_decay.unwrap_or(recipe.weight_decay),
-            position_grid: self.position_grid.or(recipe.position_grid),
-            half_size_epochs: self.half_size_epochs.unwrap_or(recipe.half_size_epochs),
-            witness: self.witness.unwrap_or(recipe.witness),
-            augment,
-            balance: self.balance.or(recipe.balance),
-            patience: self.patience,
-            monitor: self.monitor.unwrap_or(recipe.monitor),
-        })
+        if let Some(candidate) = &self.candidate {
+            recipe.candidate = candidate.clone();
+        }
+        self.instead.put(&mut recipe);
+        Ok(recipe)
+    }
+
+    pub fn config(&self) -> Result<FitConfig, RecipeError> {
+        self.recipe()?.config(self.seed)
+    }
+}
+
+impl RecipeArgs {
+    fn put(&self, recipe: &mut Recipe) {
+        fn put<T: Clone>(given: &Option<T>, of: &mut T) {
+            if let Some(given) = given {
+                *of = given.clone();
+            }
+        }
+        put(&self.epochs, &mut recipe.epochs);
+        put(&self.batch, &mut recipe.batch);
+        put(&self.learning_rate, &mut recipe.learning_rate);
+        put(&self.schedule, &mut recipe.schedule);
+        put(&self.weight_decay, &mut recipe.weight_decay);
+        put(&self.half_size_epochs, &mut recipe.half_size_epochs);
+        put(&self.witness, &mut recipe.witness);
+        put(&self.patience, &mut recipe.patience);
+        put(&self.monitor, &mut recipe.monitor);
+        put(&self.size, &mut recipe.size);
+        recipe.position_grid = self.position_grid.or(recipe.position_grid);
+        recipe.balance = self.balance.or(recipe.balance);
+        recipe.test_time_flip |= self.test_time_flip;
+        if let Some(path) = &self.pretrained {
+            recipe.pretrained = Some(path.clone()).filter(|path| path != Path::new("none"));
+        }
+        if self.no_augment {
+            recipe.augmentation = Augment::NONE;
+        }
+        if self.raw {
+            (recipe.windows, recipe.normalization) = (Vec::new(), None);
+        } else if !self.window.is_empty() {
+            recipe.windows = self.window.clone();
+        }
     }
 }

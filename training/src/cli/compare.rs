@@ -108,6 +108,20 @@ fn facts(card: &ModelCard) -> anyhow::Result<Vec<(String, String)>> {
         add("measured", format!("on {} held-out test patients", measured.patients));
         figures(&mut facts, "", &measured);
     }
+    for (name, value) in about["sources"].as_object().into_iter().flatten() {
+        let measured = evaluation(value).with_context(|| format!("{}: sources, {name}", card.name))?;
+        figures(&mut facts, &format!("of these {name}, "), &measured);
+    }
+    if about["calibration"].is_object() {
+        let number = |path: &str| about["calibration"].pointer(path).and_then(Value::as_f64);
+        let text = |path: &str| number(path).map_or(ABSENT.into(), |value| format!("{value:.4}"));
+        let scaling = format!("sigmoid({} · logit + {})", text("/a"), text("/b"));
+        facts.push(("calibration".into(), scaling));
+        for (name, key) in [("Brier score", "brier"), ("expected calibration error", "ece")] {
+            let [before, after] = ["before", "after"].map(|when| text(&format!("/slices/{when}/{key}")));
+            facts.push((format!("slices: {name}"), format!("{after}, before calibration {before}")));
+        }
+    }
     for (name, value) in about["other_sets"].as_object().into_iter().flatten() {
         let measured = evaluation(value).with_context(|| format!("{}: other_sets, {name}", card.name))?;
         figures(&mut facts, &format!("{name}, "), &measured);
@@ -188,6 +202,10 @@ mod tests {
         });
         let crossed = json!({
             "cross_validation": { "folds": [1, 2, 3], "pooled": evaluation(0.2) },
+            "sources": { "elsewhere": evaluation(0.2) },
+            "calibration": {
+                "a": 0.5, "b": -1.25, "slices": { "before": { "brier": 0.2, "ece": 0.1 }, "after": { "brier": 0.1, "ece": 0.02 } },
+            },
             "other_sets": { "there": evaluation(0.9) },
         });
         std::fs::write(&a, card("left", held).to_string()).expect("a card");
@@ -208,6 +226,9 @@ mod tests {
         assert_eq!(row("slices: TN, FP, FN, TP"), ["2, 1, 0, 1", "3, 0, 1, 0"]);
         assert!(row("studies: sensitivity")[0].starts_with("1.000 ("));
         assert_eq!(row("there, slices: TN, FP, FN, TP"), [ABSENT, "2, 1, 0, 1"]);
+        assert_eq!(row("of these elsewhere, slices: TN, FP, FN, TP"), [ABSENT, "3, 0, 1, 0"]);
+        assert_eq!(row("calibration"), [ABSENT, "sigmoid(0.5000 · logit + -1.2500)"]);
+        assert_eq!(row("slices: Brier score"), [ABSENT, "0.1000, before calibration 0.2000"]);
         assert!(!text.contains("history"));
         // Drawn for a terminal it says the same.
         let drawn = compare(&a, &b, Format::Terminal).expect("two cards");

@@ -6,13 +6,13 @@ use anyhow::Context;
 use burn::tensor::backend::AutodiffBackend;
 
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
-use super::evaluate::{SCORES, write_scores};
+use super::evaluate::{flipped_studies, score_slices, scores_file, write_scores};
 use super::fit::{begin, train};
 use crate::conv::ConvBackend;
 use crate::cross_validation::CrossValidation;
-use crate::data::{Cache, Draw, Side, Split};
+use crate::data::{Index, Side, Split};
 use crate::evaluate::Study;
-use crate::fit::{self, FitConfig, Monitor, draw, predict, write_json};
+use crate::fit::{self, FitConfig, Monitor, write_json};
 
 /// What a cross-validation leaves in its folder, beside `scores.csv` and a run's folder for each fold.
 pub const CROSS_VALIDATION: &str = "cross-validation.json";
@@ -33,28 +33,46 @@ where
     let config = FitConfig { monitor: Monitor::Last, ..args.config()? };
     let index = data.index()?;
     let splits = Split::folds(&index, args.split, folds.folds, &data.only(), args.seed)?;
-    let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
+    cross_validate::<B>(&config, args, &index, &splits, out, device)
+}
+
+/// As [`do_cross_validate`], by a given configuration on given splits, each a fold.
+pub fn cross_validate<B>(
+    config: &FitConfig,
+    args: &FitArgs,
+    index: &Index,
+    splits: &[Split],
+    out: &Path,
+    device: &B::Device,
+) -> anyhow::Result<CrossValidation>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    let cache = config.cache(args.machine.cache.clone(), index)?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let mut rows = csv::Writer::from_path(out.join("scores.csv")).context("cannot write scores.csv")?;
-    rows.write_record(SCORES)?;
-    let mut scored = Vec::with_capacity(splits.len());
-    for (number, split) in (1..).zip(&splits) {
+    let mut rows = scores_file(out)?;
+    let (mut scored, mut flipped) = (Vec::with_capacity(splits.len()), Vec::new());
+    for (number, split) in (1..).zip(splits) {
         let name = format!("fold-{number}");
         let run = out.join(&name);
         eprintln!("{name} of {}", splits.len());
-        begin(&run, &index, split)?;
-        train::<B>(&config, args, &index, split, &run, device)?;
+        begin(&run, index, split)?;
+        train::<B>(config, args, index, split, &run, device)?;
         let (_, state) = fit::read_run(&run)?;
-        let network = fit::best::<B::InnerBackend>(&run, &config, &state, device)?;
-        let slices = split.slices(&index, Side::Test);
-        let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();
-        let scores = predict(&network, draws, &cache, config.batch, "its patients", device)?;
+        let network = fit::best::<B::InnerBackend>(&run, config, &state, device)?;
+        let slices = split.slices(index, Side::Test);
+        let scores = score_slices(&network, config, &slices, &cache, "its patients", device)?;
         write_scores(&mut rows, &name, &slices, &scores)?;
         rows.flush().context("cannot write scores.csv")?;
-        scored.push(Study::group(&slices, &scores));
+        flipped.extend(flipped_studies(&slices, &scores));
+        scored.push(Study::group(&slices, &scores.plain));
     }
-    let all = CrossValidation::of(&scored, args.seed)
+    let mut all = CrossValidation::of(&scored, args.seed)
         .context("the folds that are left after taking one out lack patients with or without hemorrhage")?;
+    if !flipped.is_empty() {
+        all.beside.test_time_flip = CrossValidation::of(&flipped, args.seed).map(|flipped| flipped.pooled);
+    }
     write_json(&out.join(CROSS_VALIDATION), &all)?;
     Ok(all)
 }

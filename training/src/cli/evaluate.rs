@@ -8,20 +8,22 @@ use anyhow::{Context, bail};
 use super::arguments::{MachineArgs, RunArgs};
 use super::cross_validate::CROSS_VALIDATION;
 use super::fit::data_of;
+use crate::calibration::Calibrated;
 use crate::conv::ConvBackend;
 use crate::data::{Cache, Draw, Index, Side, Slice};
-use crate::evaluate::{Decision, Evaluation, HeldOut, Study, decide};
-use crate::fit::{self, draw, predict, read_json, write_json};
+use crate::evaluate::{Beside, Decision, Evaluation, HeldOut, Study};
+use crate::fit::{self, FitConfig, Scores, draw, predict, predict_both, read_json, write_json};
+use crate::model::Network;
+use crate::rules;
 
 /// Scores validation and test, decides on the first, measures both; writes `scores.csv` and `evaluation.json`.
 pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Device) -> anyhow::Result<HeldOut> {
     let (config, state) = fit::read_run(run)?;
     let (index, split) = data_of(run)?;
-    let cache = Cache::new(config.transform.clone(), machine.cache.clone())?;
+    let cache = config.cache(machine.cache.clone(), &index)?;
     let network = fit::best::<B>(run, &config, &state, device)?;
-    let mut rows = csv::Writer::from_path(run.join("scores.csv")).context("cannot write scores.csv")?;
-    rows.write_record(SCORES)?;
-    let mut studies = Vec::new();
+    let mut rows = scores_file(run)?;
+    let (mut studies, mut flipped) = (Vec::new(), Vec::new());
     for (side, name) in [(Side::Validation, "validation"), (Side::Test, "test")] {
         let slices = split.slices(&index, side);
         if slices.is_empty() {
@@ -31,38 +33,87 @@ pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Devi
                 run.display()
             );
         }
-        let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();
-        let scores = predict(&network, draws, &cache, config.batch, name, device)?;
-        write_scores(&mut rows, name, &slices, &scores)?;
-        studies.push(Study::group(&slices, &scores));
+        let scored = score_slices(&network, &config, &slices, &cache, name, device)?;
+        write_scores(&mut rows, name, &slices, &scored)?;
+        flipped.extend(flipped_studies(&slices, &scored));
+        studies.push(Study::group(&slices, &scored.plain));
     }
     rows.flush().context("cannot write scores.csv")?;
-    let decision = decide(&studies[0]).context("the validation patients are all with or all without hemorrhage")?;
-    let [validation, test] = [0, 1].map(|i| Evaluation::of(&studies[i], &decision, config.seed));
-    let all = HeldOut { decision, validation, test };
+    let held = |of: &[Vec<Study>]| HeldOut::of(&of[0], &of[1], config.seed);
+    let mut all = held(&studies).context("the validation patients are all with or all without hemorrhage")?;
+    if !flipped.is_empty() {
+        all.beside.test_time_flip = held(&flipped).map(|flipped| flipped.test);
+    }
     write_json(&run.join("evaluation.json"), &all)?;
     Ok(all)
 }
 
-/// The columns of a `scores.csv`.
-pub const SCORES: [&str; 6] = ["side", "source", "patient", "id", "label", "probability"];
+/// Scores slices, and their mirror images where the configuration asks for them.
+pub fn score_slices<B: ConvBackend>(
+    network: &Network<B>,
+    config: &FitConfig,
+    slices: &[&Slice],
+    cache: &Cache,
+    what: &str,
+    device: &B::Device,
+) -> anyhow::Result<Scores> {
+    let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();
+    Ok(predict_both(network, draws, cache, config.batch, what, config.test_time_flip, device)?)
+}
 
-/// A row a slice; `side` names the side or fold that it stands on.
+/// The studies with each slice scored as the mean of itself and its mirror image, where mirror images were scored.
+pub fn flipped_studies(slices: &[&Slice], scores: &Scores) -> Option<Vec<Study>> {
+    let mirrored = scores.mirrored.as_ref()?;
+    let means: Vec<f64> = scores.plain.iter().zip(mirrored).map(|(plain, mirrored)| (plain + mirrored) / 2.0).collect();
+    Some(Study::group(slices, &means))
+}
+
+/// The columns of a `scores.csv`; the last is empty where mirror images were not scored.
+const SCORES: [&str; 7] = ["side", "source", "patient", "id", "label", "probability", "mirrored"];
+
+/// A new `scores.csv`.
+pub fn scores_file(folder: &Path) -> anyhow::Result<csv::Writer<std::fs::File>> {
+    let mut rows = csv::Writer::from_path(folder.join("scores.csv")).context("cannot write scores.csv")?;
+    rows.write_record(SCORES)?;
+    Ok(rows)
+}
+
+/// A row a slice, with the network's own probability, not calibrated; `side` names the side or fold that it stands on.
 pub fn write_scores<W: std::io::Write>(
     rows: &mut csv::Writer<W>,
     side: &str,
     slices: &[&Slice],
-    scores: &[f64],
+    scores: &Scores,
 ) -> anyhow::Result<()> {
-    for (slice, score) in slices.iter().zip(scores) {
+    for (i, (slice, score)) in slices.iter().zip(&scores.plain).enumerate() {
         let label = if slice.positive { "1" } else { "0" };
-        rows.write_record([side, &slice.source, &slice.patient, &slice.id, label, &score.to_string()])?;
+        let mirrored = scores.mirrored.as_ref().map_or(String::new(), |mirrored| mirrored[i].to_string());
+        rows.write_record([side, &slice.source, &slice.patient, &slice.id, label, &score.to_string(), &mirrored])?;
     }
     Ok(())
 }
 
 pub fn print_evaluation(name: &str, evaluation: &Evaluation) {
     println!("{name}, {} patients\n\n{}", evaluation.patients, evaluation.table());
+}
+
+/// What stands beside the figures of all patients: those of each source, with mirror images, and the rules.
+pub fn print_beside(beside: &Beside) {
+    for (source, evaluation) in &beside.sources {
+        print_evaluation(&format!("\nof them {source}"), evaluation);
+    }
+    if let Some(flipped) = &beside.test_time_flip {
+        print_evaluation("\nwith each slice scored as the mean of itself and its mirror image", flipped);
+    }
+    if let Some(Calibrated { before, after }) = &beside.reliability {
+        println!(
+            "\ncalibration of slices: Brier score {:.4} before, {:.4} after; expected calibration error {:.4} before, {:.4} after",
+            before.brier, after.brier, before.ece, after.ece
+        );
+    }
+    if !beside.study_rules.is_empty() {
+        println!("\n{}", rules::table(&beside.study_rules));
+    }
 }
 
 /// All slices of another folder, by the decision that the run's `evaluate`, or a cross-validation,
@@ -84,14 +135,14 @@ pub fn measure_on<B: ConvBackend>(
     for line in index.problems.lines() {
         eprintln!("{line}");
     }
-    let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
+    let cache = config.cache(args.machine.cache.clone(), &index)?;
     let network = fit::best::<B>(&args.run, &config, &state, device)?;
     let slices: Vec<&Slice> = index.slices.iter().collect();
     let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();
     let scores = predict(&network, draws, &cache, config.batch, "scoring", device)?;
     let studies = Study::group(&slices, &scores);
     for study in &studies {
-        let case = study.case(&decision.study_rule);
+        let case = study.calibrated(decision.calibration.as_ref()).case(&decision.study_rule);
         let flagged = case.score >= decision.study_rule.threshold();
         println!(
             "{}: score {:.4}, {}, labelled {}",

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
+use super::ablate;
 use super::arguments::{ExportArgs, MachineArgs};
 use super::cross_validate::CROSS_VALIDATION;
-use super::evaluate::{others, print_evaluation, score};
+use super::evaluate::{others, print_beside, print_evaluation, score};
 use super::fit::data_of;
 use crate::card::{Measured, Trained};
 use crate::conv::ConvBackend;
@@ -24,19 +25,28 @@ pub fn do_export<B: ConvBackend>(
     device_name: &str,
 ) -> anyhow::Result<()> {
     let (config, state) = fit::read_run(run)?;
+    if config.context {
+        bail!("{} sees neighbouring slices: the node has no such input, and no model can be made of it", run.display());
+    }
     let (index, split) = data_of(run)?;
     let measured = match &args.cross_validation {
         Some(folder) => Measured::Crossed(read_json(&folder.join(CROSS_VALIDATION))?),
         None => {
             let scored = score::<B>(run, machine, device)?;
             print_evaluation("test", &scored.test);
+            print_beside(&scored.beside);
             Measured::HeldOut(scored)
         }
     };
+    let ablation = args.ablation.as_deref().map(ablate::read).transpose()?;
     let network = fit::best::<B>(run, &config, &state, device)?;
-    let shape = config.transform.shape();
+    let network = match measured.decision().calibration {
+        Some(platt) => platt.folded(network),
+        None => network,
+    };
+    let shape = config.shape();
     let bytes = export::onnx(&network, &config.candidate.name, shape)?;
-    let cache = Cache::new(config.transform.clone(), machine.cache.clone())?;
+    let cache = config.cache(machine.cache.clone(), &index)?;
     // Slices of patients: those held back where there are any.
     let patients: Vec<&Slice> = match split.slices(&index, Side::Test) {
         none if none.is_empty() => {
@@ -65,6 +75,7 @@ pub fn do_export<B: ConvBackend>(
         measured: &measured,
         others: &others(run)?,
         parity: parity.as_ref(),
+        ablation: ablation.as_ref(),
         commit: &commit(),
         device: device_name,
         version: &args.card_version,

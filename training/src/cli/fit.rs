@@ -7,7 +7,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::arguments::{DataArgs, FitArgs};
 use crate::conv::ConvBackend;
-use crate::data::{Cache, Index, Side, Slice, Split, stratified};
+use crate::data::{Index, Side, Slice, Split, stratified};
 use crate::fit::{self, FitConfig, read_json, write_json};
 
 pub fn by_source(index: &Index) -> Vec<(&str, Vec<&Slice>)> {
@@ -69,7 +69,7 @@ where
     B: AutodiffBackend + ConvBackend,
     B::InnerBackend: ConvBackend,
 {
-    let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
+    let cache = config.cache(args.machine.cache.clone(), index)?;
     let mut train = split.slices(index, Side::Train);
     if let Some(size) = args.sample {
         let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();

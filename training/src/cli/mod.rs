@@ -1,5 +1,6 @@
 //! The command line. Each command's work is in the file of its name.
 
+mod ablate;
 mod arguments;
 mod compare;
 mod cross_validate;
@@ -19,16 +20,18 @@ use burn::backend::flex::Flex;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Parser, Subcommand};
 
-use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RunArgs};
+use ablate::{AblateArgs, do_ablate};
+use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
 use compare::Format;
 use cross_validate::do_cross_validate;
-use evaluate::{measure_on, print_evaluation, score};
+use evaluate::{measure_on, print_beside, print_evaluation, score};
 use export::do_export;
 use fit::{by_source, do_fit};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use report::do_report;
 
 use crate::conv::ConvBackend;
+use crate::cross_validation::CrossValidation;
 use crate::data::phantoms;
 use crate::fit::{Monitor, write_json};
 
@@ -105,6 +108,8 @@ enum Command {
     },
     /// Train the study's candidates by its protocol, each on a sample of its own size, and compare them with the study
     QuickEval(QuickEvalArgs),
+    /// Cross-validate the recipe with one thing changed at a time, on the same folds, and set the rows side by side
+    Ablate(AblateArgs),
     /// Set two model cards side by side
     Compare {
         /// The card that the node reads, NAME.json
@@ -178,6 +183,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
         Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
+        Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),
         Command::Compare { a, b, format } => {
             print!("{}", compare::compare(&a, &b, format)?);
             Ok(())
@@ -195,6 +201,7 @@ enum Job {
     Evaluate { run: RunArgs, on: Option<PathBuf>, cross_validation: Option<PathBuf> },
     Export { run: RunArgs, export: ExportArgs },
     QuickEval(QuickEvalArgs),
+    Ablate(Box<AblateArgs>),
     Train { data: DataArgs, fit: FitArgs, folds: FoldArgs, out: PathBuf, card_version: String },
 }
 
@@ -220,12 +227,13 @@ impl Job {
             Job::Fit { data, fit, out } => do_fit::<B>(&data, &fit, &out, device),
             Job::CrossValidate { data, fit, folds, out } => {
                 let all = do_cross_validate::<B>(&data, &fit, &folds, &out, device)?;
-                println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+                print_cross_validation(&all);
                 do_report(&out, None)
             }
             Job::Evaluate { run, on: None, .. } => {
                 let scored = score::<B::InnerBackend>(&run.run, &run.machine, device)?;
                 print_evaluation("test", &scored.test);
+                print_beside(&scored.beside);
                 do_report(&run.run, None)
             }
             Job::Evaluate { run, on: Some(folder), cross_validation } => {
@@ -233,6 +241,7 @@ impl Job {
             }
             Job::Export { run, export } => do_export::<B::InnerBackend>(&run.run, &run.machine, &export, device, name),
             Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
+            Job::Ablate(args) => do_ablate::<B>(&args, device),
             Job::Train { data, fit, folds, out, card_version } => {
                 let cross_validation = if folds.folds == 0 {
                     do_fit::<B>(&data, &fit, &out, device)?;
@@ -240,18 +249,24 @@ impl Job {
                 } else {
                     let folder = out.join("folds");
                     let all = do_cross_validate::<B>(&data, &fit, &folds, &folder, device)?;
-                    println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+                    print_cross_validation(&all);
                     // The network to ship: trained on all patients, as long as each fold's was.
-                    let fit = FitArgs { validation: 0.0, test: 0.0, monitor: Some(Monitor::Last), ..fit.clone() };
+                    let instead = RecipeArgs { monitor: Some(Monitor::Last), ..fit.instead.clone() };
+                    let fit = FitArgs { validation: 0.0, test: 0.0, instead, ..fit.clone() };
                     do_fit::<B>(&data, &fit, &out, device)?;
                     Some(folder)
                 };
-                let export = ExportArgs { out: out.join("model"), card_version, cross_validation };
+                let export = ExportArgs { out: out.join("model"), card_version, cross_validation, ablation: None };
                 do_export::<B::InnerBackend>(&out, &fit.machine, &export, device, name)?;
                 do_report(&out, None)
             }
         }
     }
+}
+
+fn print_cross_validation(all: &CrossValidation) {
+    println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
+    print_beside(&all.beside);
 }
 
 /// An error with its causes; a cause that the text before it has told already is not told again.

@@ -12,16 +12,17 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::{Deserialize, Serialize};
-use triaged::imaging::{Transform, Window};
+use triaged::imaging::Window;
 
 use super::arguments::{DataArgs, MachineArgs, window};
 use super::fit::{begin, data_of};
 use crate::candidates::{Candidate, STUDY, candidate, parameters};
 use crate::conv::ConvBackend;
 use crate::data::{Augment, Cache, Draw, Index, Problems, Side, Slice, Split, SplitBy, stratified};
-use crate::fit::{self, FitConfig, Monitor, Schedule, draw, predict, read_json, write_json};
+use crate::fit::{self, FitConfig, draw, predict, read_json, write_json};
 use crate::metrics::{Case, Confusion, auc, best_f2_threshold};
 use crate::model::Network;
+use crate::recipe::Recipe;
 use crate::study;
 
 const ALL: &str = "all";
@@ -78,30 +79,17 @@ impl QuickEvalArgs {
     fn config(&self, name: &str) -> anyhow::Result<FitConfig> {
         let candidate = candidate(name).context("no such network")?;
         let candidate = Candidate { samples: self.samples.unwrap_or(candidate.samples), ..candidate };
-        let (height, width) = (self.size, self.size);
-        Ok(FitConfig {
+        let recipe = Recipe {
+            size: self.size,
+            windows: self.window.into_iter().collect(),
             epochs: self.epochs.unwrap_or(candidate.epochs),
             batch: self.batch.unwrap_or(candidate.batch),
-            transform: match self.window {
-                None => Transform::StoredValues { height, width },
-                Some(window) => {
-                    Transform::HounsfieldWindows { height, width, windows: vec![window], normalization: None }
-                }
-            },
-            candidate,
-            pretrained: None,
-            seed: self.seed,
             learning_rate: self.learning_rate,
-            schedule: Schedule::Constant,
-            weight_decay: 0.0,
-            position_grid: None,
-            half_size_epochs: 0,
-            witness: 0.0,
-            augment: Augment::NONE,
-            balance: None,
             patience: self.patience,
-            monitor: Monitor::Loss,
-        })
+            augmentation: Augment::NONE,
+            ..Recipe::study(&candidate)
+        };
+        Ok(FitConfig { candidate, ..recipe.config(self.seed)? })
     }
 
     /// A stratified random sample of the index, and its split: a fifth for the test, a fifth of the rest for validation.

@@ -5,7 +5,8 @@ use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 /// How far each change goes; 0 (or false) leaves it out. Each is drawn evenly within its bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Augment {
     /// Left and right exchanged, every second time.
     pub flip: bool,
@@ -21,7 +22,7 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// What the shipped model was trained with.
+    /// What is done unless something else is asked for.
     pub const DEFAULT: Augment = Augment { flip: true, shift: 0.06, rotate: 15.0, zoom: 0.1, window: 0.1 };
     /// The study's: none.
     pub const NONE: Augment = Augment { flip: false, shift: 0.0, rotate: 0.0, zoom: 0.0, window: 0.0 };

@@ -3,9 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use triaged::imaging::{self, Normalization, Transform};
+
+use super::context::{Neighbours, NoOrder};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -15,6 +18,10 @@ pub enum LoadError {
     Decode { file: PathBuf, source: imaging::ImagingError },
     #[error("cannot read the mask {path}: {source}")]
     Mask { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    NoOrder(#[from] NoOrder),
+    #[error("{file} is not in the index that neighbours were looked up in")]
+    NoNeighbours { file: PathBuf },
     #[error("cannot keep decoded slices in {folder}: {source}")]
     Cache { folder: PathBuf, source: std::io::Error },
 }
@@ -28,6 +35,7 @@ pub struct Cache {
     transform: Transform,
     normalization: Option<Normalization>,
     folder: Option<PathBuf>,
+    neighbours: Option<Arc<Neighbours>>,
 }
 
 impl Cache {
@@ -37,11 +45,19 @@ impl Cache {
         if let Some(folder) = &folder {
             fs::create_dir_all(folder).map_err(|source| LoadError::Cache { folder: folder.clone(), source })?;
         }
-        Ok(Self { normalization: transform.normalization(), transform: transform.windowed(), folder })
+        let normalization = transform.normalization();
+        Ok(Self { transform: transform.windowed(), normalization, folder, neighbours: None })
+    }
+
+    /// A cache that gives each slice with those before and after it: three times the channels, the slice's own in the
+    /// middle.
+    pub fn with_neighbours(self, neighbours: Neighbours) -> Self {
+        Self { neighbours: Some(Arc::new(neighbours)), ..self }
     }
 
     pub fn shape(&self) -> [usize; 3] {
-        self.transform.shape()
+        let [channels, height, width] = self.transform.shape();
+        [if self.neighbours.is_some() { 3 * channels } else { channels }, height, width]
     }
 
     /// The model's input for the first frame of a file.
@@ -60,8 +76,15 @@ impl Cache {
 
     /// The model's input for the first frame of a file before it is normalized, where it is.
     pub fn load(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
+        let Some(neighbours) = &self.neighbours else { return self.load_one(file) };
+        let [before, after] = neighbours.around(file).ok_or_else(|| LoadError::NoNeighbours { file: file.into() })?;
+        Ok([self.load_one(before)?, self.load_one(file)?, self.load_one(after)?].concat())
+    }
+
+    /// One file's part of the input.
+    fn load_one(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
         let place = self.folder.as_ref().and_then(|folder| Some(folder.join(self.key(file)?)));
-        let wanted = 4 * self.shape().iter().product::<usize>();
+        let wanted = 4 * self.transform.shape().iter().product::<usize>();
         if let Some(bytes) = place.as_ref().and_then(|place| fs::read(place).ok()).filter(|b| b.len() == wanted) {
             let (values, _) = bytes.as_chunks::<4>();
             return Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect());

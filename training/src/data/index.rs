@@ -33,6 +33,10 @@ pub struct Slice {
     pub mask: Option<PathBuf>,
     /// Rows and columns as the header says; none in an index of before they were noted.
     pub size: Option<[u32; 2]>,
+    /// Where it lies in its series: along the slices' normal in micrometers, or its instance number. Only the order
+    /// counts. None where the header has neither, or the index did not note it.
+    #[serde(default)]
+    pub position: Option<i64>,
 }
 
 /// What becomes of images that are not 512×512.
@@ -157,11 +161,12 @@ impl Index {
         let read: Vec<Result<Slice, (PathBuf, String)>> = joined
             .into_par_iter()
             .map(|(id, positive, file)| match header(&file) {
-                Ok((patient, size)) => {
+                Ok(Header { patient, size, position }) => {
                     let patient = format!("{source}/{}", patient.unwrap_or_else(|| id.clone()));
                     let mask = masks.join(format!("{id}.pbm"));
                     let mask = (masked && positive && mask.is_file()).then_some(mask);
-                    Ok(Slice { id, source: source.clone(), patient, positive, file, mask, size: Some(size) })
+                    let (source, size) = (source.clone(), Some(size));
+                    Ok(Slice { id, source, patient, positive, file, mask, size, position })
                 }
                 Err(why) => Err((file, why)),
             })
@@ -268,9 +273,17 @@ fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, IndexError> {
     Ok(images)
 }
 
-/// Whose slice this is, if the object says, and its rows and columns. The pixels are not read; but a file that is too
-/// short for those that its header promises is refused here, before a training meets it.
-fn header(file: &Path) -> Result<(Option<String>, [u32; 2]), String> {
+/// What an index takes from an object.
+struct Header {
+    patient: Option<String>,
+    /// Rows and columns.
+    size: [u32; 2],
+    position: Option<i64>,
+}
+
+/// Whose slice this is, if the object says, its rows and columns, and where it lies. The pixels are not read; but a file
+/// that is too short for those that its header promises is refused here, before a training meets it.
+fn header(file: &Path) -> Result<Header, String> {
     let object = imaging::read_header(file).map_err(|error| error.cause.to_string())?;
     let text = |tag| {
         let value = object.element_opt(tag).ok().flatten()?.to_str().ok()?.trim_matches([' ', '\0']).to_owned();
@@ -288,5 +301,42 @@ fn header(file: &Path) -> Result<(Option<String>, [u32; 2]), String> {
             return Err(format!("cut off: {length} bytes, its pixels alone are {needed}"));
         }
     }
-    Ok((text(tags::PATIENT_ID).or_else(|| text(tags::STUDY_INSTANCE_UID)), size))
+    let numbers = |tag| object.element_opt(tag).ok().flatten()?.to_multi_float64().ok();
+    let along = numbers(tags::IMAGE_POSITION_PATIENT)
+        .and_then(|place| along_normal(&place, numbers(tags::IMAGE_ORIENTATION_PATIENT).as_deref()));
+    let instance = || Some(i64::from(object.element_opt(tags::INSTANCE_NUMBER).ok().flatten()?.to_int::<i32>().ok()?));
+    Ok(Header {
+        patient: text(tags::PATIENT_ID).or_else(|| text(tags::STUDY_INSTANCE_UID)),
+        size,
+        position: along.or_else(instance),
+    })
+}
+
+/// Where a slice lies along its normal, in micrometers (PS3.3 C.7.6.2.1.1); without an orientation along the body.
+fn along_normal(position: &[f64], orientation: Option<&[f64]>) -> Option<i64> {
+    let &[x, y, z] = position else { return None };
+    let normal = match orientation {
+        Some(&[a, b, c, d, e, f]) => [b * f - c * e, c * d - a * f, a * e - b * d],
+        _ => [0.0, 0.0, 1.0],
+    };
+    let along = 1000.0 * (x * normal[0] + y * normal[1] + z * normal[2]);
+    along.is_finite().then_some(along.round() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_lie_along_their_normal() {
+        let axial = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+        assert_eq!(along_normal(&[-125.0, -120.0, 37.5], Some(&axial)), Some(37_500));
+        assert_eq!(along_normal(&[-125.0, -120.0, 37.5], None), Some(37_500));
+        // Tilted by 30° about the row: the normal is (0, -1/2, √3/2).
+        let tilted = [1.0, 0.0, 0.0, 0.0, 3.0f64.sqrt() / 2.0, 0.5];
+        assert_eq!(along_normal(&[5.0, 0.0, 10.0], Some(&tilted)), Some(8_660));
+        assert_eq!(along_normal(&[5.0, 10.0, 10.0], Some(&tilted)), Some(3_660));
+        assert_eq!(along_normal(&[1.0, 2.0], Some(&axial)), None);
+        assert_eq!(along_normal(&[1.0, 2.0, f64::NAN], None), None);
+    }
 }

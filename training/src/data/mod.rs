@@ -2,6 +2,7 @@
 
 mod augment;
 mod cache;
+mod context;
 mod index;
 mod loader;
 pub mod mask;
@@ -11,6 +12,7 @@ mod split;
 
 pub use augment::Augment;
 pub use cache::{Cache, LoadError};
+pub use context::{Neighbours, NoOrder};
 pub use index::{Index, IndexError, OtherSizes, Problems, Slice};
 pub use loader::{Batch, Draw, Loader};
 pub use sample::{balanced, epoch_seed, plain, stratified};

@@ -29,19 +29,27 @@ pub fn plain(positive: &[bool], seed: u64) -> Vec<usize> {
     order
 }
 
-/// `size` draws, half of them positive, shuffled: every case of a class is drawn once before any is drawn again.
-pub fn balanced(positive: &[bool], size: usize, seed: u64) -> Vec<usize> {
+/// `size` draws, half of them positive, shuffled. Within its class a case is drawn as often as its weight is large: each
+/// comes as often as the weights make it expected, rounded up or down, so that of equal weights every case is drawn once
+/// before any is drawn again. A case of weight 0 is never drawn.
+pub fn balanced(positive: &[bool], weights: &[f64], size: usize, seed: u64) -> Vec<usize> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut order = Vec::with_capacity(size);
-    for (class, share) in classes(positive).into_iter().zip([size / 2, size - size / 2]) {
-        let mut drawn = Vec::with_capacity(share + class.len());
-        while drawn.len() < share && !class.is_empty() {
-            let mut round = class.clone();
-            round.shuffle(&mut rng);
-            drawn.extend(round);
+    for (mut class, share) in classes(positive).into_iter().zip([size / 2, size - size / 2]) {
+        class.retain(|&i| weights[i] > 0.0);
+        class.shuffle(&mut rng);
+        let total: f64 = class.iter().map(|&i| weights[i]).sum();
+        // Systematic sampling: marks at equal distances along the weights laid end to end, the first placed at random.
+        let first: f64 = rng.random();
+        let (mut end, mut marks) = (0.0, 0);
+        for (place, &i) in class.iter().enumerate() {
+            end += weights[i];
+            let last = place + 1 == class.len();
+            let before = if last { share } else { ((end / total * share as f64 - first).ceil().max(0.0)) as usize };
+            let before = before.min(share);
+            order.extend(std::iter::repeat_n(i, before.saturating_sub(marks)));
+            marks = marks.max(before);
         }
-        drawn.truncate(share);
-        order.extend(drawn);
     }
     order.shuffle(&mut rng);
     order
@@ -82,12 +90,48 @@ mod tests {
     #[test]
     fn a_balanced_epoch_is_half_positive_and_repeats_positives_evenly() {
         let labels = labels();
-        let order = balanced(&labels, 500, 1);
+        let order = balanced(&labels, &[1.0; 1000], 500, 1);
         assert_eq!(order.len(), 500);
         assert_eq!(order.iter().filter(|&&i| labels[i]).count(), 250);
         let times = |i: usize| order.iter().filter(|&&drawn| drawn == i).count();
         assert!((0..1000).filter(|&i| labels[i]).all(|i| (2..=3).contains(&times(i))));
         assert!((0..1000).filter(|&i| !labels[i]).all(|i| times(i) <= 1));
+    }
+
+    #[test]
+    fn a_case_is_drawn_by_its_weight_within_its_class() {
+        let labels = labels();
+        // Of each class: the first half weighs 1, then half of it 0.25, the rest nothing.
+        let weight = |i: usize| match i {
+            0..500 => 1.0,
+            500..750 => 0.25,
+            _ => 0.0,
+        };
+        let weights: Vec<f64> = (0..1000).map(weight).collect();
+        for (size, seed) in [(2000, 1), (1001, 2), (90, 3), (1, 4)] {
+            let order = balanced(&labels, &weights, size, seed);
+            assert_eq!(order.len(), size);
+            assert_eq!(order.iter().filter(|&&i| labels[i]).count(), size / 2);
+            for class in [true, false] {
+                let of = |range: std::ops::Range<usize>| range.filter(|&i| labels[i] == class).collect::<Vec<usize>>();
+                let drawn = |cases: &[usize]| order.iter().filter(|i| cases.contains(i)).count() as f64;
+                let (whole, quarter) = (of(0..500), of(500..750));
+                let all = if class { size / 2 } else { size - size / 2 } as f64;
+                // 1 · 2 beside 0.25 · 1: eight of nine draws. Each case comes as expected, rounded either way.
+                let each = all * 8.0 / 9.0 / whole.len() as f64;
+                assert_eq!(drawn(&of(750..1000)), 0.0);
+                for i in &whole {
+                    assert!((drawn(&[*i]) - each).abs() < 1.0 + 1e-9, "{size}: {} for {each}", drawn(&[*i]));
+                }
+                for i in &quarter {
+                    assert!((drawn(&[*i]) - each / 4.0).abs() < 1.0 + 1e-9, "{size}: {}", drawn(&[*i]));
+                }
+            }
+        }
+        // Over many epochs the shares are those of the weights.
+        let draws: Vec<usize> = (0..200).flat_map(|seed| balanced(&labels, &weights, 20, seed)).collect();
+        let heavy = draws.iter().filter(|&&i| i < 500).count() as f64 / draws.len() as f64;
+        assert!((heavy - 8.0 / 9.0).abs() < 0.02, "{heavy}");
     }
 
     #[test]

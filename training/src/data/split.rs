@@ -188,6 +188,7 @@ mod tests {
                     file: "none".into(),
                     mask: None,
                     size: None,
+                    position: None,
                 });
             }
         }
@@ -200,6 +201,7 @@ mod tests {
                 file: "none".into(),
                 mask: None,
                 size: None,
+                position: None,
             });
         }
         Index { slices, problems: Problems::default() }

@@ -8,10 +8,13 @@ use super::charts::grouped;
 use super::run::{LabelCount, Measurement, Run, Side};
 use super::sheet::{EDGE, Sheet};
 use super::{Figure, ReportError};
+use crate::calibration::Platt;
 use crate::card;
 use crate::cross_validation::MeanSd;
 use crate::data::SplitBy;
+use crate::evaluate::Evaluation;
 use crate::metrics::{Figures, Interval};
+use crate::rules::{self, Compared};
 
 #[derive(Template)]
 #[template(path = "report.html")]
@@ -25,6 +28,12 @@ struct Page<'a> {
     loss_chart: Option<String>,
     first: Section,
     sheets: Vec<Plate>,
+    sources: Vec<(String, Table)>,
+    flipped: Option<Table>,
+    rules: Vec<RuleRow>,
+    rules_explained: &'static str,
+    reliability_chart: Option<String>,
+    calibration: String,
     second: Option<Section>,
 }
 
@@ -39,6 +48,13 @@ struct Section {
     confusion_slices: String,
     confusion_studies: String,
     scores: String,
+}
+
+/// A study rule's line.
+struct RuleRow {
+    rule: String,
+    cells: [String; 3],
+    remark: &'static str,
 }
 
 struct Table {
@@ -79,6 +95,14 @@ pub fn html(run: &Run, figures: &[Figure], sheets: &[Sheet]) -> Result<String, R
         loss_chart: inline(figures, "loss.svg"),
         first: section(run, first, figures),
         sheets: sheets.iter().map(plate).collect::<Result<_, _>>()?,
+        sources: run.beside.sources.iter().map(|(name, evaluation)| (name.clone(), plain_table(evaluation))).collect(),
+        flipped: run.beside.test_time_flip.as_ref().map(plain_table),
+        rules: run.beside.study_rules.iter().map(rule_row).collect(),
+        rules_explained: rules::EXPLAINED,
+        reliability_chart: inline(figures, "reliability.svg"),
+        calibration: first.decision.calibration.map_or(String::new(), |Platt { a, b }| {
+            format!("The probability is sigmoid({a:.3} · logit {b:+.3}) of what the network says.")
+        }),
         second: run.measurements.get(1).map(|second| section(run, second, figures)),
     };
     page.render().map_err(|error| ReportError::Draw { figure: super::PAGE.into(), why: error.to_string() })
@@ -114,35 +138,53 @@ fn section(run: &Run, measurement: &Measurement, figures: &[Figure]) -> Section 
     }
 }
 
-fn table(run: &Run, measurement: &Measurement) -> Table {
-    let (slices, studies) = (&measurement.evaluation.slices, &measurement.evaluation.studies);
+type Value = fn(&Figures) -> Option<Interval>;
+type Over = fn(&crate::cross_validation::Spread) -> Option<MeanSd>;
+/// What is tabled: its name, its value, and that over folds.
+const ROWS: [(&str, Value, Over); 6] = [
+    ("AUC", |f| f.auc, |s| s.auc),
+    ("F2", |f| Some(f.f2), |s| s.f2),
+    ("sensitivity (recall)", |f| Some(f.sensitivity), |s| s.sensitivity),
+    ("specificity", |f| Some(f.specificity), |s| s.specificity),
+    ("precision", |f| Some(f.precision), |s| s.precision),
+    ("accuracy", |f| Some(f.accuracy), |s| s.accuracy),
+];
+
+fn interval(i: Option<Interval>) -> String {
+    i.map_or("one class only".into(), |i| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high))
+}
+
+/// Slices' and studies' figures side by side.
+fn plain_table(evaluation: &Evaluation) -> Table {
+    let (slices, studies) = (&evaluation.slices, &evaluation.studies);
     let of = |f: &Figures| format!("{}, {} with hemorrhage", grouped(f.cases), grouped(f.positives));
-    let mut heads = vec![format!("slices ({})", of(slices)), format!("studies ({})", of(studies))];
-    let interval = |i: Option<Interval>| {
-        i.map_or("one class only".into(), |i| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high))
-    };
-    let spread = |s: Option<MeanSd>| s.map_or("one class only".into(), |s| format!("{:.3} ± {:.3}", s.mean, s.sd));
-    type Value = fn(&Figures) -> Option<Interval>;
-    type Over = fn(&crate::cross_validation::Spread) -> Option<MeanSd>;
-    let rows: [(&'static str, Value, Over); 6] = [
-        ("AUC", |f| f.auc, |s| s.auc),
-        ("F2", |f| Some(f.f2), |s| s.f2),
-        ("sensitivity (recall)", |f| Some(f.sensitivity), |s| s.sensitivity),
-        ("specificity", |f| Some(f.specificity), |s| s.specificity),
-        ("precision", |f| Some(f.precision), |s| s.precision),
-        ("accuracy", |f| Some(f.accuracy), |s| s.accuracy),
-    ];
-    let crossed = run.crossed.as_ref().filter(|_| measurement.side == Side::Folds);
-    if let Some(crossed) = crossed {
-        heads.extend(["slices", "studies"].map(|of| format!("{of}, mean ± sd of {} folds", crossed.folds.len())));
+    Table {
+        heads: vec![format!("slices ({})", of(slices)), format!("studies ({})", of(studies))],
+        rows: ROWS.map(|(name, value, _)| (name, vec![interval(value(slices)), interval(value(studies))])).to_vec(),
     }
-    let row = |(name, value, over): (&'static str, Value, Over)| {
-        let mut cells = vec![interval(value(slices)), interval(value(studies))];
-        cells
-            .extend(crossed.iter().flat_map(|crossed| [spread(over(&crossed.slices)), spread(over(&crossed.studies))]));
-        (name, cells)
+}
+
+/// With mean and deviation over the folds, where there are folds.
+fn table(run: &Run, measurement: &Measurement) -> Table {
+    let mut table = plain_table(&measurement.evaluation);
+    let spread = |s: Option<MeanSd>| s.map_or("one class only".into(), |s| format!("{:.3} ± {:.3}", s.mean, s.sd));
+    if let Some(crossed) = run.crossed.as_ref().filter(|_| measurement.side == Side::Folds) {
+        table.heads.extend(["slices", "studies"].map(|of| format!("{of}, mean ± sd of {} folds", crossed.folds.len())));
+        for ((_, cells), (_, _, over)) in table.rows.iter_mut().zip(ROWS) {
+            cells.extend([spread(over(&crossed.slices)), spread(over(&crossed.studies))]);
+        }
+    }
+    table
+}
+
+fn rule_row(compared: &Compared) -> RuleRow {
+    let Compared { rule, shippable, chosen, auc, sensitivity, specificity } = compared;
+    let remark = match (chosen, shippable) {
+        (true, _) => "chosen",
+        (false, false) => "compared only",
+        (false, true) => "",
     };
-    Table { heads, rows: rows.into_iter().map(row).collect() }
+    RuleRow { rule: rule.clone(), cells: [*auc, Some(*sensitivity), Some(*specificity)].map(interval), remark }
 }
 
 fn plate(sheet: &Sheet) -> Result<Plate, ReportError> {

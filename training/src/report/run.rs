@@ -8,9 +8,9 @@ use serde::Deserialize;
 use super::ReportError;
 use crate::cross_validation::CrossValidation;
 use crate::data::{self, Index, Slice, Split, SplitBy};
-use crate::evaluate::{Decision, Evaluation, HeldOut, Study};
+use crate::evaluate::{self, Beside, Decision, Evaluation, HeldOut, Study};
 use crate::fit::{self, FitConfig, State, read_json};
-use crate::metrics::{Case, Confusion};
+use crate::metrics::{Case, Confusion, best_f2_threshold};
 
 const SCORES: &str = "scores.csv";
 const CROSS_VALIDATION: &str = "cross-validation.json";
@@ -29,6 +29,7 @@ pub struct Run {
     pub by: SplitBy,
     /// With the figures over the folds, for a cross-validation.
     pub crossed: Option<CrossValidation>,
+    pub beside: Beside,
     /// The patients that count first, then, of a held-out run, those that decisions were made on.
     pub measurements: Vec<Measurement>,
 }
@@ -95,6 +96,7 @@ pub struct Scored {
     /// `validation`, `test` or `fold-N`.
     pub side: String,
     pub slice: Slice,
+    /// Calibrated.
     pub probability: f64,
     /// The slice threshold it was judged by.
     pub threshold: f64,
@@ -162,10 +164,10 @@ impl Run {
         let index: Index = read_json(&folder.join("index.json"))?;
         let split: Split = read_json(&folder.join("split.json"))?;
         let figures = folder.join(EVALUATION);
-        let HeldOut { decision, validation, test } = read_json(&figures)?;
+        let HeldOut { decision, validation, test, beside } = read_json(&figures)?;
         let rows = Rows::read(&folder.join(SCORES), &index)?;
         let measurement = |side: Side, name: &str, evaluation: Evaluation| {
-            let slices = rows.of(name, decision.slice_threshold);
+            let slices = rows.of(name, &decision);
             let measurement = Measurement { side, slices, decision, evaluation };
             measurement.check(&rows.path, &figures)?;
             Ok::<Measurement, ReportError>(measurement)
@@ -177,7 +179,7 @@ impl Run {
         let labels =
             sides.into_iter().flat_map(|(side, name)| label_counts(name, &split.slices(&index, side))).collect();
         let histories = vec![History { name: "training".into(), state }];
-        Ok(Self { config, histories, labels, by: split.by, crossed: None, measurements })
+        Ok(Self { config, histories, labels, by: split.by, crossed: None, beside, measurements })
     }
 
     fn crossed(folder: &Path) -> Result<Self, ReportError> {
@@ -192,12 +194,15 @@ impl Run {
         let split: Split = read_json(&folder.join(first).join("split.json"))?;
         let config: FitConfig = fit::read_run(&folder.join(first))?.0;
         let rows = Rows::read(&scores, &index)?;
-        let by_fold: Vec<Vec<Study>> = names.iter().map(|name| studies(&rows.of(name, 0.0))).collect();
-        let decisions = CrossValidation::decisions(&by_fold)
-            .ok_or_else(|| apart("the scores of some folds lack a class, the figures do not".into()))?;
+        let decisions = match crossed.decisions.len() {
+            0 => uncalibrated(&crossed, &names, &rows)
+                .ok_or_else(|| apart("the scores of some folds lack a class, the figures do not".into()))?,
+            found if found == names.len() => crossed.decisions.clone(),
+            found => return Err(apart(format!("the figures have {} folds and {found} decisions", names.len()))),
+        };
         let (mut slices, mut labels, mut histories) = (Vec::new(), Vec::new(), Vec::new());
         for (name, decision) in names.iter().zip(decisions) {
-            let fold = rows.of(name, decision.slice_threshold);
+            let fold = rows.of(name, &decision);
             let about = name.replace('-', " ");
             labels.extend(label_counts(&about, &fold.iter().map(|s| &s.slice).collect::<Vec<_>>()));
             slices.extend(fold);
@@ -208,8 +213,18 @@ impl Run {
         let (decision, evaluation) = (crossed.decision, crossed.pooled.clone());
         let measurement = Measurement { side: Side::Folds, slices, decision, evaluation };
         measurement.check(&scores, &figures)?;
-        Ok(Self { config, histories, labels, by: split.by, crossed: Some(crossed), measurements: vec![measurement] })
+        let (beside, measurements) = (crossed.beside.clone(), vec![measurement]);
+        Ok(Self { config, histories, labels, by: split.by, crossed: Some(crossed), beside, measurements })
     }
+}
+
+/// What each fold was judged by in a cross-validation of before decisions were kept: thresholds on the network's own
+/// scores. None where the folds that are left after taking one out lack a class.
+fn uncalibrated(crossed: &CrossValidation, names: &[String], rows: &Rows) -> Option<Vec<Decision>> {
+    let raw = Decision { calibration: None, ..crossed.decision };
+    let folds: Vec<Vec<Study>> = names.iter().map(|name| studies(&rows.of(name, &raw))).collect();
+    let threshold = |fold| best_f2_threshold(&evaluate::slices(&CrossValidation::others(&folds, fold)));
+    (0..folds.len()).map(|fold| Some(Decision { slice_threshold: threshold(fold)?.0, ..raw })).collect()
 }
 
 impl Measurement {
@@ -274,13 +289,13 @@ impl Rows {
         Ok(Self { path: path.into(), rows })
     }
 
-    /// One side's slices, as judged by `threshold`.
-    fn of(&self, side: &str, threshold: f64) -> Vec<Scored> {
+    /// One side's slices, as calibrated and judged by `decision`.
+    fn of(&self, side: &str, decision: &Decision) -> Vec<Scored> {
         let scored = |(side, slice, probability): &(String, Slice, f64)| Scored {
             side: side.clone(),
             slice: slice.clone(),
-            probability: *probability,
-            threshold,
+            probability: decision.calibration.map_or(*probability, |platt| platt.apply(*probability)),
+            threshold: decision.slice_threshold,
         };
         self.rows.iter().filter(|(of, ..)| of == side).map(scored).collect()
     }

@@ -183,6 +183,7 @@ mod tests {
             file: "none".into(),
             mask: None,
             size: None,
+            position: None,
         };
         let scored = Scored { side: "test".into(), slice, probability: 0.25, threshold: 0.5 };
         Tile { scored, pixels: vec![gray; EDGE * EDGE] }

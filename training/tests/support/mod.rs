@@ -61,6 +61,7 @@ pub fn write_sized(path: &Path, patient: &str, number: usize, positive: bool, ed
         text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.{}", number + 1)),
         text(tags::MODALITY, VR::CS, "CT"),
         text(tags::PATIENT_ID, VR::LO, patient),
+        text(tags::INSTANCE_NUMBER, VR::IS, &number.to_string()),
         text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2"),
         text(tags::RESCALE_INTERCEPT, VR::DS, "0"),
         text(tags::RESCALE_SLOPE, VR::DS, "1"),

@@ -5,6 +5,7 @@ mod confusion;
 mod curves;
 mod labels;
 mod loss;
+mod reliability;
 mod scores;
 
 use std::io;
@@ -49,6 +50,9 @@ type Format<'a> = &'a dyn Fn(&f64) -> String;
 pub fn all(run: &Run) -> Result<Vec<Figure>, ReportError> {
     let mut figures = vec![labels::figure(&run.labels)?];
     figures.extend(loss::figure(&run.histories)?);
+    if let Some(calibrated) = &run.beside.reliability {
+        figures.push(reliability::figure(calibrated)?);
+    }
     for measurement in &run.measurements {
         figures.extend(of(measurement)?);
     }

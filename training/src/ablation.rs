@@ -1,0 +1,379 @@
+//! Ablations: the recipe with one thing changed, measured on the same folds.
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+use triaged::imaging::Window;
+
+use crate::data::{Augment, SplitBy};
+use crate::metrics::{Case, Interval, auc};
+use crate::recipe::Recipe;
+use crate::report::{Run, Scored};
+
+/// Bootstrap samples behind the interval of a difference.
+const ROUNDS: usize = 1000;
+/// Brain, subdural and soft tissue.
+const THREE_WINDOWS: [Window; 3] = [
+    Window { center: 40.0, width: 80.0 },
+    Window { center: 75.0, width: 215.0 },
+    Window { center: 40.0, width: 380.0 },
+];
+
+/// What one row changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Row {
+    /// Nothing: the recipe as it is, with which the others are compared
+    Recipe,
+    /// Stored values as in the study, instead of windows
+    WindowsRaw,
+    /// The slices as they are
+    NoAugment,
+    /// Every slice once an epoch with class weights, for as many draws in all
+    NoBalance,
+    /// Folds by image as in the study, so that one patient's slices are trained on and tested
+    SplitImage,
+    /// Fresh weights
+    NoPretrained,
+    /// Without the sources that are only trained on
+    NoExtraSets,
+    /// Brain, subdural and soft tissue windows as three channels
+    ThreeWindows,
+    /// The slices before and after each one as further channels
+    Context,
+    /// Images of 320 pixels
+    #[value(name = "size-320")]
+    #[serde(rename = "size-320")]
+    Size320,
+    /// The network m10, trained by the same recipe
+    #[value(name = "network-m10")]
+    #[serde(rename = "network-m10")]
+    NetworkM10,
+}
+
+/// A training that a row asks for: the recipe, how patients are split, and whether sources that are only trained on
+/// take part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    pub recipe: Recipe,
+    pub split: SplitBy,
+    pub extra_sets: bool,
+}
+
+impl Row {
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// In words, for the table.
+    pub fn text(self) -> String {
+        let help = self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+        let text = help.unwrap_or_default();
+        let mut letters = text.chars();
+        letters.next().map_or(String::new(), |first| first.to_lowercase().collect::<String>() + letters.as_str())
+    }
+
+    /// The whole training with this one thing changed; `train` slices are trained on an epoch where each comes once. None
+    /// where the row changes nothing.
+    pub fn change(self, whole: &Variant, train: usize) -> Option<Variant> {
+        let mut variant = whole.clone();
+        let recipe = &mut variant.recipe;
+        match self {
+            Row::Recipe => return Some(variant),
+            Row::WindowsRaw => {
+                (recipe.windows, recipe.normalization) = (Vec::new(), None);
+                recipe.augmentation.window = 0.0;
+            }
+            Row::NoAugment => recipe.augmentation = Augment::NONE,
+            Row::NoBalance => {
+                recipe.sources = BTreeMap::new();
+                if let Some(draws) = recipe.balance.take() {
+                    let epochs = (recipe.epochs * draws) as f64 / train.max(1) as f64;
+                    shorten(recipe, (epochs.round() as usize).max(1));
+                }
+            }
+            Row::SplitImage => variant.split = SplitBy::Image,
+            Row::NoPretrained => recipe.pretrained = None,
+            Row::NoExtraSets => variant.extra_sets = false,
+            Row::ThreeWindows => recipe.windows = THREE_WINDOWS.to_vec(),
+            Row::Context => recipe.context = true,
+            Row::Size320 => recipe.size = 320,
+            Row::NetworkM10 => (recipe.candidate, recipe.pretrained) = ("m10".into(), None),
+        }
+        (variant != *whole).then_some(variant)
+    }
+}
+
+/// Fewer epochs, or more: those on images of half the edge keep their share.
+pub fn shorten(recipe: &mut Recipe, epochs: usize) {
+    let share = recipe.half_size_epochs as f64 / recipe.epochs.max(1) as f64;
+    // At least one epoch sees whole images.
+    recipe.half_size_epochs = ((share * epochs as f64).round() as usize).min(epochs.saturating_sub(1));
+    recipe.epochs = epochs;
+}
+
+/// What was left out to save time, against the recipe as it is written; empty where nothing was.
+pub fn shortened(written: &Recipe, used: &Recipe, folds: usize, only: usize) -> String {
+    let mut texts = Vec::new();
+    let mut note = |used: usize, written: usize, of: &str| {
+        if used != written {
+            texts.push(format!("{used} of {written} {of}"));
+        }
+    };
+    note(used.epochs, written.epochs, "epochs");
+    if let (Some(used), Some(written)) = (used.balance, written.balance) {
+        note(used, written, "draws an epoch");
+    }
+    note(used.size as usize, written.size as usize, "pixels");
+    note(only, folds, "folds");
+    texts.join(", ")
+}
+
+/// A row's figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub row: Row,
+    pub changed: String,
+    pub patients: usize,
+    pub slices: usize,
+    pub slice_auc: Option<Interval>,
+    /// Of the slices' area, to the recipe's own on the same slices; none for the recipe itself.
+    pub difference: Option<Interval>,
+    pub f2: Interval,
+    pub sensitivity: Interval,
+    pub specificity: Interval,
+    /// None with one class only, and where a patient's slices stand in several folds.
+    pub study_auc: Option<Interval>,
+    /// How the row was shortened, or empty.
+    pub shortened: String,
+    /// Epochs, and slices an epoch.
+    pub epochs: usize,
+}
+
+/// All rows that are finished, the recipe's first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ablation {
+    /// The recipe's name or file.
+    pub recipe: String,
+    pub folds: usize,
+    pub seed: u64,
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Outcome {
+    /// From a row's finished cross-validation, and that of the recipe itself.
+    pub fn of(row: Row, run: &Run, recipe: &Run, shortened: &str, seed: u64) -> Self {
+        let measured = run.first();
+        let figures = &measured.evaluation;
+        Self {
+            row,
+            changed: row.text(),
+            patients: figures.patients,
+            slices: figures.slices.cases,
+            slice_auc: figures.slices.auc,
+            difference: (row != Row::Recipe)
+                .then(|| difference(&measured.slices, &recipe.first().slices, seed))
+                .flatten(),
+            f2: figures.slices.f2,
+            sensitivity: figures.slices.sensitivity,
+            specificity: figures.slices.specificity,
+            study_auc: figures.studies.auc.filter(|_| run.by == SplitBy::Patient),
+            shortened: shortened.into(),
+            epochs: run.config.epochs,
+        }
+    }
+}
+
+/// How much larger the area of `ours` is than that of `theirs`, over the slices that both scored; the interval is 95 %,
+/// by bootstrap over patients, both on the same ones. None where they have no slices of both classes in common.
+fn difference(ours: &[Scored], theirs: &[Scored], seed: u64) -> Option<Interval> {
+    let key = |scored: &Scored| (scored.slice.source.clone(), scored.slice.id.clone());
+    let known: BTreeMap<_, f64> = theirs.iter().map(|scored| (key(scored), scored.probability)).collect();
+    let mut patients: BTreeMap<&str, Vec<(Case, Case)>> = BTreeMap::new();
+    for scored in ours {
+        if let Some(&other) = known.get(&key(scored)) {
+            let case = |score| Case { score, positive: scored.slice.positive };
+            patients.entry(&scored.slice.patient).or_default().push((case(scored.probability), case(other)));
+        }
+    }
+    let patients: Vec<Vec<(Case, Case)>> = patients.into_values().collect();
+    let between = |drawn: &[&(Case, Case)]| {
+        let (ours, theirs): (Vec<Case>, Vec<Case>) = drawn.iter().copied().copied().unzip();
+        Some(auc(&ours)? - auc(&theirs)?)
+    };
+    let value = between(&patients.iter().flatten().collect::<Vec<_>>())?;
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut samples: Vec<f64> = (0..ROUNDS)
+        .filter_map(|_| {
+            let drawn: Vec<&(Case, Case)> =
+                (0..patients.len()).flat_map(|_| &patients[rng.random_range(0..patients.len())]).collect();
+            between(&drawn)
+        })
+        .collect();
+    samples.sort_unstable_by(f64::total_cmp);
+    let at = |q: f64| samples.get((q * (samples.len() as f64 - 1.0)).round() as usize).copied().unwrap_or(value);
+    Some(Interval { value, low: at(0.025), high: at(0.975) })
+}
+
+impl Ablation {
+    /// A table in Markdown.
+    pub fn table(&self) -> String {
+        let cell = |i: Interval| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high);
+        let signed = |i: Interval| format!("{:+.3} ({:+.3} to {:+.3})", i.value, i.low, i.high);
+        let or = |i: Option<Interval>, text: &str| i.map_or(text.to_owned(), cell);
+        let mut table = String::from(
+            "| row | changed | slice AUC | difference | F2 | sensitivity | specificity | study AUC | shortened |\n\
+             |---|---|---|---|---|---|---|---|---|\n",
+        );
+        for row in &self.outcomes {
+            let study = if row.row == Row::SplitImage { "not by image" } else { "one class only" };
+            table += &format!(
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+                row.row.name(),
+                row.changed,
+                or(row.slice_auc, "one class only"),
+                row.difference.map_or(String::new(), signed),
+                cell(row.f2),
+                cell(row.sensitivity),
+                cell(row.specificity),
+                or(row.study_auc, study),
+                if row.shortened.is_empty() { "no" } else { &row.shortened },
+            );
+        }
+        table
+    }
+
+    /// What the table is of, in words.
+    pub fn caption(&self) -> String {
+        format!(
+            "The recipe {} with one thing changed in each row, cross-validated on the same {} folds (seed {}) but for the \
+             row that splits by image. Each fold is judged by what the others chose. In brackets 95 % intervals, bootstrap \
+             over patients; the difference is of the slice AUC to the recipe's own, on the same slices and patients.",
+            self.recipe, self.folds, self.seed
+        )
+    }
+
+    /// A line a row; the bounds of an interval stand beside its value.
+    ///
+    /// # Errors
+    /// As the writer's.
+    pub fn csv(&self) -> Result<Vec<u8>, csv::Error> {
+        let mut rows = csv::Writer::from_writer(Vec::new());
+        let mut heads: Vec<String> = ["row", "changed", "patients", "slices", "epochs"].map(str::to_owned).to_vec();
+        for figure in ["slice_auc", "difference", "f2", "sensitivity", "specificity", "study_auc"] {
+            heads.extend([figure.to_owned(), format!("{figure}_low"), format!("{figure}_high")]);
+        }
+        heads.push("shortened".into());
+        rows.write_record(&heads)?;
+        for row in &self.outcomes {
+            let mut cells = vec![row.row.name(), row.changed.clone()];
+            cells.extend([row.patients, row.slices, row.epochs].map(|count| count.to_string()));
+            let figures = [
+                row.slice_auc,
+                row.difference,
+                Some(row.f2),
+                Some(row.sensitivity),
+                Some(row.specificity),
+                row.study_auc,
+            ];
+            for figure in figures {
+                let texts = figure.map(|i| [i.value, i.low, i.high].map(|value| format!("{value:.4}")));
+                cells.extend(texts.unwrap_or_default());
+            }
+            cells.push(row.shortened.clone());
+            rows.write_record(&cells)?;
+        }
+        rows.into_inner().map_err(|error| error.into_error().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Slice;
+
+    fn whole() -> Variant {
+        Variant { recipe: Recipe::open("m10").expect("m10's recipe"), split: SplitBy::Patient, extra_sets: true }
+    }
+
+    #[test]
+    fn each_row_changes_one_thing() {
+        let whole = whole();
+        let changed = |row: Row| row.change(&whole, 2000);
+        assert_eq!(changed(Row::Recipe).as_ref(), Some(&whole));
+        assert_eq!(changed(Row::NoPretrained), None, "m10 begins with fresh weights");
+        assert_eq!(changed(Row::NetworkM10), None);
+        let of = |row| changed(row).unwrap_or_else(|| panic!("{row:?} changes something"));
+        let recipe = |row| of(row).recipe;
+        assert_eq!((recipe(Row::WindowsRaw).windows.len(), recipe(Row::ThreeWindows).windows.len()), (0, 3));
+        assert_eq!(recipe(Row::NoAugment), Recipe { augmentation: Augment::NONE, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::Size320), Recipe { size: 320, ..whole.recipe.clone() });
+        assert_eq!(of(Row::SplitImage), Variant { split: SplitBy::Image, ..whole.clone() });
+        assert_eq!(of(Row::NoExtraSets), Variant { extra_sets: false, ..whole.clone() });
+        // As many draws in all: 11 epochs of 4,000 are 22 of 2,000, of which 9/11 at half size.
+        let unbalanced = recipe(Row::NoBalance);
+        assert_eq!((unbalanced.balance, unbalanced.epochs, unbalanced.half_size_epochs), (None, 22, 18));
+        for row in Row::value_variants() {
+            assert!(!row.text().is_empty() && serde_json::to_value(row).expect("a name") == row.name(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_shortened_is_said() {
+        let written = whole().recipe;
+        let mut used = written.clone();
+        assert_eq!(shortened(&written, &used, 5, 5), "");
+        shorten(&mut used, 2);
+        used.balance = Some(100);
+        used.size = 128;
+        assert_eq!(used.half_size_epochs, 1, "one epoch sees whole images");
+        let text = shortened(&written, &used, 5, 2);
+        assert_eq!(text, "2 of 11 epochs, 100 of 4000 draws an epoch, 128 of 512 pixels, 2 of 5 folds");
+    }
+
+    fn scored(patient: usize, number: usize, positive: bool, probability: f64) -> Scored {
+        let slice = Slice {
+            id: format!("ID_{patient}_{number}"),
+            source: "a".into(),
+            patient: format!("a/{patient}"),
+            positive,
+            file: "none".into(),
+            mask: None,
+            size: None,
+            position: None,
+        };
+        Scored { side: "fold-1".into(), slice, probability, threshold: 0.5 }
+    }
+
+    #[test]
+    fn a_difference_is_taken_on_the_same_slices_and_patients() {
+        // Theirs mistakes patient 0's; ours none. A slice of ours that they have not counts for nothing.
+        let set = |wrong: bool| -> Vec<Scored> {
+            (0..8)
+                .flat_map(|patient| (0..4).map(move |number| (patient, number)))
+                .map(|(patient, number)| {
+                    let positive = number == 0;
+                    let turned = wrong && patient == 0;
+                    scored(patient, number, positive, if positive != turned { 0.8 } else { 0.2 })
+                })
+                .collect()
+        };
+        let (mut ours, theirs) = (set(false), set(true));
+        ours.push(scored(9, 0, true, 0.0));
+        let found = difference(&ours, &theirs, 1).expect("both classes");
+        // Of 8 · 24 pairs: patient 0's positive below 21 right negatives is a tie (0.2 each), and so on.
+        let right =
+            auc(&theirs.iter().map(|s| Case { score: s.probability, positive: s.slice.positive }).collect::<Vec<_>>());
+        assert!((found.value - (1.0 - right.expect("both classes"))).abs() < 1e-12);
+        assert!(
+            found.low >= 0.0 && found.low <= found.value && found.value <= found.high && found.high < 1.0,
+            "{found:?}"
+        );
+        assert_eq!(difference(&ours, &ours, 1), Some(Interval { value: 0.0, low: 0.0, high: 0.0 }));
+        assert_eq!(difference(&ours, &[], 1), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! `ablate`: the recipe with one thing changed at a time, cross-validated on the same folds.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use burn::tensor::backend::AutodiffBackend;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::arguments::{DataArgs, FitArgs, FoldArgs};
+use super::cross_validate::cross_validate;
+use crate::ablation::{Ablation, Outcome, Row, Variant, shorten, shortened};
+use crate::conv::ConvBackend;
+use crate::data::{Index, Side, Split};
+use crate::fit::{FitConfig, Monitor, read_json, write_json};
+use crate::recipe::Recipe;
+use crate::report::Run;
+
+/// What a row's folder says of how it was made, once it is finished.
+const ROW: &str = "row.json";
+/// The whole table, for a card.
+const ABLATION: &str = "ablation.json";
+
+#[derive(Clone, Args)]
+pub struct AblateArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub fit: FitArgs,
+    #[command(flatten)]
+    pub folds: FoldArgs,
+    /// What to change, a row each [default: everything that changes something]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub rows: Vec<Row>,
+    /// Train and measure only so many of the folds; at least 2
+    #[arg(long)]
+    pub only_folds: Option<usize>,
+    /// Folder of the table and of the rows' cross-validations
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What a finished row was made of.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Finished {
+    config: FitConfig,
+    splits: Vec<Split>,
+}
+
+/// A row that is to be trained.
+struct Job {
+    row: Row,
+    config: FitConfig,
+    index: Index,
+    splits: Vec<Split>,
+    shortened: String,
+}
+
+/// Trains and measures what is not finished yet; writes the table anew after each row.
+pub fn do_ablate<B>(args: &AblateArgs, device: &B::Device) -> anyhow::Result<()>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    let jobs = jobs(args)?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let mut ablation =
+        Ablation { recipe: name(args), folds: args.folds.folds, seed: args.fit.seed, outcomes: Vec::new() };
+    for job in jobs {
+        let folder = args.out.join(job.row.name());
+        let wanted = Finished { config: job.config, splits: job.splits };
+        if folder.join(ROW).exists() {
+            if read_json::<Finished>(&folder.join(ROW))? != wanted {
+                bail!(
+                    "{} was made with another recipe, seed or other data; take another folder or delete it",
+                    folder.display()
+                );
+            }
+            eprintln!("{}: finished before", job.row.name());
+        } else {
+            eprintln!("{}: {}", job.row.name(), job.row.text());
+            cross_validate::<B>(&wanted.config, &args.fit, &job.index, &wanted.splits, &folder, device)
+                .with_context(|| job.row.name())?;
+            write_json(&folder.join(ROW), &wanted)?;
+            forget_networks(&folder, wanted.splits.len());
+        }
+        let recipe = Run::read(&args.out.join(Row::Recipe.name()))?;
+        let run = Run::read(&folder)?;
+        ablation.outcomes.push(Outcome::of(job.row, &run, &recipe, &job.shortened, args.fit.seed));
+        write(&ablation, &args.out)?;
+    }
+    println!("{}\n{}", ablation.caption(), ablation.table());
+    eprintln!("wrote {}", args.out.join("ablation.md").display());
+    Ok(())
+}
+
+/// All that can be refused is refused here, before the first training.
+fn jobs(args: &AblateArgs) -> anyhow::Result<Vec<Job>> {
+    let folds = args.folds.folds;
+    let only = args.only_folds.unwrap_or(folds);
+    if only < 2 || only > folds {
+        bail!("of {folds} folds at least 2 and at most all can be measured, not {only}");
+    }
+    let written = args.fit.recipe()?;
+    let written = match &args.fit.recipe {
+        Some(name) => Recipe { candidate: written.candidate.clone(), ..Recipe::open(name)? },
+        None => Recipe::of_candidate(&written.candidate)?,
+    };
+    let mut used = args.fit.recipe()?;
+    if args.fit.instead.epochs.is_some() && args.fit.instead.half_size_epochs.is_none() {
+        let epochs = used.epochs;
+        used = Recipe { epochs: written.epochs, ..used };
+        shorten(&mut used, epochs);
+    }
+    // Nobody is held back for validation.
+    used.monitor = Monitor::Last;
+    // Figures are without it: scoring mirror images would only take time.
+    used.test_time_flip = false;
+    let index = args.data.index()?;
+    let extras = args.data.only();
+    let whole = Variant { recipe: used, split: args.fit.split, extra_sets: !extras.is_empty() };
+    let splits = Split::folds(&index, whole.split, folds, &extras, args.fit.seed)?;
+    let train = splits[0].slices(&index, Side::Train).len();
+    let asked: Vec<Row> = if args.rows.is_empty() { Row::value_variants().to_vec() } else { args.rows.clone() };
+    let mut jobs = Vec::new();
+    // In their own order, the recipe first, whether or not it was asked for.
+    for &row in Row::value_variants().iter().filter(|row| **row == Row::Recipe || asked.contains(row)) {
+        let Some(variant) = row.change(&whole, train) else {
+            if !args.rows.is_empty() {
+                bail!("the row {} changes nothing of this recipe and these data", row.name());
+            }
+            continue;
+        };
+        let mut index = index.clone();
+        if !variant.extra_sets {
+            index.slices.retain(|slice| !extras.contains(&slice.source));
+        }
+        let mut splits = Split::folds(&index, variant.split, folds, &extras, args.fit.seed)?;
+        splits.truncate(only);
+        // A row's own change is no shortening of it.
+        let base = row.change(&Variant { recipe: written.clone(), ..whole.clone() }, train);
+        let base = base.map_or_else(|| written.clone(), |variant| variant.recipe);
+        let shortened = shortened(&base, &variant.recipe, folds, only);
+        let config = match variant.recipe.config(args.fit.seed) {
+            Ok(config) => config,
+            Err(error) if args.rows.is_empty() => {
+                eprintln!("{}: left out, {error}", row.name());
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| row.name()),
+        };
+        jobs.push(Job { row, config, index, splits, shortened });
+    }
+    Ok(jobs)
+}
+
+fn name(args: &AblateArgs) -> String {
+    match (&args.fit.recipe, &args.fit.candidate) {
+        (Some(recipe), _) => recipe.clone(),
+        (None, candidate) => format!("of the study for {}", candidate.as_deref().unwrap_or("m10")),
+    }
+}
+
+fn write(ablation: &Ablation, out: &Path) -> anyhow::Result<()> {
+    let keep = |name: &str, bytes: &[u8]| {
+        let (path, draft) = (out.join(name), out.join(format!("{name}.draft")));
+        std::fs::write(&draft, bytes)
+            .and_then(|()| std::fs::rename(&draft, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    };
+    keep("ablation.csv", &ablation.csv()?)?;
+    keep("ablation.md", format!("{}\n\n{}", ablation.caption(), ablation.table()).as_bytes())?;
+    Ok(write_json(&out.join(ABLATION), ablation)?)
+}
+
+/// The table that `ablate` left in a folder.
+pub fn read(folder: &Path) -> anyhow::Result<Ablation> {
+    read_json(&folder.join(ABLATION)).with_context(|| format!("{} is no folder of `ablate`", folder.display()))
+}
+
+/// A finished row keeps its scores, not its networks. What cannot be removed costs space, nothing else.
+fn forget_networks(row: &Path, folds: usize) {
+    for fold in 1..=folds {
+        for entry in std::fs::read_dir(row.join(format!("fold-{fold}"))).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("checkpoint-") || name.starts_with("best-") {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}

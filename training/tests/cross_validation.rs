@@ -1,0 +1,205 @@
+//! From two sources to one card: figures of each source, calibration, rules, mirror images; and what was written before
+//! there were such things.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::{Folder, data_set, error_line, program, text};
+use triaged::inference::ModelCard;
+use triaged_training::calibration::Platt;
+use triaged_training::cross_validation::CrossValidation;
+use triaged_training::data::{Cache, Index};
+use triaged_training::evaluate::{Decision, Evaluation, Study, slices};
+use triaged_training::fit::{read_json, write_json};
+use triaged_training::metrics::best_f2_threshold;
+use triaged_training::parity::{OnnxModel, ParityError};
+use triaged_training::report;
+
+/// Trains m4 small on two sources, two folds and on all patients; mirror images are scored too. An ablation of one row is
+/// put into the card.
+fn trained(folder: &Path) -> PathBuf {
+    let (here, there, out) = (folder.join("here"), folder.join("there"), folder.join("run"));
+    data_set(&here, 10);
+    data_set(&there, 8);
+    #[rustfmt::skip]
+    let output = program(&[
+        "train", "--data", text(&here), "--data", text(&there), "--out", text(&out), "--candidate", "m4", "--size", "32",
+        "--epochs", "2", "--batch", "8", "--folds", "2", "--test-time-flip",
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("of them here, 10 patients") && said.contains("of them there, 8 patients"), "{said}");
+    out
+}
+
+/// The raw probability, and that of the mirror image, of every slice in a `scores.csv`, by fold, source and id.
+fn scores(path: &Path) -> BTreeMap<(String, String, String), (f64, Option<f64>)> {
+    let mut reader = csv::Reader::from_path(path).expect("scores");
+    let rows = reader.deserialize::<BTreeMap<String, String>>().map(|row| row.expect("a row"));
+    rows.map(|row| {
+        let key = (row["side"].clone(), row["source"].clone(), row["id"].clone());
+        (key, (row["probability"].parse().expect("a number"), row["mirrored"].parse().ok()))
+    })
+    .collect()
+}
+
+#[test]
+fn two_sources_become_one_card_that_tells_of_each() {
+    let folder = Folder::new();
+    let run = trained(folder.path());
+    let found: CrossValidation = read_json(&run.join("folds/cross-validation.json")).expect("figures");
+    assert_eq!(found.decisions.len(), 2);
+    let sources = &found.beside.sources;
+    let patients: Vec<(&str, usize)> = sources.iter().map(|(name, own)| (name.as_str(), own.patients)).collect();
+    assert_eq!(patients, [("here", 10), ("there", 8)]);
+    assert_eq!(sources.values().map(|own| own.slices.cases).sum::<usize>(), found.pooled.slices.cases);
+    assert!(sources.values().all(|own| own.slices.auc.is_some()));
+    assert!(found.beside.test_time_flip.is_some());
+    assert_eq!(found.beside.study_rules.iter().filter(|row| row.chosen).count(), 1);
+    let all = scores(&run.join("folds/scores.csv"));
+    assert_eq!(all.len(), 108);
+    assert!(all.values().all(|(_, mirrored)| mirrored.is_some()));
+
+    let (card, onnx) = ModelCard::load(&run.join("model/m4.json")).expect("a card that the node takes");
+    let about = &card.about;
+    assert_eq!(about["sources"]["there"]["patients"], 8);
+    assert_eq!(about["study_rules"].as_array().map(Vec::len), Some(found.beside.study_rules.len()));
+    assert!(about["with_test_time_flip"]["slices"].is_object());
+    let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
+    for part in [
+        "the 8 patients of there",
+        "### Study rules",
+        "longest run of positive slices",
+        "not the figures of the model it runs",
+    ] {
+        assert!(people.contains(part), "{part} in {people}");
+    }
+    let page = fs::read_to_string(run.join("report/report.html")).expect("a page");
+    for part in ["Of these, the patients of there", "With mirror images", "Study rules"] {
+        assert!(page.contains(part), "{part}");
+    }
+    let platt: Option<Platt> = found.decision.calibration;
+    assert_eq!(platt.is_some(), about["calibration"].is_object());
+    let Some(platt) = platt else {
+        panic!("the made-up hemorrhage is plain to see: a higher score makes it likelier");
+    };
+    assert!(people.contains("### Calibration") && page.contains("<b>Reliability</b>"));
+    assert!(run.join("report/reliability.svg").exists());
+
+    // The file says the calibrated probabilities of the network that was trained on all patients.
+    let mut model = match OnnxModel::load(&onnx) {
+        Err(ParityError::NoLibrary) => {
+            eprintln!("SKIP calibrated probabilities of the exported model: ORT_DYLIB_PATH is not set");
+            return;
+        }
+        model => model.expect("a model that ONNX Runtime reads"),
+    };
+    let here = folder.path().join("here");
+    let output = program(&[
+        "evaluate",
+        "--run",
+        text(&run),
+        "--on",
+        text(&here),
+        "--cross-validation",
+        text(&run.join("folds")),
+    ]);
+    assert!(output.status.success(), "{}", error_line(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let index = Index::read(&here).expect("an index");
+    let cache = Cache::new(card.transform.clone(), None).expect("no cache");
+    for (patient, own) in index.patients() {
+        let exported: Vec<f64> = own
+            .iter()
+            .map(|slice| {
+                let image = cache.load(&slice.file).expect("an image");
+                f64::from(model.probabilities(&image, [1, 1, 32, 32]).expect("a probability")[0])
+            })
+            .collect();
+        let line = said.lines().find(|line| line.starts_with(&format!("{patient}: "))).expect("a line a patient");
+        let score: f64 = line.split(['e', ',']).find_map(|part| part.trim().parse().ok()).expect("a score");
+        let judged = card.study_rule.judge(&exported).score;
+        assert!((judged - score).abs() < 2e-4, "{patient}: the file gives {judged}, training says {line}");
+    }
+    assert!(platt.a > 0.0);
+}
+
+#[test]
+fn a_cross_validation_of_before_calibration_still_becomes_a_card_and_a_report() {
+    let folder = Folder::new();
+    let run = trained(folder.path());
+    let folds = run.join("folds");
+    // What the program wrote then: six columns, and figures of the network's own scores.
+    let scored = fs::read_to_string(folds.join("scores.csv")).expect("scores");
+    let old: String = scored.lines().map(|line| line.rsplit_once(',').expect("columns").0.to_owned() + "\n").collect();
+    fs::write(folds.join("scores.csv"), old).expect("written");
+    let index: Index = read_json(&folds.join("fold-1/index.json")).expect("an index");
+    let by_slice = scored_by_fold(&folds, &index, &scored);
+    let rule = read_json::<CrossValidation>(&folds.join("cross-validation.json")).expect("figures").decision.study_rule;
+    let decision = |fold: usize| Decision {
+        slice_threshold: best_f2_threshold(&slices(&CrossValidation::others(&by_slice, fold))).expect("positives").0,
+        study_rule: rule,
+        calibration: None,
+    };
+    let all = decision(by_slice.len());
+    let judged: Vec<(&Study, Decision)> = by_slice
+        .iter()
+        .enumerate()
+        .flat_map(|(fold, studies)| studies.iter().map(move |study| (study, fold)))
+        .map(|(study, fold)| (study, decision(fold)))
+        .collect();
+    let mut figures: Value = read_json(&folds.join("cross-validation.json")).expect("figures");
+    let object = figures.as_object_mut().expect("an object");
+    object.retain(|key, _| ["folds", "pooled", "slices", "studies", "decision"].contains(&key.as_str()));
+    object["pooled"] = serde_json::to_value(Evaluation::pooled(&judged, &all, 1)).expect("JSON");
+    object["decision"] = serde_json::json!({ "slice_threshold": all.slice_threshold, "study_rule": rule });
+    write_json(&folds.join("cross-validation.json"), &figures).expect("written");
+    // Configurations had no such keys, and indexes no positions.
+    for run in [run.clone(), folds.join("fold-1"), folds.join("fold-2")] {
+        let mut config: Value = read_json(&run.join("config.json")).expect("a configuration");
+        let object = config.as_object_mut().expect("an object");
+        object.retain(|key, _| !["pretrained", "test_time_flip", "sources", "context"].contains(&key.as_str()));
+        write_json(&run.join("config.json"), &config).expect("written");
+    }
+
+    report::write(&run, &folder.path().join("report")).expect("a report");
+    let model = folder.path().join("model");
+    let output = program(&["export", "--run", text(&run), "--out", text(&model), "--cross-validation", text(&folds)]);
+    assert!(output.status.success(), "{}", error_line(&output));
+    let (card, _) = ModelCard::load(&model.join("m4.json")).expect("a card");
+    assert_eq!(card.slice_threshold, all.slice_threshold);
+    assert!(card.about.get("calibration").is_none());
+    // The same command goes on with such a folder: nothing is trained again, everything is judged anew.
+    #[rustfmt::skip]
+    let output = program(&[
+        "cross-validate", "--data", text(&folder.path().join("here")), "--data", text(&folder.path().join("there")),
+        "--out", text(&folds), "--candidate", "m4", "--size", "32", "--epochs", "2", "--batch", "8", "--folds", "2",
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("going on after epoch 2"), "{said}");
+    let anew: CrossValidation = read_json(&folds.join("cross-validation.json")).expect("figures");
+    assert!(anew.decision.calibration.is_some() && anew.decisions.len() == 2);
+}
+
+/// Each fold's studies by the scores as they stand in the file.
+fn scored_by_fold(folds: &Path, index: &Index, written: &str) -> Vec<Vec<Study>> {
+    let known = {
+        let path = folds.join("all.csv");
+        fs::write(&path, written).expect("written");
+        scores(&path)
+    };
+    let fold = |name: &str| {
+        let of = |slice: &&triaged_training::data::Slice| {
+            known.get(&(name.to_owned(), slice.source.clone(), slice.id.clone())).map(|(probability, _)| *probability)
+        };
+        let own: Vec<&triaged_training::data::Slice> =
+            index.slices.iter().filter(|slice| of(slice).is_some()).collect();
+        let scores: Vec<f64> = own.iter().filter_map(of).collect();
+        Study::group(&own, &scores)
+    };
+    ["fold-1", "fold-2"].map(fold).to_vec()
+}
