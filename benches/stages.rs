@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -173,11 +174,11 @@ fn archive(criterion: &mut Criterion) {
         bencher.iter(|| {
             number += 1;
             let sop_uid = format!("1.2.{number}");
-            let mut incoming = archive.begin(&meta(&sop_uid)).expect("a new file");
-            for chunk in content.chunks(256 << 10) {
-                incoming.write(chunk).expect("room on the disk");
-            }
-            archive.keep(incoming.finish().expect("a synced file"), "1.2", &sop_uid).expect("a placed file")
+            let mut file = meta(&sop_uid).head().expect("a file meta group");
+            file.extend_from_slice(&content);
+            let digest = hex::encode(Sha256::digest(&content));
+            let received = archive.begin(&file).and_then(|incoming| incoming.finish(digest)).expect("room on the disk");
+            archive.keep(received, "1.2", &sop_uid).expect("a placed file")
         });
     });
 }

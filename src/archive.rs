@@ -8,13 +8,15 @@
 //! `<study>` and `<instance>` are the first 24 hexadecimal digits of the SHA-256 of the UID, `<digest>` the first 16 of the
 //! data set's, `ab` the first two of `<study>`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use dicom_object::meta::FileMetaTableBuilder;
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
@@ -22,6 +24,9 @@ use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 #[derive(Debug, Clone)]
 pub struct Archive {
     root: PathBuf,
+    min_free: u64,
+    /// Held to read from before an object is placed until its row is committed, to write while files are removed.
+    placing: Arc<RwLock<()>>,
 }
 
 /// What the file meta information (PS3.10 7.1) of an incoming object says.
@@ -33,29 +38,53 @@ pub struct Meta {
     pub source_ae_title: String,
 }
 
-/// An object that is coming in. Dropped before [`Incoming::finish`], its file is removed.
+impl Meta {
+    /// What a file begins with: preamble, prefix and file meta information.
+    pub fn head(&self) -> io::Result<Vec<u8>> {
+        let group = FileMetaTableBuilder::new()
+            .media_storage_sop_class_uid(&self.sop_class_uid)
+            .media_storage_sop_instance_uid(&self.sop_instance_uid)
+            .transfer_syntax(&self.transfer_syntax)
+            .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
+            .implementation_version_name(IMPLEMENTATION_VERSION_NAME)
+            .source_application_entity_title(&self.source_ae_title)
+            .build()
+            .map_err(io::Error::other)?;
+        let mut head = vec![0; 128];
+        head.extend_from_slice(b"DICM");
+        group.write(&mut head).map_err(io::Error::other)?;
+        Ok(head)
+    }
+}
+
+/// An object that is coming in. Dropped before it is in its place, its file is removed.
 pub struct Incoming {
     file: File,
     path: PathBuf,
-    digest: Sha256,
     size: u64,
     kept: bool,
+}
+
+/// An object whose bytes have all come in, on their way to the disk.
+pub enum Arrived {
+    /// Small enough to have been gathered: the whole file, from [`Meta::head`] on.
+    Whole(Vec<u8>),
+    /// A file that was written while the object came in, and what it still lacks at its end.
+    Streamed(Incoming, Vec<u8>),
 }
 
 /// An object whose bytes are all on disk and synced, not yet in its place.
 pub struct Received {
     incoming: Incoming,
     /// SHA-256 of the data set as it came, hexadecimal.
-    pub digest: String,
-    /// Bytes of the whole file.
-    pub size: u64,
+    digest: String,
 }
 
 impl Archive {
     /// Opens the archive, making its folders, and removes what was never acknowledged: the parts a crash left behind.
     /// Returns how many those were.
     pub fn open(data_dir: &Path) -> io::Result<(Archive, usize)> {
-        let archive = Archive { root: data_dir.to_owned() };
+        let archive = Archive { root: data_dir.to_owned(), min_free: 0, placing: Arc::default() };
         for folder in ["incoming", "archive", "quarantine"] {
             create_synced(&data_dir.join(folder))?;
         }
@@ -70,26 +99,56 @@ impl Archive {
         Ok((archive, parts))
     }
 
-    /// Begins a file, with its preamble and file meta information.
-    pub fn begin(&self, meta: &Meta) -> io::Result<Incoming> {
-        let header = FileMetaTableBuilder::new()
-            .media_storage_sop_class_uid(&meta.sop_class_uid)
-            .media_storage_sop_instance_uid(&meta.sop_instance_uid)
-            .transfer_syntax(&meta.transfer_syntax)
-            .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
-            .implementation_version_name(IMPLEMENTATION_VERSION_NAME)
-            .source_application_entity_title(&meta.source_ae_title)
-            .build()
-            .map_err(io::Error::other)?;
-        let mut bytes = vec![0; 128];
-        bytes.extend_from_slice(b"DICM");
-        header.write(&mut bytes).map_err(io::Error::other)?;
+    /// The archive, refusing to begin files below so many free bytes.
+    pub fn with_min_free(self, min_free: u64) -> Archive {
+        Archive { min_free, ..self }
+    }
+
+    /// Begins a file with these bytes: [`Meta::head`] alone, more, or the whole file. Blocks.
+    pub fn begin(&self, bytes: &[u8]) -> io::Result<Incoming> {
+        if self.free_bytes()? < self.min_free {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "less than archive.min_free_mib is free"));
+        }
         let path = self.root.join("incoming").join(format!("{}.part", uuid::Uuid::new_v4()));
         let file = File::options().write(true).create_new(true).open(&path)?;
-        let mut incoming = Incoming { file, path, digest: Sha256::new(), size: 0, kept: false };
-        incoming.file.write_all(&bytes)?;
-        incoming.size = bytes.len() as u64;
+        let mut incoming = Incoming { file, path, size: 0, kept: false };
+        incoming.write(bytes)?;
         Ok(incoming)
+    }
+
+    /// To be held from before [`Archive::keep`] until the object's row is committed: no file is removed meanwhile, so an object that
+    /// comes again is not removed for what the row of its first time says.
+    pub async fn placing(&self) -> OwnedRwLockReadGuard<()> {
+        self.placing.clone().read_owned().await
+    }
+
+    /// To be held while rows are marked as losing their files and the files are removed.
+    pub async fn removing(&self) -> OwnedRwLockWriteGuard<()> {
+        self.placing.clone().write_owned().await
+    }
+
+    /// Removes files that no row needs, with folders that become empty, and syncs what remains. Blocks.
+    pub fn remove(&self, paths: &[&str]) -> io::Result<()> {
+        let mut folders = BTreeSet::new();
+        for path in paths {
+            let file = self.root.join(path);
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => folders.extend(file.parent().map(Path::to_owned)),
+            }
+        }
+        for folder in folders {
+            // It stays where it still has files; that is no error.
+            let remains = match fs::remove_dir(&folder) {
+                Ok(()) => folder.parent(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(_) => Some(folder.as_path()),
+            };
+            if let Some(remains) = remains {
+                File::open(remains)?.sync_all()?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts an object in its place, synced with the folders that lead to it. Returns its path below the data folder.
@@ -142,28 +201,24 @@ impl Incoming {
     /// Appends a piece of the data set. Blocks.
     pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         self.file.write_all(piece)?;
-        self.digest.update(piece);
         self.size += piece.len() as u64;
         Ok(())
     }
 
-    /// Bytes so far.
+    /// Bytes of the file so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Syncs the file. Blocks.
-    pub fn finish(mut self) -> io::Result<Received> {
-        self.file.sync_all()?;
-        let digest = hex::encode(std::mem::take(&mut self.digest).finalize());
-        Ok(Received { digest, size: self.size, incoming: self })
-    }
-}
-
-impl Received {
     /// Where the file is for now.
     pub fn path(&self) -> &Path {
-        &self.incoming.path
+        &self.path
+    }
+
+    /// Syncs the file; `digest` is the SHA-256 of the data set as it came, hexadecimal. Blocks.
+    pub fn finish(self, digest: String) -> io::Result<Received> {
+        self.file.sync_all()?;
+        Ok(Received { digest, incoming: self })
     }
 }
 
@@ -224,9 +279,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (archive, _) = Archive::open(folder.path()).unwrap();
         for uid in ["../../../etc/passwd", "/etc/passwd", "", "a\0b", "..", "con.", "é💥"] {
-            let mut incoming = archive.begin(&meta()).unwrap();
+            let mut incoming = archive.begin(&meta().head().unwrap()).unwrap();
             incoming.write(b"data").unwrap();
-            let path = archive.keep(incoming.finish().unwrap(), uid, uid).unwrap();
+            let received = incoming.finish("0".repeat(64)).unwrap();
+            let path = archive.keep(received, uid, uid).unwrap();
             let real = archive.file(&path).canonicalize().unwrap();
             assert!(real.starts_with(folder.path().canonicalize().unwrap().join("archive")), "{uid:?}: {real:?}");
         }
@@ -236,24 +292,13 @@ mod tests {
     fn what_is_given_up_leaves_no_file_and_what_a_crash_left_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (archive, _) = Archive::open(folder.path()).unwrap();
-        let mut incoming = archive.begin(&meta()).unwrap();
+        let mut incoming = archive.begin(&meta().head().unwrap()).unwrap();
         incoming.write(b"half").unwrap();
         drop(incoming);
         assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
-        std::mem::forget(archive.begin(&meta()).unwrap());
+        std::mem::forget(archive.begin(&meta().head().unwrap()).unwrap());
         let (_, parts) = Archive::open(folder.path()).unwrap();
         assert_eq!(parts, 1);
         assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_digest_is_of_the_data_set_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let (archive, _) = Archive::open(folder.path()).unwrap();
-        let mut incoming = archive.begin(&meta()).unwrap();
-        incoming.write(b"ab").unwrap();
-        incoming.write(b"c").unwrap();
-        let received = incoming.finish().unwrap();
-        assert_eq!(received.digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

@@ -48,6 +48,8 @@ pub struct Dimse {
 #[serde(deny_unknown_fields)]
 pub struct Archive {
     pub min_free_mib: u64,
+    pub retention_days: f64,
+    pub max_gib: f64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -260,6 +262,13 @@ impl Settings {
         }
         if d.association_request_timeout_seconds == 0 || d.idle_timeout_seconds == 0 {
             return wrong("dimse.*_timeout_seconds", 0, "at least 1");
+        }
+        for (key, value) in
+            [("archive.retention_days", self.archive.retention_days), ("archive.max_gib", self.archive.max_gib)]
+        {
+            if !(0.0..=100_000.0).contains(&value) {
+                return wrong(key, value, "a number from 0 (no limit) to 100000");
+            }
         }
         let i = &self.inference;
         if i.batch_size > 256 {

@@ -35,6 +35,8 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("triaged_associations_total", Counter, Unit::Count, "DICOM associations by how they ended (`result`)"),
     ("triaged_instances_total", Counter, Unit::Count, "Instances received by what became of them (`outcome`)"),
     ("triaged_received_bytes_total", Counter, Unit::Bytes, "Bytes of data sets received"),
+    ("triaged_archive_bytes", Gauge, Unit::Bytes, "Files of the archive, where retention is configured"),
+    ("triaged_removed_files_total", Counter, Unit::Count, "Files removed from the archive by retention"),
     ("triaged_store_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "C-STORE, from command to response"),
     ("triaged_ledger_commit_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "A commit of the ledger, sync included"),
     ("triaged_ledger_writes_per_commit", Histogram(SMALL_COUNTS), Unit::Count, "Writes that shared a commit"),

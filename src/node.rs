@@ -22,6 +22,7 @@ use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow, Shadow
 use crate::intake::Intake;
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::{self, ChannelError, Worker};
+use crate::retention::Retention;
 use crate::triage::{Judge, StatRule};
 use crate::web::{self, Check, Readiness, Site};
 
@@ -66,6 +67,7 @@ pub struct Node {
     pipeline: (Pipeline, CancellationToken),
     shadow: Option<Shadow>,
     judge: Stage,
+    retention: Option<Stage>,
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
     _lock: File,
@@ -101,6 +103,7 @@ impl Node {
         let lock = lock(&data_dir)?;
         let folder = |source| StartError::DataFolder { path: data_dir.clone(), source };
         let (archive, parts) = Archive::open(&data_dir).map_err(folder)?;
+        let archive = archive.with_min_free(settings.archive.min_free_mib.saturating_mul(1 << 20));
         if parts > 0 {
             warn!(
                 parts,
@@ -172,6 +175,11 @@ impl Node {
             channels: names,
         };
         let judge = Stage::start(|stop| judge.run(stop));
+        let retention = match serve {
+            false => None,
+            true => Retention::new(&settings.archive, ledger.clone(), archive.clone())
+                .map(|retention| Stage::start(|stop| retention.run(stop))),
+        };
         let stop = CancellationToken::new();
         let pipeline = Pipeline::start(engine, ledger.clone(), archive.clone(), &settings.inference, stop.clone());
         let listening = Arc::new(AtomicBool::new(serve));
@@ -199,6 +207,7 @@ impl Node {
             pipeline: (pipeline, stop),
             shadow,
             judge,
+            retention,
             channels: workers,
             web,
             _lock: lock,
@@ -224,7 +233,7 @@ impl Node {
 
     /// Whether every stage still runs and the ledger answers: what the watchdog asks. Blocks for a moment.
     pub fn is_alive(&self) -> bool {
-        let stages = self.channels.iter().chain([&self.judge]);
+        let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
         stages.into_iter().all(|stage| !stage.task.is_finished())
             && self.pipeline.0.is_alive()
@@ -252,6 +261,9 @@ impl Node {
             warn!("the shadow model did not stop within {STOP_PATIENCE:?}");
         }
         self.judge.stop("triage", STOP_PATIENCE).await;
+        if let Some(stage) = self.retention {
+            stage.stop("retention", STOP_PATIENCE).await;
+        }
         for stage in self.channels {
             stage.stop("notification", STOP_PATIENCE).await;
         }

@@ -7,8 +7,10 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use sha2::{Digest, Sha256};
 use support::{Node, dicom_files, has, python, real_data, run, storescu};
+use triaged::imaging::phantom::{PhantomSpec, series};
 
 /// Every row of the ledger has its file, whose bytes after the file meta information have the digest of the row.
 fn assert_files_are_whole(node: &Node) {
@@ -112,6 +114,38 @@ fn sigterm_finishes_the_object_in_flight_and_ends_with_0() {
     let stored = node.query::<i64>("SELECT count(*) FROM instances");
     assert!(stored >= acknowledged && acknowledged >= 10, "{acknowledged} acknowledged, {stored} stored");
     assert_files_are_whole(&node);
+}
+
+/// Small objects are gathered in memory, large ones stream to their file; the sizes here lie around the limit between.
+#[test]
+fn objects_of_any_size_arrive_whole_over_one_association() {
+    if !has("storescu") {
+        return;
+    }
+    let node = Node::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let spec = PhantomSpec { slices: 9, lesion: None, seed: 1 };
+    let sizes = [0, 500_000, 521_000, 522_000, 523_000, 800_000, 100, 3 << 20, 9_000_001];
+    let mut files = Vec::new();
+    for (mut object, size) in series(&spec).zip(sizes) {
+        let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        object.put(DataElement::new(Tag(0x0011, 0x0010), VR::LO, "TRIAGED TEST"));
+        object.put(DataElement::new(Tag(0x0011, 0x1000), VR::OB, PrimitiveValue::from(bytes)));
+        let path = folder.path().join(format!("{}.dcm", files.len()));
+        object.write_to_file(&path).unwrap();
+        files.push(path);
+    }
+    assert!(
+        std::fs::metadata(&files[1]).unwrap().len() < 1 << 20 && std::fs::metadata(&files[5]).unwrap().len() > 1 << 20
+    );
+    for _ in 0..2 {
+        storescu(&node, &[], &files).unwrap();
+        assert_eq!(node.query::<i64>("SELECT count(*) FROM instances"), files.len() as i64);
+        assert_files_are_whole(&node);
+    }
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM quarantine"), 0, "the same bytes have the same digest");
+    assert_eq!(std::fs::read_dir(node.folder.path().join("incoming")).unwrap().count(), 0);
+    node.wait_for_slices(files.len());
 }
 
 #[test]

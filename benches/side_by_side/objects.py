@@ -55,12 +55,16 @@ def make_objects(program, folder, count, body_part):
 class Objects:
     """Files to send, and what must arrive."""
 
-    def __init__(self, folder, identities):
+    def __init__(self, folder, identities, files=None):
         self.folder, self.identities = folder, identities
-        self.files = sorted(folder.glob("*.dcm"))
+        self.files = files or sorted(folder.glob("*.dcm"))
 
     def __len__(self):
         return len(self.files)
+
+    def first(self, count):
+        """The first `count` of them; files and identities are in the same order."""
+        return Objects(self.folder, dict(list(self.identities.items())[:count]), self.files[:count])
 
     def shares(self, count, folder):
         """Folders of hard links, one a sender, each with every `count`-th file."""

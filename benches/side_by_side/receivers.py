@@ -163,6 +163,19 @@ class Orthanc(Receiver):
         return [path for path in super().files() if path.read_bytes()[128:132] == b"DICM"]
 
 
+# `python -m pynetdicom`, whose storescp takes ten associations and has no option for more.
+PYNETDICOM = """
+import runpy
+from pynetdicom import AE
+begin = AE.__init__
+def roomy(self, *args, **kwargs):
+    begin(self, *args, **kwargs)
+    self.maximum_associations = 64
+AE.__init__ = roomy
+runpy.run_module("pynetdicom", run_name="__main__", alter_sys=True)
+"""
+
+
 class Pynetdicom(Receiver):
     name = "pynetdicom storescp"
     short = "pynetdicom"
@@ -176,8 +189,7 @@ class Pynetdicom(Receiver):
         return f"pynetdicom {pynetdicom.__version__}"
 
     def command(self):
-        # Takes ten associations at most, and has no option for more.
-        return [self.program, "-m", "pynetdicom", "storescp", str(self.port), "-od", self.store()]
+        return [self.program, "-c", PYNETDICOM, "storescp", str(self.port), "-od", self.store()]
 
 
 class DicomRsStorescp(Receiver):

@@ -140,9 +140,9 @@ fn sound(connection: &Connection, path: &Path) -> Finding {
 fn archive(connection: &Connection, data_dir: &Path) -> Finding {
     let ask = || -> rusqlite::Result<Vec<(String, i64)>> {
         let mut statement = connection.prepare(
-            "SELECT path, size FROM (SELECT path, size FROM instances ORDER BY id DESC LIMIT ?1)
+            "SELECT path, size FROM (SELECT path, size FROM instances WHERE removed_at IS NULL ORDER BY id DESC LIMIT ?1)
              UNION SELECT path, size FROM instances
-                 WHERE id % max(1, (SELECT max(id) FROM instances) / ?1) = 0",
+                 WHERE id % max(1, (SELECT max(id) FROM instances) / ?1) = 0 AND removed_at IS NULL",
         )?;
         statement.query_map([SAMPLE], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     };

@@ -67,7 +67,9 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
     })?;
     if queued == 0 {
         stop(node).await;
-        return Err(Failure::failed("there is no slice to score again; ineligible slices are not scored"));
+        return Err(Failure::failed(
+            "there is no slice to score again; ineligible slices are not scored, nor those whose file was removed (archive.retention_days)",
+        ));
     }
     let report = Report::new();
     let bar = report.bar(queued);

@@ -18,7 +18,7 @@ use super::listener::Scp;
 use super::pdu::{Event, PduError, PduStream};
 use super::policy::{Context, Decision};
 use super::status::Status;
-use super::store::Reception;
+use super::store::{Memory, Reception};
 
 /// How long the peer may take to read an answer, and to close after the last one.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -106,7 +106,8 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
     metrics::counter!("triaged_associations_total", "result" => "accepted").increment(1);
     let open = Open::new(&scp, peer.association, place);
     let began = Instant::now();
-    let mut association = Association { stream, scp: &scp, contexts, peer, stop, stored: 0, refused: 0 };
+    let memory = Memory::default();
+    let mut association = Association { stream, scp: &scp, contexts, peer, stop, memory, stored: 0, refused: 0 };
     let end = association.run().await;
     let Association { mut stream, peer, stored, refused, .. } = association;
     let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
@@ -171,6 +172,8 @@ struct Association<'s> {
     contexts: Vec<Context>,
     peer: Peer,
     stop: CancellationToken,
+    /// Where objects are gathered; empty while one comes in.
+    memory: Memory,
     stored: u64,
     refused: u64,
 }
@@ -230,7 +233,11 @@ impl<'s> Association<'s> {
                     }
                     if piece.last {
                         let status = match reception {
-                            Some(reception) => reception.finish().await,
+                            Some(reception) => {
+                                let (status, memory) = reception.finish().await;
+                                self.memory = memory;
+                                status
+                            }
                             None => self.without_data_set(&request),
                         };
                         self.answer(context, &request, status).await?;
@@ -254,8 +261,10 @@ impl<'s> Association<'s> {
                     } else {
                         let request = Request::parse(&bytes).map_err(|error| End::Protocol(error.to_string()))?;
                         if request.has_data_set {
-                            let reception = (request.operation == Operation::CStore)
-                                .then(|| Box::new(Reception::begin(self.scp, &self.peer, accepted, &request)));
+                            let reception = (request.operation == Operation::CStore).then(|| {
+                                let memory = std::mem::take(&mut self.memory);
+                                Box::new(Reception::begin(self.scp, &self.peer, accepted, &request, memory))
+                            });
                             Some(Message::DataSet { context, request, reception })
                         } else {
                             let status = self.without_data_set(&request);

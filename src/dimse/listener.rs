@@ -17,6 +17,7 @@ use crate::intake::Intake;
 use super::activity::Activity;
 use super::association;
 use super::policy::Policy;
+use super::store;
 
 /// What every association of the node shares.
 pub struct Scp {
@@ -25,7 +26,8 @@ pub struct Scp {
     pub activity: Activity,
     pub max_associations: usize,
     pub max_object_bytes: u64,
-    pub min_free_bytes: u64,
+    /// Places to gather whole objects in memory, one an association.
+    pub gathering: Arc<Semaphore>,
     pub max_queue: u64,
     pub association_request_timeout: Duration,
     pub idle_timeout: Duration,
@@ -40,7 +42,7 @@ impl Scp {
             activity,
             max_associations: dimse.max_associations,
             max_object_bytes: dimse.max_object_mib.saturating_mul(1 << 20),
-            min_free_bytes: settings.archive.min_free_mib.saturating_mul(1 << 20),
+            gathering: Arc::new(store::gathering()),
             max_queue: settings.inference.max_queue,
             association_request_timeout: Duration::from_secs(dimse.association_request_timeout_seconds),
             idle_timeout: Duration::from_secs(dimse.idle_timeout_seconds),

@@ -3,9 +3,11 @@
 use std::io;
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::archive::{Incoming, Meta};
+use crate::archive::{Archive, Arrived, Incoming, Meta};
 use crate::intake::Source;
 
 use super::association::Peer;
@@ -14,8 +16,42 @@ use super::listener::Scp;
 use super::policy::Context;
 use super::status::Status;
 
-/// Pieces are gathered to this size, so that a write is worth its thread. One is filled while another is written.
+/// Objects up to this size are gathered in memory and written in one go: every CT slice of 512×512.
+const GATHERED: usize = 1 << 20;
+
+/// What all associations may gather in. Associations beyond it stream objects of any size.
+const GATHERED_BY_ALL: usize = 96 << 20;
+
+/// A larger object streams to its file in chunks of this size, each worth its thread. One is filled while another is written.
 const CHUNK: usize = 256 * 1024;
+
+/// The memory in which an association gathers what comes in, used again from object to object.
+#[derive(Default)]
+pub struct Memory {
+    bytes: Vec<u8>,
+    /// That [`GATHERED`] bytes are this association's.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// How many associations may gather whole objects at one time.
+pub fn gathering() -> Semaphore {
+    Semaphore::new(GATHERED_BY_ALL / GATHERED)
+}
+
+impl Memory {
+    /// Taken with the association's first object, and kept.
+    fn prepare(&mut self, scp: &Scp) {
+        if self.room.is_none() {
+            self.room = scp.gathering.clone().try_acquire_owned().ok();
+        }
+        self.bytes.clear();
+        self.bytes.reserve_exact(self.limit());
+    }
+
+    fn limit(&self) -> usize {
+        if self.room.is_some() { GATHERED } else { CHUNK }
+    }
+}
 
 /// An object that is coming in. Whatever goes wrong, the rest of the data set is read and dropped, so that the failure
 /// gets its status and the association lives on.
@@ -23,18 +59,24 @@ pub struct Reception<'s> {
     scp: &'s Scp,
     source: Source,
     size: u64,
-    chunk: Vec<u8>,
+    /// Of the data set. Digested here, while the bytes are in the processor's cache and the sender prepares the next ones; a
+    /// piece takes some 60 µs.
+    digest: Sha256,
+    memory: Memory,
     state: State,
     began: Instant,
 }
 
 enum State {
-    Writing(JoinHandle<io::Result<(Incoming, Vec<u8>)>>),
+    /// In memory so far.
+    Gathering,
+    /// Some of it is written, or is being written; with an empty chunk for what comes next.
+    Streaming(JoinHandle<io::Result<(Incoming, Vec<u8>)>>),
     Failed(Status),
 }
 
 impl<'s> Reception<'s> {
-    pub fn begin(scp: &'s Scp, peer: &Peer, context: &Context, request: &Request) -> Reception<'s> {
+    pub fn begin(scp: &'s Scp, peer: &Peer, context: &Context, request: &Request, mut memory: Memory) -> Reception<'s> {
         let source = Source {
             sop_class_uid: request.sop_class_uid.clone(),
             sop_instance_uid: request.sop_instance_uid.clone(),
@@ -43,29 +85,24 @@ impl<'s> Reception<'s> {
             peer: peer.address,
             association: peer.association,
         };
-        let state = match check(context, request).and_then(|()| room(scp)) {
+        memory.prepare(scp);
+        let meta = Meta {
+            sop_class_uid: source.sop_class_uid.clone(),
+            sop_instance_uid: source.sop_instance_uid.clone(),
+            transfer_syntax: source.transfer_syntax.clone(),
+            source_ae_title: source.calling_ae.clone(),
+        };
+        let begun = check(context, request)
+            .and_then(|()| room(scp))
+            .and_then(|()| meta.head().map_err(|error| not_stored(&error)));
+        let state = match begun {
             Err(status) => State::Failed(status),
-            Ok(()) => {
-                let archive = scp.intake.archive().clone();
-                let min_free = scp.min_free_bytes;
-                let meta = Meta {
-                    sop_class_uid: source.sop_class_uid.clone(),
-                    sop_instance_uid: source.sop_instance_uid.clone(),
-                    transfer_syntax: source.transfer_syntax.clone(),
-                    source_ae_title: source.calling_ae.clone(),
-                };
-                State::Writing(tokio::task::spawn_blocking(move || {
-                    if archive.free_bytes()? < min_free {
-                        return Err(io::Error::new(
-                            io::ErrorKind::StorageFull,
-                            "less than archive.min_free_mib is free",
-                        ));
-                    }
-                    Ok((archive.begin(&meta)?, Vec::with_capacity(CHUNK)))
-                }))
+            Ok(head) => {
+                memory.bytes.extend_from_slice(&head);
+                State::Gathering
             }
         };
-        Reception { scp, source, size: 0, chunk: Vec::with_capacity(CHUNK), state, began: Instant::now() }
+        Reception { scp, source, size: 0, digest: Sha256::new(), memory, state, began: Instant::now() }
     }
 
     /// Takes a piece of the data set.
@@ -76,66 +113,75 @@ impl<'s> Reception<'s> {
         }
         if self.size > self.scp.max_object_bytes {
             let mib = self.scp.max_object_bytes >> 20;
-            return self.fail(Status::new(
+            self.state = State::Failed(Status::new(
                 Status::OUT_OF_RESOURCES,
                 format!("the object is larger than dimse.max_object_mib, {mib} MiB"),
             ));
+            return;
         }
-        self.chunk.extend_from_slice(piece);
-        if self.chunk.len() >= CHUNK {
+        self.digest.update(piece);
+        let full = match self.state {
+            State::Gathering => self.memory.limit(),
+            _ => CHUNK,
+        };
+        // Pieces are at most as long as the socket's buffer: the memory does not grow.
+        if self.memory.bytes.len() + piece.len() > full {
             self.flush().await;
         }
+        self.memory.bytes.extend_from_slice(piece);
     }
 
-    /// Hands the gathered chunk to a blocking thread, once the one before it is written.
+    /// Hands what is gathered to a blocking thread, once what was before it is written.
     async fn flush(&mut self) {
-        let State::Writing(writing) = &mut self.state else { return };
-        match joined(writing.await) {
-            Ok((mut incoming, mut empty)) => {
-                std::mem::swap(&mut self.chunk, &mut empty);
-                let mut full = empty;
-                self.chunk.clear();
-                self.state = State::Writing(tokio::task::spawn_blocking(move || {
-                    incoming.write(&full)?;
-                    full.clear();
-                    Ok((incoming, full))
-                }));
+        let archive = self.scp.intake.archive().clone();
+        let written = match &mut self.state {
+            State::Failed(_) => return,
+            State::Gathering => Ok((None, Vec::with_capacity(CHUNK))),
+            State::Streaming(writing) => joined(writing.await).map(|(incoming, empty)| (Some(incoming), empty)),
+        };
+        self.state = match written {
+            Ok((incoming, empty)) => {
+                let full = std::mem::replace(&mut self.memory.bytes, empty);
+                State::Streaming(tokio::task::spawn_blocking(move || append(&archive, incoming, full)))
             }
-            Err(error) => self.fail(not_stored(&error)),
-        }
+            Err(error) => State::Failed(not_stored(&error)),
+        };
     }
 
-    fn fail(&mut self, status: Status) {
-        self.chunk = Vec::new();
-        self.state = State::Failed(status);
-    }
-
-    /// The data set is complete: stores it and says how that went.
-    pub async fn finish(self) -> Status {
+    /// The data set is complete: stores it and says how that went. Returns the memory for the next object.
+    pub async fn finish(self) -> (Status, Memory) {
         metrics::counter!("triaged_received_bytes_total").increment(self.size);
-        let status = match self.state {
-            State::Failed(status) => status,
-            State::Writing(writing) => match joined(writing.await) {
-                Err(error) => not_stored(&error),
-                Ok((mut incoming, _)) => {
-                    let chunk = self.chunk;
-                    let intake = self.scp.intake.clone();
-                    let synced = tokio::task::spawn_blocking(move || {
-                        incoming.write(&chunk)?;
-                        incoming.finish()
-                    });
-                    match joined(synced.await) {
-                        Err(error) => not_stored(&error),
-                        Ok(received) => intake.take(received, self.source).await,
-                    }
-                }
+        let Memory { bytes, room } = self.memory;
+        let arrived = match self.state {
+            State::Failed(status) => Err((status, bytes)),
+            State::Gathering => Ok(Arrived::Whole(bytes)),
+            State::Streaming(writing) => match joined(writing.await) {
+                Ok((incoming, _)) => Ok(Arrived::Streamed(incoming, bytes)),
+                Err(error) => Err((not_stored(&error), bytes)),
             },
+        };
+        let (status, bytes) = match arrived {
+            Ok(arrived) => self.scp.intake.take(arrived, hex::encode(self.digest.finalize()), self.source).await,
+            Err(failed) => failed,
         };
         let outcome = if status.is_success() { "stored" } else { "refused" };
         metrics::counter!("triaged_instances_total", "outcome" => outcome).increment(1);
         metrics::histogram!("triaged_store_seconds").record(self.began.elapsed().as_secs_f64());
-        status
+        (status, Memory { bytes, room })
     }
+}
+
+/// Writes a chunk to the object's file, the first one to a new file. Blocks. Returns the chunk emptied.
+fn append(archive: &Archive, incoming: Option<Incoming>, mut chunk: Vec<u8>) -> io::Result<(Incoming, Vec<u8>)> {
+    let incoming = match incoming {
+        None => archive.begin(&chunk)?,
+        Some(mut incoming) => {
+            incoming.write(&chunk)?;
+            incoming
+        }
+    };
+    chunk.clear();
+    Ok((incoming, chunk))
 }
 
 /// Whether scoring keeps up; a study that waits for hours is better kept by its sender, who sees that it waits.

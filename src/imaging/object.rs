@@ -78,12 +78,24 @@ pub fn read_header(path: impl AsRef<Path>) -> Result<DicomObject, ReadError> {
     open(path.as_ref(), Extent::Header)
 }
 
+/// Reads an object without its pixel data from the bytes of a whole file, as [`read_header`] does from the file.
+///
+/// # Errors
+/// As [`read_header`].
+pub fn read_header_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
+    read_from(Cursor::new(bytes), Extent::Header).map_err(in_memory)
+}
+
 /// Reads a whole object from bytes in memory, as [`read_file`] does from a file.
 ///
 /// # Errors
 /// As [`read_file`].
 pub fn read_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
-    read_from(Cursor::new(bytes), Extent::Whole).map_err(|cause| ReadError { path: PathBuf::from("memory"), cause })
+    read_from(Cursor::new(bytes), Extent::Whole).map_err(in_memory)
+}
+
+fn in_memory(cause: ReadCause) -> ReadError {
+    ReadError { path: PathBuf::from("memory"), cause }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

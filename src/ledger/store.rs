@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::{Ledger, Result, now};
+use super::retention::came_back;
+use super::{Bells, Ledger, Result, now};
 
 /// An instance whose file is on disk, to be recorded.
 #[derive(Debug, Clone)]
@@ -29,6 +30,25 @@ pub struct NewInstance {
     pub stat: bool,
 }
 
+impl Bells {
+    /// After a store; `queues`: slices of the instance are to be scored.
+    fn ring(&self, stored: &Result<Stored>, queues: bool) {
+        if let Ok(Stored::New) = stored {
+            if queues {
+                self.queued.notify_waiters();
+            }
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+impl NewInstance {
+    /// Whether a slice of it is to be scored.
+    fn queues(&self) -> bool {
+        self.slices.contains(&NewSlice::Queued)
+    }
+}
+
 /// How a slice begins: queued for scoring, or ineligible with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewSlice {
@@ -41,7 +61,8 @@ pub enum NewSlice {
 pub enum Stored {
     /// It is new; its slices are in the queue.
     New,
-    /// The same SOP Instance UID with the same content is already there: nothing changed.
+    /// The same SOP Instance UID with the same content is already there: nothing changed, except that an instance whose file had
+    /// been removed has it again.
     Duplicate,
     /// The same SOP Instance UID with other content is already there: the first is kept, this one belongs in quarantine.
     Conflict { kept_digest: String },
@@ -63,12 +84,23 @@ pub struct Quarantined {
 impl Ledger {
     /// Records a received instance with its slices, opens or reopens its study.
     pub async fn store(&self, instance: NewInstance) -> Result<Stored> {
-        let stored = self.write(move |connection| store(connection, &instance)).await?;
-        if stored == Stored::New {
-            self.queued().notify_waiters();
-            self.changed().notify_waiters();
-        }
-        Ok(stored)
+        let (bells, queues) = (self.shared.bells.clone(), instance.queues());
+        let stored = self.write(move |connection| store(connection, &instance)).await;
+        bells.ring(&stored, queues);
+        stored
+    }
+
+    /// [`Ledger::store`] for a blocking thread that does not wait: the writer thread calls `then` with the outcome, or drops it
+    /// uncalled where the database cannot be written at all.
+    pub fn post_store(&self, instance: NewInstance, then: impl FnOnce(Result<Stored>) + Send + 'static) -> Result<()> {
+        let (bells, queues) = (self.shared.bells.clone(), instance.queues());
+        self.shared.writer.post(
+            move |connection| store(connection, &instance),
+            move |stored| {
+                bells.ring(&stored, queues);
+                then(stored);
+            },
+        )
     }
 
     /// Records an object set aside. The same one again changes nothing and returns false.
@@ -100,7 +132,11 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         .query_row([&instance.sop_uid], |row| row.get(0))
         .optional()?;
     if let Some(kept_digest) = kept {
-        return Ok(if kept_digest == instance.digest { Stored::Duplicate } else { Stored::Conflict { kept_digest } });
+        if kept_digest != instance.digest {
+            return Ok(Stored::Conflict { kept_digest });
+        }
+        came_back(connection, &instance.sop_uid, &instance.path, instance.size, &instance.received_at)?;
+        return Ok(Stored::Duplicate);
     }
     let t = now();
     // A study that was decided is reopened as its next revision. Its flag stays up if it was up: a machine never retracts.

@@ -40,7 +40,7 @@ impl Writer {
         write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        let mut job = job(write, answer);
+        let mut job = job(write, to_channel(answer));
         // The queue is nearly never full; where it is, wait for it off the async threads.
         match self.jobs().try_send(job) {
             Ok(()) => {}
@@ -62,8 +62,18 @@ impl Writer {
         write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        self.jobs().send(job(write, answer)).map_err(|_| LedgerError::Closed)?;
+        self.post(write, to_channel(answer))?;
         answered.blocking_recv().map_err(|_| LedgerError::Closed)?
+    }
+
+    /// Hands a write over from a blocking thread, which may go on. The writer thread calls `then` with the outcome once it is
+    /// known, and drops it uncalled where it cannot write at all.
+    pub(super) fn post<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        then: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> Result<()> {
+        self.jobs().send(job(write, then)).map_err(|_| LedgerError::Closed)
     }
 
     fn jobs(&self) -> &mpsc::SyncSender<Job> {
@@ -80,16 +90,21 @@ impl Drop for Writer {
     }
 }
 
+fn to_channel<T>(answer: oneshot::Sender<Result<T>>) -> impl FnOnce(Result<T>) {
+    // Whoever asked may have gone; the write stands all the same.
+    move |result| drop(answer.send(result))
+}
+
 fn job<T: Send + 'static>(
     write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
-    answer: oneshot::Sender<Result<T>>,
+    then: impl FnOnce(Result<T>) + Send + 'static,
 ) -> Job {
     Box::new(move |connection| {
         // A bug in one write must not end the thread that all writes need.
         let result = catch_unwind(AssertUnwindSafe(|| in_savepoint(connection, write)))
             .unwrap_or_else(|_| Err(LedgerError::Commit("the write panicked; this is a bug".into())));
         Box::new(move |committed| {
-            let _ = answer.send(match committed {
+            then(match committed {
                 Ok(()) => result,
                 Err(why) => Err(LedgerError::Commit(why)),
             });
@@ -107,10 +122,10 @@ fn in_savepoint<T>(connection: &Connection, write: impl FnOnce(&Connection) -> R
             }
         }
     }
-    connection.execute_batch("SAVEPOINT job")?;
+    connection.prepare_cached("SAVEPOINT job")?.execute([])?;
     let mut savepoint = Savepoint(connection, false);
     let value = write(connection)?;
-    connection.execute_batch("RELEASE job")?;
+    connection.prepare_cached("RELEASE job")?.execute([])?;
     savepoint.1 = true;
     Ok(value)
 }

@@ -1,0 +1,127 @@
+//! Which files of the archive may go, and that they went. Rows stay: a result outlives its file.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Ledger, Result, now};
+
+/// A file that is to go: its instance's row, and the path relative to the data folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Going {
+    pub instance: i64,
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Which studies may lose their files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expendable {
+    /// Those that nothing came for since the time given with it.
+    Old,
+    /// Of those, the ones that were not flagged, or that somebody acknowledged.
+    Settled,
+}
+
+/// Of a study `s`: decided, no slice of it waits, and no notification of it is pending. And nothing came for it since ?1.
+const MAY_GO: &str = "s.state = 'decided' AND s.last_received_at < ?1
+    AND (NOT ?2 OR s.flagged IS NOT 1 OR s.acknowledged_at IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM slices WHERE study_uid = s.study_uid AND state = 'queued')
+    AND NOT EXISTS (SELECT 1 FROM outbox WHERE study_uid = s.study_uid AND state = 'pending')";
+
+impl Ledger {
+    /// Bytes of the files that the archive keeps. Blocks.
+    pub fn kept_bytes(&self) -> Result<u64> {
+        self.read(|connection| {
+            let sql = "SELECT total(size) FROM instances INDEXED BY instances_kept WHERE removed_at IS NULL";
+            Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, f64>(0))? as u64)
+        })
+    }
+
+    /// The study with the oldest file among those that may lose theirs. Blocks.
+    pub fn oldest_expendable(&self, which: Expendable, before: &str) -> Result<Option<String>> {
+        self.read(|connection| {
+            let sql = format!(
+                "SELECT s.study_uid FROM instances i INDEXED BY instances_kept JOIN studies s ON s.study_uid = i.study_uid
+                 WHERE i.removed_at IS NULL AND i.received_at < ?1 AND {MAY_GO} ORDER BY i.received_at LIMIT 1"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            Ok(statement.query_row(params![before, which == Expendable::Settled], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// Marks files of a study as going, at most `most`; none where the study may no longer lose them. Committed before a file is
+    /// touched: a crash leaves files that are marked, never rows that miss theirs.
+    pub async fn let_go(
+        &self,
+        study_uid: String,
+        which: Expendable,
+        before: String,
+        most: usize,
+    ) -> Result<Vec<Going>> {
+        self.write(move |connection| {
+            let sql = format!(
+                "UPDATE instances SET removed_at = ?5 WHERE id IN (
+                     SELECT i.id FROM studies s JOIN instances i ON i.study_uid = s.study_uid
+                     WHERE s.study_uid = ?3 AND i.removed_at IS NULL AND {MAY_GO} LIMIT ?4)
+                 RETURNING id, path, size"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let settled = which == Expendable::Settled;
+            let rows = statement.query_map(params![before, settled, study_uid, most as i64, now()], going)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// What was marked and may still be there, after a crash or a file that could not be removed; at most `most`. Blocks.
+    pub fn still_going(&self, most: usize) -> Result<Vec<Going>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, path, size FROM instances INDEXED BY instances_going
+                 WHERE removed_at IS NOT NULL AND path <> '' ORDER BY id LIMIT ?1",
+            )?;
+            Ok(statement.query_map([most as i64], going)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Notes that files are gone.
+    pub async fn gone(&self, instances: Vec<i64>) -> Result<()> {
+        self.write(move |connection| {
+            let mut gone =
+                connection.prepare_cached("UPDATE instances SET path = '' WHERE id = ?1 AND removed_at IS NOT NULL")?;
+            instances.iter().try_for_each(|instance| gone.execute([instance]).map(drop))?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// An object came again, and its file is in the archive again: the instance has it back, with all its results. Its time of
+/// receipt is the new one, so that it stays as long as any.
+pub(super) fn came_back(
+    connection: &Connection,
+    sop_uid: &str,
+    path: &str,
+    size: u64,
+    received_at: &str,
+) -> Result<()> {
+    let back = connection
+        .prepare_cached(
+            "UPDATE instances SET removed_at = NULL, path = ?2, size = ?3, received_at = ?4
+             WHERE sop_uid = ?1 AND removed_at IS NOT NULL",
+        )?
+        .execute(params![sop_uid, path, size as i64, received_at])?;
+    if back > 0 {
+        connection
+            .prepare_cached(
+                "UPDATE studies SET last_received_at = max(last_received_at, ?2)
+                 WHERE study_uid = (SELECT study_uid FROM instances WHERE sop_uid = ?1)",
+            )?
+            .execute(params![sop_uid, received_at])?;
+    }
+    Ok(())
+}
+
+fn going(row: &Row<'_>) -> rusqlite::Result<Going> {
+    Ok(Going { instance: row.get(0)?, path: row.get(1)?, size: row.get::<_, i64>(2)? as u64 })
+}
