@@ -137,9 +137,9 @@ fn a_positive_shadow_alerts_nobody_and_changes_no_result() {
 fn the_shadow_begins_nothing_while_a_slice_waits_for_the_model_that_counts() {
     let cards = tempfile::tempdir().unwrap();
     let node = Node::start(&[("TRIAGED__INFERENCE__SHADOW", &mean(cards.path(), "second", |_| {}))]);
-    let series = phantom(&node, &["--slices", "60"]);
+    let series = phantom(&node, &["--slices", "40"]);
     send(&node, series.path());
-    wait_for_shadow(&node, 60);
+    wait_for_shadow(&node, 40);
     // How many were begun while a slice waited that had been received so long before that it surely was in the queue.
     let begun_before_others = |scores: &str| -> i64 {
         node.query(&format!(

@@ -267,6 +267,9 @@ impl Worker {
     /// The probability, and when the slice was decoded.
     fn score(&mut self, claim: &Claim) -> Result<(f64, String), Failure> {
         let began = Instant::now();
+        if claim.path.is_empty() {
+            return Err(Failure::Lasting("its file was removed from the archive".into()));
+        }
         if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
             self.last = None;
             let object = imaging::read_file(self.archive.file(&claim.path));

@@ -107,14 +107,14 @@ impl Ledger {
         self.write(end_shadow).await
     }
 
-    /// Puts into the queue what the shadow model has not ended and the archive still has, of studies whose last slice came
-    /// within so many days: at most `most` slices, of the newest studies. Returns how many it found. Blocks; other writes come between.
+    /// Puts into the queue what the shadow model has not ended and the archive still has, of studies whose last slice came within so many days:
+    /// at most `most` slices, of the newest studies. Returns how many it found. Blocks; other writes come between.
     pub fn fill_shadow_queue(&self, model: i64, days: u32, most: u64) -> Result<usize> {
         let slices = self.read(|connection| {
             let mut statement = connection.prepare(
                 "SELECT s.id FROM studies t INDEXED BY studies_by_time CROSS JOIN slices s ON s.study_uid = t.study_uid
-                 CROSS JOIN instances i ON i.id = s.instance_id
-                 WHERE t.last_received_at >= ?1 AND s.state IN ('scored', 'failed') AND i.removed_at IS NULL
+                 CROSS JOIN instances i ON i.id = s.instance_id AND i.removed_at IS NULL
+                 WHERE t.last_received_at >= ?1 AND s.state IN ('scored', 'failed')
                    AND NOT EXISTS (SELECT 1 FROM shadow_scores x WHERE x.slice_id = s.id AND x.model_id = ?2)
                  ORDER BY t.last_received_at DESC LIMIT ?3",
             )?;

@@ -112,6 +112,11 @@ fn turned_on_it_takes_up_the_newest_studies_of_some_days_and_a_bounded_number() 
     assert!(waiting.contains(&"2.0".into()) && waiting.contains(&"2.1".into()) && waiting.len() == 3, "{waiting:?}");
     assert_eq!(site.ledger.fill_shadow_queue(model.id, 7, 100).unwrap(), 4, "all but the old study's");
     assert_eq!(site.ledger.shadow_queue_depth().unwrap(), 4, "none twice");
+    let other = site.start("bb");
+    site.change("UPDATE instances SET removed_at = received_at, path = '' WHERE sop_uid = '2.0'");
+    assert_eq!(site.ledger.fill_shadow_queue(other.id, 7, 100).unwrap(), 3, "not what the archive has no longer");
+    site.change("UPDATE instances SET removed_at = NULL, path = 'p' WHERE sop_uid = '2.0'");
+    assert_eq!(site.ledger.fill_shadow_queue(other.id, 7, 100).unwrap(), 4);
 
     // What it has not reached in time is passed over.
     site.change("UPDATE studies SET last_received_at = '2020-01-01T00:00:00.000Z' WHERE study_uid = '3'");
@@ -197,6 +202,7 @@ fn its_questions_are_answered_by_indexes() {
         ),
         (
             "SELECT s.id FROM studies t INDEXED BY studies_by_time CROSS JOIN slices s ON s.study_uid = t.study_uid
+             CROSS JOIN instances i ON i.id = s.instance_id AND i.removed_at IS NULL
              WHERE t.last_received_at >= '2026' AND s.state IN ('scored', 'failed')
                AND NOT EXISTS (SELECT 1 FROM shadow_scores x WHERE x.slice_id = s.id AND x.model_id = 1)
              ORDER BY t.last_received_at DESC LIMIT 9",
