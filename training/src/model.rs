@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use crate::blocks::{self, NormedConv, steps};
 use crate::candidates::{Layer, LayerError, Size, sizes};
 use crate::conv::{ConvBackend, conv_relu_pool};
+use crate::mobile::batch_norm;
 
 /// Added to the variance by BatchNorm (Keras' default).
 pub const NORM_EPSILON: f64 = 1e-3;
@@ -287,7 +288,7 @@ impl<B: ConvBackend> Network<B> {
         let mut layers = self.layers.iter().peekable();
         while let Some(layer) = layers.next() {
             image = match *layer {
-                Layer::BatchNorm => norms.next().expect("built with the layers").forward(image),
+                Layer::BatchNorm => batch_norm(norms.next().expect("built with the layers"), image, None, false),
                 Layer::Conv { .. } => {
                     let conv = convs.next().expect("built with the layers");
                     // A pool that follows at once is computed with the convolution.

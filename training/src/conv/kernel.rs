@@ -297,12 +297,10 @@ impl BackwardLayout {
     }
 }
 
-/// What one slice adds to the gradients: of the weights `[filter][channel][ky][kx]`, of the bias, and of the input if
-/// asked.
+/// What one slice adds to the gradients of the weights, `[filter][channel][ky][kx]`, and of the bias.
 pub struct Gradients {
     pub weights: Vec<f32>,
     pub bias: Vec<f32>,
-    pub input: Option<Vec<f32>>,
 }
 
 /// What backward needs of one slice: its input, and forward's pooled `output` and `argmax`.
@@ -313,28 +311,29 @@ pub struct Saved<'a> {
     pub argmax: &'a [u8],
 }
 
-/// One slice backward: `gradient` is that of the pooled output; `packed` the weights by [`BackwardLayout::pack`],
-/// where the gradient of the input is wanted.
+/// One slice backward: `gradient` is that of the pooled output; `on_input`, where the gradient of the input is wanted,
+/// the weights by [`BackwardLayout::pack`] and where it is written.
 pub fn backward(
     shape: &BlockShape,
     layout: &BackwardLayout,
-    packed: Option<&[f32]>,
     saved: Saved<'_>,
     gradient: &[f32],
+    on_input: Option<(&[f32], &mut [f32])>,
 ) -> Gradients {
     assert_eq!(saved.input.len(), shape.input_len());
     assert_eq!(saved.output.len(), shape.output_len());
     assert_eq!(saved.argmax.len(), shape.output_len());
     assert_eq!(gradient.len(), shape.output_len());
-    Arch::new().dispatch(Backward { shape, layout, packed, saved, gradient })
+    assert!(on_input.as_ref().is_none_or(|(_, target)| target.len() == shape.input_len()));
+    Arch::new().dispatch(Backward { shape, layout, saved, gradient, on_input })
 }
 
 struct Backward<'a> {
     shape: &'a BlockShape,
     layout: &'a BackwardLayout,
-    packed: Option<&'a [f32]>,
     saved: Saved<'a>,
     gradient: &'a [f32],
+    on_input: Option<(&'a [f32], &'a mut [f32])>,
 }
 
 impl WithSimd for Backward<'_> {
@@ -342,7 +341,7 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Gradients {
-        let Self { shape, layout, packed, saved, gradient } = self;
+        let Self { shape, layout, saved, gradient, on_input } = self;
         let filters = shape.filters;
         let [_, pooled_width] = shape.pooled();
         let overhang = layout.overhang(shape);
@@ -356,7 +355,17 @@ impl WithSimd for Backward<'_> {
         let filter_len = layout.filter_len();
         let mut weight_gradient = vec![0.0f32; filters * filter_len];
         let mut bias_gradient = vec![0.0f32; filters];
-        let mut input_gradient = packed.map(|_| vec![0.0f32; input.len()]);
+        let (packed, mut target) = on_input.unzip();
+        // A slice's last patch may reach beyond it, which needs room of its own.
+        let mut roomy = if target.is_some() && overhang > 0 { vec![0.0f32; input.len()] } else { Vec::new() };
+        let mut input_gradient = match &mut target {
+            None => None,
+            Some(_) if overhang > 0 => Some(roomy.as_mut_slice()),
+            Some(target) => {
+                target.fill(0.0);
+                Some(&mut **target)
+            }
+        };
 
         let mut live = LiveRow::new(filters, pooled_width);
         let row_len = pooled_width * filters;
@@ -377,7 +386,7 @@ impl WithSimd for Backward<'_> {
                     gather(simd, input, offsets, at, value, sums);
                 }
             }
-            if let (Some(packed), Some(input_gradient)) = (packed, &mut input_gradient) {
+            if let (Some(packed), Some(input_gradient)) = (packed, input_gradient.as_deref_mut()) {
                 for group in 0..layout.vectors / GROUP {
                     let offsets: &[usize; GROUP] =
                         layout.offsets[group * GROUP..][..GROUP].try_into().expect("a slice of GROUP values");
@@ -392,10 +401,12 @@ impl WithSimd for Backward<'_> {
 
         let mut weights = vec![0.0; filters * shape.kernel * shape.span()];
         layout.unpack_into(shape, &weight_gradient, &mut weights);
-        if let Some(gradient) = &mut input_gradient {
-            gradient.truncate(shape.input_len());
+        if let Some(target) = target
+            && overhang > 0
+        {
+            target.copy_from_slice(&roomy[..shape.input_len()]);
         }
-        Gradients { weights, bias: bias_gradient, input: input_gradient }
+        Gradients { weights, bias: bias_gradient }
     }
 }
 

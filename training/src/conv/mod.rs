@@ -15,7 +15,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps};
 use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 use rayon::prelude::*;
 
-use crate::mobile::MobileBackend;
+use crate::mobile::{MobileBackend, buffers};
 use kernel::{BackwardLayout, BlockShape, ForwardWeights, Saved};
 
 /// A backend that can compute the block. `input` is `[batch, channels, height, width]`, `weight`
@@ -143,7 +143,7 @@ fn forward(input: FlexTensor, weight: FlexTensor, bias: FlexTensor, pool: usize)
     assert!(shape.is_supported(), "a block that no candidate describes: {shape:?}");
     let (input, weight, bias) = (channels_last(input), weight.to_contiguous(), bias.to_contiguous());
     let packed = ForwardWeights::pack(&shape, values(&weight), values(&bias));
-    let mut output = vec![0.0f32; batch * shape.output_len()];
+    let mut output = buffers::take(batch * shape.output_len());
     let mut argmax = vec![0u8; output.len()];
     output
         .par_chunks_exact_mut(shape.output_len())
@@ -170,20 +170,24 @@ impl Backward<Flex, 3> for FusedBackward {
 
         let layout = BackwardLayout::new(&shape);
         let packed = on_input.is_some().then(|| layout.pack(&shape, values(&weight)));
-        let (input, output, gradient) = (values(&input), values(&output), values(&gradient));
-        let slices: Vec<kernel::Gradients> = (0..batch)
-            .into_par_iter()
-            .map(|i| {
-                let outputs = i * shape.output_len()..(i + 1) * shape.output_len();
-                let saved = Saved {
-                    input: &input[i * shape.input_len()..(i + 1) * shape.input_len()],
-                    output: &output[outputs.clone()],
-                    argmax: &argmax[outputs.clone()],
-                };
-                kernel::backward(&shape, &layout, packed.as_deref(), saved, &gradient[outputs])
-            })
-            .collect();
-
+        let (inputs, pooled, slopes) = (values(&input), values(&output), values(&gradient));
+        let slice = |i: usize, on_input: Option<&mut [f32]>| {
+            let outputs = i * shape.output_len()..(i + 1) * shape.output_len();
+            let saved = Saved {
+                input: &inputs[i * shape.input_len()..(i + 1) * shape.input_len()],
+                output: &pooled[outputs.clone()],
+                argmax: &argmax[outputs.clone()],
+            };
+            kernel::backward(&shape, &layout, saved, &slopes[outputs], packed.as_deref().zip(on_input))
+        };
+        let (slices, on_input): (Vec<kernel::Gradients>, _) = match on_input {
+            Some(node) => {
+                let mut all = buffers::take(batch * shape.input_len());
+                let targets = all.par_chunks_exact_mut(shape.input_len()).enumerate();
+                (targets.map(|(i, target)| slice(i, Some(target))).collect(), Some((node, all)))
+            }
+            None => ((0..batch).into_par_iter().map(|i| slice(i, None)).collect(), None),
+        };
         // Summed in the batch's order, so that a run repeats bit for bit whatever the threads did.
         if let Some(node) = on_weight {
             let total = sum(slices.iter().map(|slice| slice.weights.as_slice()));
@@ -194,11 +198,13 @@ impl Backward<Flex, 3> for FusedBackward {
             let total = sum(slices.iter().map(|slice| slice.bias.as_slice()));
             grads.register::<Flex>(node.id, FlexTensor::from_data(TensorData::new(total, [shape.filters])));
         }
-        if let Some(node) = on_input {
-            let parts: Vec<Vec<f32>> = slices.into_iter().filter_map(|slice| slice.input).collect();
+        if let Some((node, all)) = on_input {
             let dims = [batch, shape.height, shape.width, shape.channels];
-            let all = FlexTensor::from_data(TensorData::new(parts.concat(), dims));
+            let all = FlexTensor::from_data(TensorData::new(all, dims));
             grads.register::<Flex>(node.id, channels_first(all));
+        }
+        for done in [input, output, gradient] {
+            buffers::give(done);
         }
     }
 }

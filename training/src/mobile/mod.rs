@@ -5,7 +5,8 @@
 //! All tensors are `[batch, channels, height, width]` to the caller. The CPU's own operations keep channels innermost
 //! in memory and hand out permuted views, as [`crate::conv`] does; between two of them nothing is copied.
 
-mod buffers;
+mod batch_norm;
+pub(crate) mod buffers;
 mod cpu;
 mod depthwise;
 mod layout;
@@ -15,6 +16,7 @@ mod pointwise;
 mod stem;
 mod stock;
 
+pub use batch_norm::batch_norm;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};

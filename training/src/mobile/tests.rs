@@ -171,6 +171,33 @@ fn norm_equals_stock() {
     }
 }
 
+#[test]
+fn batch_norm_is_burns_module() {
+    let device = Default::default();
+    for dims in [[2, 1, 15, 13], [3, 5, 4, 6]] {
+        let run = |ours: bool| {
+            let mut module = burn::nn::BatchNormConfig::new(dims[1]).with_epsilon(1e-3).init::<Cpu>(&device);
+            module.gamma = burn::module::Param::from_tensor(Tensor::from_inner(draw(2, [dims[1]], 1.5, 0.3)));
+            // Two steps, so that running statistics mix twice; then as in use.
+            let mut all = Vec::new();
+            for seed in [3, 4] {
+                let input = leaf(draw(seed, dims, 2.0, 1.5));
+                let output =
+                    if ours { batch_norm(&module, input.clone(), None, false) } else { module.forward(input.clone()) };
+                let gamma = module.gamma.val();
+                all.extend(outcome(output, &[&gradient(&input), &gradient(&gamma)]));
+            }
+            all.push(module.running_mean.value_sync().into_data());
+            all.push(module.running_var.value_sync().into_data());
+            let module = burn::module::AutodiffModule::valid(&module);
+            let input = draw(5, dims, 2.0, 1.5);
+            all.push(if ours { batch_norm(&module, input, None, false) } else { module.forward(input) }.into_data());
+            all
+        };
+        assert_equal(&format!("{dims:?}"), &run(true), &run(false));
+    }
+}
+
 /// A block of the network: expansion, depthwise, projection, shortcut. Every gradient, the input's among them, which
 /// the shortcut and the expansion both feed.
 fn block(ours: bool) -> Vec<TensorData> {
