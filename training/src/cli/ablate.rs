@@ -66,31 +66,54 @@ where
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let mut ablation =
         Ablation { recipe: name(args), folds: args.folds.folds, seed: args.fit.seed, outcomes: Vec::new() };
+    let mut failed = Vec::new();
     for job in jobs {
-        let folder = args.out.join(job.row.name());
-        let wanted = Finished { config: job.config, splits: job.splits };
-        if folder.join(ROW).exists() {
-            if read_json::<Finished>(&folder.join(ROW))? != wanted {
-                bail!(
-                    "{} was made with another recipe, seed or other data; take another folder or delete it",
-                    folder.display()
-                );
+        let (row, shortened) = (job.row, job.shortened.clone());
+        let folder = args.out.join(row.name());
+        match train_row::<B>(args, job, &folder, device).with_context(|| row.name()) {
+            Ok(()) => {}
+            // Nothing can be compared with it.
+            Err(error) if row == Row::Recipe => return Err(error),
+            Err(error) => {
+                eprintln!("left out: {error:#}");
+                failed.push(row.name());
+                continue;
             }
-            eprintln!("{}: finished before", job.row.name());
-        } else {
-            eprintln!("{}: {}", job.row.name(), job.row.text());
-            cross_validate::<B>(&wanted.config, &args.fit, &job.index, &wanted.splits, &folder, device)
-                .with_context(|| job.row.name())?;
-            write_json(&folder.join(ROW), &wanted)?;
-            forget_networks(&folder, wanted.splits.len());
         }
         let recipe = Run::read(&args.out.join(Row::Recipe.name()))?;
         let run = Run::read(&folder)?;
-        ablation.outcomes.push(Outcome::of(job.row, &run, &recipe, &job.shortened, args.fit.seed));
+        ablation.outcomes.push(Outcome::of(row, &run, &recipe, &shortened, args.fit.seed));
         write(&ablation, &args.out)?;
     }
-    println!("{}\n{}", ablation.caption(), ablation.table());
+    println!("{}\n\n{}", ablation.caption(), ablation.table());
     eprintln!("wrote {}", args.out.join("ablation.md").display());
+    if !failed.is_empty() {
+        bail!("the table lacks {}, which could not be trained (see above)", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Trains and measures a row in its folder, unless that is done.
+fn train_row<B>(args: &AblateArgs, job: Job, folder: &Path, device: &B::Device) -> anyhow::Result<()>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    let wanted = Finished { config: job.config, splits: job.splits };
+    if folder.join(ROW).exists() {
+        if read_json::<Finished>(&folder.join(ROW))? != wanted {
+            bail!(
+                "{} was made with another recipe, seed or other data; take another folder or delete it",
+                folder.display()
+            );
+        }
+        eprintln!("{}: finished before", job.row.name());
+        return Ok(());
+    }
+    eprintln!("{}: {}", job.row.name(), job.row.text());
+    cross_validate::<B>(&wanted.config, &args.fit, &job.index, &wanted.splits, folder, device)?;
+    write_json(&folder.join(ROW), &wanted)?;
+    forget_networks(folder, wanted.splits.len());
     Ok(())
 }
 
