@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 
 use crate::candidates::Layer;
 use crate::conv::ConvBackend;
-use crate::mobile::{self, Affine, Norm, Statistics};
+use crate::mobile;
 use crate::model::{NORM_EPSILON, NORM_MOMENTUM};
 
 /// What a convolution is to its layer. Its kernel reads all channels at one position, but for the stem's, which reads all
@@ -120,30 +120,13 @@ fn normal(rng: &mut StdRng) -> f64 {
 
 impl<B: ConvBackend> NormedConv<B> {
     fn forward(&self, image: Tensor<B, 4>, step: &Step, shortcut: Option<Tensor<B, 4>>) -> Tensor<B, 4> {
-        let training = B::ad_enabled(&image.device());
         let weight = self.weight.val();
         let image = match step.role {
             Role::Stem => mobile::stem(image, weight),
             Role::Depthwise => mobile::depthwise(image, weight, step.stride),
             Role::Expand | Role::Project | Role::Head => mobile::pointwise(image, weight),
         };
-        let norm = &self.norm;
-        let affine = Affine { gamma: norm.gamma.val(), beta: norm.beta.val() };
-        // In training this thread's own updates must be seen, elsewhere nothing is left to be seen.
-        let running = match training {
-            true => Statistics { mean: norm.running_mean.value_sync(), variance: norm.running_var.value_sync() },
-            false => Statistics { mean: norm.running_mean.value(), variance: norm.running_var.value() },
-        };
-        let how = Norm { epsilon: norm.epsilon as f32, training, clip6: step.rectified() };
-        let (image, batch) = mobile::norm(image, affine, running.clone(), shortcut, how);
-        if let Some(batch) = batch {
-            let mix = |old: Tensor<B, 1>, new: Tensor<B, 1>| {
-                (old * (1.0 - norm.momentum) + new.detach() * norm.momentum).detach()
-            };
-            norm.running_mean.update(mix(running.mean, batch.mean));
-            norm.running_var.update(mix(running.variance, batch.variance));
-        }
-        image
+        mobile::batch_norm(&self.norm, image, shortcut, step.rectified())
     }
 }
 
