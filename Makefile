@@ -100,7 +100,7 @@ bench-deps: test-deps
 
 .PHONY: bench
 bench: build bench-deps ## Measure the node beside its peers and each stage alone; writes benches/results.md (ARGS="--only ingest")
-	PYTHONPATH=benches .venv-bench/bin/python -m side_by_side --program $(RELEASE)/triaged $(ARGS)
+	PYTHONPATH=benches:tests/peers .venv-bench/bin/python -m side_by_side --program $(RELEASE)/triaged $(ARGS)
 	@$(MAKE) --no-print-directory bench-stages
 
 .PHONY: bench-stages
