@@ -14,7 +14,7 @@ fn train(data: &Path, out: &Path, more: &[&str]) -> Output {
     #[rustfmt::skip]
     let arguments = [
         "train", "--data", text(data), "--out", text(out), "--candidate", "m11", "--size", "32", "--batch", "8", "--seed",
-        "5", "--patience", "9", "--folds", "0",
+        "5", "--patience", "9", "--folds", "0", "--schedule", "constant", "--balance", "48",
     ];
     program(&[&arguments, more].concat())
 }
@@ -114,5 +114,5 @@ fn what_m11_cannot_do_is_refused_in_one_line() {
         "fit", "--data", text(&data), "--out", text(&run("e")), "--candidate", "m4", "--size", "32", "--pretrained",
         text(&other),
     ]);
-    refused(&m4, &["no pretrained weights of m4"]);
+    refused(&m4, &["pretrained is set", "no weights of this network"]);
 }
