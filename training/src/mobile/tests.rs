@@ -7,6 +7,8 @@ use burn::tensor::{Distribution, TensorData, TensorMetadata};
 use super::*;
 
 type Cpu = Autodiff<Flex>;
+/// Reads one leaf's gradient.
+type Gradient<'a> = &'a dyn Fn(&<Cpu as AutodiffBackend>::Gradients) -> TensorData;
 
 const SMALL: Norm = Norm { epsilon: 1e-3, training: true, clip6: true };
 
@@ -28,10 +30,7 @@ fn channels_inside(tensor: Tensor<Flex, 4>) -> Tensor<Flex, 4> {
 }
 
 /// The output and, of `Σ output · r`, the gradients of the leaves.
-fn outcome(
-    output: Tensor<Cpu, 4>,
-    leaves: &[&dyn Fn(&<Cpu as AutodiffBackend>::Gradients) -> TensorData],
-) -> Vec<TensorData> {
+fn outcome(output: Tensor<Cpu, 4>, leaves: &[Gradient<'_>]) -> Vec<TensorData> {
     let r = Tensor::from_inner(draw(99, output.dims(), 0.3, 1.0));
     let grads = (output.clone() * r).sum().backward();
     let mut all = vec![output.into_data()];
