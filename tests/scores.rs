@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use support::{Node, dicom_files, has, python, real_data, run, storescu};
 
+const SHIPPED: [&str; 2] = ["models/m10.json", "models/m11.json"];
+
 fn probabilities_agree(card: &str, files: &[PathBuf], options: &[&str]) {
     let Some(python) = python() else { return };
     let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", card)]);
@@ -30,13 +32,17 @@ fn probabilities_agree(card: &str, files: &[PathBuf], options: &[&str]) {
 #[test]
 fn of_the_ge_series() {
     let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
-    probabilities_agree("models/m10.json", &dicom_files(&folder), &[]);
+    for card in SHIPPED {
+        probabilities_agree(card, &dicom_files(&folder), &[]);
+    }
 }
 
 #[test]
 fn of_ct_ich_slices() {
     let Some(folder) = real_data("ct-ich/stage_2_train").filter(|_| has("storescu")) else { return };
-    probabilities_agree("models/m10.json", &dicom_files(&folder)[..30], &["-xv", "-R"]);
+    for card in SHIPPED {
+        probabilities_agree(card, &dicom_files(&folder)[..30], &["-xv", "-R"]);
+    }
 }
 
 /// The mean of the input tells a resampling or a normalization that is another one: both come with pretrained networks.

@@ -56,8 +56,8 @@ fn known(source: &str) -> Option<Known> {
         "phantoms" => Known {
             citation: "Synthetic head CT made by this project's own phantom generator.",
             terms: "as this project",
-            note: "no patients; trained on, with masks of their blood, to teach filters what blood is and so that the \
-                   demonstration's phantoms are judged; never part of a figure about patients",
+            note: "no patients; trained on, with masks of their blood where the training has witnesses, so that filters learn \
+                   what blood is and the demonstration's phantoms are judged; never part of a figure about patients",
         },
         _ => return None,
     })
