@@ -56,6 +56,9 @@ def disk(rows, parts):
 
 def ingest(rows, parts):
     out = ["## Ingest", "", "CT objects of 0.5 MB a second, every run's objects verified by UID and pixel digest afterwards."]
+    sent = sorted({row["objects"] for row in rows if "objects" in row})
+    if len(sent) > 1:
+        out[-1] += f" A run is of {sent[-1]} objects, fewer (down to {sent[0]}) where the pair of sender and receiver is slow."
     by = {(row["sender"], row["receiver"], row["associations"]): row["rate"] for row in rows}
     receivers_ = list(dict.fromkeys(row["receiver"] for row in rows))
     counts = sorted({row["associations"] for row in rows})
