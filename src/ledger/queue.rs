@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::{Ledger, Result, now};
 
@@ -29,6 +29,23 @@ pub struct Claim {
     /// How often the process ended while it was claimed.
     pub deaths: u32,
     pub claimed_at: String,
+}
+
+impl Claim {
+    /// Of the columns id, study_uid, sop_uid, frame, path, attempts and claims, in this order.
+    pub(super) fn from_row(row: &Row<'_>, claimed_at: &str) -> rusqlite::Result<Self> {
+        let attempts = row.get(5)?;
+        Ok(Self {
+            slice: row.get(0)?,
+            study_uid: row.get(1)?,
+            sop_uid: row.get(2)?,
+            frame: row.get(3)?,
+            path: row.get(4)?,
+            attempts,
+            deaths: row.get::<_, u32>(6)?.saturating_sub(attempts),
+            claimed_at: claimed_at.to_owned(),
+        })
+    }
 }
 
 /// While STAT slices wait, one in so many claims is another slice's, so that no patient waits for ever.
@@ -214,18 +231,7 @@ fn next(connection: &Connection, urgency: Urgency, held: &HashSet<SliceId>, most
              WHERE s.state = 'queued' AND s.priority >= 0 ORDER BY s.priority, s.id LIMIT ?1"
         }
     })?;
-    let rows = statement.query_map([(held.len() + most) as i64], |row| {
-        Ok(Claim {
-            slice: row.get(0)?,
-            study_uid: row.get(1)?,
-            sop_uid: row.get(2)?,
-            frame: row.get(3)?,
-            path: row.get(4)?,
-            attempts: row.get(5)?,
-            deaths: row.get::<_, u32>(6)?.saturating_sub(row.get(5)?),
-            claimed_at: claimed_at.clone(),
-        })
-    })?;
+    let rows = statement.query_map([(held.len() + most) as i64], |row| Claim::from_row(row, &claimed_at))?;
     let fresh = rows.filter(|row| row.as_ref().map_or(true, |claim| !held.contains(&claim.slice)));
     Ok(fresh.take(most).collect::<rusqlite::Result<_>>()?)
 }

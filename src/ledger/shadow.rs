@@ -173,18 +173,7 @@ impl Ledger {
                  ORDER BY q.attempts, q.slice_id DESC",
             )?;
             let claimed_at = now();
-            let rows = statement.query_map([most as i64], |row| {
-                Ok(Claim {
-                    slice: row.get(0)?,
-                    study_uid: row.get(1)?,
-                    sop_uid: row.get(2)?,
-                    frame: row.get(3)?,
-                    path: row.get(4)?,
-                    attempts: row.get(5)?,
-                    deaths: row.get::<_, u32>(6)?.saturating_sub(row.get(5)?),
-                    claimed_at: claimed_at.clone(),
-                })
-            })?;
+            let rows = statement.query_map([most as i64], |row| Claim::from_row(row, &claimed_at))?;
             Ok(rows.collect::<rusqlite::Result<Vec<Claim>>>()?)
         })?;
         if let Some(first) = claims.first().map(|claim| claim.attempts) {

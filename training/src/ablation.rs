@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 use triaged::imaging::Window;
 
 use crate::data::{Augment, SplitBy};
-use crate::metrics::{Case, Interval, auc};
+use crate::metrics::{Case, Interval, auc_difference};
 use crate::recipe::Recipe;
 use crate::report::{Run, Scored};
 
@@ -200,23 +198,7 @@ fn difference(ours: &[Scored], theirs: &[Scored], seed: u64) -> Option<Interval>
             patients.entry(&scored.slice.patient).or_default().push((case(scored.probability), case(other)));
         }
     }
-    let patients: Vec<Vec<(Case, Case)>> = patients.into_values().collect();
-    let between = |drawn: &[&(Case, Case)]| {
-        let (ours, theirs): (Vec<Case>, Vec<Case>) = drawn.iter().copied().copied().unzip();
-        Some(auc(&ours)? - auc(&theirs)?)
-    };
-    let value = between(&patients.iter().flatten().collect::<Vec<_>>())?;
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut samples: Vec<f64> = (0..ROUNDS)
-        .filter_map(|_| {
-            let drawn: Vec<&(Case, Case)> =
-                (0..patients.len()).flat_map(|_| &patients[rng.random_range(0..patients.len())]).collect();
-            between(&drawn)
-        })
-        .collect();
-    samples.sort_unstable_by(f64::total_cmp);
-    let at = |q: f64| samples.get((q * (samples.len() as f64 - 1.0)).round() as usize).copied().unwrap_or(value);
-    Some(Interval { value, low: at(0.025), high: at(0.975) })
+    auc_difference(&patients.into_values().collect::<Vec<_>>(), ROUNDS, seed)
 }
 
 impl Ablation {
@@ -295,6 +277,7 @@ impl Ablation {
 mod tests {
     use super::*;
     use crate::data::Slice;
+    use crate::metrics::auc;
 
     fn whole() -> Variant {
         Variant { recipe: Recipe::open("m10").expect("m10's recipe"), split: SplitBy::Patient, extra_sets: true }

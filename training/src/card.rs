@@ -19,6 +19,7 @@ use crate::export;
 use crate::fit::{FitConfig, Monitor, Schedule, State};
 use crate::parity::Parity;
 use crate::pretrained;
+use crate::quantize::Quantized;
 use crate::rules;
 
 /// What the model finds.
@@ -149,6 +150,8 @@ pub struct Trained<'a> {
     /// Figures on other sets, by name, that `evaluate --on` has left with the run.
     pub others: &'a BTreeMap<String, Evaluation>,
     pub parity: Option<&'a Parity>,
+    /// Of an eight-bit copy: how it stands to the network it was made from.
+    pub quantized: Option<&'a Quantized>,
     /// A table that `ablate` made.
     pub ablation: Option<&'a Ablation>,
     /// Of this program's sources, as git names it.
@@ -158,8 +161,10 @@ pub struct Trained<'a> {
 }
 
 impl Trained<'_> {
-    fn name(&self) -> &str {
-        &self.config.candidate.name
+    /// The model's, and its files'.
+    pub fn name(&self) -> String {
+        let network = &self.config.candidate.name;
+        if self.quantized.is_some() { format!("{network}-int8") } else { network.clone() }
     }
 
     fn sources(&self) -> Vec<SourceAbout> {
@@ -194,7 +199,7 @@ impl Trained<'_> {
         let mut about = json!({
             "intended_use": "research and demonstration; not for clinical use",
             "architecture": {
-                "name": self.name(),
+                "name": config.candidate.name,
                 "layers": config.candidate.layers,
                 "parameters": parameters(&config.candidate.layers, config.shape()).unwrap_or(0),
             },
@@ -234,6 +239,7 @@ impl Trained<'_> {
             "intervals": "95 %, percentile bootstrap over patients",
             "other_sets": self.others,
             "parity_with_onnx_runtime": self.parity,
+            "quantized": self.quantized,
             "calibration": self.measured.decision().calibration.map(|Platt { a, b }| json!({
                 "method": "Platt scaling, within the model: sigmoid(a · logit + b) of the network as it was trained",
                 "a": a,
@@ -252,7 +258,7 @@ impl Trained<'_> {
         }
         ModelCard {
             format: CARD_FORMAT,
-            name: self.name().into(),
+            name: self.name(),
             version: self.version.into(),
             finding: FINDING.into(),
             file: format!("{}.onnx", self.name()),
@@ -309,12 +315,14 @@ impl Trained<'_> {
                 format!(" (slices weighted within their class: {})", weights.join(", "))
             }
         };
-        let parity = self.parity.map_or("Not checked against ONNX Runtime.".into(), |parity| {
-            format!(
+        let parity = match (self.parity, self.quantized) {
+            (_, Some(quantized)) => quantized.text(),
+            (Some(parity), None) => format!(
                 "On {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
                 parity.slices, parity.largest_difference
-            )
-        });
+            ),
+            (None, None) => "Not checked against ONNX Runtime.".into(),
+        };
         format!(
             "# {name}, version {version}\n\n\
              Scores a head CT slice for {FINDING}. **Not for clinical use.**\n\n\
@@ -341,7 +349,7 @@ impl Trained<'_> {
              {parity}\n",
             version = self.version,
             layers = layers(&config.candidate.layers),
-            architecture = architecture(name),
+            architecture = architecture(&config.candidate.name),
             pretrained = config.pretrained.as_ref().map_or(String::new(), |file| {
                 format!("Begun with pretrained weights: {}; SHA-256 {}. ", pretrained::SOURCE, file.sha256)
             }),

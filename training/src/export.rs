@@ -199,7 +199,7 @@ fn float(name: &str, value: f32) -> AttributeProto {
     attribute(name, AttributeType::Float, AttributeProto { f: Some(value), ..Default::default() })
 }
 
-fn int(name: &str, value: i64) -> AttributeProto {
+pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
     attribute(name, AttributeType::Int, AttributeProto { i: Some(value), ..Default::default() })
 }
 

@@ -127,6 +127,15 @@ pub struct Interval {
     pub high: f64,
 }
 
+impl Interval {
+    /// The percentile interval of bootstrap samples; of none, the value alone.
+    fn of(value: f64, mut samples: Vec<f64>) -> Self {
+        samples.sort_unstable_by(f64::total_cmp);
+        let at = |q: f64| samples.get((q * (samples.len() as f64 - 1.0)).round() as usize).copied().unwrap_or(value);
+        Self { value, low: at(0.025), high: at(0.975) }
+    }
+}
+
 /// The figures of one set of cases at one threshold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
@@ -167,12 +176,7 @@ pub fn judged_figures(patients: &[Vec<Case>], verdicts: &[Vec<Case>], rounds: us
             samples.extend(value);
         }
     }
-    let mut intervals = point.into_iter().zip(samples).map(|(value, mut samples)| {
-        let value = value?;
-        samples.sort_unstable_by(f64::total_cmp);
-        let at = |q: f64| samples.get((q * (samples.len() as f64 - 1.0)).round() as usize).copied().unwrap_or(value);
-        Some(Interval { value, low: at(0.025), high: at(0.975) })
-    });
+    let mut intervals = point.into_iter().zip(samples).map(|(value, samples)| Some(Interval::of(value?, samples)));
     let mut next = || intervals.next().flatten();
     let always = "a figure of counts always exists";
     Figures {
@@ -186,6 +190,24 @@ pub fn judged_figures(patients: &[Vec<Case>], verdicts: &[Vec<Case>], rounds: us
         precision: next().expect(always),
         auc: next(),
     }
+}
+
+/// How much larger the area under the first scores' ROC curve is than that under the second's, of patients' cases that
+/// both have scored; the interval is 95 %, from `rounds` bootstrap samples of whole patients, both on the same ones. None
+/// with one class only.
+pub fn auc_difference(patients: &[Vec<(Case, Case)>], rounds: usize, seed: u64) -> Option<Interval> {
+    let between = |drawn: &[&(Case, Case)]| {
+        let (first, second): (Vec<Case>, Vec<Case>) = drawn.iter().copied().copied().unzip();
+        Some(auc(&first)? - auc(&second)?)
+    };
+    let value = between(&patients.iter().flatten().collect::<Vec<_>>())?;
+    let mut rng = StdRng::seed_from_u64(seed);
+    let samples = (0..rounds).filter_map(|_| {
+        let drawn: Vec<&(Case, Case)> =
+            (0..patients.len()).flat_map(|_| &patients[rng.random_range(0..patients.len())]).collect();
+        between(&drawn)
+    });
+    Some(Interval::of(value, samples.collect()))
 }
 
 fn values(counts: &Confusion, auc: Option<f64>) -> [Option<f64>; 6] {

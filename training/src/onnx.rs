@@ -100,8 +100,11 @@ pub struct TensorProto {
     pub raw_data: Option<Vec<u8>>,
 }
 
-/// `TensorProto.DataType.FLOAT`.
+/// `TensorProto.DataType.FLOAT`, and below it other element types.
 pub const FLOAT: i32 = 1;
+pub const UINT8: i32 = 2;
+pub const INT8: i32 = 3;
+pub const INT32: i32 = 6;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ValueInfoProto {

@@ -1,66 +1,21 @@
 //! Whether the exported file says what the network says: the same images through ONNX Runtime.
 
-use std::path::PathBuf;
-use std::sync::Mutex;
-
 use burn::tensor::{Tensor, TensorData, activation};
-use ort::environment::Environment;
-use ort::session::Session;
-use ort::value::TensorRef;
 use serde::{Deserialize, Serialize};
 
 use crate::conv::ConvBackend;
 use crate::model::Network;
+use crate::runtime::{OnnxModel, RuntimeError};
 
-/// The environment variable that names ONNX Runtime's library; `make` sets it.
-pub const LIBRARY: &str = "ORT_DYLIB_PATH";
 /// The largest difference of two probabilities that counts as agreement.
 pub const TOLERANCE: f64 = 1e-4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ParityError {
-    #[error("{LIBRARY} is not set: without ONNX Runtime's library the exported model cannot be checked")]
-    NoLibrary,
-    #[error("cannot load ONNX Runtime from {path}: {why}")]
-    Library { path: PathBuf, why: String },
-    #[error("ONNX Runtime refuses the exported model: {0}")]
-    Model(#[from] ort::Error),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     #[error("the network and its ONNX file differ by {worst} in a probability, more than {TOLERANCE}")]
     Differ { worst: f64 },
-}
-
-/// A model in ONNX Runtime on the CPU.
-pub struct OnnxModel {
-    session: Session,
-}
-
-impl OnnxModel {
-    /// # Errors
-    /// [`ParityError::NoLibrary`] where [`LIBRARY`] is unset, others where the library or the model does not load.
-    pub fn load(model: &[u8]) -> Result<Self, ParityError> {
-        Ok(Self { session: Session::builder(&environment()?)?.commit_from_memory(model)? })
-    }
-
-    /// Probabilities of images in `[batch, channels, height, width]` order.
-    pub fn probabilities(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, ParityError> {
-        let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, images))?])?;
-        let (_, values) = outputs[0].try_extract_tensor::<f32>()?;
-        Ok(values.to_vec())
-    }
-}
-
-/// ONNX Runtime allows one environment in a process.
-fn environment() -> Result<Environment, ParityError> {
-    static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
-    let mut environment = ENVIRONMENT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(environment) = &*environment {
-        return Ok(environment.clone());
-    }
-    let path = PathBuf::from(std::env::var_os(LIBRARY).ok_or(ParityError::NoLibrary)?);
-    let made = ort::init_from(&path)
-        .map_err(|error| ParityError::Library { path: path.clone(), why: error.to_string() })?
-        .build()?;
-    Ok(environment.insert(made).clone())
 }
 
 /// What a comparison found.
@@ -74,7 +29,7 @@ pub struct Parity {
 /// Compares a network with its ONNX file on images in `[batch, channels, height, width]` order.
 ///
 /// # Errors
-/// [`ParityError::Differ`] past [`TOLERANCE`]; else as [`OnnxModel::load`].
+/// [`ParityError::Differ`] past [`TOLERANCE`]; else as the runtime's.
 pub fn compare<B: ConvBackend>(
     network: &Network<B>,
     model: &mut OnnxModel,
@@ -104,6 +59,7 @@ mod tests {
     use super::*;
     use crate::candidates::{NAMES, candidate};
     use crate::export;
+    use crate::runtime::LIBRARY;
     use burn::backend::flex::Flex;
     use burn::module::{Param, RunningState};
 
@@ -149,7 +105,7 @@ mod tests {
             let network = unlike_fresh(name, [1, 70, 70]);
             let bytes = export::onnx(&network, name, [1, 70, 70]).expect("an exportable network");
             let mut model = match OnnxModel::load(&bytes) {
-                Err(ParityError::NoLibrary) => {
+                Err(RuntimeError::NoLibrary) => {
                     eprintln!("SKIP every_candidate_exported_says_what_the_network_says: {LIBRARY} is not set");
                     return;
                 }
@@ -173,7 +129,7 @@ mod tests {
             let network = unlike_fresh("m11", input);
             let bytes = export::onnx(&network, "m11", input).expect("an exportable network");
             let mut model = match OnnxModel::load(&bytes) {
-                Err(ParityError::NoLibrary) => {
+                Err(RuntimeError::NoLibrary) => {
                     eprintln!("SKIP m11_exported_says_what_the_network_says: {LIBRARY} is not set");
                     return;
                 }

@@ -16,8 +16,8 @@ use triaged_training::data::{Cache, Index};
 use triaged_training::evaluate::{Decision, Evaluation, Study, slices};
 use triaged_training::fit::{read_json, write_json};
 use triaged_training::metrics::best_f2_threshold;
-use triaged_training::parity::{OnnxModel, ParityError};
 use triaged_training::report;
+use triaged_training::runtime::{OnnxModel, RuntimeError};
 
 /// Trains m4 small on two sources, two folds and on all patients; mirror images are scored too. An ablation of one row is
 /// put into the card.
@@ -92,7 +92,7 @@ fn two_sources_become_one_card_that_tells_of_each() {
 
     // The file says the calibrated probabilities of the network that was trained on all patients.
     let mut model = match OnnxModel::load(&onnx) {
-        Err(ParityError::NoLibrary) => {
+        Err(RuntimeError::NoLibrary) => {
             eprintln!("SKIP calibrated probabilities of the exported model: ORT_DYLIB_PATH is not set");
             return;
         }

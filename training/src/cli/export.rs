@@ -15,7 +15,8 @@ use crate::data::{Cache, Side, Slice};
 use crate::export;
 use crate::fit::{self, read_json, write_json};
 use crate::model::Network;
-use crate::parity::{self, OnnxModel, ParityError};
+use crate::parity;
+use crate::runtime::{OnnxModel, RuntimeError};
 
 pub fn do_export<B: ConvBackend>(
     run: &Path,
@@ -59,9 +60,9 @@ pub fn do_export<B: ConvBackend>(
             eprintln!("ONNX Runtime agrees within {:.1e} on {} slices", parity.largest_difference, parity.slices);
             Some(parity)
         }
-        Err(error) => match error.downcast_ref::<ParityError>() {
-            Some(ParityError::NoLibrary) => {
-                eprintln!("{error}; the card says so");
+        Err(error) => match error.downcast_ref::<RuntimeError>() {
+            Some(RuntimeError::NoLibrary) => {
+                eprintln!("{error}; the card says that it was not checked");
                 None
             }
             _ => return Err(error),
@@ -75,15 +76,21 @@ pub fn do_export<B: ConvBackend>(
         measured: &measured,
         others: &others(run)?,
         parity: parity.as_ref(),
+        quantized: None,
         ablation: ablation.as_ref(),
         commit: &commit(),
         device: device_name,
         version: &args.card_version,
     };
-    let out = |extension: &str| args.out.join(format!("{}.{extension}", config.candidate.name));
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    std::fs::write(out("onnx"), &bytes).with_context(|| format!("cannot write {}", out("onnx").display()))?;
-    write_json(&out("json"), &trained.card(&bytes))?;
+    write(&trained, &bytes, &args.out)
+}
+
+/// Writes a model and its cards into a folder.
+pub fn write(trained: &Trained, onnx: &[u8], folder: &Path) -> anyhow::Result<()> {
+    let out = |extension: &str| folder.join(format!("{}.{extension}", trained.name()));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    std::fs::write(out("onnx"), onnx).with_context(|| format!("cannot write {}", out("onnx").display()))?;
+    write_json(&out("json"), &trained.card(onnx))?;
     std::fs::write(out("md"), trained.text()).with_context(|| format!("cannot write {}", out("md").display()))?;
     // Read back as the node will: what is refused here would stop a node.
     triaged::inference::ModelCard::load(&out("json"))?;
@@ -108,7 +115,7 @@ fn check<B: ConvBackend>(
 }
 
 /// The commit that this program was run at, as git says it; a build outside a repository has none.
-fn commit() -> String {
+pub fn commit() -> String {
     std::process::Command::new("git")
         .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -7,6 +7,7 @@ mod cross_validate;
 mod evaluate;
 mod export;
 mod fit;
+mod quantize;
 mod quick_eval;
 mod report;
 
@@ -27,6 +28,7 @@ use cross_validate::do_cross_validate;
 use evaluate::{measure_on, print_beside, print_evaluation, score};
 use export::do_export;
 use fit::{by_source, do_fit};
+use quantize::{QuantizeArgs, do_quantize};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use report::do_report;
 
@@ -106,6 +108,8 @@ enum Command {
         #[command(flatten)]
         export: ExportArgs,
     },
+    /// Write an eight-bit copy of a cross-validated m11 and its cards; its figures are measured anew, fold by fold
+    Quantize(QuantizeArgs),
     /// Train the study's candidates by its protocol, each on a sample of its own size, and compare them with the study
     QuickEval(QuickEvalArgs),
     /// Cross-validate the recipe with one thing changed at a time, on the same folds, and set the rows side by side
@@ -182,6 +186,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             on_device(run.machine.device, Job::Evaluate { run, on, cross_validation })
         }
         Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
+        Command::Quantize(args) => on_device(args.run.machine.device, Job::Quantize(args)),
         Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
         Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),
         Command::Compare { a, b, format } => {
@@ -200,6 +205,7 @@ enum Job {
     CrossValidate { data: DataArgs, fit: FitArgs, folds: FoldArgs, out: PathBuf },
     Evaluate { run: RunArgs, on: Option<PathBuf>, cross_validation: Option<PathBuf> },
     Export { run: RunArgs, export: ExportArgs },
+    Quantize(QuantizeArgs),
     QuickEval(QuickEvalArgs),
     Ablate(Box<AblateArgs>),
     Train { data: DataArgs, fit: FitArgs, folds: FoldArgs, out: PathBuf, card_version: String },
@@ -240,6 +246,7 @@ impl Job {
                 measure_on::<B::InnerBackend>(&run, &folder, cross_validation.as_deref(), device)
             }
             Job::Export { run, export } => do_export::<B::InnerBackend>(&run.run, &run.machine, &export, device, name),
+            Job::Quantize(args) => do_quantize::<B::InnerBackend>(&args, device, name),
             Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
             Job::Ablate(args) => do_ablate::<B>(&args, device),
             Job::Train { data, fit, folds, out, card_version } => {

@@ -1,0 +1,308 @@
+//! Eight-bit copies of an exported network, for processors without a GPU: convolutions on bytes instead of floats.
+//!
+//! The graph stays one of floats, with pairs of QuantizeLinear and DequantizeLinear around each operation (QDQ): what a
+//! runtime makes of them is its own, and one that makes nothing of them computes the same. Activations are bytes from 0
+//! to 255 over the range that calibration slices showed; weights are symmetric with a scale for each output channel.
+//! (B. Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.)
+//!
+//! Two things are kept from it:
+//! - Weights have 7 bits, -64 to 64. Processors without VNNI add two products of a byte and a weight in 16 bits, and
+//!   saturate there: with 8 bits a model would say one thing in the laboratory and another in a hospital. With 7 the sum
+//!   is at most 2 · 255 · 64 = 32,640, below 32,767, and every processor says the same.
+//! - The first convolutions and the output unit stay floats. The first block's depthwise channels differ so much in range
+//!   that bytes lose half of what all the others together lose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::export::int;
+use crate::metrics::Interval;
+use crate::onnx::*;
+use crate::runtime::{OnnxModel, RuntimeError};
+
+/// Convolutions that stay floats: the stem and the first block's.
+pub const FLOAT_CONVOLUTIONS: usize = 3;
+/// The largest weight, of 7 bits.
+const LARGEST_WEIGHT: f32 = 64.0;
+/// Of biases, which have the scale of input times weight; far enough below 2³¹ for sums.
+const LARGEST_BIAS: f32 = 1_073_741_824.0;
+
+#[derive(Debug, thiserror::Error)]
+pub enum QuantizeError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("the exported model cannot be read: {0}")]
+    Model(#[from] prost::DecodeError),
+    #[error("the exported model lacks {0}")]
+    Lacks(String),
+    #[error("{0} is not a number, or infinite, on a calibration slice")]
+    NotFinite(String),
+    #[error("no calibration slices")]
+    NoSlices,
+}
+
+/// How an eight-bit copy stands to the network it was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quantized {
+    /// SHA-256 of the float network's ONNX file, with this copy's calibration of the output.
+    pub float_sha256: String,
+    pub activation_bits: u32,
+    pub weight_bits: u32,
+    pub float_convolutions: usize,
+    /// Slices that the ranges were taken from, of those that were trained on.
+    pub calibration_slices: usize,
+    /// The float networks' slice AUC on the patients that the figures are of, fold by fold.
+    pub float_slice_auc: Option<Interval>,
+    /// The copies' slice AUC less the float networks', on the same slices.
+    pub slice_auc_difference: Option<Interval>,
+    pub float_study_auc: Option<Interval>,
+    /// Probabilities compared: those of the folds, each by its own calibration.
+    pub slices: usize,
+    pub largest_difference: f64,
+    pub mean_difference: f64,
+}
+
+impl Quantized {
+    /// For people.
+    pub fn text(&self) -> String {
+        let auc = |auc: Option<Interval>| auc.map_or("one class only".into(), |auc| format!("{:.4}", auc.value));
+        let difference = self
+            .slice_auc_difference
+            .map_or("one class only".into(), |d| format!("{:+.4} ({:+.4} to {:+.4})", d.value, d.low, d.high));
+        format!(
+            "An eight-bit copy (QDQ: {} bits for activations, {} for weights; the first {} convolutions and the output unit are \
+             floats), its ranges from {} slices that were trained on. All figures above are of such copies of the folds' \
+             networks, in ONNX Runtime. The float networks' slice AUC on the same patients is {}, the study AUC {}; the \
+             copies' slice AUC differs by {difference}. Probabilities of the {} slices differ by {:.3} at most and by {:.4} in \
+             the mean.",
+            self.activation_bits,
+            self.weight_bits,
+            self.float_convolutions,
+            self.calibration_slices,
+            auc(self.float_slice_auc),
+            auc(self.float_study_auc),
+            self.slices,
+            self.largest_difference,
+            self.mean_difference,
+        )
+    }
+}
+
+/// The smallest and the largest value of tensors, by name.
+pub type Ranges = BTreeMap<String, [f32; 2]>;
+
+/// An eight-bit copy of a network's ONNX file, as bytes; `images` are calibration slices, each `[channels, height,
+/// width]`. The same file and slices give the same bytes.
+pub fn quantized<E: From<QuantizeError>>(
+    onnx: &[u8],
+    images: impl Iterator<Item = Result<Vec<f32>, E>>,
+    shape: [usize; 3],
+) -> Result<Vec<u8>, E> {
+    let model = ModelProto::decode(onnx).map_err(QuantizeError::from)?;
+    let graph = model.graph.as_ref().ok_or_else(|| QuantizeError::Lacks("its graph".into()))?;
+    let plan = Plan::of(graph);
+    let ranges = observe(&model, &plan, images, shape)?;
+    Ok(rewrite(&model, graph, &plan, &ranges)?.encode_to_vec())
+}
+
+/// What of a graph becomes bytes.
+struct Plan {
+    /// By node.
+    nodes: Vec<bool>,
+    /// Tensors that are bytes in between.
+    tensors: BTreeSet<String>,
+    /// Tensors that come out of such nodes.
+    produced: BTreeSet<String>,
+}
+
+impl Plan {
+    /// All convolutions but the first, with what limits their output, and sums of what they give.
+    fn of(graph: &GraphProto) -> Self {
+        let mut plan = Self { nodes: Vec::new(), tensors: BTreeSet::new(), produced: BTreeSet::new() };
+        let mut convolutions = 0;
+        for node in &graph.node {
+            let data = |at: usize| node.input.get(at).is_some_and(|input| plan.produced.contains(input));
+            let takes = match node.op_type() {
+                "Conv" => {
+                    convolutions += 1;
+                    convolutions > FLOAT_CONVOLUTIONS
+                }
+                "Clip" => data(0),
+                "Add" => data(0) && data(1),
+                _ => false,
+            };
+            plan.nodes.push(takes);
+            if takes {
+                plan.produced.extend(node.output.iter().cloned());
+            }
+        }
+        for (node, _) in graph.node.iter().zip(&plan.nodes).filter(|(_, takes)| **takes) {
+            let data = if node.op_type() == "Add" { 2 } else { 1 };
+            // What only a limit reads is never seen: the runtime makes the limit part of the convolution.
+            let readers: Vec<&NodeProto> =
+                graph.node.iter().filter(|reader| reader.input.contains(&node.output[0])).collect();
+            let limited = matches!(readers.as_slice(), [only] if only.op_type() == "Clip");
+            if node.op_type() != "Clip" {
+                plan.tensors.extend(node.input.iter().take(data).cloned());
+            }
+            if !limited {
+                plan.tensors.insert(node.output[0].clone());
+            }
+        }
+        plan
+    }
+}
+
+/// The ranges of the plan's tensors over the images.
+fn observe<E: From<QuantizeError>>(
+    model: &ModelProto,
+    plan: &Plan,
+    images: impl Iterator<Item = Result<Vec<f32>, E>>,
+    [channels, height, width]: [usize; 3],
+) -> Result<Ranges, E> {
+    let mut probe = model.clone();
+    if let Some(graph) = &mut probe.graph {
+        let output = |name: &String| ValueInfoProto { name: Some(name.clone()), r#type: None };
+        graph.output.extend(plan.tensors.iter().map(output));
+    }
+    let mut probe = OnnxModel::load(&probe.encode_to_vec()).map_err(QuantizeError::from)?;
+    let mut ranges = Ranges::new();
+    for image in images {
+        let found = probe.extremes(&image?, [1, channels, height, width]).map_err(QuantizeError::from)?;
+        for (name, [low, high]) in found {
+            if !(low.is_finite() && high.is_finite()) {
+                return Err(QuantizeError::NotFinite(name).into());
+            }
+            // 0 is padding, and must be a byte.
+            let range = ranges.entry(name).or_insert([0.0, 0.0]);
+            *range = [range[0].min(low), range[1].max(high)];
+        }
+    }
+    if ranges.is_empty() { Err(QuantizeError::NoSlices.into()) } else { Ok(ranges) }
+}
+
+/// A byte's scale, and the byte that stands for 0.
+fn scale([low, high]: [f32; 2]) -> (f32, u8) {
+    let scale = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
+    (scale, (-low / scale).round().clamp(0.0, 255.0) as u8)
+}
+
+fn rewrite(model: &ModelProto, graph: &GraphProto, plan: &Plan, ranges: &Ranges) -> Result<ModelProto, QuantizeError> {
+    let lacks = |name: &str| QuantizeError::Lacks(name.to_owned());
+    let scale_of = |name: &str| ranges.get(name).map(|range| scale(*range)).ok_or_else(|| lacks(name));
+    let mut made = Made::default();
+    let mut gone = BTreeSet::new();
+    for name in graph.input.iter().filter_map(|input| input.name.as_ref()).filter(|name| plan.tensors.contains(*name)) {
+        made.bytes_between(name, scale_of(name)?);
+    }
+    for (node, &takes) in graph.node.iter().zip(&plan.nodes) {
+        let mut node = node.clone();
+        if takes && node.op_type() == "Conv" {
+            let (input, _) = scale_of(&node.input[0])?;
+            let find = |name: &String| graph.initializer.iter().find(|tensor| tensor.name.as_ref() == Some(name));
+            let [weight, bias] = [1, 2].map(|at| node.input.get(at).and_then(find));
+            let (weight, bias) =
+                (weight.ok_or_else(|| lacks("a convolution's weights"))?, bias.ok_or_else(|| lacks("its bias"))?);
+            gone.extend([node.input[1].clone(), node.input[2].clone()]);
+            let names = made.weights(weight, bias, input);
+            node.input.splice(1..3, names);
+        }
+        for name in &mut node.input {
+            if plan.tensors.contains(name) && (takes || plan.produced.contains(name)) {
+                *name = dequantized(name);
+            }
+        }
+        let outputs = node.output.clone();
+        made.nodes.push(node);
+        for name in outputs.iter().filter(|name| plan.tensors.contains(*name)) {
+            made.bytes_between(name, scale_of(name)?);
+        }
+    }
+    let kept = graph.initializer.iter().filter(|tensor| tensor.name.as_ref().is_none_or(|name| !gone.contains(name)));
+    let graph =
+        GraphProto { initializer: kept.cloned().chain(made.weights).collect(), node: made.nodes, ..graph.clone() };
+    Ok(ModelProto { graph: Some(graph), ..model.clone() })
+}
+
+fn dequantized(name: &str) -> String {
+    format!("{name}_dequantized")
+}
+
+/// The new graph's parts.
+#[derive(Default)]
+struct Made {
+    nodes: Vec<NodeProto>,
+    weights: Vec<TensorProto>,
+}
+
+impl Made {
+    /// A tensor made bytes, and floats again.
+    fn bytes_between(&mut self, name: &str, (scale, zero): (f32, u8)) {
+        let scale = self.tensor(format!("{name}_scale"), FLOAT, &[], scale.to_le_bytes().to_vec());
+        let zero = self.tensor(format!("{name}_zero"), UINT8, &[], vec![zero]);
+        let bytes = format!("{name}_quantized");
+        self.node("QuantizeLinear", [name.to_owned(), scale.clone(), zero.clone()], bytes.clone(), Vec::new());
+        self.node("DequantizeLinear", [bytes, scale, zero], dequantized(name), Vec::new());
+    }
+
+    /// A convolution's weights and bias, a scale each output channel; returns the names of both as floats.
+    fn weights(&mut self, weight: &TensorProto, bias: &TensorProto, input: f32) -> [String; 2] {
+        let (kernels, biases) = (floats(weight), floats(bias));
+        let size = kernels.len() / biases.len().max(1);
+        let (mut scales, mut bytes, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        for (kernel, bias) in kernels.chunks_exact(size.max(1)).zip(&biases) {
+            let largest = kernel.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            // A channel of almost no weights would have a bias beyond its integers.
+            let scale = (largest / LARGEST_WEIGHT).max(bias.abs() / (input * LARGEST_BIAS)).max(f32::MIN_POSITIVE);
+            bytes.extend(kernel.iter().map(|value| (value / scale).round() as i8));
+            sums.push((f64::from(*bias) / (f64::from(input) * f64::from(scale))).round() as i32);
+            scales.push(scale);
+        }
+        let channels = [biases.len() as i64];
+        let floats = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let [weight_name, bias_name] = [weight, bias].map(|tensor| tensor.name().to_owned());
+        let of = |name: &str, what: &str| format!("{name}_{what}");
+        let weight = [
+            self.tensor(of(&weight_name, "bytes"), INT8, &weight.dims, bytes.iter().map(|&byte| byte as u8).collect()),
+            self.tensor(of(&weight_name, "scale"), FLOAT, &channels, floats(&scales)),
+            self.tensor(of(&weight_name, "zero"), INT8, &channels, vec![0; biases.len()]),
+        ];
+        let both: Vec<f32> = scales.iter().map(|scale| scale * input).collect();
+        let bias = [
+            self.tensor(of(&bias_name, "sums"), INT32, &channels, sums.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            self.tensor(of(&bias_name, "scale"), FLOAT, &channels, floats(&both)),
+            self.tensor(of(&bias_name, "zero"), INT32, &channels, vec![0; 4 * biases.len()]),
+        ];
+        self.node("DequantizeLinear", weight, dequantized(&weight_name), vec![int("axis", 0)]);
+        self.node("DequantizeLinear", bias, dequantized(&bias_name), vec![int("axis", 0)]);
+        [dequantized(&weight_name), dequantized(&bias_name)]
+    }
+
+    fn tensor(&mut self, name: String, data_type: i32, dims: &[i64], raw: Vec<u8>) -> String {
+        self.weights.push(TensorProto {
+            dims: dims.to_vec(),
+            data_type: Some(data_type),
+            name: Some(name.clone()),
+            raw_data: Some(raw),
+        });
+        name
+    }
+
+    fn node(&mut self, op: &str, input: [String; 3], output: String, attribute: Vec<AttributeProto>) {
+        self.nodes.push(NodeProto {
+            input: input.to_vec(),
+            name: Some(format!("{output}_{}", op.to_lowercase())),
+            output: vec![output],
+            op_type: Some(op.into()),
+            attribute,
+        });
+    }
+}
+
+/// A tensor's values.
+fn floats(tensor: &TensorProto) -> Vec<f32> {
+    let (values, _) = tensor.raw_data().as_chunks::<4>();
+    values.iter().map(|value| f32::from_le_bytes(*value)).collect()
+}
