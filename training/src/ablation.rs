@@ -42,6 +42,10 @@ pub enum Row {
     ThreeWindows,
     /// The slices before and after each one as further channels
     Context,
+    /// Images of 224 pixels
+    #[value(name = "size-224")]
+    #[serde(rename = "size-224")]
+    Size224,
     /// Images of 320 pixels
     #[value(name = "size-320")]
     #[serde(rename = "size-320")]
@@ -99,6 +103,7 @@ impl Row {
             Row::NoExtraSets => variant.extra_sets = false,
             Row::ThreeWindows => recipe.windows = THREE_WINDOWS.to_vec(),
             Row::Context => recipe.context = true,
+            Row::Size224 => recipe.size = 224,
             Row::Size320 => recipe.size = 320,
             Row::NetworkM10 => (recipe.candidate, recipe.pretrained) = ("m10".into(), None),
         }
@@ -294,6 +299,7 @@ mod tests {
         let recipe = |row| of(row).recipe;
         assert_eq!((recipe(Row::WindowsRaw).windows.len(), recipe(Row::ThreeWindows).windows.len()), (0, 3));
         assert_eq!(recipe(Row::NoAugment), Recipe { augmentation: Augment::NONE, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::Size224), Recipe { size: 224, ..whole.recipe.clone() });
         assert_eq!(recipe(Row::Size320), Recipe { size: 320, ..whole.recipe.clone() });
         assert_eq!(of(Row::SplitImage), Variant { split: SplitBy::Image, ..whole.clone() });
         assert_eq!(of(Row::NoExtraSets), Variant { extra_sets: false, ..whole.clone() });

@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(m10, documented);
         let m11 = Recipe::open("m11").expect("m11's recipe");
         let found = (m11.candidate.as_str(), m11.size, m11.epochs, m11.batch, m11.balance, m11.learning_rate);
-        assert_eq!(found, ("m11", 224, 10, 16, Some(1200), 1e-3));
+        assert_eq!(found, ("m11", 320, 6, 16, Some(1200), 1e-3));
         assert_eq!((m11.schedule, m11.monitor, m11.weight_decay), (Schedule::OneCycle, Monitor::Last, 0.01));
         assert_eq!(m11.windows, [window]);
         // What the pretrained weights were trained on, and where `make pretrained` puts them.

@@ -128,6 +128,9 @@ fn facts(card: &ModelCard) -> anyhow::Result<Vec<(String, String)>> {
     }
     let parity = &about["parity_with_onnx_runtime"]["largest_difference"];
     facts.push(("difference to ONNX Runtime".into(), parity.as_f64().map_or(ABSENT.into(), |d| format!("{d:.1e}"))));
+    if let Some(difference) = about["quantized"]["slice_auc_difference"]["value"].as_f64() {
+        facts.push(("slice AUC less the float network's".into(), format!("{difference:+.4}")));
+    }
     Ok(facts)
 }
 
