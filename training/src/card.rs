@@ -316,13 +316,14 @@ impl Trained<'_> {
             }
         };
         let parity = match (self.parity, self.quantized) {
-            (_, Some(quantized)) => quantized.text(),
+            (_, Some(_)) => String::new(),
             (Some(parity), None) => format!(
-                "On {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
+                "\n\nOn {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
                 parity.slices, parity.largest_difference
             ),
-            (None, None) => "Not checked against ONNX Runtime.".into(),
+            (None, None) => "\n\nNot checked against ONNX Runtime.".into(),
         };
+        let quantized = self.quantized.map_or(String::new(), |quantized| format!("{}\n\n", quantized.text()));
         format!(
             "# {name}, version {version}\n\n\
              Scores a head CT slice for {FINDING}. **Not for clinical use.**\n\n\
@@ -331,7 +332,7 @@ impl Trained<'_> {
              not for any decision about a person: it is trained on a few patients, with hospital, scanner and \
              reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
              ## The model\n\n\
-             {architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
+             {quantized}{architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
              {pretrained}{epochs}; {draws}{weights}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip \
@@ -345,8 +346,7 @@ impl Trained<'_> {
              In brackets 95 % intervals, bootstrap over patients. What the m10 study calls \"specificity\" is precision \
              here. {measured}{others}{beside}\
              ## Limits\n\n\
-             {limits}\n\n\
-             {parity}\n",
+             {limits}{parity}\n",
             version = self.version,
             layers = layers(&config.candidate.layers),
             architecture = architecture(&config.candidate.name),

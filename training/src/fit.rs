@@ -86,7 +86,7 @@ impl FitConfig {
     }
 
     /// How often a slice is drawn beside others of its class.
-    fn weight(&self, slice: &Slice) -> f64 {
+    pub fn weight(&self, slice: &Slice) -> f64 {
         self.sources.get(&slice.source).copied().unwrap_or(1.0)
     }
 }

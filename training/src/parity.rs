@@ -37,7 +37,7 @@ pub fn compare<B: ConvBackend>(
     shape: [usize; 4],
     device: &B::Device,
 ) -> Result<Parity, ParityError> {
-    let onnx = model.probabilities(images, shape)?;
+    let onnx = model.output(images, shape)?;
     let tensor = Tensor::<B, 4>::from_data(TensorData::new(images.to_vec(), shape), device);
     let burn = activation::sigmoid(network.forward(tensor)).into_data().convert::<f32>();
     let burn = burn.as_slice::<f32>().expect("converted to f32 in the line above");
@@ -114,7 +114,7 @@ mod tests {
             let parity = compare(&network, &mut model, &images, shape, &Default::default()).expect(name);
             assert!(parity.largest_difference < 1e-5, "{name}: {parity:?}");
             // Any batch size.
-            assert_eq!(model.probabilities(&images[..70 * 70], [1, 1, 70, 70]).expect("a batch of one").len(), 1);
+            assert_eq!(model.output(&images[..70 * 70], [1, 1, 70, 70]).expect("a batch of one").len(), 1);
 
             let other = unlike_fresh(if name == "m1" { "m4" } else { "m1" }, [1, 70, 70]);
             let differ = compare(&other, &mut model, &images, shape, &Default::default());
@@ -140,7 +140,7 @@ mod tests {
             let parity = compare(&network, &mut model, &images, shape, &Default::default()).expect("agreement");
             assert!(parity.largest_difference < 1e-5, "{shape:?}: {parity:?}");
             // A probability of almost 0 or 1 would hide a difference.
-            let probabilities = model.probabilities(&images, shape).expect("probabilities");
+            let probabilities = model.output(&images, shape).expect("probabilities");
             assert!(probabilities.iter().all(|p| (0.01..0.99).contains(p)), "{probabilities:?}");
         }
     }

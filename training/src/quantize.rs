@@ -1,14 +1,16 @@
 //! Eight-bit copies of an exported network, for processors without a GPU: convolutions on bytes instead of floats.
 //!
 //! The graph stays one of floats, with pairs of QuantizeLinear and DequantizeLinear around each operation (QDQ): what a
-//! runtime makes of them is its own, and one that makes nothing of them computes the same. Activations are bytes from 0
+//! runtime makes of them is its own, and one that makes nothing of them computes nearly the same. Activations are bytes from 0
 //! to 255 over the range that calibration slices showed; weights are symmetric with a scale for each output channel.
 //! (B. Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.)
+//! What rounding the weights adds to an output channel in the mean is taken out of its bias. (M. Nagel et al.: Data-Free
+//! Quantization Through Weight Equalization and Bias Correction, 2019; here with means that were seen.)
 //!
 //! Two things are kept from it:
 //! - Weights have 7 bits, -64 to 64. Processors without VNNI add two products of a byte and a weight in 16 bits, and
-//!   saturate there: with 8 bits a model would say one thing in the laboratory and another in a hospital. With 7 the sum
-//!   is at most 2 · 255 · 64 = 32,640, below 32,767, and every processor says the same.
+//!   saturate there: with 8 bits a model could say one thing in the laboratory and another in a hospital. With 7 the sum
+//!   is at most 2 · 255 · 64 = 32,640, below 32,767, and no processor saturates.
 //! - The first convolutions and the output unit stay floats. The first block's depthwise channels differ so much in range
 //!   that bytes lose half of what all the others together lose.
 
@@ -20,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::export::int;
 use crate::metrics::Interval;
 use crate::onnx::*;
-use crate::runtime::{OnnxModel, RuntimeError};
+use crate::runtime::{OnnxModel, RuntimeError, Span};
 
 /// Convolutions that stay floats: the stem and the first block's.
 pub const FLOAT_CONVOLUTIONS: usize = 3;
@@ -37,7 +39,7 @@ pub enum QuantizeError {
     Model(#[from] prost::DecodeError),
     #[error("the exported model lacks {0}")]
     Lacks(String),
-    #[error("{0} is not a number, or infinite, on a calibration slice")]
+    #[error("the network is broken: {0} is not a number, or infinite")]
     NotFinite(String),
     #[error("no calibration slices")]
     NoSlices,
@@ -46,17 +48,16 @@ pub enum QuantizeError {
 /// How an eight-bit copy stands to the network it was made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quantized {
-    /// SHA-256 of the float network's ONNX file, with this copy's calibration of the output.
-    pub float_sha256: String,
     pub activation_bits: u32,
     pub weight_bits: u32,
     pub float_convolutions: usize,
-    /// Slices that the ranges were taken from, of those that were trained on.
+    /// Slices that the ranges were taken from, of the training side.
     pub calibration_slices: usize,
     /// The float networks' slice AUC on the patients that the figures are of, fold by fold.
     pub float_slice_auc: Option<Interval>,
     /// The copies' slice AUC less the float networks', on the same slices.
     pub slice_auc_difference: Option<Interval>,
+    /// By the float folds' own study rule.
     pub float_study_auc: Option<Interval>,
     /// Probabilities compared: those of the folds, each by its own calibration.
     pub slices: usize,
@@ -72,11 +73,11 @@ impl Quantized {
             .slice_auc_difference
             .map_or("one class only".into(), |d| format!("{:+.4} ({:+.4} to {:+.4})", d.value, d.low, d.high));
         format!(
-            "An eight-bit copy (QDQ: {} bits for activations, {} for weights; the first {} convolutions and the output unit are \
-             floats), its ranges from {} slices that were trained on. All figures above are of such copies of the folds' \
-             networks, in ONNX Runtime. The float networks' slice AUC on the same patients is {}, the study AUC {}; the \
-             copies' slice AUC differs by {difference}. Probabilities of the {} slices differ by {:.3} at most and by {:.4} in \
-             the mean.",
+            "This is an eight-bit copy, for processors without a GPU (QDQ: {} bits for activations, {} for weights; the first {} \
+             convolutions and the output unit are floats), its ranges from {} slices of the training side. All figures below are \
+             of such copies of the folds' networks, in ONNX Runtime, decided on their own scores. The float networks' slice AUC on \
+             the same patients is {}, their study AUC {}; the copies' slice AUC differs by {difference}. Probabilities of the \
+             {} slices, each by its own calibration, differ by {:.3} at most and by {:.4} in the mean.",
             self.activation_bits,
             self.weight_bits,
             self.float_convolutions,
@@ -90,8 +91,8 @@ impl Quantized {
     }
 }
 
-/// The smallest and the largest value of tensors, by name.
-pub type Ranges = BTreeMap<String, [f32; 2]>;
+/// What was seen of tensors, by name.
+type Seen = BTreeMap<String, Span>;
 
 /// An eight-bit copy of a network's ONNX file, as bytes; `images` are calibration slices, each `[channels, height,
 /// width]`. The same file and slices give the same bytes.
@@ -103,8 +104,20 @@ pub fn quantized<E: From<QuantizeError>>(
     let model = ModelProto::decode(onnx).map_err(QuantizeError::from)?;
     let graph = model.graph.as_ref().ok_or_else(|| QuantizeError::Lacks("its graph".into()))?;
     let plan = Plan::of(graph);
-    let ranges = observe(&model, &plan, images, shape)?;
-    Ok(rewrite(&model, graph, &plan, &ranges)?.encode_to_vec())
+    let seen = observe(&model, &plan, images, shape)?;
+    Ok(rewrite(&model, graph, &plan, &seen)?.encode_to_vec())
+}
+
+/// The same network without its last sigmoid: it says logits. A probability in 32 bits loses what a calibration needs of
+/// those near 0 and 1.
+pub fn logits(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
+    let mut model = ModelProto::decode(onnx)?;
+    let graph = model.graph.as_mut().ok_or_else(|| QuantizeError::Lacks("its graph".into()))?;
+    let last = graph.node.pop().filter(|node| node.op_type() == "Sigmoid");
+    let last = last.ok_or_else(|| QuantizeError::Lacks("a sigmoid at its end".into()))?;
+    let before = graph.node.last_mut().ok_or_else(|| QuantizeError::Lacks("its output unit".into()))?;
+    before.output = last.output;
+    Ok(model.encode_to_vec())
 }
 
 /// What of a graph becomes bytes.
@@ -155,58 +168,58 @@ impl Plan {
     }
 }
 
-/// The ranges of the plan's tensors over the images.
+/// What the images show of the plan's tensors.
 fn observe<E: From<QuantizeError>>(
     model: &ModelProto,
     plan: &Plan,
     images: impl Iterator<Item = Result<Vec<f32>, E>>,
     [channels, height, width]: [usize; 3],
-) -> Result<Ranges, E> {
+) -> Result<Seen, E> {
     let mut probe = model.clone();
     if let Some(graph) = &mut probe.graph {
         let output = |name: &String| ValueInfoProto { name: Some(name.clone()), r#type: None };
         graph.output.extend(plan.tensors.iter().map(output));
     }
     let mut probe = OnnxModel::load(&probe.encode_to_vec()).map_err(QuantizeError::from)?;
-    let mut ranges = Ranges::new();
+    let (mut seen, mut count) = (Seen::new(), 0.0);
     for image in images {
-        let found = probe.extremes(&image?, [1, channels, height, width]).map_err(QuantizeError::from)?;
-        for (name, [low, high]) in found {
-            if !(low.is_finite() && high.is_finite()) {
+        count += 1.0;
+        for (name, new) in probe.spans(&image?, [1, channels, height, width]).map_err(QuantizeError::from)? {
+            if !(new.low.is_finite() && new.high.is_finite()) {
                 return Err(QuantizeError::NotFinite(name).into());
             }
             // 0 is padding, and must be a byte.
-            let range = ranges.entry(name).or_insert([0.0, 0.0]);
-            *range = [range[0].min(low), range[1].max(high)];
+            let nothing = || Span { low: 0.0, high: 0.0, means: vec![0.0; new.means.len()] };
+            let span = seen.entry(name).or_insert_with(nothing);
+            (span.low, span.high) = (span.low.min(new.low), span.high.max(new.high));
+            span.means.iter_mut().zip(new.means).for_each(|(mean, new)| *mean += (new - *mean) / count);
         }
     }
-    if ranges.is_empty() { Err(QuantizeError::NoSlices.into()) } else { Ok(ranges) }
+    if seen.is_empty() { Err(QuantizeError::NoSlices.into()) } else { Ok(seen) }
 }
 
 /// A byte's scale, and the byte that stands for 0.
-fn scale([low, high]: [f32; 2]) -> (f32, u8) {
-    let scale = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
-    (scale, (-low / scale).round().clamp(0.0, 255.0) as u8)
+fn scale(span: &Span) -> (f32, u8) {
+    let scale = ((span.high - span.low) / 255.0).max(f32::MIN_POSITIVE);
+    (scale, (-span.low / scale).round().clamp(0.0, 255.0) as u8)
 }
 
-fn rewrite(model: &ModelProto, graph: &GraphProto, plan: &Plan, ranges: &Ranges) -> Result<ModelProto, QuantizeError> {
+fn rewrite(model: &ModelProto, graph: &GraphProto, plan: &Plan, seen: &Seen) -> Result<ModelProto, QuantizeError> {
     let lacks = |name: &str| QuantizeError::Lacks(name.to_owned());
-    let scale_of = |name: &str| ranges.get(name).map(|range| scale(*range)).ok_or_else(|| lacks(name));
+    let span_of = |name: &str| seen.get(name).ok_or_else(|| lacks(name));
     let mut made = Made::default();
     let mut gone = BTreeSet::new();
-    for name in graph.input.iter().filter_map(|input| input.name.as_ref()).filter(|name| plan.tensors.contains(*name)) {
-        made.bytes_between(name, scale_of(name)?);
-    }
     for (node, &takes) in graph.node.iter().zip(&plan.nodes) {
         let mut node = node.clone();
         if takes && node.op_type() == "Conv" {
-            let (input, _) = scale_of(&node.input[0])?;
             let find = |name: &String| graph.initializer.iter().find(|tensor| tensor.name.as_ref() == Some(name));
-            let [weight, bias] = [1, 2].map(|at| node.input.get(at).and_then(find));
-            let (weight, bias) =
-                (weight.ok_or_else(|| lacks("a convolution's weights"))?, bias.ok_or_else(|| lacks("its bias"))?);
+            let part = |at: usize| {
+                let named = || lacks(&format!("input {at} of {}", node.name()));
+                node.input.get(at).and_then(find).ok_or_else(named)
+            };
+            let (weight, bias) = (part(1)?, part(2)?);
             gone.extend([node.input[1].clone(), node.input[2].clone()]);
-            let names = made.weights(weight, bias, input);
+            let names = made.weights(weight, bias, span_of(&node.input[0])?)?;
             node.input.splice(1..3, names);
         }
         for name in &mut node.input {
@@ -217,7 +230,7 @@ fn rewrite(model: &ModelProto, graph: &GraphProto, plan: &Plan, ranges: &Ranges)
         let outputs = node.output.clone();
         made.nodes.push(node);
         for name in outputs.iter().filter(|name| plan.tensors.contains(*name)) {
-            made.bytes_between(name, scale_of(name)?);
+            made.bytes_between(name, scale(span_of(name)?));
         }
     }
     let kept = graph.initializer.iter().filter(|tensor| tensor.name.as_ref().is_none_or(|name| !gone.contains(name)));
@@ -247,17 +260,42 @@ impl Made {
         self.node("DequantizeLinear", [bytes, scale, zero], dequantized(name), Vec::new());
     }
 
-    /// A convolution's weights and bias, a scale each output channel; returns the names of both as floats.
-    fn weights(&mut self, weight: &TensorProto, bias: &TensorProto, input: f32) -> [String; 2] {
+    /// A convolution's weights and bias, a scale each output channel, for an input as it was seen; returns the names of
+    /// both as floats.
+    fn weights(
+        &mut self,
+        weight: &TensorProto,
+        bias: &TensorProto,
+        input: &Span,
+    ) -> Result<[String; 2], QuantizeError> {
         let (kernels, biases) = (floats(weight), floats(bias));
-        let size = kernels.len() / biases.len().max(1);
+        if let Some(broken) = [(weight, &kernels), (bias, &biases)]
+            .into_iter()
+            .find_map(|(tensor, values)| values.iter().any(|value| !value.is_finite()).then_some(tensor))
+        {
+            return Err(QuantizeError::NotFinite(broken.name().to_owned()));
+        }
+        let (input_scale, _) = scale(input);
+        // Filters, then the channels that each sees: all, or of a depthwise convolution its own.
+        let size = (kernels.len() / biases.len().max(1)).max(1);
+        let seen = weight.dims.get(1).map_or(1, |&channels| channels.max(1) as usize);
+        let area = (size / seen).max(1);
         let (mut scales, mut bytes, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-        for (kernel, bias) in kernels.chunks_exact(size.max(1)).zip(&biases) {
+        for (filter, (kernel, bias)) in kernels.chunks_exact(size).zip(&biases).enumerate() {
             let largest = kernel.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
             // A channel of almost no weights would have a bias beyond its integers.
-            let scale = (largest / LARGEST_WEIGHT).max(bias.abs() / (input * LARGEST_BIAS)).max(f32::MIN_POSITIVE);
-            bytes.extend(kernel.iter().map(|value| (value / scale).round() as i8));
-            sums.push((f64::from(*bias) / (f64::from(input) * f64::from(scale))).round() as i32);
+            let least = bias.abs() / (input_scale * LARGEST_BIAS);
+            let scale = (largest / LARGEST_WEIGHT).max(least).max(f32::MIN_POSITIVE);
+            let rounded: Vec<i8> = kernel.iter().map(|value| (value / scale).round() as i8).collect();
+            let added = kernel.chunks(area).zip(rounded.chunks(area)).enumerate().map(|(channel, (exact, rounded))| {
+                let error: f64 =
+                    exact.iter().zip(rounded).map(|(v, r)| f64::from(*r) * f64::from(scale) - f64::from(*v)).sum();
+                let mean = if seen == 1 && input.means.len() == biases.len() { filter } else { channel };
+                error * input.means.get(mean).copied().unwrap_or(0.0)
+            });
+            let bias = f64::from(*bias) - added.sum::<f64>();
+            sums.push((bias / (f64::from(input_scale) * f64::from(scale))).round() as i32);
+            bytes.extend(rounded);
             scales.push(scale);
         }
         let channels = [biases.len() as i64];
@@ -269,7 +307,7 @@ impl Made {
             self.tensor(of(&weight_name, "scale"), FLOAT, &channels, floats(&scales)),
             self.tensor(of(&weight_name, "zero"), INT8, &channels, vec![0; biases.len()]),
         ];
-        let both: Vec<f32> = scales.iter().map(|scale| scale * input).collect();
+        let both: Vec<f32> = scales.iter().map(|scale| scale * input_scale).collect();
         let bias = [
             self.tensor(of(&bias_name, "sums"), INT32, &channels, sums.iter().flat_map(|v| v.to_le_bytes()).collect()),
             self.tensor(of(&bias_name, "scale"), FLOAT, &channels, floats(&both)),
@@ -277,7 +315,7 @@ impl Made {
         ];
         self.node("DequantizeLinear", weight, dequantized(&weight_name), vec![int("axis", 0)]);
         self.node("DequantizeLinear", bias, dequantized(&bias_name), vec![int("axis", 0)]);
-        [dequantized(&weight_name), dequantized(&bias_name)]
+        Ok([dequantized(&weight_name), dequantized(&bias_name)])
     }
 
     fn tensor(&mut self, name: String, data_type: i32, dims: &[i64], raw: Vec<u8>) -> String {

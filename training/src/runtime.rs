@@ -12,12 +12,23 @@ pub const LIBRARY: &str = "ORT_DYLIB_PATH";
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("{LIBRARY} is not set: without ONNX Runtime's library no exported model can be run")]
+    #[error(
+        "{LIBRARY} is not set: no exported model can be run without ONNX Runtime's library (`make onnxruntime`, then set it to \
+         target/release/lib/libonnxruntime.so)"
+    )]
     NoLibrary,
     #[error("cannot load ONNX Runtime from {path}: {why}")]
     Library { path: PathBuf, why: String },
     #[error("ONNX Runtime refuses the exported model: {0}")]
     Model(#[from] ort::Error),
+}
+
+/// Whether models can be run.
+///
+/// # Errors
+/// [`RuntimeError::NoLibrary`] or [`RuntimeError::Library`].
+pub fn check() -> Result<(), RuntimeError> {
+    environment().map(drop)
 }
 
 /// A model in ONNX Runtime.
@@ -29,26 +40,57 @@ impl OnnxModel {
     /// # Errors
     /// [`RuntimeError::NoLibrary`] where [`LIBRARY`] is unset, others where the library or the model does not load.
     pub fn load(model: &[u8]) -> Result<Self, RuntimeError> {
-        Ok(Self { session: Session::builder(&environment()?)?.commit_from_memory(model)? })
+        // As in the node: threads that spin while they wait take the cores from whatever else runs.
+        let mut builder = Session::builder(&environment()?)?.with_intra_op_spinning(false).map_err(ort::Error::from)?;
+        Ok(Self { session: builder.commit_from_memory(model)? })
     }
 
-    /// Probabilities of images in `[batch, channels, height, width]` order.
-    pub fn probabilities(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, RuntimeError> {
+    /// The graph's output for images in `[batch, channels, height, width]` order: probabilities, of an exported model.
+    pub fn output(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, RuntimeError> {
         let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, images))?])?;
         let (_, values) = outputs[0].try_extract_tensor::<f32>()?;
         Ok(values.to_vec())
     }
 
-    /// The smallest and the largest value of each of the graph's outputs, by name. What is not a number is in neither.
-    pub fn extremes(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<(String, [f32; 2])>, RuntimeError> {
-        let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, images))?])?;
+    /// What each of the graph's outputs is like, by name; of one image, and of outputs that are images themselves.
+    pub fn spans(&mut self, image: &[f32], shape: [usize; 4]) -> Result<Vec<(String, Span)>, RuntimeError> {
+        let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, image))?])?;
         let mut found = Vec::with_capacity(outputs.len());
         for (name, output) in outputs.iter() {
-            let (_, values) = output.try_extract_tensor::<f32>()?;
-            let wider = |[low, high]: [f32; 2], value: &f32| [low.min(*value), high.max(*value)];
-            found.push((name.to_owned(), values.iter().fold([f32::INFINITY, f32::NEG_INFINITY], wider)));
+            let (shape, values) = output.try_extract_tensor::<f32>()?;
+            let channels = shape.get(1).map_or(1, |&channels| channels.max(1) as usize);
+            found.push((name.to_owned(), Span::of(values, channels)));
         }
         Ok(found)
+    }
+}
+
+/// A tensor's smallest and largest value, neither of them a number where one value is none, and the mean of each channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    pub low: f32,
+    pub high: f32,
+    pub means: Vec<f64>,
+}
+
+impl Span {
+    /// Of values with their channels outermost.
+    fn of(values: &[f32], channels: usize) -> Self {
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+        let size = (values.len() / channels).max(1);
+        let mean = |values: &[f32]| {
+            let mut sum = 0.0;
+            for value in values {
+                // `min` and `max` would pass over what is not a number.
+                low = if low < *value { low } else { *value };
+                high = if high > *value { high } else { *value };
+                sum += f64::from(*value);
+            }
+            sum / values.len() as f64
+        };
+        let means: Vec<f64> = values.chunks(size).map(mean).collect();
+        let sound = means.iter().all(|mean| mean.is_finite());
+        Self { low: if sound { low } else { f32::NAN }, high: if sound { high } else { f32::NAN }, means }
     }
 }
 

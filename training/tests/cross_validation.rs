@@ -117,7 +117,7 @@ fn two_sources_become_one_card_that_tells_of_each() {
             .iter()
             .map(|slice| {
                 let image = cache.load(&slice.file).expect("an image");
-                f64::from(model.probabilities(&image, [1, 1, 32, 32]).expect("a probability")[0])
+                f64::from(model.output(&image, [1, 1, 32, 32]).expect("a probability")[0])
             })
             .collect();
         let line = said.lines().find(|line| line.starts_with(&format!("{patient}: "))).expect("a line a patient");

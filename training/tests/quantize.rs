@@ -8,9 +8,12 @@ use std::path::Path;
 use prost::Message;
 use support::{Folder, data_set, error_line, program, text};
 use triaged::imaging;
+use triaged::imaging::Transform;
 use triaged::inference::ModelCard;
-use triaged_training::onnx::{INT8, ModelProto};
-use triaged_training::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, quantized};
+use triaged_training::cross_validation::CrossValidation;
+use triaged_training::fit::read_json;
+use triaged_training::onnx::{INT8, INT32, ModelProto, UINT8};
+use triaged_training::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, logits, quantized};
 use triaged_training::runtime::{LIBRARY, OnnxModel};
 
 /// A cross-validated m11 on small images.
@@ -50,35 +53,56 @@ fn a_copy_in_eight_bits_says_what_the_network_says_and_tells_how_far_it_does() {
     let largest = weights.map(i16::abs).max().expect("weights");
     assert!(largest == 64 && 2 * 255 * i32::from(largest) <= i32::from(i16::MAX), "{largest}");
 
-    // The same calibration for both files: what is left is what the bytes lose.
-    let (float_card, float) = ModelCard::load(&run.join("model/m11.json")).expect("the network's card");
-    let platt = |card: &ModelCard| (card.about["calibration"]["a"].as_f64(), card.about["calibration"]["b"].as_f64());
-    let logits = |card: &ModelCard, onnx: &[u8]| -> Vec<f64> {
-        let (a, b) = match platt(card) {
-            (Some(a), Some(b)) => (a, b),
-            _ => (1.0, 0.0),
-        };
-        let mut model = OnnxModel::load(onnx).expect("a model that ONNX Runtime reads");
-        let mut files: Vec<_> = fs::read_dir(data.join("stage_2_train")).expect("slices").flatten().collect();
-        files.sort_by_key(fs::DirEntry::path);
-        files
-            .iter()
-            .map(|file| {
-                let object = imaging::read_file(file.path()).expect("a slice");
-                let input = imaging::model_input(&object, 0, &card.transform).expect("an input");
-                let p = f64::from(model.probabilities(&input.data, [1, 1, 64, 64]).expect("a probability")[0]);
-                ((p / (1.0 - p)).ln() - b) / a
-            })
-            .collect()
+    // Each of them reads bytes, weights of bytes and sums of bytes, and what comes out of it, limited or not, is made bytes.
+    let maker = |name: &str| graph.node.iter().find(|node| node.output[0] == name).expect("a tensor that a node makes");
+    let of_bytes = |name: &str, kind: i32| {
+        let dequantize = maker(name);
+        let bytes = &dequantize.input[0];
+        let stored = graph.initializer.iter().find(|tensor| tensor.name() == bytes);
+        let kind_of_zero = graph.initializer.iter().find(|tensor| tensor.name() == dequantize.input[2]);
+        dequantize.op_type() == "DequantizeLinear"
+            && kind_of_zero.is_some_and(|zero| zero.data_type() == kind)
+            && (stored.is_some() || maker(bytes).op_type() == "QuantizeLinear")
     };
-    let (floats, copies) = (logits(&float_card, &float), logits(&card, &onnx));
+    for convolution in graph.node.iter().filter(|node| node.op_type() == "Conv").skip(FLOAT_CONVOLUTIONS) {
+        for (input, kind) in convolution.input.iter().zip([UINT8, INT8, INT32]) {
+            assert!(of_bytes(input, kind), "{input} of {}", convolution.name());
+        }
+        let readers = |name: &str| -> Vec<_> { graph.node.iter().filter(|node| node.input[0] == name).collect() };
+        let mut after = readers(&convolution.output[0]);
+        if after[0].op_type() == "Clip" {
+            after = readers(&after[0].output[0]);
+        }
+        assert!(matches!(after.as_slice(), [only] if only.op_type() == "QuantizeLinear"), "{}", convolution.name());
+    }
+    for sum in graph.node.iter().filter(|node| node.op_type() == "Add") {
+        assert!(sum.input.iter().all(|input| of_bytes(input, UINT8)), "{}", sum.name());
+    }
+
+    // Each card's own calibration is undone: what is left is what the bytes lose.
+    let (float_card, float) = ModelCard::load(&run.join("model/m11.json")).expect("the network's card");
+    let uncalibrated = |card: &ModelCard, onnx: &[u8]| -> Vec<f64> {
+        let platt = |of: &str| card.about["calibration"][of].as_f64();
+        let (a, b) = (platt("a").unwrap_or(1.0), platt("b").unwrap_or(0.0));
+        let inputs = inputs(&data.join("stage_2_train"), &card.transform, 1);
+        say(onnx, &inputs, [1, 1, 64, 64]).iter().map(|logit| (logit - b) / a).collect()
+    };
+    let (floats, copies) = (uncalibrated(&float_card, &float), uncalibrated(&card, &onnx));
     let correlation = correlation(&floats, &copies);
     assert!((0.8..1.0).contains(&correlation), "{correlation}: {floats:?} became {copies:?}");
 
     let about = &card.about["quantized"];
     assert_eq!((about["weight_bits"].as_u64(), about["calibration_slices"].as_u64()), (Some(7), Some(24)));
     assert_eq!(about["slices"], 72);
-    assert!(about["slice_auc_difference"]["value"].is_number() && about["float_slice_auc"]["value"].is_number());
+    // The float networks' figure is that of the cross-validation in Burn, and the difference is of the same patients.
+    let found: CrossValidation = read_json(&run.join("folds/cross-validation.json")).expect("the folds' figures");
+    let value = |value: &serde_json::Value| value["value"].as_f64().expect("a figure");
+    let float_auc = value(&about["float_slice_auc"]);
+    assert!((float_auc - found.pooled.slices.auc.expect("both classes").value).abs() < 1e-3, "{float_auc}");
+    let copy_auc = value(&card.about["cross_validation"]["pooled"]["slices"]["auc"]);
+    assert!((copy_auc - float_auc - value(&about["slice_auc_difference"])).abs() < 1e-9);
+    let rows = fs::read_to_string(out.join("scores.csv")).expect("scores");
+    assert_eq!(rows.lines().count(), 73);
     assert_eq!(card.about["cross_validation"]["pooled"]["patients"], 12);
     let people = fs::read_to_string(out.join("m11-int8.md")).expect("a card");
     assert!(people.starts_with("# m11-int8") && people.contains("An eight-bit copy"), "{people}");
@@ -87,6 +111,25 @@ fn a_copy_in_eight_bits_says_what_the_network_says_and_tells_how_far_it_does() {
     quantize(&again);
     let (_, repeated) = ModelCard::load(&again.join("m11-int8.json")).expect("a card");
     assert!(repeated == onnx, "the same slices give the same bytes");
+}
+
+/// Every so many-th slice of a folder as a model's input.
+fn inputs(folder: &Path, transform: &Transform, step: usize) -> Vec<Vec<f32>> {
+    let mut files: Vec<_> = fs::read_dir(folder).expect("slices").flatten().map(|file| file.path()).collect();
+    files.sort();
+    (files.iter().step_by(step))
+        .map(|file| {
+            let object = imaging::read_file(file).expect("a slice");
+            imaging::model_input(&object, 0, transform).expect("an input").data
+        })
+        .collect()
+}
+
+/// A model's logits.
+fn say(onnx: &[u8], inputs: &[Vec<f32>], shape: [usize; 4]) -> Vec<f64> {
+    let onnx = logits(onnx).expect("a model that ends in a sigmoid");
+    let mut model = OnnxModel::load(&onnx).expect("a model that ONNX Runtime reads");
+    inputs.iter().map(|image| f64::from(model.output(image, shape).expect("a logit")[0])).collect()
 }
 
 fn correlation(a: &[f64], b: &[f64]) -> f64 {
@@ -107,27 +150,13 @@ fn the_shipped_network_in_eight_bits_says_nearly_the_same_of_real_slices() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let (card, float) = ModelCard::load(&models.join("m11.json")).expect("the shipped card");
     let shape = card.transform.shape();
-    let mut files: Vec<_> = fs::read_dir(slices).expect("slices").flatten().map(|file| file.path()).collect();
-    files.sort();
-    let inputs: Vec<Vec<f32>> = (files.iter().step_by(files.len() / 64))
-        .map(|file| {
-            let object = imaging::read_file(file).expect("a slice");
-            imaging::model_input(&object, 0, &card.transform).expect("an input").data
-        })
-        .collect();
+    let inputs = inputs(&slices, &card.transform, 24);
     let (calibration, others) = inputs.split_at(inputs.len() / 2);
     let images = calibration.iter().map(|image| Ok::<_, QuantizeError>(image.clone()));
     let copy = quantized(&float, images, shape).expect("a copy");
     assert!(3 * copy.len() < float.len(), "{} bytes of {}", copy.len(), float.len());
-    let logits = |onnx: &[u8]| -> Vec<f64> {
-        let mut model = OnnxModel::load(onnx).expect("a model that ONNX Runtime reads");
-        let mut say = |image: &Vec<f32>| {
-            let p = model.probabilities(image, [1, shape[0], shape[1], shape[2]]).expect("a probability")[0];
-            f64::from(p / (1.0 - p)).ln()
-        };
-        others.iter().map(&mut say).collect()
-    };
-    let correlation = correlation(&logits(&float), &logits(&copy));
+    let shape = [1, shape[0], shape[1], shape[2]];
+    let correlation = correlation(&say(&float, others, shape), &say(&copy, others, shape));
     assert!((0.95..1.0).contains(&correlation), "{correlation}");
 }
 
@@ -145,4 +174,34 @@ fn what_would_be_no_faster_is_not_quantized() {
     assert_eq!(output.status.code(), Some(2));
     assert!(error_line(&output).contains("only m11 is quantized"), "{}", error_line(&output));
     assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn folds_of_another_training_are_not_measured() {
+    if std::env::var_os(LIBRARY).is_none() {
+        eprintln!("SKIP folds_of_another_training_are_not_measured: {LIBRARY} is not set");
+        return;
+    }
+    let folder = Folder::new();
+    let (data, run, out) = (folder.path().join("data"), folder.path().join("run"), folder.path().join("out"));
+    data_set(&data, 10);
+    let train = |command: &str, out: &Path, more: &[&str]| {
+        #[rustfmt::skip]
+        let common = [
+            command, "--data", text(&data), "--out", text(out), "--candidate", "m11", "--size", "32", "--batch", "16",
+            "--pretrained", "none", "--monitor", "last", "--epochs",
+        ];
+        let output = program(&[&common, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let refused = |words: &[&str]| {
+        let output = program(&["quantize", "--run", text(&run), "--out", text(&out)]);
+        assert_eq!(output.status.code(), Some(2));
+        let line = error_line(&output);
+        assert!(words.iter().all(|word| line.contains(word)) && !out.exists(), "{line}");
+    };
+    train("fit", &run, &["1"]);
+    refused(&["folds is no finished cross-validation", "`cross-validate`"]);
+    train("cross-validate", &run.join("folds"), &["2", "--folds", "2"]);
+    refused(&["fold-1 was not trained as", "something else"]);
 }

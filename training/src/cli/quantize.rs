@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use sha2::{Digest, Sha256};
 
 use super::arguments::RunArgs;
+use super::cross_validate::CROSS_VALIDATION;
 use super::evaluate::{scores_file, write_scores};
 use super::export::{commit, write};
 use super::fit::data_of;
@@ -16,13 +16,14 @@ use crate::card::{Measured, Trained};
 use crate::conv::ConvBackend;
 use crate::cross_validation::CrossValidation;
 use crate::data::{Cache, Index, LoadError, Side, Slice, Split, stratified};
-use crate::evaluate::{ROUNDS, Study};
+use crate::evaluate::{Decision, ROUNDS, Study};
 use crate::export;
-use crate::fit::{self, FitConfig, Scores};
+use crate::fit::{self, FitConfig, Scores, read_json};
+use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc_difference};
 use crate::progress::Progress;
-use crate::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, Quantized, quantized};
-use crate::runtime::OnnxModel;
+use crate::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, Quantized, logits, quantized};
+use crate::runtime::{self, OnnxModel};
 
 #[derive(Clone, Args)]
 pub struct QuantizeArgs {
@@ -57,58 +58,60 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         bail!("{} sees neighbouring slices: the node has no such input, and no model can be made of it", run.display());
     }
     let folds = args.cross_validation.clone().unwrap_or_else(|| run.join("folds"));
+    if [run, &folds].contains(&&args.out) {
+        bail!("{} holds files of the same names; take another folder", args.out.display());
+    }
+    runtime::check()?;
+    let made: CrossValidation = read_json(&folds.join(CROSS_VALIDATION)).with_context(|| {
+        format!("{} is no finished cross-validation (`train` makes one, or `cross-validate`)", folds.display())
+    })?;
     let count = args.calibration_slices as usize;
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let mut rows = scores_file(&args.out)?;
-    let (mut floats, mut copies) = (Vec::new(), Vec::new());
-    for (number, fold) in (1..).map(|number| (number, folds.join(format!("fold-{number}")))) {
-        if !fold.exists() {
-            break;
-        }
+    let mut scored = Vec::new();
+    for number in 1..=made.folds.len() {
+        let name = format!("fold-{number}");
+        let fold = folds.join(&name);
         let (own, state) = fit::read_run(&fold)?;
-        if own.transform != config.transform || own.candidate != config.candidate {
-            bail!("{} is of another network or input than {}", fold.display(), run.display());
+        if own != config || !state.is_done(&own) {
+            bail!(
+                "{} was not trained as {} was: its figures would be of something else",
+                fold.display(),
+                run.display()
+            );
         }
         let (index, split) = data_of(&fold)?;
         let cache = own.cache(args.run.machine.cache.clone(), &index)?;
         let network = fit::best::<B>(&fold, &own, &state, device)?;
         let float = export::onnx(&network, &own.candidate.name, own.shape())?;
         let copy = copy(&float, &own, &index, &split, count, &cache)?;
-        let slices = split.slices(&index, Side::Test);
-        let name = format!("fold-{number}");
-        let [float, copy] = [("floats", float), ("bytes", copy)].map(|(what, onnx)| {
-            let plain = score(&onnx, &slices, &cache, &format!("{name} in {what}"))?;
-            anyhow::Ok(Scores { plain, mirrored: None })
-        });
-        let (float, copy) = (float?, copy?);
-        write_scores(&mut rows, &name, &slices, &copy)?;
-        floats.push(Study::group(&slices, &float.plain));
-        copies.push(Study::group(&slices, &copy.plain));
+        let slices: Vec<Slice> = split.slices(&index, Side::Test).into_iter().cloned().collect();
+        let [float, copy] = score([&float, &copy], &slices, &cache, &name)?;
+        scored.push(Fold { name, slices, float, copy });
     }
-    rows.flush().context("cannot write scores.csv")?;
-    let crossed = |folds: &[Vec<Study>]| {
-        CrossValidation::of(folds, config.seed)
-            .with_context(|| format!("{} holds no folds whose others have both classes", run.join("folds").display()))
+    let studies = |of: fn(&Fold) -> &Vec<f64>| -> Vec<Vec<Study>> {
+        scored.iter().map(|fold| Study::group(&fold.slices.iter().collect::<Vec<_>>(), of(fold))).collect()
     };
-    let (float, copy_figures) = (crossed(&floats)?, crossed(&copies)?);
-    let pairs = pairs((&floats, &float), (&copies, &copy_figures));
+    let crossed = |folds: &[Vec<Study>]| {
+        CrossValidation::of(folds, config.seed).context("the folds lack patients with or without hemorrhage")
+    };
+    let (float_studies, copy_studies) = (studies(|fold| &fold.float), studies(|fold| &fold.copy));
+    let (float, figures) = (crossed(&float_studies)?, crossed(&copy_studies)?);
+    let pairs = pairs((&float_studies, &float), (&copy_studies, &figures));
     let differences: Vec<f64> = pairs.iter().flatten().map(|(copy, float)| (copy.score - float.score).abs()).collect();
 
     let (index, split) = data_of(run)?;
     let cache = config.cache(args.run.machine.cache.clone(), &index)?;
     let network = fit::best::<B>(run, &config, &state, device)?;
-    let network = match copy_figures.decision.calibration {
+    let network = match figures.decision.calibration {
         Some(platt) => platt.folded(network),
         None => network,
     };
-    let onnx = export::onnx(&network, &config.candidate.name, config.shape())?;
-    let bytes = copy(&onnx, &config, &index, &split, count, &cache)?;
+    let float_onnx = export::onnx(&network, &config.candidate.name, config.shape())?;
+    let onnx = copy(&float_onnx, &config, &index, &split, count, &cache)?;
     let quantized = Quantized {
-        float_sha256: hex::encode(Sha256::digest(&onnx)),
         activation_bits: 8,
         weight_bits: 7,
         float_convolutions: FLOAT_CONVOLUTIONS,
-        calibration_slices: sample(&index, &split, count, config.seed).len(),
+        calibration_slices: sample(&config, &index, &split, count).len(),
         float_slice_auc: float.pooled.slices.auc,
         slice_auc_difference: auc_difference(&pairs, ROUNDS, config.seed),
         float_study_auc: float.pooled.studies.auc,
@@ -116,13 +119,13 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         largest_difference: differences.iter().copied().fold(0.0, f64::max),
         mean_difference: differences.iter().sum::<f64>() / differences.len().max(1) as f64,
     };
-    println!("{}\n{}", copy_figures.table(), quantized.text());
+    println!("{}\n{}", figures.table(), quantized.text());
     let trained = Trained {
         config: &config,
         state: &state,
         index: &index,
         split: &split,
-        measured: &Measured::Crossed(copy_figures),
+        measured: &Measured::Crossed(figures),
         // What the float network says of other folders is not what its copy says.
         others: &BTreeMap::new(),
         parity: None,
@@ -132,14 +135,29 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         device: device_name,
         version: &args.card_version,
     };
-    write(&trained, &bytes, &args.out)
+    write(&trained, &onnx, &args.out)?;
+    let mut rows = scores_file(&args.out)?;
+    for Fold { name, slices, copy, .. } in &scored {
+        let scores = Scores { plain: copy.clone(), mirrored: None };
+        write_scores(&mut rows, name, &slices.iter().collect::<Vec<_>>(), &scores)?;
+    }
+    rows.flush().context("cannot write scores.csv")
 }
 
-/// The slices that ranges are taken from.
-fn sample<'a>(index: &'a Index, split: &Split, count: usize, seed: u64) -> Vec<&'a Slice> {
-    let train = split.slices(index, Side::Train);
+/// A fold's patients, scored by its network and by that one's copy, neither calibrated.
+struct Fold {
+    name: String,
+    slices: Vec<Slice>,
+    float: Vec<f64>,
+    copy: Vec<f64>,
+}
+
+/// The slices that ranges are taken from: a stratified sample of the training side that the recipe draws from.
+fn sample<'a>(config: &FitConfig, index: &'a Index, split: &Split, count: usize) -> Vec<&'a Slice> {
+    let mut train = split.slices(index, Side::Train);
+    train.retain(|slice| config.weight(slice) > 0.0);
     let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
-    stratified(&labels, count, seed).into_iter().map(|i| train[i]).collect()
+    stratified(&labels, count, config.seed).into_iter().map(|i| train[i]).collect()
 }
 
 fn copy(
@@ -157,36 +175,52 @@ fn copy(
         #[error(transparent)]
         Quantize(#[from] QuantizeError),
     }
-    let chosen = sample(index, split, count, config.seed);
+    let chosen = sample(config, index, split, count);
     let images = chosen.iter().map(|slice| Ok(cache.input(&slice.file)?));
     Ok(quantized::<Failed>(onnx, images, config.shape())?)
 }
 
-fn score(onnx: &[u8], slices: &[&Slice], cache: &Cache, what: &str) -> anyhow::Result<Vec<f64>> {
-    let mut model = OnnxModel::load(onnx)?;
+/// The slices' probabilities by each model, from logits in 64 bits.
+fn score<const N: usize>(
+    models: [&[u8]; N],
+    slices: &[Slice],
+    cache: &Cache,
+    what: &str,
+) -> anyhow::Result<[Vec<f64>; N]> {
+    let mut loaded = Vec::with_capacity(N);
+    for onnx in models {
+        loaded.push(OnnxModel::load(&logits(onnx)?)?);
+    }
     let [channels, height, width] = cache.shape();
-    let mut progress = Progress::new(what.to_owned(), slices.len());
-    let mut scores = Vec::with_capacity(slices.len());
+    let mut progress = Progress::new(what, slices.len());
+    let mut scores = [const { Vec::new() }; N];
     for slice in slices {
-        let said = model.probabilities(&cache.input(&slice.file)?, [1, channels, height, width])?;
-        scores.extend(said.into_iter().map(f64::from));
+        let image = cache.input(&slice.file)?;
+        for (model, scores) in loaded.iter_mut().zip(&mut scores) {
+            let said = model.output(&image, [1, channels, height, width])?;
+            scores.extend(said.into_iter().map(|logit| sigmoid(f64::from(logit))));
+        }
         progress.advance(1, "");
     }
     progress.finish("");
     Ok(scores)
 }
 
-/// The folds' slices by patient, scored by copy and by float network, each calibrated as its fold's decision has it.
+/// Patients' slices, scored by copy and by float network, each calibrated as its fold's decision has it.
 fn pairs(
     (floats, float): (&[Vec<Study>], &CrossValidation),
     (copies, copy): (&[Vec<Study>], &CrossValidation),
 ) -> Vec<Vec<(Case, Case)>> {
     let calibrated = |folds: &[Vec<Study>], of: &CrossValidation| -> Vec<Study> {
-        let fold = |(studies, own): (&Vec<Study>, &crate::evaluate::Decision)| {
+        let fold = |(studies, own): (&Vec<Study>, &Decision)| {
             studies.iter().map(|study| study.calibrated(own.calibration.as_ref())).collect::<Vec<Study>>()
         };
         folds.iter().zip(&of.decisions).flat_map(fold).collect()
     };
-    let both = calibrated(copies, copy).into_iter().zip(calibrated(floats, float));
-    both.map(|(copy, float)| copy.slices.into_iter().zip(float.slices).collect()).collect()
+    // Of a split by image a patient has a study in each fold.
+    let mut patients: BTreeMap<String, Vec<(Case, Case)>> = BTreeMap::new();
+    for (copy, float) in calibrated(copies, copy).into_iter().zip(calibrated(floats, float)) {
+        patients.entry(copy.patient).or_default().extend(copy.slices.into_iter().zip(float.slices));
+    }
+    patients.into_values().collect()
 }
