@@ -107,7 +107,7 @@ fn a_copy_in_eight_bits_says_what_the_network_says_and_tells_how_far_it_does() {
     assert_eq!(rows.lines().count(), 73);
     assert_eq!(card.about["cross_validation"]["pooled"]["patients"], 12);
     let people = fs::read_to_string(out.join("m11-int8.md")).expect("a card");
-    assert!(people.starts_with("# m11-int8") && people.contains("An eight-bit copy"), "{people}");
+    assert!(people.starts_with("# m11-int8") && people.contains("This is an eight-bit copy"), "{people}");
 
     let again = folder.path().join("again");
     quantize(&again);
