@@ -116,11 +116,12 @@ impl Measured {
     /// For people, in Markdown.
     fn text(&self) -> String {
         match self {
-            Measured::HeldOut(HeldOut { validation, test, .. }) => format!(
+            Measured::HeldOut(HeldOut { decision, validation, test, .. }) => format!(
                 "The slice threshold has the highest F2 on the validation slices; the study rule's threshold flags at least \
-                 90 % of the validation studies with hemorrhage.\n\n\
+                 {:.0} % of the validation studies with hemorrhage.\n\n\
                  On {} test patients, unseen in training and in choosing thresholds:\n\n{}\n\
                  On the {} validation patients, on which epoch, thresholds and rule were chosen, and so too good:\n\n{}\n",
+                100.0 * decision.wanted_sensitivity,
                 test.patients,
                 test.table(),
                 validation.patients,
@@ -130,10 +131,11 @@ impl Measured {
                 "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
                  others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
                  is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its study rule's \
-                 threshold flags at least 90 % of all folds' studies with hemorrhage.\n\n{}\n",
+                 threshold flags at least {:.0} % of all folds' studies with hemorrhage, as each fold's own did of the others'.\n\n{}\n",
                 crossed.folds.len(),
                 crossed.pooled.patients,
                 crossed.folds.len(),
+                100.0 * crossed.decision.wanted_sensitivity,
                 crossed.table()
             ),
         }
@@ -221,6 +223,7 @@ impl Trained<'_> {
                 "augmentation": config.augment,
                 "source_weights": config.sources,
                 "monitor": config.monitor,
+                "study_sensitivity": config.study_sensitivity,
                 "seconds": self.seconds().round(),
                 "device": self.device,
                 "seed": config.seed,

@@ -70,16 +70,18 @@ impl Spread {
 }
 
 impl CrossValidation {
-    /// From each fold's scored test patients. None where the folds that are left after taking one out lack a class.
-    pub fn of(folds: &[Vec<Study>], seed: u64) -> Option<Self> {
-        let decisions = (0..folds.len()).map(|fold| decide(&Self::others(folds, fold))).collect::<Option<Vec<_>>>()?;
+    /// From each fold's scored test patients, each judged by a study rule that flags the `wanted` share of the others'
+    /// studies with hemorrhage. None where the folds that are left after taking one out lack a class.
+    pub fn of(folds: &[Vec<Study>], wanted: f64, seed: u64) -> Option<Self> {
+        let decisions =
+            (0..folds.len()).map(|fold| decide(&Self::others(folds, fold), wanted)).collect::<Option<Vec<_>>>()?;
         let mut evaluations = Vec::with_capacity(folds.len());
         let mut judged = Vec::new();
         for (studies, decision) in folds.iter().zip(&decisions) {
             evaluations.push(Evaluation::of(studies, decision, seed));
             judged.extend(studies.iter().map(|study| (study, *decision)));
         }
-        let decision = decide(&folds.concat())?;
+        let decision = decide(&folds.concat(), wanted)?;
         let slices: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.slices).collect();
         let studies: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.studies).collect();
         let study_rules = rules::compare(folds, &decisions, &decision.study_rule, seed);
@@ -152,14 +154,14 @@ mod tests {
 
     #[test]
     fn every_patient_is_judged_by_what_the_other_folds_chose() {
-        let clean = CrossValidation::of(&folds(0.0), 1).expect("both classes");
+        let clean = CrossValidation::of(&folds(0.0), 0.9, 1).expect("both classes");
         assert_eq!(clean.pooled.patients, 20);
         assert_eq!((clean.pooled.slices.confusion.tp, clean.pooled.slices.confusion.fp), (30, 0));
         assert_eq!(clean.studies.sensitivity, Some(MeanSd { mean: 1.0, sd: 0.0 }));
 
         // One fold's network scores everything high: judged by the others' threshold its negatives are false alarms,
         // though within the fold the order is perfect.
-        let lifted = CrossValidation::of(&folds(0.35), 1).expect("both classes");
+        let lifted = CrossValidation::of(&folds(0.35), 0.9, 1).expect("both classes");
         assert_eq!(lifted.folds[0].slices.confusion.fp, 34);
         assert_eq!(lifted.folds[0].slices.auc.expect("both classes").value, 1.0);
         assert_eq!(lifted.pooled.slices.confusion.fp, 34);

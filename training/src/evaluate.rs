@@ -76,15 +76,29 @@ pub struct Decision {
     /// None in decisions of before there was one, or where validation had none to give.
     #[serde(default)]
     pub calibration: Option<Platt>,
+    /// The share of the studies with hemorrhage that the study rule's threshold had to flag.
+    #[serde(default = "wanted")]
+    pub wanted_sensitivity: f64,
+}
+
+/// Of decisions of before it could be asked for.
+fn wanted() -> f64 {
+    rules::WANTED_SENSITIVITY
 }
 
 /// Decides on validation studies, by the network's own scores: a calibration, and of the calibrated scores the slice
-/// threshold and the study rule ([`rules::choose`]). None where the studies, or their slices, lack a class.
-pub fn decide(studies: &[Study]) -> Option<Decision> {
+/// threshold and the study rule ([`rules::choose`]) that flags the `wanted` share of the studies with hemorrhage. None where
+/// the studies, or their slices, lack a class.
+pub fn decide(studies: &[Study], wanted: f64) -> Option<Decision> {
     let calibration = Platt::fit(&slices(studies));
     let studies: Vec<Study> = studies.iter().map(|study| study.calibrated(calibration.as_ref())).collect();
     let (slice_threshold, _) = best_f2_threshold(&slices(&studies))?;
-    Some(Decision { slice_threshold, study_rule: rules::choose(&studies)?, calibration })
+    Some(Decision {
+        slice_threshold,
+        study_rule: rules::choose(&studies, wanted)?,
+        calibration,
+        wanted_sensitivity: wanted,
+    })
 }
 
 /// All studies' slices.
@@ -149,8 +163,8 @@ const PARTS: usize = 5;
 
 impl HeldOut {
     /// Decides on validation studies and measures both. None where the validation studies lack a class.
-    pub fn of(validation: &[Study], test: &[Study], seed: u64) -> Option<Self> {
-        let decision = decide(validation)?;
+    pub fn of(validation: &[Study], test: &[Study], wanted: f64, seed: u64) -> Option<Self> {
+        let decision = decide(validation, wanted)?;
         let judged: Vec<(&Study, Decision)> = test.iter().map(|study| (study, decision)).collect();
         let beside =
             Beside { study_rules: compare_within(validation, &decision, seed), ..Beside::of(&judged, &decision, seed) };
@@ -175,7 +189,8 @@ fn compare_within(studies: &[Study], decision: &Decision, seed: u64) -> Vec<Comp
     let others = |part: usize| -> Vec<Study> {
         (0..parts.len()).filter(|other| *other != part).flat_map(|other| parts[other].clone()).collect()
     };
-    let decisions: Option<Vec<Decision>> = (0..parts.len()).map(|part| decide(&others(part))).collect();
+    let decisions: Option<Vec<Decision>> =
+        (0..parts.len()).map(|part| decide(&others(part), decision.wanted_sensitivity)).collect();
     decisions.map_or(Vec::new(), |decisions| rules::compare(&parts, &decisions, &decision.study_rule, seed))
 }
 
@@ -277,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_rule_sees_through_single_slices() {
-        let decision = decide(&studies()).expect("both classes");
+        let decision = decide(&studies(), 0.9).expect("both classes");
         let calibrated = studies().into_iter().map(|study| study.calibrated(decision.calibration.as_ref()));
         let cases: Vec<Case> = calibrated.map(|study| study.case(&decision.study_rule)).collect();
         let flagged: Vec<bool> = cases.iter().map(|c| c.score >= decision.study_rule.threshold()).collect();
@@ -292,12 +307,12 @@ mod tests {
     fn one_class_decides_nothing() {
         let mut studies = studies();
         studies.truncate(5);
-        assert_eq!(decide(&studies), None);
+        assert_eq!(decide(&studies, 0.9), None);
     }
 
     #[test]
     fn an_evaluation_counts_patients_slices_and_studies() {
-        let decision = decide(&studies()).expect("both classes");
+        let decision = decide(&studies(), 0.9).expect("both classes");
         let evaluation = Evaluation::of(&studies(), &decision, 1);
         assert_eq!((evaluation.patients, evaluation.slices.cases, evaluation.studies.cases), (10, 200, 10));
         assert_eq!((evaluation.slices.positives, evaluation.studies.positives), (20, 4));

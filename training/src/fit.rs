@@ -24,6 +24,7 @@ use crate::metrics::{Case, auc};
 use crate::model::{Network, strongest};
 use crate::pretrained::{Pretrained, PretrainedError};
 use crate::progress::Progress;
+use crate::rules::WANTED_SENSITIVITY;
 use crate::witness;
 
 /// Everything that decides how a network is trained; saved with the run. A run is only resumed with the same, but for
@@ -59,6 +60,9 @@ pub struct FitConfig {
     /// Whether slices are scored a second time, as the mean of a slice and its mirror image. Decides nothing.
     #[serde(default)]
     pub test_time_flip: bool,
+    /// The share of validation studies with hemorrhage that the study rule must flag. Decides nothing of the training.
+    #[serde(default = "wanted")]
+    pub study_sensitivity: f64,
     /// How often a slice of a source is drawn beside one of the same class whose source is not named; needs balanced
     /// draws.
     #[serde(default)]
@@ -67,6 +71,11 @@ pub struct FitConfig {
     /// input: for experiments.
     #[serde(default)]
     pub context: bool,
+}
+
+/// Of runs of before it could be asked for.
+fn wanted() -> f64 {
+    WANTED_SENSITIVITY
 }
 
 impl FitConfig {
@@ -472,8 +481,14 @@ fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
     if path.exists() {
         let found: FitConfig = read_json(&path)?;
         let epochs = if config.schedule == Schedule::Constant { config.epochs } else { found.epochs };
-        if (FitConfig { epochs, patience: config.patience, test_time_flip: config.test_time_flip, ..found }) != *config
-        {
+        let same = FitConfig {
+            epochs,
+            patience: config.patience,
+            test_time_flip: config.test_time_flip,
+            study_sensitivity: config.study_sensitivity,
+            ..found
+        };
+        if same != *config {
             return Err(FitError::OtherConfig { path: run.into() });
         }
     }

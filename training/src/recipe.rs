@@ -13,6 +13,7 @@ use crate::candidates::{Candidate, candidate};
 use crate::data::Augment;
 use crate::fit::{FitConfig, Monitor, Schedule};
 use crate::pretrained::{Pretrained, PretrainedError};
+use crate::rules::WANTED_SENSITIVITY;
 use crate::study;
 
 /// The recipes that need no file, by name.
@@ -58,6 +59,8 @@ pub struct Recipe {
     pub pretrained: Option<PathBuf>,
     #[serde(default)]
     pub test_time_flip: bool,
+    #[serde(default = "study_sensitivity")]
+    pub study_sensitivity: f64,
     #[serde(default)]
     pub context: bool,
     #[serde(default)]
@@ -68,6 +71,10 @@ pub struct Recipe {
 
 fn patience() -> usize {
     PATIENCE
+}
+
+fn study_sensitivity() -> f64 {
+    WANTED_SENSITIVITY
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +158,7 @@ impl Recipe {
             witness: 0.0,
             pretrained: None,
             test_time_flip: false,
+            study_sensitivity: WANTED_SENSITIVITY,
             context: false,
             augmentation: Augment::DEFAULT,
             sources: BTreeMap::new(),
@@ -205,6 +213,7 @@ impl Recipe {
             patience: self.patience,
             monitor: self.monitor,
             test_time_flip: self.test_time_flip,
+            study_sensitivity: self.study_sensitivity,
             context: self.context,
             sources: self.sources.clone(),
         })
@@ -218,6 +227,9 @@ impl Recipe {
             () if self.size == 0 => value("size", "is 0"),
             () if self.batch == 0 => value("batch", "is 0"),
             () if self.balance == Some(0) => value("balance", "is 0"),
+            () if !(self.study_sensitivity > 0.0 && self.study_sensitivity <= 1.0) => {
+                value("study_sensitivity", "must be above 0 and at most 1")
+            }
             () if !(finite(self.learning_rate) && self.learning_rate > 0.0) => value("learning_rate", "is not above 0"),
             () if !finite(self.weight_decay) => value("weight_decay", "is below 0"),
             () if !finite(self.witness) => value("witness", "is below 0"),
@@ -267,6 +279,7 @@ mod tests {
             witness: 1.0,
             pretrained: None,
             test_time_flip: false,
+            study_sensitivity: WANTED_SENSITIVITY,
             context: false,
             augmentation: Augment { flip: true, shift: 0.06, rotate: 15.0, zoom: 0.1, window: 0.1 },
             sources: BTreeMap::new(),
@@ -277,6 +290,7 @@ mod tests {
         assert_eq!(found, ("m11", 320, 6, 16, Some(1200), 1e-3));
         assert_eq!((m11.schedule, m11.monitor, m11.weight_decay), (Schedule::OneCycle, Monitor::Last, 0.01));
         assert_eq!(m11.windows, [window]);
+        assert_eq!((m11.test_time_flip, m11.study_sensitivity), (true, 0.95));
         // What the pretrained weights were trained on, and where `make pretrained` puts them.
         assert_eq!(m11.normalization, Some(pretrained::NORMALIZATION));
         assert_eq!(m11.pretrained.as_deref(), Some(Path::new(pretrained::FILE)));
@@ -308,6 +322,10 @@ mod tests {
         assert!(why(&text.replace("batch = 4", "batch = 0")).contains("batch is 0"));
         assert!(why(&(text.replace("balance = 4000", "") + "[sources]\na = 1.0\n")).contains("set balance"));
         assert!(why(&(text.to_owned() + "[sources]\na = -1.0\n")).contains("weight below 0"));
+        for share in ["0.0", "1.1", "nan"] {
+            let text = text.replace("witness = 1.0", &format!("witness = 1.0\nstudy_sensitivity = {share}"));
+            assert!(why(&text).contains("study_sensitivity must be above 0 and at most 1"), "{share}");
+        }
         let absent = Recipe::open("no/such.toml").expect_err("no recipe").to_string();
         assert!(absent.contains("no/such.toml") && absent.contains("m10, m11"), "{absent}");
     }

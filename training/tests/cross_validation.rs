@@ -22,18 +22,51 @@ use triaged_training::runtime::{OnnxModel, RuntimeError};
 /// Trains m4 small on two sources, two folds and on all patients; mirror images are scored too. An ablation of one row is
 /// put into the card.
 fn trained(folder: &Path) -> PathBuf {
-    let (here, there, out) = (folder.join("here"), folder.join("there"), folder.join("run"));
+    let (here, there) = (folder.join("here"), folder.join("there"));
     data_set(&here, 10);
     data_set(&there, 8);
+    train(folder, &[])
+}
+
+/// Trains on what is there, or goes on.
+fn train(folder: &Path, more: &[&str]) -> PathBuf {
+    let (here, there, out) = (folder.join("here"), folder.join("there"), folder.join("run"));
     #[rustfmt::skip]
-    let output = program(&[
+    let common = [
         "train", "--data", text(&here), "--data", text(&there), "--out", text(&out), "--candidate", "m4", "--size", "32",
         "--epochs", "2", "--batch", "8", "--folds", "2", "--test-time-flip",
-    ]);
+    ];
+    let output = program(&[&common, more].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("of them here, 10 patients") && said.contains("of them there, 8 patients"), "{said}");
     out
+}
+
+#[test]
+fn another_sensitivity_is_another_decision_and_no_other_training() {
+    let folder = Folder::new();
+    let run = trained(folder.path());
+    let networks = |run: &Path| -> Vec<Vec<u8>> {
+        ["folds/fold-1", "folds/fold-2", ""]
+            .map(|part| fs::read(run.join(part).join("state.json")).expect("a state"))
+            .into()
+    };
+    let (before, rule) = (networks(&run), |run: &Path| {
+        let (card, _) = ModelCard::load(&run.join("model/m4.json")).expect("a card that the node takes");
+        (card.study_rule.threshold(), card.about["training"]["study_sensitivity"].as_f64())
+    });
+    let (nine_of_ten, asked) = rule(&run);
+    assert_eq!(asked, Some(0.9));
+    train(folder.path(), &["--study-sensitivity", "1"]);
+    assert!(networks(&run) == before, "epochs with their times: nothing was trained again");
+    let (all, asked) = rule(&run);
+    assert_eq!(asked, Some(1.0));
+    assert!(all <= nine_of_ten, "{all} and {nine_of_ten}");
+    let found: CrossValidation = read_json(&run.join("folds/cross-validation.json")).expect("figures");
+    assert!(found.decisions.iter().all(|decision| decision.wanted_sensitivity == 1.0));
+    let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
+    assert!(people.contains("flags at least 100 % of all folds' studies"), "{people}");
 }
 
 /// The raw probability, and that of the mirror image, of every slice in a `scores.csv`, by fold, source and id.
@@ -144,6 +177,7 @@ fn a_cross_validation_of_before_calibration_still_becomes_a_card_and_a_report() 
         slice_threshold: best_f2_threshold(&slices(&CrossValidation::others(&by_slice, fold))).expect("positives").0,
         study_rule: rule,
         calibration: None,
+        wanted_sensitivity: 0.9,
     };
     let all = decision(by_slice.len());
     let judged: Vec<(&Study, Decision)> = by_slice

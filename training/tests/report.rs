@@ -60,8 +60,12 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
 
     let run = folder.join("run");
     fs::create_dir_all(&run).expect("a folder");
-    let decision =
-        Decision { slice_threshold: 0.5, study_rule: StudyRule::TopKMean { k: 1, threshold: 0.5 }, calibration: None };
+    let decision = Decision {
+        slice_threshold: 0.5,
+        study_rule: StudyRule::TopKMean { k: 1, threshold: 0.5 },
+        calibration: None,
+        wanted_sensitivity: 0.9,
+    };
     let mut rows = String::from("side,source,patient,id,label,probability\n");
     let [validation, test] = [(Side::Validation, "validation"), (Side::Test, "test")].map(|(side, name)| {
         let slices = split.slices(&index, side);
@@ -108,6 +112,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         monitor: Monitor::Loss,
         pretrained: None,
         test_time_flip: false,
+        study_sensitivity: 0.9,
         sources: Default::default(),
         context: false,
     };

@@ -106,6 +106,9 @@ pub struct RecipeArgs {
     /// Also score each slice as the mean of itself and its mirror image, to report beside the figures
     #[arg(long)]
     pub test_time_flip: bool,
+    /// The share of validation studies with hemorrhage that the study rule must flag, above 0 and at most 1
+    #[arg(long)]
+    pub study_sensitivity: Option<f64>,
 }
 
 #[derive(Clone, Args)]
@@ -218,6 +221,7 @@ impl RecipeArgs {
         put(&self.patience, &mut recipe.patience);
         put(&self.monitor, &mut recipe.monitor);
         put(&self.size, &mut recipe.size);
+        put(&self.study_sensitivity, &mut recipe.study_sensitivity);
         recipe.position_grid = self.position_grid.or(recipe.position_grid);
         recipe.balance = self.balance.or(recipe.balance);
         recipe.test_time_flip |= self.test_time_flip;

@@ -68,10 +68,11 @@ where
         flipped.extend(flipped_studies(&slices, &scores));
         scored.push(Study::group(&slices, &scores.plain));
     }
-    let mut all = CrossValidation::of(&scored, args.seed)
+    let mut all = CrossValidation::of(&scored, config.study_sensitivity, args.seed)
         .context("the folds that are left after taking one out lack patients with or without hemorrhage")?;
     if !flipped.is_empty() {
-        all.beside.test_time_flip = CrossValidation::of(&flipped, args.seed).map(|flipped| flipped.pooled);
+        all.beside.test_time_flip =
+            CrossValidation::of(&flipped, config.study_sensitivity, args.seed).map(|flipped| flipped.pooled);
     }
     write_json(&out.join(CROSS_VALIDATION), &all)?;
     Ok(all)

@@ -91,7 +91,8 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         scored.iter().map(|fold| Study::group(&fold.slices.iter().collect::<Vec<_>>(), of(fold))).collect()
     };
     let crossed = |folds: &[Vec<Study>]| {
-        CrossValidation::of(folds, config.seed).context("the folds lack patients with or without hemorrhage")
+        CrossValidation::of(folds, config.study_sensitivity, config.seed)
+            .context("the folds lack patients with or without hemorrhage")
     };
     let (float_studies, copy_studies) = (studies(|fold| &fold.float), studies(|fold| &fold.copy));
     let (float, figures) = (crossed(&float_studies)?, crossed(&copy_studies)?);
