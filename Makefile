@@ -11,7 +11,7 @@ CARGO_TARGET_DIR ?= target
 RELEASE = $(CARGO_TARGET_DIR)/release
 ONNXRUNTIME = $(RELEASE)/lib
 
-RECIPE ?= m10
+RECIPE ?= m11
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -46,7 +46,7 @@ lint: deps ## Check formatting and lints
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 .PHONY: train
-train: deps onnxruntime-keep $(if $(filter m11,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m10|m11|FILE OUT=folder ARGS=...]
+train: deps onnxruntime-keep $(if $(filter m11,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m11|m10|FILE OUT=folder ARGS=...]
 	@test -n "$(DATA)" || { echo "make train needs DATA=FOLDER (RSNA 2019 layout: stage_2_train.csv and its images)" >&2; exit 2; }
 	$(CARGO) build --release --locked --workspace --bin triaged-training
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(RELEASE)/triaged-training \
@@ -74,7 +74,7 @@ onnxruntime-cuda: deps ## Use ONNX Runtime's GPU build: CUDA and TensorRT (256 M
 onnxruntime-keep: deps
 	@scripts/onnxruntime.py keep "$(ONNXRUNTIME)"
 
-# The program looks for models/m10.json beside itself; a link, so that a newly trained model is used at once.
+# The program looks for models/m11.json beside itself; a link, so that a newly trained model is used at once.
 .PHONY: models-link
 models-link:
 	@mkdir -p "$(RELEASE)"

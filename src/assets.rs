@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const LIBRARY: &str = "libonnxruntime.so";
 
 /// The model used where `inference.model` is empty.
-const DEFAULT_MODEL: &str = "m10";
+const DEFAULT_MODEL: &str = "m11";
 
 /// The ONNX Runtime library: `setting` if given, `$ORT_DYLIB_PATH`, `lib/` beside the program, `../lib/triaged/`, else
 /// its bare name for the system's loader to find.
@@ -21,7 +21,7 @@ pub fn onnxruntime(setting: &str) -> PathBuf {
     beside.into_iter().find(|path| path.exists()).unwrap_or_else(|| LIBRARY.into())
 }
 
-/// The model card that `setting` means: a path, or a model's name such as `m10`, whose card is looked for in `models/`
+/// The model card that `setting` means: a path, or a model's name such as `m11`, whose card is looked for in `models/`
 /// beside the program, in `../share/triaged/models/`, and then in `./models/`.
 pub fn model_card(setting: &str) -> PathBuf {
     let name = if setting.is_empty() { DEFAULT_MODEL } else { setting };
@@ -49,6 +49,6 @@ mod tests {
         assert_eq!(model_card("m11.json"), Path::new("m11.json"), "a file in the current folder");
         assert_eq!(model_card("models/other"), Path::new("models/other"));
         assert!(model_card("m11-trial").ends_with("models/m11-trial.json"));
-        assert_eq!(model_card(""), model_card("m10"));
+        assert_eq!(model_card(""), model_card("m11"));
     }
 }

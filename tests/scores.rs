@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use support::{Node, dicom_files, has, python, real_data, run, storescu};
 
-const SHIPPED: [&str; 2] = ["models/m10.json", "models/m11.json"];
+/// And how far apart two probabilities may lie. A difference in the last bit of an input can turn a byte over in a model of
+/// eight bits.
+const SHIPPED: [(&str, f64); 3] = [("models/m10.json", 1e-4), ("models/m11.json", 1e-4), ("models/m11-int8.json", 0.02)];
 
-fn probabilities_agree(card: &str, files: &[PathBuf], options: &[&str]) {
+fn probabilities_agree((card, tolerance): (&str, f64), files: &[PathBuf], options: &[&str]) {
     let Some(python) = python() else { return };
     let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", card)]);
     storescu(&node, options, files).unwrap();
@@ -23,7 +25,7 @@ fn probabilities_agree(card: &str, files: &[PathBuf], options: &[&str]) {
         let (uid, expected) = line.split_once(' ').unwrap();
         let found: f64 = node.query(&format!("SELECT probability FROM slice_results WHERE sop_uid = '{uid}'"));
         let expected: f64 = expected.parse().unwrap();
-        assert!((found - expected).abs() < 1e-4, "{uid}: the node says {found}, Python {expected}");
+        assert!((found - expected).abs() < tolerance, "{uid}: the node says {found}, Python {expected}");
         compared += 1;
     }
     assert_eq!(compared, files.len());
@@ -66,5 +68,5 @@ fn of_a_card_that_resamples_and_normalizes() {
     card["transform"]["normalization"] = serde_json::json!({ "mean": -0.4, "deviation": 2.0 });
     let path = cards.path().join("mean.json");
     std::fs::write(&path, card.to_string()).unwrap();
-    probabilities_agree(path.to_str().unwrap(), &dicom_files(&folder)[..8], &[]);
+    probabilities_agree((path.to_str().unwrap(), 1e-4), &dicom_files(&folder)[..8], &[]);
 }

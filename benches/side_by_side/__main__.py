@@ -84,7 +84,7 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, help="the triaged to measure")
-    parser.add_argument("--card", default="models/m10.json", help="its model card")
+    parser.add_argument("--card", default="models/m11.json", help="its model card")
     parser.add_argument("--tools", default=".cache/bench/bin", help="where cargo installed dicom-rs's tools")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benches"))
     parser.add_argument("--scratch", help="a folder on the disk to measure (default: the output's)")
