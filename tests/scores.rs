@@ -10,7 +10,8 @@ use support::{Node, dicom_files, has, python, real_data, run, storescu};
 
 /// And how far apart two probabilities may lie. A difference in the last bit of an input can turn a byte over in a model of
 /// eight bits.
-const SHIPPED: [(&str, f64); 3] = [("models/m10.json", 1e-4), ("models/m11.json", 1e-4), ("models/m11-int8.json", 0.02)];
+const SHIPPED: [(&str, f64); 3] =
+    [("models/m10.json", 1e-4), ("models/m11.json", 1e-4), ("models/m11-int8.json", 0.02)];
 
 fn probabilities_agree((card, tolerance): (&str, f64), files: &[PathBuf], options: &[&str]) {
     let Some(python) = python() else { return };
