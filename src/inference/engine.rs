@@ -6,21 +6,19 @@ use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProviderDispatch};
-use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
-use ort::value::TensorRef;
 use tracing::{info, warn};
 
 use super::card::{CardError, ModelCard};
-use super::priority::stand_back;
+use super::lane::Lane;
 use crate::assets;
 use crate::config::{self, Device};
 use crate::imaging::Tensor;
 
-/// Slices scored at once where `inference.batch_size` is 0. On a CPU a batch gains nothing (m10: 23 to 25 ms a slice at
-/// any batch from 1 to 32), but costs 66 MB of activations a slice.
-const CPU_BATCH: usize = 1;
+/// Slices scored at once where `inference.batch_size` is 0: on a GPU in one batch, on a CPU each in a lane of its own, at most
+/// so many. Cores that share a slice wait for each other at every layer, those that have one each do not; but each lane
+/// has its own copy of the weights and its own activations (m10: 92 MB).
 const GPU_BATCH: usize = 16;
+const LANES: usize = 4;
 
 /// Why there is no engine, or no scores.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +41,11 @@ pub enum EngineError {
 /// A loaded model. Scores one batch at a time.
 pub struct Engine {
     card: ModelCard,
-    session: Session,
+    /// At least one.
+    lanes: Vec<Lane>,
     provider: &'static str,
     fallback: Option<String>,
     batch_size: usize,
-    input: Vec<f32>,
 }
 
 /// What others may know of the engine while it is at work.
@@ -137,25 +135,25 @@ impl Engine {
             true => EngineError::Device { device: name, why: first_line(&why) },
             false => EngineError::Model { model: card.name.clone(), why: first_line(&why) },
         };
-        let session = session(environment, dispatch, settings.threads, model).map_err(|e| wrong(e.to_string()))?;
-        for (what, named, has) in [
-            ("input", &card.input, session.inputs().iter().any(|i| i.name() == card.input)),
-            ("output", &card.output, session.outputs().iter().any(|o| o.name() == card.output)),
-        ] {
-            if !has {
-                return Err(EngineError::Model {
-                    model: card.name.clone(),
-                    why: format!("the card names the {what} {named:?}, the graph has none of that name"),
-                });
-            }
-        }
-        let batch_size = match settings.batch_size {
-            0 if on_gpu => GPU_BATCH,
-            0 => CPU_BATCH,
-            n => n,
+        let threads = match settings.threads {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            threads => threads,
         };
-        let mut engine =
-            Engine { card: card.clone(), session, provider, fallback: None, batch_size, input: Vec::new() };
+        let (lanes, batch_size) = match (on_gpu, settings.batch_size) {
+            (true, 0) => (1, GPU_BATCH),
+            (true, n) => (1, n),
+            (false, 0) => (threads.min(LANES), threads.min(LANES)),
+            (false, n) => (threads.min(LANES).min(n), n),
+        };
+        let share = |lane| match on_gpu {
+            // ONNX Runtime's own choice, of which little use is made.
+            true => settings.threads,
+            false => threads / lanes + usize::from(lane < threads % lanes),
+        };
+        let lane = |lane| Lane::new(environment, dispatch.clone(), share(lane), model);
+        let lanes = (0..lanes).map(lane).collect::<ort::Result<Vec<Lane>>>().map_err(|e| wrong(e.to_string()))?;
+        lanes[0].check(card).map_err(|why| EngineError::Model { model: card.name.clone(), why })?;
+        let mut engine = Engine { card: card.clone(), lanes, provider, fallback: None, batch_size };
         // Memory is claimed and kernels are chosen at the first run, not while a patient waits. The smallest and the
         // largest batch are different shapes to a GPU.
         for size in [1, batch_size] {
@@ -166,7 +164,7 @@ impl Engine {
 
     /// Whether the model scores a blank slice: tells a lost GPU from a slice that is to blame.
     pub fn still_runs(&mut self) -> bool {
-        self.score_blank(1).is_ok()
+        self.score_blank(self.lanes.len()).is_ok()
     }
 
     fn score_blank(&mut self, size: usize) -> Result<(), EngineError> {
@@ -175,26 +173,27 @@ impl Engine {
         self.score(&vec![&blank; size]).map(drop)
     }
 
-    /// The probability of the finding for each slice, 0 to 1.
+    /// The probability of the finding for each slice, 0 to 1. The slices are shared out among the lanes.
     pub fn score(&mut self, slices: &[&Tensor]) -> Result<Vec<f64>, EngineError> {
-        let run = |error: ort::Error| EngineError::Run(first_line(&error.to_string()));
-        let [channels, height, width] = self.card.transform.shape();
-        self.input.clear();
-        for slice in slices {
-            assert_eq!(slice.shape, [channels, height, width], "tensors are made by the card's own transform");
-            self.input.extend_from_slice(&slice.data);
-        }
-        let input =
-            TensorRef::from_array_view(([slices.len(), channels, height, width], &self.input[..])).map_err(run)?;
-        let outputs = self.session.run(ort::inputs![self.card.input.as_str() => input]).map_err(run)?;
-        let (_, probabilities) = outputs[self.card.output.as_str()].try_extract_tensor::<f32>().map_err(run)?;
-        if probabilities.len() != slices.len() {
-            return Err(EngineError::Run(format!("{} values came for {} slices", probabilities.len(), slices.len())));
-        }
-        if let Some(wrong) = probabilities.iter().find(|p| !(0.0..=1.0).contains(*p)) {
-            return Err(EngineError::Run(format!("{wrong} is not a probability")));
-        }
-        Ok(probabilities.iter().map(|p| f64::from(*p)).collect())
+        let card = &self.card;
+        let share = slices.len().div_ceil(self.lanes.len()).max(1);
+        let mut shares = self.lanes.iter_mut().zip(slices.chunks(share));
+        let Some((first, own)) = shares.next() else { return Ok(Vec::new()) };
+        std::thread::scope(|scope| {
+            let mut others = Vec::new();
+            for (lane, slices) in shares {
+                // The thread stands back as the one that starts it does.
+                let started =
+                    std::thread::Builder::new().name("lane".into()).spawn_scoped(scope, || lane.score(card, slices));
+                others.push(started.map_err(|error| EngineError::Run(format!("no thread could be started: {error}")))?);
+            }
+            let mut scores = first.score(card, own)?;
+            for other in others {
+                let panicked = |_| Err(EngineError::Run("ONNX Runtime panicked".into()));
+                scores.extend(other.join().unwrap_or_else(panicked)?);
+            }
+            Ok(scores)
+        })
     }
 
     pub fn info(&self) -> EngineInfo {
@@ -205,34 +204,6 @@ impl Engine {
             batch_size: self.batch_size,
         }
     }
-}
-
-/// A session, made on a thread that stands back: ONNX Runtime's own threads are started with it and inherit its priority.
-fn session(
-    environment: &Environment,
-    dispatch: Option<ExecutionProviderDispatch>,
-    threads: usize,
-    model: &[u8],
-) -> ort::Result<Session> {
-    let made = std::thread::scope(|scope| {
-        let make = scope.spawn(|| {
-            stand_back();
-            let mut builder = Session::builder(environment)?.with_optimization_level(GraphOptimizationLevel::All)?;
-            // Its threads spin for some 20 ms after a slice by default, longer than the next one takes to come, and so keep the
-            // cores from receiving and decoding. Asleep between operators, they cost a model alone some 5 %.
-            builder = builder.with_intra_op_spinning(false)?;
-            if threads > 0 {
-                builder = builder.with_intra_threads(threads)?;
-            }
-            if let Some(dispatch) = dispatch {
-                // What the provider cannot run would silently run on the CPU; here it is an error at start (promise 5).
-                builder = builder.with_execution_providers([dispatch])?.with_disable_cpu_fallback()?;
-            }
-            builder.commit_from_memory(model)
-        });
-        make.join()
-    });
-    made.unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))
 }
 
 /// ONNX Runtime allows one environment, of one library, in a process.
@@ -254,6 +225,47 @@ fn environment(library: &std::path::Path) -> Result<Environment, EngineError> {
 }
 
 /// ONNX Runtime's errors run over many lines; an administrator gets one.
-fn first_line(text: &str) -> String {
+pub(super) fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn lanes_score_each_slice_in_its_place() {
+        let mut settings = Settings::load(None, &[]).expect("the defaults").inference;
+        settings.model = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/mean/mean.json").into();
+        settings.device = Device::Cpu;
+        for (threads, batch_size, lanes) in [(3, 5, 3), (7, 0, 4), (2, 1, 1), (1, 0, 1)] {
+            let settings = config::Inference { threads, batch_size, ..settings.clone() };
+            let mut engine = match Engine::load(&settings) {
+                Err(error @ EngineError::Library { .. }) => {
+                    eprintln!("SKIP lanes_score_each_slice_in_its_place: {error}");
+                    return;
+                }
+                engine => engine.expect("an engine"),
+            };
+            assert_eq!(engine.lanes.len(), lanes);
+            assert_eq!(engine.info().batch_size, if batch_size == 0 { lanes } else { batch_size });
+            // The model's probability is the mean of its input.
+            let shape = engine.card.transform.shape();
+            let slices: Vec<Tensor> =
+                (0..7).map(|i| Tensor { shape, data: vec![i as f32 / 8.0; shape.iter().product()] }).collect();
+            for count in 0..=slices.len() {
+                let scores = engine.score(&slices[..count].iter().collect::<Vec<_>>()).expect("scores");
+                let expected: Vec<f64> = (0..count).map(|i| i as f64 / 8.0).collect();
+                assert!(scores.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{scores:?}");
+                assert_eq!(scores.len(), count);
+            }
+            // What one lane refuses fails the whole batch, which the pipeline then scores one by one.
+            let broken = Tensor { shape, data: vec![f32::NAN; shape.iter().product()] };
+            let mut batch: Vec<&Tensor> = slices.iter().collect();
+            batch.push(&broken);
+            assert!(matches!(engine.score(&batch), Err(EngineError::Run(_))));
+            assert!(engine.still_runs());
+        }
+    }
 }

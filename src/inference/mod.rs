@@ -2,6 +2,7 @@
 
 mod card;
 mod engine;
+mod lane;
 mod pipeline;
 mod priority;
 mod shadow;
