@@ -32,7 +32,7 @@ pub struct QuantizeArgs {
     /// The folds that were trained as the run was [default: `folds` in the run's folder]
     #[arg(long)]
     pub cross_validation: Option<PathBuf>,
-    /// Slices that ranges are taken from: a stratified random sample of those that were trained on
+    /// Slices that ranges are taken from: a stratified random sample of the training side
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub calibration_slices: u32,
     /// Folder of model and cards
