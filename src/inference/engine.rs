@@ -1,4 +1,4 @@
-//! The ONNX Runtime session: one a model, warmed up, with the execution provider that really runs.
+//! The model, loaded and warmed up in its lanes, with the execution provider that really runs.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -12,7 +12,6 @@ use super::card::{CardError, ModelCard};
 use super::lane::Lane;
 use crate::assets;
 use crate::config::{self, Device};
-use crate::imaging::Tensor;
 
 /// Slices scored at once where `inference.batch_size` is 0: on a GPU in one batch, on a CPU each in a lane of its own, at most
 /// so many. Cores that share a slice wait for each other at every layer, those that have one each do not; but each lane
@@ -38,14 +37,11 @@ pub enum EngineError {
     Run(String),
 }
 
-/// A loaded model. Scores one batch at a time.
+/// A loaded model: lanes, each of which scores one batch at a time, and none of which waits for another.
 pub struct Engine {
-    card: ModelCard,
+    info: EngineInfo,
     /// At least one.
     lanes: Vec<Lane>,
-    provider: &'static str,
-    fallback: Option<String>,
-    batch_size: usize,
 }
 
 /// What others may know of the engine while it is at work.
@@ -56,6 +52,7 @@ pub struct EngineInfo {
     pub provider: &'static str,
     /// Why a better provider does not run, where `inference.device = "auto"` fell back.
     pub fallback: Option<String>,
+    /// Slices scored at once, in all lanes together.
     pub batch_size: usize,
 }
 
@@ -89,13 +86,14 @@ impl Engine {
             let began = Instant::now();
             match Engine::on(device, &environment, settings, &card, &model) {
                 Ok(mut engine) => {
-                    engine.fallback = fallback;
+                    engine.info.fallback = fallback;
+                    let info = &engine.info;
                     info!(
-                        model = engine.card.name,
-                        version = engine.card.version,
-                        sha256 = engine.card.sha256,
-                        provider = engine.provider,
-                        batch_size = engine.batch_size,
+                        model = info.card.name,
+                        version = info.card.version,
+                        sha256 = info.card.sha256,
+                        provider = info.provider,
+                        batch_size = info.batch_size,
                         seconds = format!("{:.1}", began.elapsed().as_secs_f64()),
                         "model ready"
                     );
@@ -150,59 +148,24 @@ impl Engine {
             true => settings.threads,
             false => threads / lanes + usize::from(lane < threads % lanes),
         };
-        let lane = |lane| Lane::new(environment, dispatch.clone(), share(lane), model);
-        let lanes = (0..lanes).map(lane).collect::<ort::Result<Vec<Lane>>>().map_err(|e| wrong(e.to_string()))?;
-        lanes[0].check(card).map_err(|why| EngineError::Model { model: card.name.clone(), why })?;
-        let mut engine = Engine { card: card.clone(), lanes, provider, fallback: None, batch_size };
-        // Memory is claimed and kernels are chosen at the first run, not while a patient waits. The smallest and the
-        // largest batch are different shapes to a GPU.
-        for size in [1, batch_size] {
-            engine.score_blank(size).map_err(|error| wrong(error.to_string()))?;
+        let lane = |lane| Lane::new(environment, dispatch.clone(), share(lane), batch_size / lanes, card, model);
+        let mut lanes = (0..lanes).map(lane).collect::<ort::Result<Vec<Lane>>>().map_err(|e| wrong(e.to_string()))?;
+        lanes[0].check().map_err(|why| EngineError::Model { model: card.name.clone(), why })?;
+        // Memory is claimed and kernels are chosen at the first run, not while a patient waits.
+        for lane in &mut lanes {
+            lane.warm_up().map_err(|error| wrong(error.to_string()))?;
         }
-        Ok(engine)
+        let info = EngineInfo { card: card.clone(), provider, fallback: None, batch_size };
+        Ok(Engine { info, lanes })
     }
 
-    /// Whether the model scores a blank slice: tells a lost GPU from a slice that is to blame.
-    pub fn still_runs(&mut self) -> bool {
-        self.score_blank(self.lanes.len()).is_ok()
-    }
-
-    fn score_blank(&mut self, size: usize) -> Result<(), EngineError> {
-        let shape = self.card.transform.shape();
-        let blank = Tensor { shape, data: vec![0.0; shape.iter().product()] };
-        self.score(&vec![&blank; size]).map(drop)
-    }
-
-    /// The probability of the finding for each slice, 0 to 1. The slices are shared out among the lanes.
-    pub fn score(&mut self, slices: &[&Tensor]) -> Result<Vec<f64>, EngineError> {
-        let card = &self.card;
-        let share = slices.len().div_ceil(self.lanes.len()).max(1);
-        let mut shares = self.lanes.iter_mut().zip(slices.chunks(share));
-        let Some((first, own)) = shares.next() else { return Ok(Vec::new()) };
-        std::thread::scope(|scope| {
-            let mut others = Vec::new();
-            for (lane, slices) in shares {
-                // The thread stands back as the one that starts it does.
-                let started =
-                    std::thread::Builder::new().name("lane".into()).spawn_scoped(scope, || lane.score(card, slices));
-                others.push(started.map_err(|error| EngineError::Run(format!("no thread could be started: {error}")))?);
-            }
-            let mut scores = first.score(card, own)?;
-            for other in others {
-                let panicked = |_| Err(EngineError::Run("ONNX Runtime panicked".into()));
-                scores.extend(other.join().unwrap_or_else(panicked)?);
-            }
-            Ok(scores)
-        })
+    /// What scores; each lane belongs on a thread of its own.
+    pub(super) fn into_lanes(self) -> Vec<Lane> {
+        self.lanes
     }
 
     pub fn info(&self) -> EngineInfo {
-        EngineInfo {
-            card: self.card.clone(),
-            provider: self.provider,
-            fallback: self.fallback.clone(),
-            batch_size: self.batch_size,
-        }
+        self.info.clone()
     }
 }
 
@@ -233,39 +196,45 @@ pub(super) fn first_line(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::Settings;
+    use crate::imaging::Tensor;
 
     #[test]
-    fn lanes_score_each_slice_in_its_place() {
+    fn cores_are_shared_out_among_lanes() {
         let mut settings = Settings::load(None, &[]).expect("the defaults").inference;
         settings.model = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/mean/mean.json").into();
         settings.device = Device::Cpu;
-        for (threads, batch_size, lanes) in [(3, 5, 3), (7, 0, 4), (2, 1, 1), (1, 0, 1)] {
+        for (threads, batch_size, lanes, batch) in
+            [(3, 5, 3, 1), (3, 8, 3, 2), (7, 0, 4, 1), (2, 1, 1, 1), (1, 0, 1, 1)]
+        {
             let settings = config::Inference { threads, batch_size, ..settings.clone() };
-            let mut engine = match Engine::load(&settings) {
+            let engine = match Engine::load(&settings) {
                 Err(error @ EngineError::Library { .. }) => {
-                    eprintln!("SKIP lanes_score_each_slice_in_its_place: {error}");
+                    eprintln!("SKIP cores_are_shared_out_among_lanes: {error}");
                     return;
                 }
                 engine => engine.expect("an engine"),
             };
-            assert_eq!(engine.lanes.len(), lanes);
-            assert_eq!(engine.info().batch_size, if batch_size == 0 { lanes } else { batch_size });
-            // The model's probability is the mean of its input.
-            let shape = engine.card.transform.shape();
-            let slices: Vec<Tensor> =
-                (0..7).map(|i| Tensor { shape, data: vec![i as f32 / 8.0; shape.iter().product()] }).collect();
-            for count in 0..=slices.len() {
-                let scores = engine.score(&slices[..count].iter().collect::<Vec<_>>()).expect("scores");
-                let expected: Vec<f64> = (0..count).map(|i| i as f64 / 8.0).collect();
-                assert!(scores.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{scores:?}");
-                assert_eq!(scores.len(), count);
+            let info = engine.info();
+            assert_eq!(info.batch_size, if batch_size == 0 { lanes } else { batch_size });
+            let found = engine.into_lanes();
+            assert_eq!(found.len(), lanes);
+            for mut lane in found {
+                assert_eq!(lane.batch_size(), batch);
+                // The model's probability is the mean of its input.
+                let shape = info.card.transform.shape();
+                let mean = |mean| Tensor { shape, data: vec![mean; shape.iter().product()] };
+                let slices: Vec<Tensor> = (0..7).map(|i| mean(i as f32 / 8.0)).collect();
+                for count in 0..=slices.len() {
+                    let scores = lane.score(&slices[..count].iter().collect::<Vec<_>>()).expect("scores");
+                    let expected: Vec<f64> = (0..count).map(|i| i as f64 / 8.0).collect();
+                    assert!(scores.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{scores:?}");
+                    assert_eq!(scores.len(), count);
+                }
+                // One slice that is refused fails its batch, which the pipeline then scores one by one.
+                let broken = mean(f32::NAN);
+                assert!(matches!(lane.score(&[&slices[0], &broken]), Err(EngineError::Run(_))));
+                assert!(lane.still_runs());
             }
-            // What one lane refuses fails the whole batch, which the pipeline then scores one by one.
-            let broken = Tensor { shape, data: vec![f32::NAN; shape.iter().product()] };
-            let mut batch: Vec<&Tensor> = slices.iter().collect();
-            batch.push(&broken);
-            assert!(matches!(engine.score(&batch), Err(EngineError::Run(_))));
-            assert!(engine.still_runs());
         }
     }
 }

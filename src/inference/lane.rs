@@ -14,16 +14,20 @@ use crate::imaging::Tensor;
 /// A session and the memory that its input is gathered in.
 pub(super) struct Lane {
     session: Session,
+    card: ModelCard,
+    batch_size: usize,
     input: Vec<f32>,
 }
 
 impl Lane {
-    /// A session of so many threads, 0: ONNX Runtime's choice. It is made on a thread that stands back: ONNX Runtime's own
-    /// threads are started with it and inherit its priority.
+    /// A session of so many threads, 0: ONNX Runtime's choice, for batches of so many slices at most. It is made on a thread
+    /// that stands back: ONNX Runtime's own threads are started with it and inherit its priority.
     pub fn new(
         environment: &Environment,
         dispatch: Option<ExecutionProviderDispatch>,
         threads: usize,
+        batch_size: usize,
+        card: &ModelCard,
         model: &[u8],
     ) -> ort::Result<Self> {
         let made = std::thread::scope(|scope| {
@@ -47,12 +51,17 @@ impl Lane {
         });
         let session =
             made.unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))?;
-        Ok(Self { session, input: Vec::new() })
+        Ok(Self { session, card: card.clone(), batch_size, input: Vec::new() })
+    }
+
+    /// Slices that it scores at once, at most.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
     }
 
     /// Whether the graph has what the card names; else what it lacks.
-    pub fn check(&self, card: &ModelCard) -> Result<(), String> {
-        let session = &self.session;
+    pub fn check(&self) -> Result<(), String> {
+        let (session, card) = (&self.session, &self.card);
         for (what, named, has) in [
             ("input", &card.input, session.inputs().iter().any(|i| i.name() == card.input)),
             ("output", &card.output, session.outputs().iter().any(|o| o.name() == card.output)),
@@ -64,9 +73,30 @@ impl Lane {
         Ok(())
     }
 
+    /// Scores blank slices. The smallest and the largest batch are different shapes to a GPU.
+    pub fn warm_up(&mut self) -> Result<(), EngineError> {
+        self.score_blank(1)?;
+        self.score_blank(self.batch_size)
+    }
+
+    /// Whether it scores a blank slice: tells a lost GPU from a slice that is to blame.
+    pub fn still_runs(&mut self) -> bool {
+        self.score_blank(1).is_ok()
+    }
+
+    fn score_blank(&mut self, size: usize) -> Result<(), EngineError> {
+        let shape = self.card.transform.shape();
+        let blank = Tensor { shape, data: vec![0.0; shape.iter().product()] };
+        self.score(&vec![&blank; size]).map(drop)
+    }
+
     /// The probability of the finding for each slice, 0 to 1, scored as one batch.
-    pub fn score(&mut self, card: &ModelCard, slices: &[&Tensor]) -> Result<Vec<f64>, EngineError> {
+    pub fn score(&mut self, slices: &[&Tensor]) -> Result<Vec<f64>, EngineError> {
+        if slices.is_empty() {
+            return Ok(Vec::new());
+        }
         let run = |error: ort::Error| EngineError::Run(first_line(&error.to_string()));
+        let card = &self.card;
         let [channels, height, width] = card.transform.shape();
         self.input.clear();
         for slice in slices {

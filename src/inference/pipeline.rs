@@ -1,8 +1,8 @@
 //! From the queue to scores: claims slices, decodes them on threads of their own, gathers them into batches, scores the
-//! batches on one thread, and ends every slice it claimed.
+//! batches, each lane of the engine on a thread of its own, and ends every slice it claimed.
 //!
 //! ```text
-//! ledger ─claim→ decode threads ─tensor→ scoring thread ─scores→ ledger
+//! ledger ─claim→ decode threads ─tensor→ scoring threads ─scores→ ledger
 //! ```
 //! Every hand-over is bounded, and a slice is held from its claim to its end, so memory does not depend on the queue.
 
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineInfo};
+use super::lane::Lane;
 use super::priority::stand_back;
 use crate::archive::Archive;
 use crate::config;
@@ -29,6 +30,9 @@ use crate::ledger::{Claim, Ledger, LedgerError, Score, SliceId, now};
 
 /// How often the queue is looked at though nobody rang: another process may have filled it (`triaged rescore`).
 const POLL: Duration = Duration::from_secs(1);
+
+/// How long room for one slice may wait for that of others. The other half of the slices are at work meanwhile.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// A slice that is held so long hangs, in a decoder or on the GPU. The longest wait before another attempt is 64 s.
 const HANGS: Duration = Duration::from_secs(300);
@@ -69,7 +73,7 @@ struct Shared {
     /// A permit a slice that may be held; acquired by the claimer, given back when the slice ends.
     room: Semaphore,
     permits: usize,
-    /// Claimed and not yet at the scoring thread: while there are none, a batch need not wait for them.
+    /// Claimed and not yet at a scoring thread: while there are none, a batch need not wait for them.
     decoding: AtomicUsize,
 }
 
@@ -101,7 +105,7 @@ impl Pipeline {
         });
         let (to_decode, claims) = sync_channel(room);
         let (to_score, ready) = sync_channel(batch_size + decoders);
-        let claims = Arc::new(Mutex::new(claims));
+        let (claims, ready) = (Arc::new(Mutex::new(claims)), Arc::new(Mutex::new(ready)));
         let last = Arc::new(Mutex::new(None));
         let mut threads = Vec::new();
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -116,8 +120,11 @@ impl Pipeline {
         }
         drop(to_score);
         let wait = Duration::from_millis(settings.batch_wait_ms);
-        let scoring = shared.clone();
-        threads.push(thread("score", Box::new(move || score_all(&scoring, engine, &ready, wait))));
+        for lane in engine.into_lanes() {
+            let (shared, ready) = (shared.clone(), ready.clone());
+            threads.push(thread("score", Box::new(move || score_all(&shared, lane, &ready, wait))));
+        }
+        drop(ready);
         let claimer = tokio::spawn(claim_all(shared.clone(), to_decode, stop));
         Pipeline { claimer, threads, shared, room: room as u32 }
     }
@@ -142,6 +149,24 @@ impl Pipeline {
 }
 
 impl Shared {
+    /// Takes all the room there is, for that many slices, each of which gives its permit back when it ends. Waits for half of
+    /// it, but not long: each claim is a commit, and slices that wait for another attempt may take much of the room.
+    async fn room(&self) -> usize {
+        let never = "the semaphore is never closed";
+        let half = self.room.acquire_many(self.permits.div_ceil(2) as u32);
+        let room = match tokio::time::timeout(GATHER, half).await {
+            Ok(room) => room.expect(never),
+            Err(_) => self.room.acquire().await.expect(never),
+        };
+        let mut most = room.num_permits();
+        room.forget();
+        while let Ok(more) = self.room.try_acquire() {
+            more.forget();
+            most += 1;
+        }
+        most
+    }
+
     /// The slice has ended, or goes back to the queue.
     fn release(&self, slice: SliceId) {
         self.held.lock().expect("nobody panics while holding the set").remove(&slice);
@@ -204,17 +229,10 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
     loop {
         // Made before the look at the queue, so that no ring between look and wait is lost.
         let rung = shared.ledger.queued().notified();
-        let room = tokio::select! {
-            room = shared.room.acquire() => room.expect("the semaphore is never closed"),
+        let most = tokio::select! {
+            room = shared.room() => room,
             () = stop.cancelled() => return,
         };
-        // Claim for all the room there is; each slice keeps its permit until it ends.
-        room.forget();
-        let mut most = 1;
-        while let Ok(more) = shared.room.try_acquire() {
-            more.forget();
-            most += 1;
-        }
         let (reader, measure) = (shared.clone(), measured.elapsed() >= POLL);
         let claimed = tokio::task::spawn_blocking(move || {
             if measure {
@@ -297,7 +315,7 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
         metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
         match decoded {
             Ok(tensor) => {
-                // Counted down by the scoring thread, which thereby knows of it until it has it.
+                // Counted down by a scoring thread, which thereby knows of it until it has it.
                 if to_score.send(Ready { claim, tensor, decoded_at: now() }).is_err() {
                     return;
                 }
@@ -341,26 +359,12 @@ fn object(file: &Path, name: &str, last: &LastObject) -> Result<Arc<DicomObject>
     Ok(object)
 }
 
-fn score_all(shared: &Arc<Shared>, mut engine: Engine, ready: &Receiver<Ready>, wait: Duration) {
+fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>>, wait: Duration) {
     stand_back();
-    let batch_size = shared.info.batch_size;
-    while let Ok(first) = ready.recv() {
-        shared.decoding.fetch_sub(1, Ordering::SeqCst);
-        let deadline = Instant::now() + wait;
-        let mut batch = vec![first];
-        while batch.len() < batch_size {
-            let next = if shared.decoding.load(Ordering::SeqCst) == 0 {
-                ready.try_recv().map_err(|_| RecvTimeoutError::Timeout)
-            } else {
-                ready.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            };
-            let Ok(next) = next else { break };
-            shared.decoding.fetch_sub(1, Ordering::SeqCst);
-            batch.push(next);
-        }
-        match run(&mut engine, &batch) {
+    while let Some(batch) = next_batch(shared, ready, lane.batch_size(), wait) {
+        match run(&mut lane, &batch) {
             Ok(probabilities) => complete(shared, batch, probabilities),
-            Err(error) if !engine.still_runs() => {
+            Err(error) if !lane.still_runs() => {
                 // A GPU that is lost: no slice is to blame. They stay queued, and the node is restarted.
                 error!("the model no longer runs: {error}");
                 return;
@@ -373,7 +377,7 @@ fn score_all(shared: &Arc<Shared>, mut engine: Engine, ready: &Receiver<Ready>, 
                 warn!(slices = batch.len(), "a batch failed, its slices are scored one by one: {error}");
                 for slice in batch {
                     let alone = [slice];
-                    match run(&mut engine, &alone) {
+                    match run(&mut lane, &alone) {
                         Ok(probabilities) => complete(shared, alone.into(), probabilities),
                         Err(error) => {
                             alone.into_iter().for_each(|s| shared.give_up(s.claim, Failure::Passing(error.clone())));
@@ -385,10 +389,31 @@ fn score_all(shared: &Arc<Shared>, mut engine: Engine, ready: &Receiver<Ready>, 
     }
 }
 
-fn run(engine: &mut Engine, batch: &[Ready]) -> Result<Vec<f64>, String> {
+/// The next slices to score, at most `most`; none when there will be no more. The other lanes wait meanwhile: were a batch
+/// shared out, each would run half empty.
+fn next_batch(shared: &Shared, ready: &Mutex<Receiver<Ready>>, most: usize, wait: Duration) -> Option<Vec<Ready>> {
+    let ready = ready.lock().expect("nobody panics while holding the receiver");
+    let first = ready.recv().ok()?;
+    shared.decoding.fetch_sub(1, Ordering::SeqCst);
+    let deadline = Instant::now() + wait;
+    let mut batch = vec![first];
+    while batch.len() < most {
+        let next = if shared.decoding.load(Ordering::SeqCst) == 0 {
+            ready.try_recv().map_err(|_| RecvTimeoutError::Timeout)
+        } else {
+            ready.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        };
+        let Ok(next) = next else { break };
+        shared.decoding.fetch_sub(1, Ordering::SeqCst);
+        batch.push(next);
+    }
+    Some(batch)
+}
+
+fn run(lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, String> {
     let began = Instant::now();
     let tensors: Vec<&Tensor> = batch.iter().map(|slice| &slice.tensor).collect();
-    let scored = engine.score(&tensors).map_err(|error| error.to_string());
+    let scored = lane.score(&tensors).map_err(|error| error.to_string());
     metrics::histogram!("triaged_inference_seconds").record(began.elapsed().as_secs_f64());
     metrics::histogram!("triaged_batch_size").record(batch.len() as f64);
     scored

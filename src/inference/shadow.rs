@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineInfo};
+use super::lane::Lane;
 use super::priority::stand_far_back;
 use crate::archive::Archive;
 use crate::config;
@@ -79,8 +80,10 @@ impl Shadow {
         };
         let model = ledger.start_shadow(model, settings.shadow_days).await?;
         let stop = CancellationToken::new();
+        // It scores a slice at a time.
+        let lane = engine.into_lanes().swap_remove(0);
         let worker = Worker {
-            engine,
+            lane,
             ledger,
             archive,
             info: status.info.clone(),
@@ -141,7 +144,7 @@ enum Failure {
 }
 
 struct Worker {
-    engine: Engine,
+    lane: Lane,
     ledger: Ledger,
     archive: Archive,
     info: EngineInfo,
@@ -279,11 +282,11 @@ impl Worker {
         let tensor = imaging::model_input(object, claim.frame - 1, &self.info.card.transform)
             .map_err(|error| Failure::Lasting(error.to_string()))?;
         let decoded_at = now();
-        let scored = self.engine.score(&[&tensor]);
+        let scored = self.lane.score(&[&tensor]);
         metrics::histogram!("triaged_shadow_seconds").record(began.elapsed().as_secs_f64());
         match scored {
             Ok(probabilities) => Ok((probabilities[0], decoded_at)),
-            Err(error) if !self.engine.still_runs() => Err(Failure::Model(error.to_string())),
+            Err(error) if !self.lane.still_runs() => Err(Failure::Model(error.to_string())),
             Err(error) => Err(Failure::Passing(error.to_string())),
         }
     }
