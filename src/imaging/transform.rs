@@ -161,14 +161,20 @@ fn fit(image: Vec<f32>, from: (u32, u32), to: (u32, u32), air: f32) -> Result<Ve
     let failed = |why: String| ImagingError::Resample { from, to, why };
     let (rows, columns) = (from.0 as usize, from.1 as usize);
     let side = rows.max(columns);
-    let mut square = vec![F32::new(air); side * side];
-    let (top, left) = ((side - rows) / 2, (side - columns) / 2);
-    for (row, line) in image.chunks_exact(columns).enumerate() {
-        let begin = (top + row) * side + left;
-        for (cell, &value) in square[begin..begin + columns].iter_mut().zip(line) {
-            *cell = F32::new(value);
+    let square: Vec<F32> = if rows == columns {
+        // In place: nothing is copied.
+        image.into_iter().map(F32::new).collect()
+    } else {
+        let mut square = vec![F32::new(air); side * side];
+        let (top, left) = ((side - rows) / 2, (side - columns) / 2);
+        for (row, line) in image.chunks_exact(columns).enumerate() {
+            let begin = (top + row) * side + left;
+            for (cell, &value) in square[begin..begin + columns].iter_mut().zip(line) {
+                *cell = F32::new(value);
+            }
         }
-    }
+        square
+    };
     let source = TypedImageRef::new(side as u32, side as u32, &square).map_err(|error| failed(error.to_string()))?;
     let mut target = TypedImage::new(to.1, to.0);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
