@@ -96,3 +96,39 @@ impl ModelCard {
         self.study_rule.check()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shipped(name: &str) -> (String, ModelCard) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
+        let text = std::fs::read_to_string(path).expect("a card");
+        let card = serde_json::from_str(&text).expect("a card of this version");
+        (text, card)
+    }
+
+    #[test]
+    fn a_card_that_is_read_and_written_is_the_same_text() {
+        for name in ["m10.json", "m11.json", "m11-int8.json"] {
+            let (text, card) = shipped(name);
+            let written = serde_json::to_string_pretty(&card).expect("JSON") + "\n";
+            // Not assert_eq, which would print both.
+            assert!(written == text, "{name} is not what was read");
+        }
+    }
+
+    proptest! {
+        /// Training chooses a slice's own probability, a float32, as the threshold: read otherwise in the last bit, the node
+        /// would not find that slice positive.
+        #[test]
+        fn a_threshold_is_read_to_the_last_bit(threshold in 0_f32..=1.0) {
+            let (_, mut card) = shipped("m11.json");
+            (card.slice_threshold, card.about) = (threshold.into(), serde_json::Value::Null);
+            let text = serde_json::to_string(&card).expect("JSON");
+            let read: ModelCard = serde_json::from_str(&text).expect("a card");
+            prop_assert_eq!(read.slice_threshold.to_bits(), card.slice_threshold.to_bits());
+        }
+    }
+}

@@ -13,6 +13,8 @@ use crate::report::{Run, Scored};
 
 /// Bootstrap samples behind the interval of a difference.
 const ROUNDS: usize = 1000;
+/// Of the card's section.
+const HEADING: &str = "### Ablations";
 /// Brain, subdural and soft tissue.
 const THREE_WINDOWS: [Window; 3] = [
     Window { center: 40.0, width: 80.0 },
@@ -232,6 +234,19 @@ impl Ablation {
             );
         }
         table
+    }
+
+    /// The card's section, in Markdown.
+    pub fn section(&self) -> String {
+        format!("{HEADING}\n\n{}\n\n{}\n", self.caption(), self.table())
+    }
+
+    /// A card's Markdown with this table in it: in the place of the one it has, else before what the model must not be trusted
+    /// in. None where it is not laid out as `export` does.
+    pub fn in_text(&self, card: &str) -> Option<String> {
+        let limits = card.find("## Limits\n")?;
+        let begin = card[..limits].find(HEADING).unwrap_or(limits);
+        Some(format!("{}{}{}", &card[..begin], self.section(), &card[limits..]))
     }
 
     /// What the table is of, in words.

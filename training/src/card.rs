@@ -415,7 +415,7 @@ impl Trained<'_> {
             );
         }
         if let Some(ablation) = self.ablation {
-            text += &format!("### Ablations\n\n{}\n\n{}\n", ablation.caption(), ablation.table());
+            text += &ablation.section();
         }
         text
     }

@@ -81,10 +81,53 @@ fn rows_differ_in_one_thing_and_an_ablation_goes_on_where_it_stopped() {
     let networks = fs::read_dir(out.join("recipe/fold-1")).expect("a run").filter_map(Result::ok);
     assert!(networks.map(|e| e.file_name()).all(|name| !name.to_string_lossy().starts_with("best-")));
 
+    put_into_cards(folder.path(), &out);
+
     // What would change nothing, and what is another ablation, is refused.
     let nothing = ablate(folder.path(), "no-pretrained", &[]);
     assert!(error_line(&nothing).contains("the row no-pretrained changes nothing"), "{}", error_line(&nothing));
     let other = ablate(folder.path(), "no-augment", &["--seed", "4"]);
     assert_eq!(other.status.code(), Some(2));
     assert!(error_line(&other).contains("another recipe, seed or other data"), "{}", error_line(&other));
+}
+
+/// A shipped model's cards with the table in `ablation` put in: in place of their own, or as their first.
+fn put_into_cards(folder: &Path, ablation: &Path) {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    for name in ["m11", "m11-int8"] {
+        let file = |extension: &str| format!("{name}.{extension}");
+        let read = |path: &Path| fs::read_to_string(path).expect("a card");
+        for extension in ["json", "md", "onnx"] {
+            fs::copy(shipped.join(file(extension)), folder.join(file(extension))).expect("a copy");
+        }
+        let card = folder.join(file("json"));
+        let put = |ablation: &Path| program(&["put-ablation", "--card", text(&card), "--ablation", text(ablation)]);
+        let output = put(ablation);
+        assert!(output.status.success(), "{}", error_line(&output));
+        // Once more is the same.
+        let once = (read(&card), read(&folder.join(file("md"))));
+        assert!(put(ablation).status.success());
+        assert!(once == (read(&card), read(&folder.join(file("md")))), "{name}");
+
+        let (old, new) = (read(&shipped.join(file("md"))), once.1);
+        assert_eq!(new.matches("### Ablations").count(), 1, "{new}");
+        assert!(new.contains("| split-image |") && !new.contains("| three-windows |"), "{new}");
+        let around = |card: &str| -> (String, String) {
+            let (before, limits) = card.split_once("## Limits").expect("limits");
+            (before.split("### Ablations").next().unwrap_or_default().into(), limits.into())
+        };
+        assert_eq!(around(&old), around(&new), "nothing else changes");
+
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        let (mut old, mut new) = (json(&read(&shipped.join(file("json")))), json(&once.0));
+        assert_eq!(new["about"]["ablation"]["outcomes"].as_array().map(Vec::len), Some(7));
+        for card in [&mut old, &mut new] {
+            card["about"].as_object_mut().expect("an object").remove("ablation");
+        }
+        assert_eq!(old, new, "nothing else changes");
+
+        let none = put(&folder.join("data"));
+        assert_eq!(none.status.code(), Some(2));
+        assert!(error_line(&none).contains("is no folder of `ablate`"), "{}", error_line(&none));
+    }
 }

@@ -7,6 +7,7 @@ mod cross_validate;
 mod evaluate;
 mod export;
 mod fit;
+mod put_ablation;
 mod quantize;
 mod quick_eval;
 mod report;
@@ -114,6 +115,15 @@ enum Command {
     QuickEval(QuickEvalArgs),
     /// Cross-validate the recipe with one thing changed at a time, on the same folds, and set the rows side by side
     Ablate(AblateArgs),
+    /// Put the table of `ablate` into the two cards of a model that was exported before, in place of the one they have
+    PutAblation {
+        /// The card that the node reads, NAME.json; NAME.md lies beside it
+        #[arg(long)]
+        card: PathBuf,
+        /// The folder of `ablate`
+        #[arg(long)]
+        ablation: PathBuf,
+    },
     /// Set two model cards side by side
     Compare {
         /// The card that the node reads, NAME.json
@@ -189,6 +199,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Quantize(args) => on_device(args.run.machine.device, Job::Quantize(args)),
         Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
         Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),
+        Command::PutAblation { card, ablation } => put_ablation::put_ablation(&card, &ablation),
         Command::Compare { a, b, format } => {
             print!("{}", compare::compare(&a, &b, format)?);
             Ok(())
