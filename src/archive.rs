@@ -106,14 +106,25 @@ impl Archive {
 
     /// Begins a file with these bytes: [`Meta::head`] alone, more, or the whole file. Blocks.
     pub fn begin(&self, bytes: &[u8]) -> io::Result<Incoming> {
-        if self.free_bytes()? < self.min_free {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "less than archive.min_free_mib is free"));
-        }
+        self.room()?;
         let path = self.root.join("incoming").join(format!("{}.part", uuid::Uuid::new_v4()));
         let file = File::options().write(true).create_new(true).open(&path)?;
         let mut incoming = Incoming { file, path, size: 0, kept: false };
         incoming.write(bytes)?;
         Ok(incoming)
+    }
+
+    /// Adds to a file that was begun. An object of some GiB may be what fills the disk, on which the ledger is too. Blocks.
+    pub fn append(&self, incoming: &mut Incoming, bytes: &[u8]) -> io::Result<()> {
+        self.room()?;
+        incoming.write(bytes)
+    }
+
+    fn room(&self) -> io::Result<()> {
+        match self.free_bytes()? < self.min_free {
+            true => Err(io::Error::new(io::ErrorKind::StorageFull, "less than archive.min_free_mib is free")),
+            false => Ok(()),
+        }
     }
 
     /// To be held from before [`Archive::keep`] until the object's row is committed: no file is removed meanwhile, so an object that
@@ -198,8 +209,7 @@ impl Archive {
 }
 
 impl Incoming {
-    /// Appends a piece of the data set. Blocks.
-    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         self.file.write_all(piece)?;
         self.size += piece.len() as u64;
         Ok(())
@@ -280,7 +290,7 @@ mod tests {
         let (archive, _) = Archive::open(folder.path()).unwrap();
         for uid in ["../../../etc/passwd", "/etc/passwd", "", "a\0b", "..", "con.", "é💥"] {
             let mut incoming = archive.begin(&meta().head().unwrap()).unwrap();
-            incoming.write(b"data").unwrap();
+            archive.append(&mut incoming, b"data").unwrap();
             let received = incoming.finish("0".repeat(64)).unwrap();
             let path = archive.keep(received, uid, uid).unwrap();
             let real = archive.file(&path).canonicalize().unwrap();
@@ -289,11 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_stops_growing_where_the_disk_becomes_too_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) = Archive::open(folder.path()).unwrap();
+        let mut incoming = archive.begin(&meta().head().unwrap()).unwrap();
+        archive.append(&mut incoming, b"first").unwrap();
+        let refused = archive.with_min_free(u64::MAX).append(&mut incoming, b"more").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
     fn what_is_given_up_leaves_no_file_and_what_a_crash_left_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (archive, _) = Archive::open(folder.path()).unwrap();
         let mut incoming = archive.begin(&meta().head().unwrap()).unwrap();
-        incoming.write(b"half").unwrap();
+        archive.append(&mut incoming, b"half").unwrap();
         drop(incoming);
         assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
         std::mem::forget(archive.begin(&meta().head().unwrap()).unwrap());

@@ -159,7 +159,7 @@ impl Intake {
                 (self.archive.begin(&bytes), bytes, header)
             }
             Arrived::Streamed(mut incoming, rest) => {
-                if let Err(error) = incoming.write(&rest) {
+                if let Err(error) = self.archive.append(&mut incoming, &rest) {
                     return (Err(error), incoming.size(), rest);
                 }
                 let header = self.read(|| imaging::read_header(incoming.path()), source);

@@ -63,10 +63,14 @@ impl Retention {
     /// Removes all that is due. Returns the bytes by which the archive stays past its budget.
     pub async fn round(&self, stop: &CancellationToken) -> Result<u64, LedgerError> {
         // What a crash left half done. What cannot be removed is tried again in the next round.
-        let left = self.blocking(|ledger| ledger.still_going(usize::MAX >> 1)).await?;
-        for batch in left.chunks(BATCH) {
+        let mut after = 0;
+        loop {
+            // Asked while no object is between its place and its row: one that came again is no longer marked, and its file stays.
             let _alone = self.archive.removing().await;
-            self.remove(batch.to_vec()).await?;
+            let left = self.blocking(move |ledger| ledger.still_going(after, BATCH)).await?;
+            let Some(last) = left.last() else { break };
+            after = last.instance;
+            self.remove(left).await?;
         }
         let mut kept = self.blocking(Ledger::kept_bytes).await?;
         while !stop.is_cancelled() {

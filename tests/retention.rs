@@ -10,7 +10,7 @@ use ledgers::{Fixture, Study};
 use support::{Node, dicom_files, has, phantom, storescu};
 use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
-use triaged::config::Settings;
+use triaged::config::{self, Settings};
 use triaged::ledger::{Delivery, Expendable, Ledger, NewInstance, NewSlice, Stored, format_time, now};
 use triaged::retention::Retention;
 
@@ -109,18 +109,39 @@ async fn what_a_crash_left_marked_is_removed_later() {
     // The crash: one file is gone, the other not, and no row says so.
     std::fs::remove_file(archive.file(&going[0].path)).unwrap();
     round(&fixture, &archive, 1.0, 0.0).await;
-    assert!(fixture.ledger.still_going(10).unwrap().is_empty());
+    assert!(fixture.ledger.still_going(0, 10).unwrap().is_empty());
     assert_eq!(walk(&fixture.folder.path().join("archive")), [archive.file(&kept(&fixture.ledger)[0].0)]);
 }
 
+/// What a crash left marked comes again, and its row is on the way to the ledger when a round begins.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_comes_again_has_its_file_and_its_score() {
+async fn what_was_left_marked_and_comes_again_keeps_its_file() {
     let fixture = Fixture::new();
     fixture.judge(&Study::new("1.1", &[0.1]), "webhook").await;
     let archive = files(&fixture);
-    round(&fixture, &archive, A_MOMENT, 0.0).await;
-    assert!(kept(&fixture.ledger).is_empty());
-    let again = NewInstance {
+    let later = format_time(jiff::Timestamp::now() + std::time::Duration::from_secs(1));
+    let going = fixture.ledger.let_go("1.1".into(), Expendable::Old, later, 2).await.unwrap();
+    let placing = archive.placing().await;
+    let (ledger, retained) = (fixture.ledger.clone(), archive.clone());
+    let settings = Settings::load(None, &[]).unwrap().archive;
+    let retention = Retention::new(&config::Archive { retention_days: 1.0, ..settings }, ledger, retained).unwrap();
+    let round = tokio::spawn(async move { retention.round(&CancellationToken::new()).await.unwrap() });
+    // The round waits for us once nobody else may place an object.
+    let moment = std::time::Duration::from_millis(20);
+    while tokio::time::timeout(moment, archive.placing()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let stored = fixture.ledger.store(again(&going[0].path)).await.unwrap();
+    assert_eq!(stored, Stored::Duplicate);
+    drop(placing);
+    round.await.unwrap();
+    assert_eq!(kept(&fixture.ledger), [(going[0].path.clone(), "1.1".to_owned())]);
+    assert!(archive.file(&going[0].path).is_file(), "acknowledged, and removed");
+}
+
+/// The object of the study 1.1 once more, its file at this place.
+fn again(path: &str) -> NewInstance {
+    NewInstance {
         sop_uid: "1.1.1.1".into(),
         sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
         transfer_syntax: "1.2.840.10008.1.2.1".into(),
@@ -130,18 +151,27 @@ async fn an_object_that_comes_again_has_its_file_and_its_score() {
         accession_number: None,
         patient_id: None,
         digest: format!("{:064x}", 1),
-        path: "archive/again".into(),
+        path: path.into(),
         size: 1,
         calling_ae: "CT1".into(),
         peer: "127.0.0.1".into(),
         received_at: now(),
         slices: vec![NewSlice::Queued],
         stat: false,
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_comes_again_has_its_file_and_its_score() {
+    let fixture = Fixture::new();
+    fixture.judge(&Study::new("1.1", &[0.1]), "webhook").await;
+    let archive = files(&fixture);
+    round(&fixture, &archive, A_MOMENT, 0.0).await;
+    assert!(kept(&fixture.ledger).is_empty());
     // The last file took its folder with it.
     std::fs::create_dir_all(archive.file("archive")).unwrap();
     std::fs::write(archive.file("archive/again"), b"x").unwrap();
-    assert_eq!(fixture.ledger.store(again).await.unwrap(), Stored::Duplicate);
+    assert_eq!(fixture.ledger.store(again("archive/again")).await.unwrap(), Stored::Duplicate);
     round(&fixture, &archive, 1.0, 0.0).await;
     assert_eq!(kept(&fixture.ledger), [("archive/again".to_owned(), "1.1".to_owned())]);
     assert!(archive.file("archive/again").is_file());

@@ -80,6 +80,8 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
     let (answer, contexts) = match scp.policy.decide(&request, place.is_none()) {
         Decision::Accept { answer, contexts } => (answer, contexts),
         Decision::Reject { answer, why } => {
+            // Whoever is refused must not keep others out while it takes its time to go.
+            drop(place);
             warn!(%address, calling_ae = request.calling_ae_title, "association rejected: {why}");
             metrics::counter!("triaged_associations_total", "result" => "rejected").increment(1);
             let _ = stream.send(&Pdu::AssociationRJ(answer), ANSWER_PATIENCE).await;

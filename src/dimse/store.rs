@@ -176,7 +176,7 @@ fn append(archive: &Archive, incoming: Option<Incoming>, mut chunk: Vec<u8>) -> 
     let incoming = match incoming {
         None => archive.begin(&chunk)?,
         Some(mut incoming) => {
-            incoming.write(&chunk)?;
+            archive.append(&mut incoming, &chunk)?;
             incoming
         }
     };

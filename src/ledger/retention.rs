@@ -73,14 +73,15 @@ impl Ledger {
         .await
     }
 
-    /// What was marked and may still be there, after a crash or a file that could not be removed; at most `most`. Blocks.
-    pub fn still_going(&self, most: usize) -> Result<Vec<Going>> {
+    /// What was marked and may still be there, after a crash or a file that could not be removed; at most `most`, in the order
+    /// of instances, of those past `after`. Blocks.
+    pub fn still_going(&self, after: i64, most: usize) -> Result<Vec<Going>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, path, size FROM instances INDEXED BY instances_going
-                 WHERE removed_at IS NOT NULL AND path <> '' ORDER BY id LIMIT ?1",
+                 WHERE removed_at IS NOT NULL AND path <> '' AND id > ?1 ORDER BY id LIMIT ?2",
             )?;
-            Ok(statement.query_map([most as i64], going)?.collect::<rusqlite::Result<_>>()?)
+            Ok(statement.query_map([after, most as i64], going)?.collect::<rusqlite::Result<_>>()?)
         })
     }
 
