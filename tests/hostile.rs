@@ -158,6 +158,26 @@ fn who_may_not_call_is_rejected_with_the_standards_reason() {
     }
 }
 
+/// A peer that is rejected and does not close does not keep a scanner out meanwhile.
+#[test]
+fn who_is_rejected_takes_no_place() {
+    let node =
+        Node::start(&[("TRIAGED__DIMSE__MAX_ASSOCIATIONS", "1"), ("TRIAGED__DIMSE__CALLING_AE_TITLES", "SCANNER")]);
+    let mut rejected = connect(&node);
+    rejected.write_all(&associate_request()).unwrap();
+    let mut answer = [0; 10];
+    rejected.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [3, 0, 0, 0, 0, 4, 0, 1, 1, 3]);
+    let mut request = associate_request();
+    // The calling AE title (PS3.8 9.3.2) is in bytes 27 to 42.
+    request[26..42].copy_from_slice(b"SCANNER         ");
+    let mut scanner = connect(&node);
+    scanner.write_all(&request).unwrap();
+    scanner.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[0], 2, "not accepted: {answer:?}");
+    drop(rejected);
+}
+
 #[test]
 fn an_association_that_falls_silent_is_aborted() {
     let node = Node::start(&[("TRIAGED__DIMSE__IDLE_TIMEOUT_SECONDS", "1")]);
