@@ -32,7 +32,12 @@ const SMALL_COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.
 const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("triaged_build_info", Gauge, Unit::Count, "Always 1; the label `version` is the software's"),
     ("triaged_associations_open", Gauge, Unit::Count, "DICOM associations that are open"),
-    ("triaged_associations_total", Counter, Unit::Count, "DICOM associations by how they ended (`result`)"),
+    (
+        "triaged_associations_total",
+        Counter,
+        Unit::Count,
+        "Connections to the DICOM port by what came of them (`result`): accepted, rejected, garbage",
+    ),
     ("triaged_instances_total", Counter, Unit::Count, "Instances received by what became of them (`outcome`)"),
     ("triaged_received_bytes_total", Counter, Unit::Bytes, "Bytes of data sets received"),
     ("triaged_archive_bytes", Gauge, Unit::Bytes, "Files of the archive, where retention is configured"),
@@ -58,7 +63,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "A slice from file to the shadow model's score",
     ),
     ("triaged_shadow_slices_total", Counter, Unit::Count, "Slices by how they ended with the shadow model (`state`)"),
-    ("triaged_slices_total", Counter, Unit::Count, "Slices by how they ended (`state`)"),
+    (
+        "triaged_slices_total",
+        Counter,
+        Unit::Count,
+        "Slices that were queued by how they ended (`state`); not those that were ineligible when they came",
+    ),
     ("triaged_verdicts_total", Counter, Unit::Count, "Verdicts by `flagged`"),
     ("triaged_notifications_total", Counter, Unit::Count, "Attempts to notify by `channel` and `outcome`"),
     ("triaged_notification_seconds", Histogram(REQUEST_SECONDS), Unit::Seconds, "An attempt to notify, by `channel`"),

@@ -5,15 +5,15 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::archive::{Archive, create_synced};
 use crate::config::Settings;
@@ -28,6 +28,10 @@ use crate::web::{self, Check, Readiness, Site};
 
 /// How long a stop waits for the objects that associations have in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The ledger may be locked by another process, or its disk full, for so long before the node is no longer alive: neither passes
+/// by a restart, other troubles of a database may.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What of the node is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,22 @@ pub enum StartError {
     Listen { setting: &'static str, address: String, source: io::Error },
 }
 
+impl StartError {
+    /// Whether it may be gone at the next try, so that whoever started the node should start it again. What a person has
+    /// to mend, settings and models, may not.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            StartError::DataFolder { .. } | StartError::Locked { .. } => true,
+            StartError::Ledger(error) => error.may_pass(),
+            // After a power cut the driver may come later than the node.
+            StartError::Engine(error) | StartError::Shadow(error) => {
+                matches!(error, EngineError::Device { .. } | EngineError::Run(_))
+            }
+            StartError::Channel(_) | StartError::Metrics(_) | StartError::Listen { .. } => false,
+        }
+    }
+}
+
 /// A running node.
 pub struct Node {
     ledger: Ledger,
@@ -70,6 +90,8 @@ pub struct Node {
     retention: Option<Stage>,
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
+    /// Since when no look at the ledger found that it can be written.
+    ledger_fails_since: Mutex<Option<Instant>>,
     _lock: File,
 }
 
@@ -210,6 +232,7 @@ impl Node {
             retention,
             channels: workers,
             web,
+            ledger_fails_since: Mutex::default(),
             _lock: lock,
         })
     }
@@ -231,13 +254,36 @@ impl Node {
         &self.engine
     }
 
-    /// Whether every stage still runs and the ledger answers: what the watchdog asks. Blocks for a moment.
+    /// Whether every stage still runs and the ledger answers: what the watchdog asks. Blocks for a moment, where another process
+    /// writes the ledger for as long as [`crate::ledger::BUSY`].
     pub fn is_alive(&self) -> bool {
         let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
         stages.into_iter().all(|stage| !stage.task.is_finished())
             && self.pipeline.0.is_alive()
-            && self.ledger.write_blocking(|_| Ok(())).is_ok()
+            && self.ledger_is_alive()
+    }
+
+    fn ledger_is_alive(&self) -> bool {
+        let mut fails_since = self.ledger_fails_since.lock().expect("nobody panics while holding it");
+        match self.ledger.write_blocking(|_| Ok(())) {
+            Ok(()) => *fails_since = None,
+            Err(LedgerError::Closed) => return false,
+            Err(error) => {
+                let since = *fails_since.get_or_insert_with(Instant::now);
+                error!("the ledger cannot be written: {error}");
+                return since.elapsed() < LEDGER_PATIENCE;
+            }
+        }
+        true
+    }
+
+    /// For an end that is no stop: so that no slice is blamed for it. Waits for a moment at most.
+    pub async fn give_back(&self) {
+        let given = tokio::time::timeout(Duration::from_secs(5), self.pipeline.0.give_back()).await;
+        if !matches!(given, Ok(Ok(()))) {
+            warn!("the slices that were worked on count as having been claimed when the node ended");
+        }
     }
 
     /// Stops in order: associations finish the object in flight, claimed slices are scored, deliveries in flight end,

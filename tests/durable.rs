@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use sha2::{Digest, Sha256};
-use support::{Node, dicom_files, has, python, real_data, run, storescu};
+use support::{Node, PATIENCE, dicom_files, has, phantom, python, real_data, run, storescu};
 use triaged::imaging::phantom::{PhantomSpec, series};
 
 /// Every row of the ledger has its file, whose bytes after the file meta information have the digest of the row.
@@ -85,6 +86,55 @@ fn a_queue_is_taken_up_again_after_kill_9() {
     assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE state = 'scored'"), 60);
     assert_eq!(node.query::<i64>("SELECT count(*) FROM scores"), scores + left, "what was scored is not scored again");
     node.wait_until("SELECT count(*) > 0 AND total(state = 'decided') = count(*) FROM worklist");
+}
+
+#[test]
+fn a_ledger_that_refuses_scores_costs_no_slice_its_score() {
+    let node = Node::start(&[]);
+    let database = node.meddle();
+    database
+        .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON scores BEGIN SELECT RAISE(ABORT, 'refused'); END")
+        .unwrap();
+    let phantom = phantom(&node, &["--slices", "1"]);
+    let sent = node.cli(&["send", "--to", &node.dimse.to_string(), phantom.path().to_str().unwrap()]);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    let refusals = || node.log().matches("scores could not be recorded").count();
+    let deadline = Instant::now() + PATIENCE;
+    // Oftener than a slice may take the process with it.
+    while refusals() < 6 {
+        assert!(Instant::now() < deadline, "{}", node.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(node.query::<i64>("SELECT claims - attempts FROM slices"), 1, "one process has claimed it");
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    node.wait_until("SELECT total(state = 'scored') = 1 FROM slice_results");
+    node.wait_until("SELECT total(state = 'decided') = 1 FROM worklist");
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_not_tried_again_and_one_that_is_missing_is() {
+    let mut node = Node::start(&[("TRIAGED__INFERENCE__MAX_ATTEMPTS", "2")]);
+    // Nothing is scored meanwhile.
+    let phantom = phantom(&node, &["--slices", "2"]);
+    node.meddle()
+        .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON scores BEGIN SELECT RAISE(ABORT, 'refused'); END")
+        .unwrap();
+    let sent = node.cli(&["send", "--to", &node.dimse.to_string(), phantom.path().to_str().unwrap()]);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    node.kill();
+    node.meddle().execute_batch("DROP TRIGGER refuse").unwrap();
+    let file = |number: i64| {
+        let path: String = node.query(&format!("SELECT path FROM instances ORDER BY id LIMIT 1 OFFSET {number}"));
+        node.folder.path().join(path)
+    };
+    let whole = std::fs::metadata(file(0)).unwrap().len();
+    std::fs::File::options().write(true).open(file(0)).unwrap().set_len(whole / 2).unwrap();
+    std::fs::remove_file(file(1)).unwrap();
+    node.restart();
+    node.wait_until("SELECT total(state = 'failed') = 2 FROM slice_results");
+    let attempts =
+        |number| node.query::<i64>(&format!("SELECT attempts FROM slices ORDER BY id LIMIT 1 OFFSET {number}"));
+    assert_eq!((attempts(0), attempts(1)), (1, 2));
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! What is wrong is told in one line, with exit code 2, before anything is accepted (promises 3 and 5).
+//! What is wrong is told in one line, before anything is accepted (promises 3 and 5): with exit code 2 where a person has to
+//! mend it, with 1 where it may pass by itself and the service manager should try again.
 
 mod support;
 
 use std::net::TcpListener;
 
-use support::{Node, card, refused};
+use support::{Node, card, refused, refused_with};
 
 #[test]
 fn a_device_that_is_not_there_is_no_silent_fallback() {
@@ -12,7 +13,7 @@ fn a_device_that_is_not_there_is_no_silent_fallback() {
         eprintln!("SKIP: this machine has a GPU");
         return;
     }
-    let said = refused(&[("TRIAGED__INFERENCE__DEVICE", "cuda")]);
+    let said = refused_with(1, &[("TRIAGED__INFERENCE__DEVICE", "cuda")]);
     assert!(said.contains("inference.device = \"cuda\" cannot run here"), "{said}");
     // "auto" falls back, and says so where an administrator looks.
     let node = Node::start(&[("TRIAGED__INFERENCE__DEVICE", "auto")]);
@@ -49,8 +50,23 @@ fn a_missing_library_model_or_port_is_named() {
     let port = taken.local_addr().unwrap().port().to_string();
     let said = refused(&[("TRIAGED__DIMSE__PORT", &port)]);
     assert!(said.contains("dimse.port") && said.contains(&port), "{said}");
-    let said = refused(&[("TRIAGED__DATA_DIR", "/proc/nowhere")]);
-    assert!(said.contains("/proc/nowhere"), "{said}");
     let said = refused(&[("TRIAGED__DIMSE__PROT", "104")]);
     assert!(said.contains("prot"), "{said}");
+}
+
+#[test]
+fn a_disk_that_is_not_there_yet_is_tried_again_and_a_ledger_that_is_none_is_not() {
+    let said = refused_with(1, &[("TRIAGED__DATA_DIR", "/proc/nowhere")]);
+    assert!(said.contains("/proc/nowhere"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("triaged.db");
+    let data_dir = [("TRIAGED__DATA_DIR", folder.path().to_str().unwrap())];
+    // What a mount that is missing, or rights that are, look like to SQLite.
+    std::fs::create_dir(&database).unwrap();
+    let said = refused_with(1, &data_dir);
+    assert!(said.contains("triaged.db"), "{said}");
+    std::fs::remove_dir(&database).unwrap();
+    std::fs::write(&database, "a text of more than a few bytes, which is no database").unwrap();
+    let said = refused_with(2, &data_dir);
+    assert!(said.contains("triaged.db"), "{said}");
 }

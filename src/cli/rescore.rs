@@ -42,7 +42,7 @@ pub fn run(settings: Settings, args: Args, log_chosen: bool) -> Result {
         log.level = "warn".into();
     }
     start_log(&log)?;
-    runtime()?.block_on(rescore(settings, &connection, &studies))
+    runtime(&settings)?.block_on(rescore(settings, &connection, &studies))
 }
 
 async fn rescore(settings: Settings, connection: &Connection, studies: &[String]) -> Result {
@@ -77,12 +77,18 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
     let mut look = tokio::time::interval(LOOK_EVERY);
     let finished = loop {
         tokio::select! {
-            () = signals.next() => break false,
+            () = signals.next() => break Err("interrupted"),
             _ = look.tick() => {
                 let (waiting, undecided) = left(connection, &uids).map_err(LedgerError::from)?;
                 bar.set_position(queued.saturating_sub(waiting));
                 if waiting + undecided == 0 {
-                    break true;
+                    break Ok(());
+                }
+                if let Some(node) = &node
+                    && !tokio::task::block_in_place(|| node.is_alive())
+                {
+                    node.give_back().await;
+                    break Err("scoring or judging has ended or hangs, the lines before say why");
                 }
             }
         }
@@ -91,13 +97,13 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
     let scored_here = node.is_some();
     drop(ledger);
     stop(node).await;
-    if !finished {
+    if let Err(why) = finished {
         let who = if scored_here {
             "the next `triaged serve` or `triaged rescore` takes up"
         } else {
             "the node goes on with"
         };
-        return Err(Failure::failed(format!("interrupted; {who} what is queued")));
+        return Err(Failure::failed(format!("{why}; {who} what is queued")));
     }
     tell(connection, studies, queued)
 }

@@ -11,7 +11,7 @@ use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use triaged::config::{Device, Log, LogFormat, Settings};
-use triaged::node::{Node, Role, StartError};
+use triaged::node::{Node, Role};
 
 use super::{Failure, Result};
 
@@ -58,7 +58,7 @@ impl Args {
 
 pub fn run(settings: Settings) -> Result {
     start_log(&settings.log)?;
-    let runtime = runtime()?;
+    let runtime = runtime(&settings)?;
     let code = runtime.block_on(serve(settings))?;
     // Whatever still blocks a thread has been waited for long enough by `Node::stop`.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -69,10 +69,10 @@ async fn serve(settings: Settings) -> Result {
     let mut signals = Signals::new()?;
     // Loading a model takes seconds; whoever ends the node meanwhile need not wait for it.
     let node = tokio::select! {
-        node = Node::start(settings, Role::Serve) => node.map_err(|error| match error {
-            // This one passes by itself (`triaged rescore` at work), so the service manager should try again.
-            StartError::Locked { .. } => Failure::failed(error.to_string()),
-            error => Failure::wrong(error.to_string()),
+        // What may pass by itself (`triaged rescore` at work, a disk that is not mounted yet), the service manager should try again.
+        node = Node::start(settings, Role::Serve) => node.map_err(|error| match error.may_pass() {
+            true => Failure::failed(error.to_string()),
+            false => Failure::wrong(error.to_string()),
         })?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
@@ -88,6 +88,7 @@ async fn serve(settings: Settings) -> Result {
                 // Whoever started the node starts it again: nothing is lost, what was queued is taken up.
                 false => {
                     error!("a stage of the node has ended or hangs; the node ends, to be restarted");
+                    node.give_back().await;
                     return Ok(ExitCode::FAILURE);
                 }
             },
@@ -123,8 +124,12 @@ impl Signals {
     }
 }
 
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
+pub fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime> {
+    // Each association stores its object on a blocking thread, and may wait there for one that removes files, which is such a
+    // thread, too: they must not be all taken.
+    let blocking = settings.dimse.max_associations.saturating_add(512);
     tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(blocking)
         .enable_all()
         .build()
         .map_err(|error| Failure::wrong(format!("cannot start threads: {error}")))

@@ -20,8 +20,8 @@ mod transform;
 pub use codec::can_decode;
 pub use error::ImagingError;
 pub use object::{
-    DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ReadCause, ReadError, read_bytes, read_file, read_header,
-    read_header_bytes,
+    DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ReadCause, ReadError, is_deflated, read_bytes, read_file,
+    read_header, read_header_bytes,
 };
 pub use pixels::{AIR, Frame, MAX_FRAMES, MAX_SIDE, ModalityLut, decode_frame, frame_count};
 pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input};

@@ -94,6 +94,13 @@ pub fn read_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
     read_from(Cursor::new(bytes), Extent::Whole).map_err(in_memory)
 }
 
+/// Whether data sets of this transfer syntax are deflated as a whole: their size says nothing of what they take in memory, up
+/// to [`MAX_INFLATED_BYTES`].
+pub fn is_deflated(transfer_syntax: &str) -> bool {
+    let known = TransferSyntaxRegistry.get(transfer_syntax);
+    known.is_some_and(|syntax| matches!(syntax.codec(), Codec::Dataset(_)))
+}
+
 fn in_memory(cause: ReadCause) -> ReadError {
     ReadError { path: PathBuf::from("memory"), cause }
 }

@@ -11,12 +11,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -25,7 +26,7 @@ use super::lane::Lane;
 use super::priority::stand_back;
 use crate::archive::Archive;
 use crate::config;
-use crate::imaging::{self, DicomObject, ImagingError, Tensor, Transform};
+use crate::imaging::{self, DicomObject, ImagingError, ReadCause, Tensor, Transform};
 use crate::ledger::{Claim, Ledger, LedgerError, Score, SliceId, now};
 
 /// How often the queue is looked at though nobody rang: another process may have filled it (`triaged rescore`).
@@ -34,7 +35,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// How long room for one slice may wait for that of others. The other half of the slices are at work meanwhile.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// A slice that is held so long hangs, in a decoder or on the GPU. The longest wait before another attempt is 64 s.
+/// A slice that is held so long hangs, in a decoder or on the GPU.
 const HANGS: Duration = Duration::from_secs(300);
 
 /// A slice that the process ended with this often is looked at alone, so that no other is blamed for it …
@@ -43,7 +44,7 @@ const SUSPECT: u32 = 2;
 /// … and after this often not any more.
 const DEADLY: u32 = 4;
 
-/// A file of this size is decoded by one thread at a time.
+/// A file of this size is large: there is one such object in memory at a time.
 const LARGE: u64 = 16 << 20;
 
 /// The running stage.
@@ -68,13 +69,31 @@ struct Shared {
     info: EngineInfo,
     max_attempts: u32,
     runtime: Handle,
-    /// Claimed and not ended, with the moment of the claim.
-    held: Mutex<HashMap<SliceId, Instant>>,
+    slices: Mutex<Slices>,
     /// A permit a slice that may be held; acquired by the claimer, given back when the slice ends.
     room: Semaphore,
     permits: usize,
     /// Claimed and not yet at a scoring thread: while there are none, a batch need not wait for them.
     decoding: AtomicUsize,
+}
+
+/// What the stage knows of slices that the ledger does not.
+#[derive(Default)]
+struct Slices {
+    /// Claimed and not ended, with the moment of the claim.
+    held: HashMap<SliceId, Instant>,
+    /// Tried, and not to be claimed again for a while. They take no room.
+    waiting: HashSet<SliceId>,
+    /// Let go without an end in the ledger, which refused it: the node lives, so the claim that the ledger counts is no death,
+    /// and the next one is the same claim.
+    unrecorded: HashSet<SliceId>,
+}
+
+impl Slices {
+    /// Not to be claimed now.
+    fn taken(&self) -> HashSet<SliceId> {
+        self.held.keys().chain(&self.waiting).copied().collect()
+    }
 }
 
 impl Pipeline {
@@ -98,7 +117,7 @@ impl Pipeline {
             info,
             max_attempts: settings.max_attempts,
             runtime: Handle::current(),
-            held: Mutex::default(),
+            slices: Mutex::default(),
             room: Semaphore::new(room),
             permits: room,
             decoding: AtomicUsize::new(0),
@@ -106,7 +125,7 @@ impl Pipeline {
         let (to_decode, claims) = sync_channel(room);
         let (to_score, ready) = sync_channel(batch_size + decoders);
         let (claims, ready) = (Arc::new(Mutex::new(claims)), Arc::new(Mutex::new(ready)));
-        let last = Arc::new(Mutex::new(None));
+        let large = Arc::new(RwLock::new(None));
         let mut threads = Vec::new();
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -115,8 +134,8 @@ impl Pipeline {
                 .expect("the system can start a thread while the node starts")
         };
         for _ in 0..decoders {
-            let (shared, claims, to_score, last) = (shared.clone(), claims.clone(), to_score.clone(), last.clone());
-            threads.push(thread("decode", Box::new(move || decode_all(&shared, &claims, &to_score, &last))));
+            let (shared, claims, to_score, large) = (shared.clone(), claims.clone(), to_score.clone(), large.clone());
+            threads.push(thread("decode", Box::new(move || decode_all(&shared, &claims, &to_score, &large))));
         }
         drop(to_score);
         let wait = Duration::from_millis(settings.batch_wait_ms);
@@ -125,16 +144,27 @@ impl Pipeline {
             threads.push(thread("score", Box::new(move || score_all(&shared, lane, &ready, wait))));
         }
         drop(ready);
+        tokio::spawn(measure_all(shared.ledger.clone(), stop.clone()));
         let claimer = tokio::spawn(claim_all(shared.clone(), to_decode, stop));
         Pipeline { claimer, threads, shared, room: room as u32 }
     }
 
     /// Whether every part of the stage still runs, and none hangs.
     pub fn is_alive(&self) -> bool {
-        let held = self.shared.held.lock().expect("nobody panics while holding the set");
         !self.claimer.is_finished()
             && self.threads.iter().all(|thread| !thread.is_finished())
-            && held.values().all(|claimed| claimed.elapsed() < HANGS)
+            && self.shared.slices().held.values().all(|claimed| claimed.elapsed() < HANGS)
+    }
+
+    /// Takes back the claims of slices that the end of the process will interrupt, except those that hang: it is not they that
+    /// ended it.
+    pub async fn give_back(&self) -> Result<(), LedgerError> {
+        let held: Vec<SliceId> = {
+            let slices = self.shared.slices();
+            let fit = slices.held.iter().filter(|(_, claimed)| claimed.elapsed() < HANGS);
+            fit.map(|(slice, _)| *slice).collect()
+        };
+        self.shared.ledger.give_back(held).await
     }
 
     /// Waits until what was claimed has ended; the token given at start must be cancelled.
@@ -143,14 +173,14 @@ impl Pipeline {
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
-        // Scores are recorded by tasks; slices that wait for another attempt simply stay queued.
+        // Scores are recorded by tasks.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.shared.room.acquire_many(self.room)).await;
     }
 }
 
 impl Shared {
     /// Takes all the room there is, for that many slices, each of which gives its permit back when it ends. Waits for half of
-    /// it, but not long: each claim is a commit, and slices that wait for another attempt may take much of the room.
+    /// it, but not long: each claim is a commit, and one slice should not wait for many.
     async fn room(&self) -> usize {
         let never = "the semaphore is never closed";
         let half = self.room.acquire_many(self.permits.div_ceil(2) as u32);
@@ -167,10 +197,41 @@ impl Shared {
         most
     }
 
-    /// The slice has ended, or goes back to the queue.
+    fn slices(&self) -> MutexGuard<'_, Slices> {
+        self.slices.lock().expect("nobody panics while holding the sets")
+    }
+
+    /// The slice has ended, in the ledger too.
     fn release(&self, slice: SliceId) {
-        self.held.lock().expect("nobody panics while holding the set").remove(&slice);
+        let mut slices = self.slices();
+        slices.held.remove(&slice);
+        slices.unrecorded.remove(&slice);
+        drop(slices);
         self.room.add_permits(1);
+    }
+
+    /// Slices go back to the queue, to be claimed again after a while. What others need, their room, is free at once.
+    fn put_back(self: &Arc<Self>, back: Vec<SliceId>, recorded: bool, wait: Duration) {
+        let mut slices = self.slices();
+        for &slice in &back {
+            slices.held.remove(&slice);
+            slices.waiting.insert(slice);
+            if recorded {
+                slices.unrecorded.remove(&slice);
+            } else {
+                slices.unrecorded.insert(slice);
+            }
+        }
+        drop(slices);
+        self.room.add_permits(back.len());
+        let shared = self.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(wait).await;
+            let mut slices = shared.slices();
+            slices.waiting.retain(|slice| !back.contains(slice));
+            drop(slices);
+            shared.ledger.queued().notify_waiters();
+        });
     }
 
     /// Ends a slice that cannot be scored, on the runtime: decoders go on meanwhile.
@@ -201,15 +262,17 @@ impl Shared {
                         attempt = claim.attempts + 1,
                         "will be tried again: {reason}"
                     );
-                    tokio::time::sleep(Duration::from_secs(1 << claim.attempts.min(6))).await;
+                    let wait = Duration::from_secs(1 << claim.attempts.min(6));
+                    shared.put_back(vec![claim.slice], true, wait);
+                    return;
                 }
                 Err(error) => {
                     error!(sop_instance = claim.sop_uid, "the end of a slice could not be recorded: {error}");
-                    tokio::time::sleep(POLL).await;
+                    shared.put_back(vec![claim.slice], false, POLL);
+                    return;
                 }
             }
             shared.release(claim.slice);
-            shared.ledger.queued().notify_waiters();
         });
     }
 }
@@ -225,7 +288,6 @@ enum Failure {
 }
 
 async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: CancellationToken) {
-    let mut measured = Instant::now() - POLL;
     loop {
         // Made before the look at the queue, so that no ring between look and wait is lost.
         let rung = shared.ledger.queued().notified();
@@ -233,23 +295,24 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
             room = shared.room() => room,
             () = stop.cancelled() => return,
         };
-        let (reader, measure) = (shared.clone(), measured.elapsed() >= POLL);
+        let reader = shared.clone();
         let claimed = tokio::task::spawn_blocking(move || {
-            if measure {
-                metrics::gauge!("triaged_queue_depth").set(reader.ledger.queue_depth()? as f64);
+            let (taken, none_held) = {
+                let slices = reader.slices();
+                (slices.taken(), slices.held.is_empty())
+            };
+            let mut claims = reader.ledger.claim(&taken, most)?;
+            let slices = reader.slices();
+            for claim in claims.iter_mut().filter(|claim| slices.unrecorded.contains(&claim.slice)) {
+                claim.deaths = claim.deaths.saturating_sub(1);
             }
-            let held: HashSet<SliceId> =
-                reader.held.lock().expect("nobody panics while holding the set").keys().copied().collect();
-            let mut claims = reader.ledger.claim(&held, most)?;
+            drop(slices);
             // A suspect waits until nothing else is held, and what comes after it waits for it.
             if let Some(suspect) = claims.iter().position(|claim| claim.deaths >= SUSPECT) {
-                claims.truncate(if suspect == 0 && held.is_empty() { 1 } else { suspect });
+                claims.truncate(if suspect == 0 && none_held { 1 } else { suspect });
             }
             Ok::<_, LedgerError>(claims)
         });
-        if measure {
-            measured = Instant::now();
-        }
         let claims = match claimed.await {
             Ok(Ok(claims)) => claims,
             Ok(Err(error)) => {
@@ -269,7 +332,11 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
         }
         let alone = claims[0].deaths >= SUSPECT;
         let claimed: Vec<SliceId> = claims.iter().map(|claim| claim.slice).collect();
-        if let Err(error) = shared.ledger.count_claims(claimed.clone()).await {
+        let uncounted = {
+            let slices = shared.slices();
+            claimed.iter().copied().filter(|slice| !slices.unrecorded.contains(slice)).collect()
+        };
+        if let Err(error) = shared.ledger.count_claims(uncounted).await {
             error!("claims cannot be counted: {error}");
             shared.room.add_permits(claimed.len());
             tokio::time::sleep(POLL).await;
@@ -277,7 +344,7 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
         }
         let at = Instant::now();
         let held = claimed.into_iter().map(|slice| (slice, at));
-        shared.held.lock().expect("nobody panics while holding the set").extend(held);
+        shared.slices().held.extend(held);
         shared.decoding.fetch_add(claims.len(), Ordering::SeqCst);
         for claim in claims {
             if claim.deaths >= DEADLY {
@@ -297,10 +364,33 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
     }
 }
 
-/// The large object last decoded from, for the frames that follow.
-type LastObject = Mutex<Option<(String, Arc<DicomObject>)>>;
+/// Measures the queue until `stop`: it goes on filling whatever the claimer waits for.
+async fn measure_all(ledger: Ledger, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(POLL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let reader = ledger.clone();
+        match tokio::task::spawn_blocking(move || reader.queue_depth()).await {
+            Ok(Ok(depth)) => metrics::gauge!("triaged_queue_depth").set(depth as f64),
+            Ok(Err(error)) => error!("the queue cannot be measured: {error}"),
+            Err(_) => return,
+        }
+    }
+}
 
-fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &SyncSender<Ready>, last: &LastObject) {
+/// The large object last decoded from, for the frames that follow. Whoever decodes a frame of it holds the lock to read.
+type LargeObject = RwLock<Option<(String, DicomObject)>>;
+
+fn decode_all(
+    shared: &Arc<Shared>,
+    claims: &Mutex<Receiver<Claim>>,
+    to_score: &SyncSender<Ready>,
+    large: &LargeObject,
+) {
     stand_back();
     loop {
         let claim = match claims.lock().expect("nobody panics while holding the receiver").recv() {
@@ -309,7 +399,7 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
         };
         let began = Instant::now();
         // A bug in decoding must cost its slice, not the thread.
-        let decode = || decode(&shared.archive, &claim, &shared.info.card.transform, last);
+        let decode = || decode(&shared.archive, &claim, &shared.info.card.transform, large);
         let decoded = catch_unwind(AssertUnwindSafe(decode))
             .unwrap_or_else(|_| Err(Failure::Lasting("decoding panicked; this is a bug".into())));
         metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
@@ -328,35 +418,44 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
     }
 }
 
-fn decode(archive: &Archive, claim: &Claim, transform: &Transform, last: &LastObject) -> Result<Tensor, Failure> {
-    let object = object(&archive.file(&claim.path), &claim.path, last)?;
-    imaging::model_input(&object, claim.frame - 1, transform).map_err(|error: ImagingError| {
-        if error.is_contradiction() {
-            Failure::Ineligible(error.to_string())
-        } else {
-            Failure::Lasting(error.to_string())
-        }
-    })
+fn decode(archive: &Archive, claim: &Claim, transform: &Transform, large: &LargeObject) -> Result<Tensor, Failure> {
+    let input = |object: &DicomObject| {
+        imaging::model_input(object, claim.frame - 1, transform).map_err(|error: ImagingError| {
+            if error.is_contradiction() {
+                Failure::Ineligible(error.to_string())
+            } else {
+                Failure::Lasting(error.to_string())
+            }
+        })
+    };
+    let file = archive.file(&claim.path);
+    // What a deflated file inflates to is not known before.
+    let is_small = !imaging::is_deflated(&claim.transfer_syntax)
+        && std::fs::metadata(&file).is_ok_and(|metadata| metadata.len() < LARGE);
+    if is_small {
+        return input(&read(&file)?);
+    }
+    // A panic while it was locked left at worst no object, which is read again.
+    if let Some((held, object)) = &*large.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        && *held == claim.path
+    {
+        return input(object);
+    }
+    // Its frames are claimed together: one thread reads it for all, when all are done with the one before.
+    let mut large = large.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if large.as_ref().is_none_or(|(held, _)| *held != claim.path) {
+        *large = None;
+        *large = Some((claim.path.clone(), read(&file)?));
+    }
+    input(&large.as_ref().expect("it was just put there").1)
 }
 
-fn object(file: &Path, name: &str, last: &LastObject) -> Result<Arc<DicomObject>, Failure> {
-    let read = || imaging::read_file(file).map(Arc::new).map_err(|error| Failure::Passing(error.to_string()));
-    // A panic while it was locked left at worst an object that is read again.
-    let mut last = last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some((held, object)) = &*last
-        && held == name
-    {
-        return Ok(object.clone());
-    }
-    if std::fs::metadata(file).is_ok_and(|file| file.len() < LARGE) {
-        drop(last);
-        return read();
-    }
-    // Its frames are claimed together: one thread reads it for all, and there are never two such objects.
-    *last = None;
-    let object = read()?;
-    *last = Some((name.to_owned(), object.clone()));
-    Ok(object)
+fn read(file: &Path) -> Result<DicomObject, Failure> {
+    imaging::read_file(file).map_err(|error| match error.cause {
+        ReadCause::Io(_) => Failure::Passing(error.to_string()),
+        // The archive's files do not change.
+        _ => Failure::Lasting(error.to_string()),
+    })
 }
 
 fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>>, wait: Duration) {
@@ -447,7 +546,8 @@ fn complete(shared: &Arc<Shared>, batch: Vec<Ready>, probabilities: Vec<f64>) {
             // Still queued, and claimed again.
             Err(error) => {
                 error!("scores could not be recorded: {error}");
-                tokio::time::sleep(POLL).await;
+                shared.put_back(slices, false, POLL);
+                return;
             }
         }
         slices.into_iter().for_each(|slice| shared.release(slice));

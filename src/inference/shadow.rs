@@ -20,7 +20,7 @@ use super::lane::Lane;
 use super::priority::stand_far_back;
 use crate::archive::Archive;
 use crate::config;
-use crate::imaging::{self, DicomObject};
+use crate::imaging::{self, DicomObject, ReadCause};
 use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, now};
 
 /// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
@@ -257,7 +257,10 @@ impl Worker {
                 return Err(Stopped::Model(why));
             }
             Err(Failure::Passing(_)) if claim.attempts + 1 < self.settings.max_attempts => {
-                self.ledger.retry_shadow_slice(claim.slice)?;
+                if let Err(error) = self.ledger.retry_shadow_slice(claim.slice) {
+                    self.claims.push_front(claim);
+                    return Err(error.into());
+                }
             }
             Err(Failure::Passing(reason) | Failure::Lasting(reason)) => {
                 info!(sop_instance = claim.sop_uid, frame = claim.frame, "the shadow model has no score: {reason}");
@@ -276,7 +279,11 @@ impl Worker {
         if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
             self.last = None;
             let object = imaging::read_file(self.archive.file(&claim.path));
-            self.last = Some((claim.path.clone(), object.map_err(|error| Failure::Passing(error.to_string()))?));
+            let object = object.map_err(|error| match error.cause {
+                ReadCause::Io(_) => Failure::Passing(error.to_string()),
+                _ => Failure::Lasting(error.to_string()),
+            })?;
+            self.last = Some((claim.path.clone(), object));
         }
         let (_, object) = self.last.as_ref().expect("it was just read");
         let tensor = imaging::model_input(object, claim.frame - 1, &self.info.card.transform)
@@ -309,8 +316,9 @@ impl Worker {
         }
         let failed = self.ends.iter().filter(|end| matches!(end.outcome, ShadowOutcome::Failed { .. })).count();
         let scored = self.ends.len() - failed;
-        // What cannot be recorded still waits in the ledger and is scored again.
-        self.ledger.end_shadow_slices(self.model.id, std::mem::take(&mut self.ends))?;
+        // What cannot be recorded is kept and recorded later; no more is claimed meanwhile.
+        self.ledger.end_shadow_slices(self.model.id, self.ends.clone())?;
+        self.ends.clear();
         metrics::counter!("triaged_shadow_slices_total", "state" => "scored").increment(scored as u64);
         metrics::counter!("triaged_shadow_slices_total", "state" => "failed").increment(failed as u64);
         Ok(())

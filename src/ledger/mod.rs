@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
@@ -32,7 +32,7 @@ pub use verdict::{Alert, OpenStudy, Verdict};
 pub use writer::Writer;
 
 /// How long a statement waits for another process (`triaged ack`, an administrator's `sqlite3`) to finish its write.
-const BUSY: Duration = Duration::from_secs(30);
+pub const BUSY: Duration = Duration::from_secs(30);
 
 /// Pages of the write-ahead log (16 MiB) after which it is copied into the database: an instance dirties about eight, mostly
 /// the same ones as the instance before, and a copy writes each once. At SQLite's 1000 it came every hundred instances, with
@@ -48,12 +48,30 @@ pub enum LedgerError {
     Migrate { path: PathBuf, source: rusqlite_migration::Error },
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    #[error("database: the transaction could not begin: {0}")]
+    Begin(String),
     #[error("database: the transaction could not be committed: {0}")]
     Commit(String),
     #[error("{0}")]
     NotFound(String),
     #[error("the ledger is closed")]
     Closed,
+}
+
+impl LedgerError {
+    /// Whether it may be gone at the next try: another process kept the database from us for longer than [`BUSY`], or the disk
+    /// is full, ails or is not there yet.
+    pub fn may_pass(&self) -> bool {
+        let error = match self {
+            LedgerError::Open { source, .. } | LedgerError::Sqlite(source) => source,
+            LedgerError::Migrate { source: rusqlite_migration::Error::RusqliteError { err, .. }, .. } => err,
+            LedgerError::Migrate { .. } | LedgerError::NotFound(_) => return false,
+            LedgerError::Begin(_) | LedgerError::Commit(_) | LedgerError::Closed => return true,
+        };
+        use ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
+        let code = error.sqlite_error_code();
+        code.is_some_and(|code| matches!(code, DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen))
+    }
 }
 
 pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
@@ -144,11 +162,6 @@ impl Ledger {
             readers.push(connection);
         }
         result
-    }
-
-    /// Copies the whole database, consistent as of one moment, to a new file.
-    pub fn backup(&self, to: &Path) -> Result<()> {
-        self.read(|connection| Ok(connection.backup("main", to, None)?))
     }
 
     pub fn queued(&self) -> &Notify {

@@ -123,7 +123,7 @@ impl Ledger {
             )?;
             match id {
                 Some(id) if rows == 0 => Err(LedgerError::NotFound(format!(
-                    "there is no dead notification with id {id}; see `triaged results`"
+                    "there is no dead notification with id {id}; `triaged requeue` lists them"
                 ))),
                 _ => Ok(rows as u64),
             }

@@ -24,6 +24,8 @@ pub struct Claim {
     pub frame: u32,
     /// Of the Part 10 file, relative to the data folder.
     pub path: String,
+    /// UID of the one the file is in.
+    pub transfer_syntax: String,
     /// How often it was tried before, with an end that was recorded.
     pub attempts: u32,
     /// How often the process ended while it was claimed.
@@ -32,7 +34,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Of the columns id, study_uid, sop_uid, frame, path, attempts and claims, in this order.
+    /// Of the columns id, study_uid, sop_uid, frame, path, attempts, claims and transfer_syntax, in this order.
     pub(super) fn from_row(row: &Row<'_>, claimed_at: &str) -> rusqlite::Result<Self> {
         let attempts = row.get(5)?;
         Ok(Self {
@@ -41,6 +43,7 @@ impl Claim {
             sop_uid: row.get(2)?,
             frame: row.get(3)?,
             path: row.get(4)?,
+            transfer_syntax: row.get(7)?,
             attempts,
             deaths: row.get::<_, u32>(6)?.saturating_sub(attempts),
             claimed_at: claimed_at.to_owned(),
@@ -94,6 +97,18 @@ impl Ledger {
         self.write(move |connection| {
             let mut count = connection.prepare_cached("UPDATE slices SET claims = claims + 1 WHERE id = ?1")?;
             slices.iter().try_for_each(|slice| count.execute([slice]).map(drop))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes back the claims of slices, because the process ends and they are not why.
+    pub async fn give_back(&self, slices: Vec<SliceId>) -> Result<()> {
+        self.write(move |connection| {
+            let mut back = connection.prepare_cached(
+                "UPDATE slices SET claims = claims - 1 WHERE id = ?1 AND state = 'queued' AND claims > attempts",
+            )?;
+            slices.iter().try_for_each(|slice| back.execute([slice]).map(drop))?;
             Ok(())
         })
         .await
@@ -221,12 +236,12 @@ fn next(connection: &Connection, urgency: Urgency, held: &HashSet<SliceId>, most
     let claimed_at = now();
     let mut statement = connection.prepare_cached(match urgency {
         Urgency::Stat => {
-            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims
+            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims, i.transfer_syntax
              FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
              WHERE s.state = 'queued' AND s.priority < 0 ORDER BY s.priority, s.id LIMIT ?1"
         }
         Urgency::Other => {
-            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims
+            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims, i.transfer_syntax
              FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
              WHERE s.state = 'queued' AND s.priority >= 0 ORDER BY s.priority, s.id LIMIT ?1"
         }

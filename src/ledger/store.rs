@@ -91,7 +91,7 @@ impl Ledger {
     }
 
     /// [`Ledger::store`] for a blocking thread that does not wait: the writer thread calls `then` with the outcome, or drops it
-    /// uncalled where the database cannot be written at all.
+    /// uncalled where the ledger is closed.
     pub fn post_store(&self, instance: NewInstance, then: impl FnOnce(Result<Stored>) + Send + 'static) -> Result<()> {
         let (bells, queues) = (self.shared.bells.clone(), instance.queues());
         self.shared.writer.post(
@@ -135,6 +135,10 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         if kept_digest != instance.digest {
             return Ok(Stored::Conflict { kept_digest });
         }
+        // The file at its place was just written again, under the transfer syntax of this time.
+        connection
+            .prepare_cached("UPDATE instances SET transfer_syntax = ?2 WHERE sop_uid = ?1 AND transfer_syntax <> ?2")?
+            .execute([&instance.sop_uid, &instance.transfer_syntax])?;
         came_back(connection, &instance.sop_uid, &instance.path, instance.size, &instance.received_at)?;
         return Ok(Stored::Duplicate);
     }

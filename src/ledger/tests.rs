@@ -204,6 +204,53 @@ async fn stat_slices_go_first_and_starve_nobody() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_given_back_is_not_counted() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "a")).await.unwrap();
+    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    ledger.count_claims(vec![claim.slice]).await.unwrap();
+    ledger.give_back(vec![claim.slice]).await.unwrap();
+    // Once more than it was claimed: no debt comes of it.
+    ledger.give_back(vec![claim.slice]).await.unwrap();
+    ledger.count_claims(vec![claim.slice]).await.unwrap();
+    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].deaths, 1);
+}
+
+#[tokio::test]
+async fn who_cannot_write_is_told_why() {
+    let (folder, ledger) = ledger();
+    ledger.write(|connection| Ok(connection.busy_timeout(Duration::from_millis(1))?)).await.unwrap();
+    let other = Connection::open(folder.path().join("triaged.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = ledger.store(instance("1", "s", "a")).await.unwrap_err();
+    assert!(matches!(&error, LedgerError::Begin(why) if why.contains("locked")), "{error}");
+    assert!(error.may_pass());
+    let (tell, told) = std::sync::mpsc::channel();
+    let posted = ledger.clone();
+    let post = move || posted.post_store(instance("1", "s", "a"), move |stored| tell.send(stored).unwrap());
+    tokio::task::spawn_blocking(post).await.unwrap().unwrap();
+    assert!(matches!(told.recv().unwrap(), Err(LedgerError::Begin(_))));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(ledger.store(instance("1", "s", "a")).await.unwrap(), Stored::New);
+}
+
+#[tokio::test]
+async fn the_row_says_the_transfer_syntax_of_the_file_that_is_there() {
+    let (_folder, ledger) = ledger();
+    let syntax = |ledger: &Ledger| {
+        let read = |c: &Connection| Ok(c.query_row("SELECT transfer_syntax FROM instances", [], |row| row.get(0))?);
+        ledger.read::<String>(read).unwrap()
+    };
+    ledger.store(instance("1", "s", "a")).await.unwrap();
+    let again = NewInstance { transfer_syntax: "1.2.840.10008.1.2".into(), ..instance("1", "s", "a") };
+    assert_eq!(ledger.store(again).await.unwrap(), Stored::Duplicate);
+    assert_eq!(syntax(&ledger), "1.2.840.10008.1.2");
+    let other = NewInstance { transfer_syntax: "1.2.840.10008.1.2.2".into(), ..instance("1", "s", "b") };
+    assert!(matches!(ledger.store(other).await.unwrap(), Stored::Conflict { .. }));
+    assert_eq!(syntax(&ledger), "1.2.840.10008.1.2");
+}
+
+#[tokio::test]
 async fn a_claim_that_never_ended_is_counted() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();

@@ -15,8 +15,8 @@ const MOST_IN_A_COMMIT: usize = 256;
 /// Writes that may wait; past it the senders wait, and so, through TCP, do the scanners.
 const MOST_WAITING: usize = 1024;
 
-/// Runs within the transaction; returns what sends the answer once the commit's outcome is known.
-type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+/// Runs within the transaction, or is told why there is none; returns what sends the answer once the commit's outcome is known.
+type Job = Box<dyn FnOnce(Result<&Connection, String>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 /// The handle of the writer thread. Dropping it lets the thread finish what waits, then joins it.
@@ -67,7 +67,7 @@ impl Writer {
     }
 
     /// Hands a write over from a blocking thread, which may go on. The writer thread calls `then` with the outcome once it is
-    /// known, and drops it uncalled where it cannot write at all.
+    /// known, and drops it uncalled where the ledger is closed.
     pub(super) fn post<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -100,6 +100,10 @@ fn job<T: Send + 'static>(
     then: impl FnOnce(Result<T>) + Send + 'static,
 ) -> Job {
     Box::new(move |connection| {
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(why) => return Box::new(move |_| then(Err(LedgerError::Begin(why)))),
+        };
         // A bug in one write must not end the thread that all writes need.
         let result = catch_unwind(AssertUnwindSafe(|| in_savepoint(connection, write)))
             .unwrap_or_else(|_| Err(LedgerError::Commit("the write panicked; this is a bug".into())));
@@ -132,7 +136,6 @@ fn in_savepoint<T>(connection: &Connection, write: impl FnOnce(&Connection) -> R
 
 fn run(connection: Connection, waiting: mpsc::Receiver<Job>) {
     while let Ok(first) = waiting.recv() {
-        let mut answers: Vec<Answer> = Vec::new();
         // IMMEDIATE takes the write lock at once, so no write fails halfway on another process's commit.
         let begun = connection.execute_batch("BEGIN IMMEDIATE");
         let mut jobs = vec![first];
@@ -141,24 +144,19 @@ fn run(connection: Connection, waiting: mpsc::Receiver<Job>) {
         {
             jobs.push(job);
         }
+        if let Err(error) = begun {
+            tracing::error!(%error, "the database could not begin a transaction; nothing was written or acknowledged");
+            // Without a transaction, each write would commit by itself.
+            jobs.into_iter().for_each(|job| job(Err(error.to_string()))(Ok(())));
+            continue;
+        }
         metrics::histogram!("triaged_ledger_writes_per_commit").record(jobs.len() as f64);
         let started = std::time::Instant::now();
-        let outcome = match begun {
-            Ok(()) => {
-                answers.extend(jobs.into_iter().map(|job| job(&connection)));
-                connection.execute_batch("COMMIT").map_err(|error| {
-                    let _ = connection.execute_batch("ROLLBACK");
-                    error.to_string()
-                })
-            }
-            Err(error) => {
-                // No transaction: each write would commit by itself unsynchronised with its answer, so refuse them all by
-                // dropping them; their senders see a closed channel.
-                tracing::error!(%error, "the database could not begin a transaction");
-                drop(jobs);
-                continue;
-            }
-        };
+        let answers: Vec<Answer> = jobs.into_iter().map(|job| job(Ok(&connection))).collect();
+        let outcome = connection.execute_batch("COMMIT").map_err(|error| {
+            let _ = connection.execute_batch("ROLLBACK");
+            error.to_string()
+        });
         metrics::histogram!("triaged_ledger_commit_seconds").record(started.elapsed().as_secs_f64());
         if let Err(why) = &outcome {
             tracing::error!(%why, "the database could not commit; nothing of this commit was acknowledged");

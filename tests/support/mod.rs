@@ -121,6 +121,13 @@ impl Node {
         self.log.wait_for(what)
     }
 
+    /// A connection that may write, as an administrator's.
+    pub fn meddle(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.folder.path().join("triaged.db")).unwrap();
+        database.busy_timeout(PATIENCE).unwrap();
+        database
+    }
+
     pub fn database(&self) -> rusqlite::Connection {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let database = rusqlite::Connection::open_with_flags(self.folder.path().join("triaged.db"), flags).unwrap();
@@ -196,13 +203,18 @@ impl Log {
     }
 }
 
-/// Starts a node that must not start: exit code 2, and the last line it says is the reason.
+/// Starts a node that must not start, as a person has to mend something: exit code 2, and the last line it says is the reason.
 pub fn refused(settings: &[(&str, &str)]) -> String {
+    refused_with(2, settings)
+}
+
+/// Starts a node that must not start, with this exit code: 1 where the service manager should try again.
+pub fn refused_with(code: i32, settings: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let settings: Vec<_> = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let output = command(folder.path(), &settings).arg("serve").stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(!said.contains("DICOM on"), "it accepted nothing: {said}");
     said.lines().last().unwrap_or_default().to_owned()
 }
