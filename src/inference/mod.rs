@@ -1,7 +1,9 @@
 //! Scores: the model card, the ONNX Runtime session, batching, and which execution provider really ran.
 
 mod card;
+mod decoding;
 mod engine;
+mod held;
 mod lane;
 mod pipeline;
 mod priority;

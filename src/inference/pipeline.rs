@@ -6,27 +6,26 @@
 //! ```
 //! Every hand-over is bounded, and a slice is held from its claim to its end, so memory does not depend on the queue.
 
-use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::decoding::{Failure, LargeObject, decode};
 use super::engine::{Engine, EngineInfo};
+use super::held::Held;
 use super::lane::Lane;
 use super::priority::stand_back;
 use crate::archive::Archive;
 use crate::config;
-use crate::imaging::{self, DicomObject, ImagingError, ReadCause, Tensor, Transform};
+use crate::imaging::Tensor;
 use crate::ledger::{Claim, Ledger, LedgerError, Score, SliceId, now};
 
 /// How often the queue is looked at though nobody rang: another process may have filled it (`triaged rescore`).
@@ -35,24 +34,17 @@ const POLL: Duration = Duration::from_secs(1);
 /// How long room for one slice may wait for that of others. The other half of the slices are at work meanwhile.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// A slice that is held so long hangs, in a decoder or on the GPU.
-const HANGS: Duration = Duration::from_secs(300);
-
 /// A slice that the process ended with this often is looked at alone, so that no other is blamed for it …
 const SUSPECT: u32 = 2;
 
 /// … and after this often not any more.
 const DEADLY: u32 = 4;
 
-/// A file of this size is large: there is one such object in memory at a time.
-const LARGE: u64 = 16 << 20;
-
 /// The running stage.
 pub struct Pipeline {
     claimer: tokio::task::JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
-    room: u32,
 }
 
 /// A slice ready for the model.
@@ -69,31 +61,9 @@ struct Shared {
     info: EngineInfo,
     max_attempts: u32,
     runtime: Handle,
-    slices: Mutex<Slices>,
-    /// A permit a slice that may be held; acquired by the claimer, given back when the slice ends.
-    room: Semaphore,
-    permits: usize,
+    held: Held,
     /// Claimed and not yet at a scoring thread: while there are none, a batch need not wait for them.
     decoding: AtomicUsize,
-}
-
-/// What the stage knows of slices that the ledger does not.
-#[derive(Default)]
-struct Slices {
-    /// Claimed and not ended, with the moment of the claim.
-    held: HashMap<SliceId, Instant>,
-    /// Tried, and not to be claimed again for a while. They take no room.
-    waiting: HashSet<SliceId>,
-    /// Let go without an end in the ledger, which refused it: the node lives, so the claim that the ledger counts is no death,
-    /// and the next one is the same claim.
-    unrecorded: HashSet<SliceId>,
-}
-
-impl Slices {
-    /// Not to be claimed now.
-    fn taken(&self) -> HashSet<SliceId> {
-        self.held.keys().chain(&self.waiting).copied().collect()
-    }
 }
 
 impl Pipeline {
@@ -117,9 +87,7 @@ impl Pipeline {
             info,
             max_attempts: settings.max_attempts,
             runtime: Handle::current(),
-            slices: Mutex::default(),
-            room: Semaphore::new(room),
-            permits: room,
+            held: Held::new(room),
             decoding: AtomicUsize::new(0),
         });
         let (to_decode, claims) = sync_channel(room);
@@ -146,25 +114,20 @@ impl Pipeline {
         drop(ready);
         tokio::spawn(measure_all(shared.ledger.clone(), stop.clone()));
         let claimer = tokio::spawn(claim_all(shared.clone(), to_decode, stop));
-        Pipeline { claimer, threads, shared, room: room as u32 }
+        Pipeline { claimer, threads, shared }
     }
 
     /// Whether every part of the stage still runs, and none hangs.
     pub fn is_alive(&self) -> bool {
         !self.claimer.is_finished()
             && self.threads.iter().all(|thread| !thread.is_finished())
-            && self.shared.slices().held.values().all(|claimed| claimed.elapsed() < HANGS)
+            && !self.shared.held.hang()
     }
 
     /// Takes back the claims of slices that the end of the process will interrupt, except those that hang: it is not they that
     /// ended it.
     pub async fn give_back(&self) -> Result<(), LedgerError> {
-        let held: Vec<SliceId> = {
-            let slices = self.shared.slices();
-            let fit = slices.held.iter().filter(|(_, claimed)| claimed.elapsed() < HANGS);
-            fit.map(|(slice, _)| *slice).collect()
-        };
-        self.shared.ledger.give_back(held).await
+        self.shared.ledger.give_back(self.shared.held.at_work()).await
     }
 
     /// Waits until what was claimed has ended; the token given at start must be cancelled.
@@ -173,64 +136,53 @@ impl Pipeline {
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
-        // Scores are recorded by tasks.
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.shared.room.acquire_many(self.room)).await;
+        // Ends are recorded by tasks of their own.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.shared.held.nothing()).await;
     }
 }
 
 impl Shared {
-    /// Takes all the room there is, for that many slices, each of which gives its permit back when it ends. Waits for half of
-    /// it, but not long: each claim is a commit, and one slice should not wait for many.
-    async fn room(&self) -> usize {
-        let never = "the semaphore is never closed";
-        let half = self.room.acquire_many(self.permits.div_ceil(2) as u32);
-        let room = match tokio::time::timeout(GATHER, half).await {
-            Ok(room) => room.expect(never),
-            Err(_) => self.room.acquire().await.expect(never),
-        };
-        let mut most = room.num_permits();
-        room.forget();
-        while let Ok(more) = self.room.try_acquire() {
-            more.forget();
-            most += 1;
-        }
-        most
-    }
-
-    fn slices(&self) -> MutexGuard<'_, Slices> {
-        self.slices.lock().expect("nobody panics while holding the sets")
-    }
-
-    /// The slice has ended, in the ledger too.
-    fn release(&self, slice: SliceId) {
-        let mut slices = self.slices();
-        slices.held.remove(&slice);
-        slices.unrecorded.remove(&slice);
-        drop(slices);
-        self.room.add_permits(1);
-    }
-
-    /// Slices go back to the queue, to be claimed again after a while. What others need, their room, is free at once.
+    /// Slices go back to the queue, to be claimed again after a while.
     fn put_back(self: &Arc<Self>, back: Vec<SliceId>, recorded: bool, wait: Duration) {
-        let mut slices = self.slices();
-        for &slice in &back {
-            slices.held.remove(&slice);
-            slices.waiting.insert(slice);
-            if recorded {
-                slices.unrecorded.remove(&slice);
-            } else {
-                slices.unrecorded.insert(slice);
-            }
-        }
-        drop(slices);
-        self.room.add_permits(back.len());
+        self.held.put_back(&back, recorded);
         let shared = self.clone();
         self.runtime.spawn(async move {
             tokio::time::sleep(wait).await;
-            let mut slices = shared.slices();
-            slices.waiting.retain(|slice| !back.contains(slice));
-            drop(slices);
+            shared.held.waited(&back);
             shared.ledger.queued().notify_waiters();
+        });
+    }
+
+    /// Ends scored slices, on the runtime: the lane goes on meanwhile.
+    fn complete(self: &Arc<Self>, batch: Vec<Ready>, probabilities: Vec<f64>) {
+        let (shared, card) = (self.clone(), &self.info.card);
+        let scored_at = now();
+        let score = |(slice, probability): (Ready, f64)| Score {
+            slice: slice.claim.slice,
+            probability,
+            positive: probability >= card.slice_threshold,
+            threshold: card.slice_threshold,
+            model: card.name.clone(),
+            model_sha256: card.sha256.clone(),
+            provider: self.info.provider.into(),
+            claimed_at: slice.claim.claimed_at,
+            decoded_at: slice.decoded_at,
+            scored_at: scored_at.clone(),
+        };
+        let scores: Vec<Score> = batch.into_iter().zip(probabilities).map(score).collect();
+        self.runtime.spawn(async move {
+            let slices: Vec<SliceId> = scores.iter().map(|score| score.slice).collect();
+            match shared.ledger.complete(scores).await {
+                Ok(()) => {
+                    metrics::counter!("triaged_slices_total", "state" => "scored").increment(slices.len() as u64);
+                    slices.into_iter().for_each(|slice| shared.held.release(slice));
+                }
+                // Still queued, and claimed again.
+                Err(error) => {
+                    error!("scores could not be recorded: {error}");
+                    shared.put_back(slices, false, POLL);
+                }
+            }
         });
     }
 
@@ -272,19 +224,9 @@ impl Shared {
                     return;
                 }
             }
-            shared.release(claim.slice);
+            shared.held.release(claim.slice);
         });
     }
-}
-
-/// Why a slice has no score.
-enum Failure {
-    /// The object itself cannot be triaged.
-    Ineligible(String),
-    /// It will be the same the next time.
-    Lasting(String),
-    /// It may pass.
-    Passing(String),
 }
 
 async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: CancellationToken) {
@@ -292,21 +234,14 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
         // Made before the look at the queue, so that no ring between look and wait is lost.
         let rung = shared.ledger.queued().notified();
         let most = tokio::select! {
-            room = shared.room() => room,
+            room = shared.held.take_room(GATHER) => room,
             () = stop.cancelled() => return,
         };
         let reader = shared.clone();
         let claimed = tokio::task::spawn_blocking(move || {
-            let (taken, none_held) = {
-                let slices = reader.slices();
-                (slices.taken(), slices.held.is_empty())
-            };
+            let (taken, none_held) = reader.held.taken();
             let mut claims = reader.ledger.claim(&taken, most)?;
-            let slices = reader.slices();
-            for claim in claims.iter_mut().filter(|claim| slices.unrecorded.contains(&claim.slice)) {
-                claim.deaths = claim.deaths.saturating_sub(1);
-            }
-            drop(slices);
+            reader.held.forgive(&mut claims);
             // A suspect waits until nothing else is held, and what comes after it waits for it.
             if let Some(suspect) = claims.iter().position(|claim| claim.deaths >= SUSPECT) {
                 claims.truncate(if suspect == 0 && none_held { 1 } else { suspect });
@@ -321,7 +256,7 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
             }
             Err(_) => return,
         };
-        shared.room.add_permits(most - claims.len());
+        shared.held.give_room(most - claims.len());
         if claims.is_empty() {
             tokio::select! {
                 () = rung => {}
@@ -332,19 +267,13 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
         }
         let alone = claims[0].deaths >= SUSPECT;
         let claimed: Vec<SliceId> = claims.iter().map(|claim| claim.slice).collect();
-        let uncounted = {
-            let slices = shared.slices();
-            claimed.iter().copied().filter(|slice| !slices.unrecorded.contains(slice)).collect()
-        };
-        if let Err(error) = shared.ledger.count_claims(uncounted).await {
+        if let Err(error) = shared.ledger.count_claims(shared.held.to_count(&claimed)).await {
             error!("claims cannot be counted: {error}");
-            shared.room.add_permits(claimed.len());
+            shared.held.give_room(claimed.len());
             tokio::time::sleep(POLL).await;
             continue;
         }
-        let at = Instant::now();
-        let held = claimed.into_iter().map(|slice| (slice, at));
-        shared.slices().held.extend(held);
+        shared.held.hold(&claimed);
         shared.decoding.fetch_add(claims.len(), Ordering::SeqCst);
         for claim in claims {
             if claim.deaths >= DEADLY {
@@ -358,7 +287,7 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
                 return;
             }
         }
-        while alone && shared.room.available_permits() < shared.permits && !stop.is_cancelled() {
+        while alone && shared.held.count() > 0 && !stop.is_cancelled() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -381,9 +310,6 @@ async fn measure_all(ledger: Ledger, stop: CancellationToken) {
         }
     }
 }
-
-/// The large object last decoded from, for the frames that follow. Whoever decodes a frame of it holds the lock to read.
-type LargeObject = RwLock<Option<(String, DicomObject)>>;
 
 fn decode_all(
     shared: &Arc<Shared>,
@@ -418,51 +344,11 @@ fn decode_all(
     }
 }
 
-fn decode(archive: &Archive, claim: &Claim, transform: &Transform, large: &LargeObject) -> Result<Tensor, Failure> {
-    let input = |object: &DicomObject| {
-        imaging::model_input(object, claim.frame - 1, transform).map_err(|error: ImagingError| {
-            if error.is_contradiction() {
-                Failure::Ineligible(error.to_string())
-            } else {
-                Failure::Lasting(error.to_string())
-            }
-        })
-    };
-    let file = archive.file(&claim.path);
-    // What a deflated file inflates to is not known before.
-    let is_small = !imaging::is_deflated(&claim.transfer_syntax)
-        && std::fs::metadata(&file).is_ok_and(|metadata| metadata.len() < LARGE);
-    if is_small {
-        return input(&read(&file)?);
-    }
-    // A panic while it was locked left at worst no object, which is read again.
-    if let Some((held, object)) = &*large.read().unwrap_or_else(|poisoned| poisoned.into_inner())
-        && *held == claim.path
-    {
-        return input(object);
-    }
-    // Its frames are claimed together: one thread reads it for all, when all are done with the one before.
-    let mut large = large.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if large.as_ref().is_none_or(|(held, _)| *held != claim.path) {
-        *large = None;
-        *large = Some((claim.path.clone(), read(&file)?));
-    }
-    input(&large.as_ref().expect("it was just put there").1)
-}
-
-fn read(file: &Path) -> Result<DicomObject, Failure> {
-    imaging::read_file(file).map_err(|error| match error.cause {
-        ReadCause::Io(_) => Failure::Passing(error.to_string()),
-        // The archive's files do not change.
-        _ => Failure::Lasting(error.to_string()),
-    })
-}
-
 fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>>, wait: Duration) {
     stand_back();
     while let Some(batch) = next_batch(shared, ready, lane.batch_size(), wait) {
         match run(&mut lane, &batch) {
-            Ok(probabilities) => complete(shared, batch, probabilities),
+            Ok(probabilities) => shared.complete(batch, probabilities),
             Err(error) if !lane.still_runs() => {
                 // A GPU that is lost: no slice is to blame. They stay queued, and the node is restarted.
                 error!("the model no longer runs: {error}");
@@ -477,7 +363,7 @@ fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>
                 for slice in batch {
                     let alone = [slice];
                     match run(&mut lane, &alone) {
-                        Ok(probabilities) => complete(shared, alone.into(), probabilities),
+                        Ok(probabilities) => shared.complete(alone.into(), probabilities),
                         Err(error) => {
                             alone.into_iter().for_each(|s| shared.give_up(s.claim, Failure::Passing(error.clone())));
                         }
@@ -516,40 +402,4 @@ fn run(lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, String> {
     metrics::histogram!("triaged_inference_seconds").record(began.elapsed().as_secs_f64());
     metrics::histogram!("triaged_batch_size").record(batch.len() as f64);
     scored
-}
-
-fn complete(shared: &Arc<Shared>, batch: Vec<Ready>, probabilities: Vec<f64>) {
-    let card = &shared.info.card;
-    let scored_at = now();
-    let scores: Vec<Score> = batch
-        .into_iter()
-        .zip(probabilities)
-        .map(|(slice, probability)| Score {
-            slice: slice.claim.slice,
-            probability,
-            positive: probability >= card.slice_threshold,
-            threshold: card.slice_threshold,
-            model: card.name.clone(),
-            model_sha256: card.sha256.clone(),
-            provider: shared.info.provider.into(),
-            claimed_at: slice.claim.claimed_at,
-            decoded_at: slice.decoded_at,
-            scored_at: scored_at.clone(),
-        })
-        .collect();
-    let slices: Vec<SliceId> = scores.iter().map(|score| score.slice).collect();
-    let shared = shared.clone();
-    let runtime = shared.runtime.clone();
-    runtime.spawn(async move {
-        match shared.ledger.complete(scores).await {
-            Ok(()) => metrics::counter!("triaged_slices_total", "state" => "scored").increment(slices.len() as u64),
-            // Still queued, and claimed again.
-            Err(error) => {
-                error!("scores could not be recorded: {error}");
-                shared.put_back(slices, false, POLL);
-                return;
-            }
-        }
-        slices.into_iter().for_each(|slice| shared.release(slice));
-    });
 }

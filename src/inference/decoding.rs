@@ -1,0 +1,75 @@
+//! From a slice's file to the model's input. One large object is in memory at a time, whatever the number of threads.
+
+use std::path::Path;
+use std::sync::RwLock;
+
+use crate::archive::Archive;
+use crate::imaging::{self, DicomObject, ImagingError, ReadCause, ReadError, Tensor, Transform};
+use crate::ledger::Claim;
+
+/// A file of this size is large.
+const LARGE: u64 = 16 << 20;
+
+/// Why a slice has no score.
+pub(super) enum Failure {
+    /// The object itself cannot be triaged.
+    Ineligible(String),
+    /// It will be the same the next time.
+    Lasting(String),
+    /// It may pass.
+    Passing(String),
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        match error.cause {
+            ReadCause::Io(_) => Failure::Passing(error.to_string()),
+            // The archive's files do not change.
+            _ => Failure::Lasting(error.to_string()),
+        }
+    }
+}
+
+impl From<ImagingError> for Failure {
+    fn from(error: ImagingError) -> Failure {
+        match error.is_contradiction() {
+            true => Failure::Ineligible(error.to_string()),
+            false => Failure::Lasting(error.to_string()),
+        }
+    }
+}
+
+/// The large object last decoded from, for the frames that follow. Whoever decodes a frame of it holds the lock to read.
+pub(super) type LargeObject = RwLock<Option<(String, DicomObject)>>;
+
+/// A slice as a model's input.
+pub(super) fn decode(
+    archive: &Archive,
+    claim: &Claim,
+    transform: &Transform,
+    large: &LargeObject,
+) -> Result<Tensor, Failure> {
+    let input = |object: &DicomObject| Ok(imaging::model_input(object, claim.frame - 1, transform)?);
+    let file = archive.file(&claim.path);
+    if !is_large(&file, &claim.transfer_syntax) {
+        return input(&imaging::read_file(&file)?);
+    }
+    // A panic while it was locked left at worst no object, which is read again.
+    if let Some((held, object)) = &*large.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        && *held == claim.path
+    {
+        return input(object);
+    }
+    // Its frames are claimed together: one thread reads it for all, when all are done with the one before.
+    let mut large = large.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if large.as_ref().is_none_or(|(held, _)| *held != claim.path) {
+        *large = None;
+        *large = Some((claim.path.clone(), imaging::read_file(&file)?));
+    }
+    input(&large.as_ref().expect("it was just put there").1)
+}
+
+fn is_large(file: &Path, transfer_syntax: &str) -> bool {
+    // What a deflated file inflates to is not known before.
+    imaging::is_deflated(transfer_syntax) || std::fs::metadata(file).is_ok_and(|file| file.len() >= LARGE)
+}
