@@ -148,9 +148,10 @@ pub struct Outcome {
     pub slice_auc: Option<Interval>,
     /// Of the slices' area, to the recipe's own on the same slices; none for the recipe itself.
     pub difference: Option<Interval>,
-    pub f2: Interval,
-    pub sensitivity: Interval,
-    pub specificity: Interval,
+    /// This and what follows: none with one class only.
+    pub f2: Option<Interval>,
+    pub sensitivity: Option<Interval>,
+    pub specificity: Option<Interval>,
     /// None with one class only, and where a patient's slices stand in several folds.
     pub study_auc: Option<Interval>,
     /// How the row was shortened, or empty.
@@ -226,9 +227,9 @@ impl Ablation {
                 row.changed,
                 or(row.slice_auc, "one class only"),
                 row.difference.map_or(String::new(), signed),
-                cell(row.f2),
-                cell(row.sensitivity),
-                cell(row.specificity),
+                or(row.f2, "one class only"),
+                or(row.sensitivity, "one class only"),
+                or(row.specificity, "one class only"),
                 or(row.study_auc, study),
                 if row.shortened.is_empty() { "no" } else { &row.shortened },
             );
@@ -274,14 +275,7 @@ impl Ablation {
         for row in &self.outcomes {
             let mut cells = vec![row.row.name(), row.changed.clone()];
             cells.extend([row.patients, row.slices, row.epochs].map(|count| count.to_string()));
-            let figures = [
-                row.slice_auc,
-                row.difference,
-                Some(row.f2),
-                Some(row.sensitivity),
-                Some(row.specificity),
-                row.study_auc,
-            ];
+            let figures = [row.slice_auc, row.difference, row.f2, row.sensitivity, row.specificity, row.study_auc];
             for figure in figures {
                 let texts = figure.map(|i| [i.value, i.low, i.high].map(|value| format!("{value:.4}")));
                 cells.extend(texts.unwrap_or_default());
@@ -344,6 +338,8 @@ mod tests {
             id: format!("ID_{patient}_{number}"),
             source: "a".into(),
             patient: format!("a/{patient}"),
+            study: None,
+            series: None,
             positive,
             file: "none".into(),
             mask: None,

@@ -13,7 +13,7 @@ use crate::ablation::Ablation;
 use crate::calibration::{Calibrated, Platt};
 use crate::candidates::{Layer, STUDY, parameters};
 use crate::cross_validation::CrossValidation;
-use crate::data::{Index, Side, Split};
+use crate::data::{self, Index, Side, Slice, Split};
 use crate::evaluate::{Beside, Decision, Evaluation, HeldOut};
 use crate::export;
 use crate::fit::{FitConfig, Monitor, Schedule, State};
@@ -24,6 +24,9 @@ use crate::rules;
 
 /// What the model finds.
 pub const FINDING: &str = "intracranial hemorrhage";
+
+/// The folder that `phantoms` is told to write in the documentation: its heads are no patients.
+const PHANTOMS: &str = "phantoms";
 
 /// What is known of a data source: how to cite it, under which terms it may be used, and what to know of its images.
 struct Known {
@@ -54,7 +57,7 @@ fn known(source: &str) -> Option<Known> {
             terms: "as published on Kaggle",
             note: "reconstructed HU: web figures of all sizes with burned-in marks, clipped to 0 to 80 HU",
         },
-        "phantoms" => Known {
+        PHANTOMS => Known {
             citation: "Synthetic head CT made by this project's own phantom generator.",
             terms: "as this project",
             note: "no patients; trained on, with masks of their blood where the training has witnesses, so that filters learn \
@@ -113,15 +116,16 @@ impl Measured {
         }
     }
 
-    /// For people, in Markdown.
-    fn text(&self) -> String {
+    /// For people, in Markdown; with a sentence on when the share of studies to flag was chosen.
+    fn text(&self, when_chosen: &str) -> String {
         match self {
             Measured::HeldOut(HeldOut { decision, validation, test, .. }) => format!(
                 "The slice threshold has the highest F2 on the validation slices; the study rule's threshold flags at least \
-                 {:.0} % of the validation studies with hemorrhage.\n\n\
+                 {:.0} % of the validation studies with hemorrhage. {}\n\n\
                  On {} test patients, unseen in training and in choosing thresholds:\n\n{}\n\
                  On the {} validation patients, on which epoch, thresholds and rule were chosen, and so too good:\n\n{}\n",
                 100.0 * decision.wanted_sensitivity,
+                when_chosen,
                 test.patients,
                 test.table(),
                 validation.patients,
@@ -131,11 +135,14 @@ impl Measured {
                 "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
                  others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
                  is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its study rule's \
-                 threshold flags at least {:.0} % of all folds' studies with hemorrhage, as each fold's own did of the others'.\n\n{}\n",
+                 threshold flags at least {:.0} % of all folds' studies with hemorrhage, as each fold's own did of the others'. \
+                 {} The studies' AUC over all folds is that of the rule chosen on all of them, so on the patients themselves that \
+                 it is taken on; all other figures are by what the other folds chose.\n\n{}\n",
                 crossed.folds.len(),
                 crossed.pooled.patients,
                 crossed.folds.len(),
                 100.0 * crossed.decision.wanted_sensitivity,
+                when_chosen,
                 crossed.table()
             ),
         }
@@ -178,16 +185,68 @@ impl Trained<'_> {
             let text = |of: fn(&Known) -> &'static str| known.as_ref().map_or("not recorded", of).to_owned();
             SourceAbout {
                 source: name.into(),
-                patients: crate::data::patients(&slices).len(),
+                patients: data::patients(&slices).len(),
                 slices: slices.len(),
                 positive_slices: slices.iter().filter(|slice| slice.positive).count(),
-                role: if train_only { TRAINING_ONLY } else { "training, validation and test" }.into(),
+                role: if train_only { TRAINING_ONLY.into() } else { self.role(name) },
                 citation: text(|known| known.citation),
                 terms: text(|known| known.terms),
                 note: text(|known| known.note),
             }
         };
         names.into_iter().map(about).collect()
+    }
+
+    /// What a source that is measured was used for.
+    fn role(&self, source: &str) -> String {
+        if let Measured::Crossed(_) = self.measured {
+            return "training, and measured out of fold".into();
+        }
+        let sides = [(Side::Train, "training"), (Side::Validation, "validation"), (Side::Test, "test")];
+        let has = |side| self.split.slices(self.index, side).iter().any(|slice| slice.source == source);
+        let names: Vec<&str> = sides.into_iter().filter(|(side, _)| has(*side)).map(|(_, name)| name).collect();
+        match names.as_slice() {
+            [] => "no part".into(),
+            [one] => (*one).into(),
+            [most @ .., last] => format!("{} and {last}", most.join(", ")),
+        }
+    }
+
+    /// Whom the network was trained on.
+    fn trained_on(&self) -> String {
+        let train = self.split.slices(self.index, Side::Train);
+        let (phantoms, patients): (Vec<&Slice>, Vec<&Slice>) =
+            train.into_iter().partition(|slice| slice.source == PHANTOMS);
+        match (data::patients(&patients).len(), data::patients(&phantoms).len()) {
+            (patients, 0) => format!("{patients} patients"),
+            (0, phantoms) => format!("{phantoms} phantoms and no patient"),
+            (patients, phantoms) => format!("{patients} patients and {phantoms} phantoms"),
+        }
+    }
+
+    /// When the share of studies that the study rule must flag was chosen, as far as the run knows.
+    fn when_chosen(&self) -> String {
+        match self.state.first_sensitivity.filter(|first| *first != self.config.study_sensitivity) {
+            Some(first) => format!(
+                "The run was begun asking for {:.0} %: this share was chosen later, when figures could have been seen.",
+                100.0 * first
+            ),
+            None => "Nothing here records whether that share, a setting of the recipe, was chosen before any figures on these \
+                     data were seen."
+                .into(),
+        }
+    }
+
+    /// How many patients or images stand on which side.
+    fn sides(&self) -> String {
+        let [train, validation, test] = [Side::Train, Side::Validation, Side::Test].map(|side| self.split.count(side));
+        match self.measured {
+            Measured::Crossed(crossed) => format!(
+                "all {train} in training; for the figures those that are not only trained on were divided into {} folds",
+                crossed.folds.len()
+            ),
+            Measured::HeldOut(_) => format!("{train} in training, {validation} for validation, {test} for the test"),
+        }
     }
 
     fn seconds(&self) -> f64 {
@@ -299,6 +358,9 @@ impl Trained<'_> {
             others += &format!("On all of {name}, by the same decision:\n\n{}\n", evaluation.table());
         }
         let epochs = match self.state.best {
+            Some(_) if config.monitor == Monitor::Last && self.split.count(Side::Validation) == 0 => {
+                format!("{} epochs, the last of them kept", self.state.epochs.len())
+            }
             Some(_) if config.monitor == Monitor::Last => {
                 format!("{} epochs, the last of them kept whatever the validation said", self.state.epochs.len())
             }
@@ -332,7 +394,7 @@ impl Trained<'_> {
              Scores a head CT slice for {FINDING}. **Not for clinical use.**\n\n\
              ## For whom\n\n\
              For those who try out triaged, and for machine-learning staff as the model to beat. Not for patients' care, \
-             not for any decision about a person: it is trained on a few patients, with hospital, scanner and \
+             not for any decision about a person: it is trained on {trained_on}, with hospital, scanner and \
              reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
              ## The model\n\n\
              {quantized}{architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
@@ -343,14 +405,14 @@ impl Trained<'_> {
              commit {commit}.\n\n\
              ## Data\n\n\
              {data}\n\
-             Split by {by}, seed {split_seed}: {train} in training, {validation_count} for validation, {test_count} for the \
-             test.\n\n\
+             Split by {by}, seed {split_seed}: {sides}.\n\n\
              ## Figures\n\n\
              In brackets 95 % intervals, bootstrap over patients. What the m10 study calls \"specificity\" is precision \
              here. {measured}{others}{beside}\
              ## Limits\n\n\
              {limits}{parity}\n",
             version = self.version,
+            trained_on = self.trained_on(),
             layers = layers(&config.candidate.layers),
             architecture = architecture(&config.candidate.name),
             pretrained = config.pretrained.as_ref().map_or(String::new(), |file| {
@@ -371,14 +433,12 @@ impl Trained<'_> {
             seed = config.seed,
             commit = self.commit,
             by = match self.split.by {
-                crate::data::SplitBy::Patient => "patient",
-                crate::data::SplitBy::Image => "image (one patient's slices stand on several sides)",
+                data::SplitBy::Patient => "patient",
+                data::SplitBy::Image => "image (one patient's slices stand on several sides)",
             },
             split_seed = self.split.seed,
-            train = self.split.count(Side::Train),
-            validation_count = self.split.count(Side::Validation),
-            test_count = self.split.count(Side::Test),
-            measured = self.measured.text(),
+            sides = self.sides(),
+            measured = self.measured.text(&self.when_chosen()),
             beside = self.beside(),
             limits = self.limits(),
         )

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{Beside, Decision, Evaluation, Study, decide};
-use crate::metrics::Figures;
+use crate::metrics::{Figures, Interval};
 use crate::rules;
 
 /// The figures of all folds.
@@ -42,7 +42,7 @@ impl MeanSd {
     }
 }
 
-/// Each figure's mean and deviation over the folds.
+/// Each figure's mean and deviation over the folds in which it exists.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub auc: Option<MeanSd>,
@@ -60,9 +60,9 @@ impl Spread {
         };
         Self {
             auc: over(|figures| figures.auc.map(|auc| auc.value)),
-            f2: over(|figures| Some(figures.f2.value)),
-            sensitivity: over(|figures| Some(figures.sensitivity.value)),
-            specificity: over(|figures| Some(figures.specificity.value)),
+            f2: over(|figures| figures.f2.map(|f2| f2.value)),
+            sensitivity: over(|figures| figures.sensitivity.map(|sensitivity| sensitivity.value)),
+            specificity: over(|figures| figures.specificity.map(|specificity| specificity.value)),
             precision: over(|figures| Some(figures.precision.value)),
             accuracy: over(|figures| Some(figures.accuracy.value)),
         }
@@ -101,24 +101,35 @@ impl CrossValidation {
         folds.iter().enumerate().filter(|(other, _)| *other != fold).flat_map(|(_, studies)| studies).cloned().collect()
     }
 
+    /// A figure's mean and deviation in words, with the number of folds that have the figure where others lack a class.
+    pub fn over_folds(&self, spread: Option<MeanSd>, figure: impl Fn(&Evaluation) -> Option<Interval>) -> String {
+        let Some(MeanSd { mean, sd }) = spread else { return "one class only".into() };
+        match self.folds.iter().filter(|fold| figure(fold).is_some()).count() {
+            all if all == self.folds.len() => format!("{mean:.3} ± {sd:.3}"),
+            some => format!("{mean:.3} ± {sd:.3} ({some} folds)"),
+        }
+    }
+
     /// Two tables in Markdown: all patients, and the folds.
     pub fn table(&self) -> String {
-        let cell =
-            |value: Option<MeanSd>| value.map_or("one class only".into(), |v| format!("{:.3} ± {:.3}", v.mean, v.sd));
         let mut table = format!(
             "{}\n| mean ± sd over {} folds | slices | studies |\n|---|---|---|\n",
             self.pooled.table(),
             self.folds.len()
         );
-        for (name, of) in [
-            ("AUC", (|s: &Spread| s.auc) as fn(&Spread) -> Option<MeanSd>),
-            ("F2", |s| s.f2),
-            ("sensitivity", |s| s.sensitivity),
-            ("specificity", |s| s.specificity),
-            ("precision", |s| s.precision),
-            ("accuracy", |s| s.accuracy),
-        ] {
-            table += &format!("| {name} | {} | {} |\n", cell(of(&self.slices)), cell(of(&self.studies)));
+        type Row = (&'static str, fn(&Spread) -> Option<MeanSd>, fn(&Figures) -> Option<Interval>);
+        let rows: [Row; 6] = [
+            ("AUC", |s| s.auc, |f| f.auc),
+            ("F2", |s| s.f2, |f| f.f2),
+            ("sensitivity", |s| s.sensitivity, |f| f.sensitivity),
+            ("specificity", |s| s.specificity, |f| f.specificity),
+            ("precision", |s| s.precision, |f| Some(f.precision)),
+            ("accuracy", |s| s.accuracy, |f| Some(f.accuracy)),
+        ];
+        for (name, spread, figure) in rows {
+            let slices = self.over_folds(spread(&self.slices), |fold| figure(&fold.slices));
+            let studies = self.over_folds(spread(&self.studies), |fold| figure(&fold.studies));
+            table += &format!("| {name} | {slices} | {studies} |\n");
         }
         table
     }
@@ -136,6 +147,7 @@ mod tests {
                 (0..4)
                     .map(|p| Study {
                         patient: format!("{fold}/{p}"),
+                        study: None,
                         source: "a".into(),
                         is_ordered: false,
                         slices: (0..10)
@@ -168,6 +180,22 @@ mod tests {
         assert!(lifted.pooled.slices.auc.expect("both classes").value < 1.0);
         let specificity = lifted.slices.specificity.expect("folds");
         assert!((specificity.mean - 0.8).abs() < 1e-9 && specificity.sd > 0.4, "{specificity:?}");
+    }
+
+    #[test]
+    fn a_fold_that_lacks_a_class_does_not_count_as_0() {
+        let mut folds = folds(0.0);
+        // The first fold's patients are all without hemorrhage.
+        folds[0].retain(|study| !study.is_positive());
+        let found = CrossValidation::of(&folds, 0.9, 1).expect("both classes");
+        assert_eq!(found.studies.sensitivity, Some(MeanSd { mean: 1.0, sd: 0.0 }));
+        assert_eq!(found.folds[0].studies.sensitivity, None);
+        assert!(
+            found.table().contains("| sensitivity | 1.000 ± 0.000 (4 folds) | 1.000 ± 0.000 (4 folds) |"),
+            "{}",
+            found.table()
+        );
+        assert!(found.table().contains("| specificity | 1.000 ± 0.000 | 1.000 ± 0.000 |"), "{}", found.table());
     }
 
     #[test]

@@ -14,10 +14,12 @@ use crate::rules::{self, Compared};
 /// Bootstrap samples behind each interval.
 pub const ROUNDS: usize = 2000;
 
-/// A patient's scored slices. A patient is a study here: the data sets have one study a patient.
+/// A study's scored slices. Of slices that name no study, a patient's are one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Study {
     pub patient: String,
+    /// Which of the patient's studies, where there are several.
+    pub study: Option<String>,
     pub source: String,
     /// In their order along the body, where that is known.
     pub slices: Vec<Case>,
@@ -25,25 +27,39 @@ pub struct Study {
 }
 
 impl Study {
-    /// Groups scored slices by patient.
+    /// Groups scored slices by study, in the order of patients' names.
     pub fn group(slices: &[&Slice], scores: &[f64]) -> Vec<Study> {
-        let mut patients: BTreeMap<&str, Vec<(&Slice, f64)>> = BTreeMap::new();
+        type Scored<'a> = Vec<(&'a Slice, f64)>;
+        let mut patients: BTreeMap<&str, BTreeMap<Option<&str>, Scored>> = BTreeMap::new();
         for (slice, &score) in slices.iter().zip(scores) {
-            patients.entry(&slice.patient).or_default().push((slice, score));
+            let studies = patients.entry(&slice.patient).or_default();
+            studies.entry(slice.study.as_deref()).or_default().push((slice, score));
         }
-        let study = |(patient, mut slices): (&str, Vec<(&Slice, f64)>)| {
-            let is_ordered = slices.iter().all(|(slice, _)| slice.position.is_some());
-            if is_ordered {
-                slices.sort_by_key(|(slice, _)| slice.position);
+        let mut grouped = Vec::new();
+        for (patient, studies) in patients {
+            let several = studies.len() > 1;
+            for (study, mut slices) in studies {
+                // Places in two series are no order of their slices together.
+                let one_series = slices.iter().all(|(slice, _)| slice.series == slices[0].0.series);
+                let is_ordered = one_series && slices.iter().all(|(slice, _)| slice.position.is_some());
+                if is_ordered {
+                    slices.sort_by_key(|(slice, _)| slice.position);
+                }
+                grouped.push(Study {
+                    patient: patient.into(),
+                    study: study.filter(|_| several).map(str::to_owned),
+                    source: slices[0].0.source.clone(),
+                    slices: slices.iter().map(|&(slice, score)| Case { score, positive: slice.positive }).collect(),
+                    is_ordered,
+                });
             }
-            Study {
-                patient: patient.into(),
-                source: slices[0].0.source.clone(),
-                slices: slices.iter().map(|&(slice, score)| Case { score, positive: slice.positive }).collect(),
-                is_ordered,
-            }
-        };
-        patients.into_iter().map(study).collect()
+        }
+        grouped
+    }
+
+    /// The patient, and which of their studies, where there are several.
+    pub fn name(&self) -> String {
+        self.study.as_ref().map_or(self.patient.clone(), |study| format!("{}, study {study}", self.patient))
     }
 
     /// Whether any slice is labelled positive.
@@ -177,13 +193,15 @@ impl HeldOut {
     }
 }
 
-/// Compares rules on studies that are no folds: on parts of them, each judged by what the others decide. Empty where the
+/// Compares rules on studies that are no folds: on parts of their patients, each judged by what the others decide. Empty where the
 /// others of some part lack a class.
 fn compare_within(studies: &[Study], decision: &Decision, seed: u64) -> Vec<Compared> {
+    let mut patients: BTreeMap<&str, Vec<&Study>> = BTreeMap::new();
+    studies.iter().for_each(|study| patients.entry(&study.patient).or_default().push(study));
     let mut parts = vec![Vec::new(); PARTS];
     for positive in [true, false] {
-        let class = studies.iter().filter(|study| study.is_positive() == positive);
-        class.enumerate().for_each(|(i, study)| parts[i % PARTS].push(study.clone()));
+        let class = patients.values().filter(|own| own.iter().any(|study| study.is_positive()) == positive);
+        class.enumerate().for_each(|(i, own)| parts[i % PARTS].extend(own.iter().copied().cloned()));
     }
     parts.retain(|part| !part.is_empty());
     let others = |part: usize| -> Vec<Study> {
@@ -210,7 +228,7 @@ impl Evaluation {
 
     /// Of studies each of which has a decision of its own, and is calibrated by it. Counts and what follows from them are
     /// by those; the areas under the curves are over the scores as they are, the studies' by `decision`'s rule. Intervals
-    /// are by patient, who may have several studies: of a split by image, one in each fold.
+    /// are by patient, who may have several studies: their own, or of a split by image one in each fold.
     pub fn pooled(studies: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {
         #[derive(Default)]
         struct Patient {
@@ -239,17 +257,17 @@ impl Evaluation {
     /// A table in Markdown.
     pub fn table(&self) -> String {
         let cell = |i: Interval| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high);
-        let auc = |i: Option<Interval>| i.map_or("one class only".into(), cell);
+        let or = |i: Option<Interval>| i.map_or("one class only".into(), cell);
         let (a, b) = (&self.slices, &self.studies);
         let mut table = format!(
             "| | slices ({}, {} positive) | studies ({}, {} positive) |\n|---|---|---|\n",
             a.cases, a.positives, b.cases, b.positives
         );
         for (name, left, right) in [
-            ("AUC", auc(a.auc), auc(b.auc)),
-            ("F2", cell(a.f2), cell(b.f2)),
-            ("sensitivity", cell(a.sensitivity), cell(b.sensitivity)),
-            ("specificity", cell(a.specificity), cell(b.specificity)),
+            ("AUC", or(a.auc), or(b.auc)),
+            ("F2", or(a.f2), or(b.f2)),
+            ("sensitivity", or(a.sensitivity), or(b.sensitivity)),
+            ("specificity", or(a.specificity), or(b.specificity)),
             ("precision", cell(a.precision), cell(b.precision)),
             ("accuracy", cell(a.accuracy), cell(b.accuracy)),
         ] {
@@ -273,6 +291,7 @@ mod tests {
         (0..10)
             .map(|p| Study {
                 patient: format!("{p}"),
+                study: None,
                 source: "a".into(),
                 is_ordered: false,
                 slices: (0..20)
@@ -304,6 +323,49 @@ mod tests {
     }
 
     #[test]
+    fn a_patients_studies_are_judged_each_for_itself() {
+        let slice = |study: Option<&str>, series: &str, position: i64, positive: bool| Slice {
+            id: format!("{study:?}{series}{position}"),
+            source: "a".into(),
+            patient: "a/p".into(),
+            study: study.map(str::to_owned),
+            series: Some(series.into()),
+            positive,
+            file: "none".into(),
+            mask: None,
+            size: None,
+            position: Some(position),
+        };
+        // Before: bleeding, in two series. After: one series, its slices out of order.
+        let slices = [
+            slice(Some("before"), "1", 0, true),
+            slice(Some("after"), "3", 5, false),
+            slice(Some("before"), "2", 0, false),
+            slice(Some("after"), "3", 4, false),
+        ];
+        let studies = Study::group(&slices.iter().collect::<Vec<_>>(), &[0.9, 0.2, 0.3, 0.1]);
+        let names: Vec<String> = studies.iter().map(Study::name).collect();
+        assert_eq!(names, ["a/p, study after", "a/p, study before"]);
+        assert_eq!(studies.iter().map(Study::is_positive).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(studies[0].slices.iter().map(|case| case.score).collect::<Vec<_>>(), [0.1, 0.2]);
+        assert_eq!(studies.iter().map(|study| study.is_ordered).collect::<Vec<_>>(), [true, false]);
+        // Still one patient of the interval.
+        let decision = Decision {
+            slice_threshold: 0.5,
+            study_rule: StudyRule::TopKMean { k: 1, threshold: 0.5 },
+            calibration: None,
+            wanted_sensitivity: 0.9,
+        };
+        let evaluation = Evaluation::of(&studies, &decision, 1);
+        assert_eq!((evaluation.patients, evaluation.studies.cases), (1, 2));
+
+        // Of an older index, which names no study, a patient is one.
+        let old: Vec<Slice> = slices.map(|slice| Slice { study: None, series: None, ..slice }).into();
+        let studies = Study::group(&old.iter().collect::<Vec<_>>(), &[0.9, 0.2, 0.3, 0.1]);
+        assert_eq!((studies.len(), studies[0].name().as_str()), (1, "a/p"));
+    }
+
+    #[test]
     fn one_class_decides_nothing() {
         let mut studies = studies();
         studies.truncate(5);
@@ -316,7 +378,7 @@ mod tests {
         let evaluation = Evaluation::of(&studies(), &decision, 1);
         assert_eq!((evaluation.patients, evaluation.slices.cases, evaluation.studies.cases), (10, 200, 10));
         assert_eq!((evaluation.slices.positives, evaluation.studies.positives), (20, 4));
-        assert_eq!(evaluation.studies.sensitivity.value, 1.0);
+        assert_eq!(evaluation.studies.sensitivity.map(|found| found.value), Some(1.0));
         assert!(
             evaluation.table().contains("| TN, FP, FN, TP | 178, 2, 0, 20 | 6, 0, 0, 4 |"),
             "{}",

@@ -156,6 +156,10 @@ pub struct State {
     pub best: Option<usize>,
     /// Where the loss stopped being a number, if it did: epoch and batch.
     pub nan: Option<(usize, usize)>,
+    /// The share of studies to flag ([`FitConfig::study_sensitivity`]) that was asked for when the run was begun, where
+    /// another was since, with epochs trained and figures to be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sensitivity: Option<f64>,
 }
 
 impl State {
@@ -309,7 +313,7 @@ where
         let loss = total / seen as f64;
         progress.finish(&format!("loss {loss:.4}"));
 
-        let settled = network.valid().settled(epoch * steps).spread(input)?;
+        let settled = network.valid().settled(epoch * steps, config.pretrained.is_some()).spread(input)?;
         let scores = predict(&settled, held.clone(), cache, config.batch, "validation", device)?;
         // The last steps may have overflowed the weights with no loss after them to show it.
         if scores.iter().any(|score| !score.is_finite()) {
@@ -475,8 +479,11 @@ fn checkpoint(run: &Path, epoch: usize) -> PathBuf {
     run.join(format!("checkpoint-{epoch}"))
 }
 
-/// Starts a run's folder, or reads where it stands.
-fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
+/// Refuses a run's folder that was begun with a configuration that this one cannot go on with.
+///
+/// # Errors
+/// [`FitError::OtherConfig`], and [`FitError::File`] where there is a configuration that cannot be read.
+pub fn check_begun(run: &Path, config: &FitConfig) -> Result<(), FitError> {
     let path = run.join(CONFIG);
     if path.exists() {
         let found: FitConfig = read_json(&path)?;
@@ -492,16 +499,30 @@ fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
             return Err(FitError::OtherConfig { path: run.into() });
         }
     }
-    write_json(&path, config)?;
+    Ok(())
+}
+
+/// Starts a run's folder, or reads where it stands.
+fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
+    check_begun(run, config)?;
+    let path = run.join(CONFIG);
+    let before: Option<FitConfig> = if path.exists() { Some(read_json(&path)?) } else { None };
     let path = run.join(STATE);
     if path.exists() {
-        let state: State = read_json(&path)?;
+        let mut state: State = read_json(&path)?;
         if let Some(last) = state.epochs.last() {
             eprintln!("{}: going on after epoch {}", run.display(), last.epoch);
+            let before = before.map(|before| before.study_sensitivity);
+            if let Some(before) = before.filter(|before| *before != config.study_sensitivity) {
+                state.first_sensitivity.get_or_insert(before);
+                save_state(run, &state)?;
+            }
         }
+        write_json(&run.join(CONFIG), config)?;
         return Ok(state);
     }
-    let state = State { epochs: Vec::new(), best: None, nan: None };
+    write_json(&run.join(CONFIG), config)?;
+    let state = State { epochs: Vec::new(), best: None, nan: None, first_sensitivity: None };
     save_state(run, &state)?;
     Ok(state)
 }

@@ -16,7 +16,8 @@ fn ratio(part: f64, whole: f64) -> f64 {
     if whole == 0.0 { 0.0 } else { part / whole }
 }
 
-/// Counts of right and wrong answers. A figure whose denominator is empty is 0.
+/// Counts of right and wrong answers. Sensitivity needs a positive and specificity a negative; other figures whose
+/// denominator is empty are 0: precision and F2 where nothing is flagged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     pub tn: u64,
@@ -44,12 +45,16 @@ impl Confusion {
         ratio((self.tn + self.tp) as f64, (self.tn + self.fp + self.fn_ + self.tp) as f64)
     }
 
-    pub fn sensitivity(&self) -> f64 {
-        ratio(self.tp as f64, (self.tp + self.fn_) as f64)
+    /// None without a positive.
+    pub fn sensitivity(&self) -> Option<f64> {
+        let positives = self.tp + self.fn_;
+        (positives > 0).then(|| self.tp as f64 / positives as f64)
     }
 
-    pub fn specificity(&self) -> f64 {
-        ratio(self.tn as f64, (self.tn + self.fp) as f64)
+    /// None without a negative.
+    pub fn specificity(&self) -> Option<f64> {
+        let negatives = self.tn + self.fp;
+        (negatives > 0).then(|| self.tn as f64 / negatives as f64)
     }
 
     pub fn precision(&self) -> f64 {
@@ -57,7 +62,7 @@ impl Confusion {
     }
 
     pub fn f2(&self) -> f64 {
-        f2(self.precision(), self.sensitivity())
+        f2(self.precision(), self.sensitivity().unwrap_or(0.0))
     }
 }
 
@@ -142,10 +147,13 @@ pub struct Figures {
     pub cases: usize,
     pub positives: usize,
     pub confusion: Confusion,
-    pub f2: Interval,
+    /// None without a positive.
+    pub f2: Option<Interval>,
     pub accuracy: Interval,
-    pub sensitivity: Interval,
-    pub specificity: Interval,
+    /// None without a positive.
+    pub sensitivity: Option<Interval>,
+    /// None without a negative.
+    pub specificity: Option<Interval>,
     /// What the study calls "specificity".
     pub precision: Interval,
     /// None with one class only.
@@ -153,8 +161,8 @@ pub struct Figures {
 }
 
 /// Figures over patients' cases, with percentile intervals from `rounds` bootstrap samples of whole patients: a
-/// patient's slices stand or fall together. A sample in which a figure does not exist (AUC with one class) is left out
-/// of that figure's interval.
+/// patient's slices stand or fall together. A sample in which a figure does not exist (AUC with one class,
+/// sensitivity without a positive) is left out of that figure's interval.
 pub fn figures(patients: &[Vec<Case>], threshold: f64, rounds: usize, seed: u64) -> Figures {
     let verdicts: Vec<Vec<Case>> = patients.iter().map(|cases| answers(cases, threshold)).collect();
     judged_figures(patients, &verdicts, rounds, seed)
@@ -178,15 +186,15 @@ pub fn judged_figures(patients: &[Vec<Case>], verdicts: &[Vec<Case>], rounds: us
     }
     let mut intervals = point.into_iter().zip(samples).map(|(value, samples)| Some(Interval::of(value?, samples)));
     let mut next = || intervals.next().flatten();
-    let always = "a figure of counts always exists";
+    let always = "accuracy and precision always exist";
     Figures {
         cases: all.len(),
         positives: all.iter().filter(|case| case.positive).count(),
         confusion,
-        f2: next().expect(always),
+        f2: next(),
         accuracy: next().expect(always),
-        sensitivity: next().expect(always),
-        specificity: next().expect(always),
+        sensitivity: next(),
+        specificity: next(),
         precision: next().expect(always),
         auc: next(),
     }
@@ -211,9 +219,9 @@ pub fn auc_difference(patients: &[Vec<(Case, Case)>], rounds: usize, seed: u64) 
 }
 
 fn values(counts: &Confusion, auc: Option<f64>) -> [Option<f64>; 6] {
-    let [f2, accuracy, sensitivity, specificity, precision] =
-        [counts.f2(), counts.accuracy(), counts.sensitivity(), counts.specificity(), counts.precision()].map(Some);
-    [f2, accuracy, sensitivity, specificity, precision, auc]
+    let (sensitivity, specificity) = (counts.sensitivity(), counts.specificity());
+    let f2 = sensitivity.map(|_| counts.f2());
+    [f2, Some(counts.accuracy()), sensitivity, specificity, Some(counts.precision()), auc]
 }
 
 #[cfg(test)]
@@ -252,9 +260,24 @@ mod tests {
         let found = figures(&patients, 0.5, 300, 5);
         assert_eq!(found, figures(&patients, 0.5, 300, 5));
         assert_eq!(found.cases, 40);
-        for interval in [found.f2, found.sensitivity, found.specificity, found.auc.expect("two classes")] {
+        for interval in [found.f2, found.sensitivity, found.specificity, found.auc] {
+            let interval = interval.expect("two classes");
             assert!(interval.low <= interval.value && interval.value <= interval.high, "{interval:?}");
             assert!(interval.low < interval.high, "{interval:?}");
         }
+    }
+
+    #[test]
+    fn what_a_sample_says_nothing_of_is_left_out_and_not_0() {
+        // One of four patients is positive, and a third of all samples lacks them; they and two others are told right.
+        let patients: Vec<Vec<Case>> =
+            [(0.9, true), (0.1, false), (0.2, false), (0.8, false)].map(|one| cases(&[one])).into();
+        let found = figures(&patients, 0.5, 500, 3);
+        assert_eq!(found.sensitivity, Some(Interval { value: 1.0, low: 1.0, high: 1.0 }));
+        assert!(found.f2.is_some_and(|f2| f2.low > 0.0), "{:?}", found.f2);
+        let negatives = figures(&patients[1..], 0.5, 500, 3);
+        assert_eq!((negatives.f2, negatives.sensitivity, negatives.auc), (None, None, None));
+        assert!(negatives.specificity.is_some_and(|specificity| (specificity.value - 2.0 / 3.0).abs() < 1e-12));
+        assert_eq!(figures(&patients[..1], 0.5, 500, 3).specificity, None);
     }
 }

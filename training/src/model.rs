@@ -238,14 +238,16 @@ impl<B: Backend> Network<B> {
 
     /// The network with what BatchNorm's running statistics still hold of where they start, mean 0 and variance 1, taken
     /// out, after `steps` training steps. Keras leaves it in, and a long training forgets it; after 100 steps it would
-    /// still be over a third, and the network would be judged on inputs unlike those it learned from. The blocks' statistics
-    /// stay as they are: pretrained ones start where they belong.
-    pub fn settled(mut self, steps: usize) -> Self {
+    /// still be over a third, and the network would be judged on inputs unlike those it learned from. Of a `pretrained`
+    /// network the blocks' statistics stay as they are: they start where they belong.
+    pub fn settled(mut self, steps: usize, pretrained: bool) -> Self {
         let left = (1.0 - NORM_MOMENTUM).powf(steps as f64);
         if steps > 0 {
-            for norm in &mut self.norms {
+            let blocks = self.blocks.iter_mut().filter(|_| !pretrained).map(|conv| &mut conv.norm);
+            for norm in self.norms.iter_mut().chain(blocks) {
                 let mean = norm.running_mean.value() / (1.0 - left);
-                let variance = (norm.running_var.value() - left) / (1.0 - left);
+                // A channel that is constant has none, but for what rounding leaves.
+                let variance = ((norm.running_var.value() - left) / (1.0 - left)).clamp_min(0.0);
                 norm.running_mean = RunningState::new(mean);
                 norm.running_var = RunningState::new(variance);
             }
@@ -392,7 +394,7 @@ mod tests {
         for _ in 0..5 {
             network.forward(batch.clone());
         }
-        let norm = &network.valid().settled(5).norms[0];
+        let norm = &network.valid().settled(5, false).norms[0];
         let value = |state: &RunningState<Tensor<Flex, 1>>| state.value().into_scalar();
         assert!((value(&norm.running_mean) - 2.0).abs() < 1e-4, "{}", value(&norm.running_mean));
         assert!((value(&norm.running_var) - 1.25).abs() < 1e-3, "{}", value(&norm.running_var));
@@ -454,15 +456,35 @@ mod tests {
             network = adam.step(1e-3, network, grads);
         }
         assert!(losses[5] < 0.5 * losses[0], "{losses:?}");
-        // Six steps from variance 1 by a hundredth each, and nothing taken out afterwards. A channel may be constant, and a
-        // variance may happen to be 1.
-        let settled = network.valid().settled(6);
+        // Six steps from variance 1 by a hundredth each, and of a pretrained network nothing taken out afterwards. A channel
+        // may be constant, and a variance may happen to be 1.
+        let settled = network.valid().settled(6, true);
         for (at, conv) in settled.blocks.iter().enumerate() {
             let start = 0.99f32.powi(6);
             let variance = conv.norm.running_var.value().into_data().to_vec::<f32>().expect("f32");
             assert!(variance.iter().all(|&value| value > start - 1e-5), "normalization {at}: {variance:?}");
             let noted = variance.iter().filter(|&&value| value > start + 1e-5 && (value - 1.0).abs() > 1e-6).count();
             assert!(10 * noted > 9 * variance.len(), "normalization {at}: {variance:?}");
+        }
+        // Of a fresh one where they start is taken out: what is left is the batches' own.
+        let fresh = network.valid().settled(6, false);
+        for (at, (noted, own)) in settled.blocks.iter().zip(&fresh.blocks).enumerate() {
+            let values = |conv: &NormedConv<Flex>, of: fn(&BatchNorm<Flex>) -> Tensor<Flex, 1>| {
+                of(&conv.norm).into_data().to_vec::<f32>().expect("f32")
+            };
+            let start = 0.99f32.powi(6);
+            for (place, (noted, own)) in values(noted, |n| n.running_var.value())
+                .into_iter()
+                .zip(values(own, |n| n.running_var.value()))
+                .enumerate()
+            {
+                assert!((own * (1.0 - start) + start - noted).abs() < 1e-5, "normalization {at}, {place}: {own}");
+            }
+            for (noted, own) in
+                values(noted, |n| n.running_mean.value()).into_iter().zip(values(own, |n| n.running_mean.value()))
+            {
+                assert!((own * (1.0 - start) - noted).abs() < 1e-5, "normalization {at}: mean {own}");
+            }
         }
         // At inference a slice's logit is its own, whatever lies beside it in the batch.
         let images = images.inner();

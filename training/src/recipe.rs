@@ -226,6 +226,7 @@ impl Recipe {
         match () {
             () if self.size == 0 => value("size", "is 0"),
             () if self.batch == 0 => value("batch", "is 0"),
+            () if self.patience == 0 => value("patience", "is 0: a training would end before its first epoch"),
             () if self.balance == Some(0) => value("balance", "is 0"),
             () if !(self.study_sensitivity > 0.0 && self.study_sensitivity <= 1.0) => {
                 value("study_sensitivity", "must be above 0 and at most 1")
@@ -320,6 +321,7 @@ mod tests {
         assert!(why(&text.replace("flip = true", "flop = true")).contains("flop"));
         assert!(why(&text.replace("epochs = 11", "epochs = \"many\"")).contains("mine.toml, line 11"));
         assert!(why(&text.replace("batch = 4", "batch = 0")).contains("batch is 0"));
+        assert!(why(&text.replace("batch = 4", "batch = 4\npatience = 0")).contains("patience is 0"));
         assert!(why(&(text.replace("balance = 4000", "") + "[sources]\na = 1.0\n")).contains("set balance"));
         assert!(why(&(text.to_owned() + "[sources]\na = -1.0\n")).contains("weight below 0"));
         for share in ["0.0", "1.1", "nan"] {

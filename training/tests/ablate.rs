@@ -89,6 +89,12 @@ fn rows_differ_in_one_thing_and_an_ablation_goes_on_where_it_stopped() {
     let other = ablate(folder.path(), "no-augment", &["--seed", "4"]);
     assert_eq!(other.status.code(), Some(2));
     assert!(error_line(&other).contains("another recipe, seed or other data"), "{}", error_line(&other));
+    let labels = folder.path().join("data/stage_2_train.csv");
+    let relabelled = fs::read_to_string(&labels).expect("labels").replace("ID_008_any,0", "ID_008_any,1");
+    fs::write(&labels, relabelled).expect("labels");
+    let other = ablate(folder.path(), "no-augment", &[]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(error_line(&other).contains("slices labelled otherwise: 1"), "{}", error_line(&other));
 }
 
 /// A shipped model's cards with the table in `ablation` put in: in place of their own, or as their first.

@@ -101,6 +101,68 @@ fn a_fold_without_positives_is_refused_before_the_first_is_trained() {
     assert!(!out.exists());
 }
 
+/// What a network was trained on in one division of the patients it would be tested on in another.
+#[test]
+fn folds_of_other_data_or_another_division_are_refused_and_stay() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("folds"));
+    data_set(&data, 12);
+    let cross_validate = |folds: &str| {
+        let command = ["cross-validate", "--data", text(&data), "--out", text(&out), "--epochs", "1", "--folds", folds];
+        program(&[&command[..], &SMALL].concat())
+    };
+    let first = cross_validate("3");
+    assert!(first.status.success(), "{}", error_line(&first));
+    let before = content(&out);
+    refused(
+        &cross_validate("2"),
+        &["fold-1 was begun with other data, another sample or split", "stood on another side"],
+    );
+    let labels = data.join("stage_2_train.csv");
+    let good = fs::read_to_string(&labels).expect("labels");
+    fs::write(&labels, good.replace("ID_008_any,0", "ID_008_any,1")).expect("labels");
+    refused(&cross_validate("3"), &["slices labelled otherwise: 1", "take another folder"]);
+    data_set(&data, 14);
+    refused(&cross_validate("3"), &["fold-1 was begun with other data", "slices new: 12"]);
+    assert!(content(&out) == before, "what was there stays");
+    // The same data elsewhere are the same.
+    data_set(&data, 12);
+    let moved = folder.path().join("elsewhere");
+    fs::create_dir(&moved).expect("a folder");
+    fs::rename(&data, moved.join("data")).expect("moved");
+    let command = ["cross-validate", "--out", text(&out), "--epochs", "1", "--folds", "3", "--data"];
+    let again = program(&[&command[..], &[text(&moved.join("data"))], &SMALL].concat());
+    assert!(again.status.success(), "{}", error_line(&again));
+}
+
+#[test]
+fn a_run_of_some_patients_does_not_become_one_of_all() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 12);
+    let train = |folds: &[&str]| {
+        let command = ["train", "--data", text(&data), "--out", text(&out), "--epochs", "1"];
+        program(&[&command[..], &SMALL, folds].concat())
+    };
+    let held = train(&["--folds", "0"]);
+    assert!(held.status.success(), "{}", error_line(&held));
+    let before = content(&out);
+    refused(&train(&["--folds", "2"]), &["run was begun with", "4 patients stood on another side"]);
+    refused(&fit(&data, &out, &["--epochs", "1", "--test", "0.3"]), &["stood on another side"]);
+    assert!(content(&out) == before, "no fold was trained first, and what was there stays");
+}
+
+#[test]
+fn sources_of_one_name_are_refused() {
+    let folder = Folder::new();
+    let (data, other, out) = (folder.path().join("data"), folder.path().join("b/data"), folder.path().join("run"));
+    data_set(&data, 12);
+    data_set(&other, 4);
+    refused(&fit(&data, &out, &["--train-only", text(&other)]), &["are both called data", "rename one"]);
+    refused(&fit(&data, &out, &["--train-only", text(&data)]), &["is given twice"]);
+    assert!(!out.exists());
+}
+
 #[test]
 fn a_learning_rate_beyond_sense_ends_in_its_first_epoch() {
     let folder = Folder::new();

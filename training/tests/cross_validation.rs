@@ -8,13 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{Folder, data_set, error_line, program, text};
+use support::{Folder, data_set, data_set_from, error_line, program, text};
 use triaged::inference::ModelCard;
 use triaged_training::calibration::Platt;
 use triaged_training::cross_validation::CrossValidation;
 use triaged_training::data::{Cache, Index};
 use triaged_training::evaluate::{Decision, Evaluation, Study, slices};
-use triaged_training::fit::{read_json, write_json};
+use triaged_training::fit::{read_json, read_run, write_json};
 use triaged_training::metrics::best_f2_threshold;
 use triaged_training::report;
 use triaged_training::runtime::{OnnxModel, RuntimeError};
@@ -47,10 +47,8 @@ fn train(folder: &Path, more: &[&str]) -> PathBuf {
 fn another_sensitivity_is_another_decision_and_no_other_training() {
     let folder = Folder::new();
     let run = trained(folder.path());
-    let networks = |run: &Path| -> Vec<Vec<u8>> {
-        ["folds/fold-1", "folds/fold-2", ""]
-            .map(|part| fs::read(run.join(part).join("state.json")).expect("a state"))
-            .into()
+    let networks = |run: &Path| {
+        ["folds/fold-1", "folds/fold-2", ""].map(|part| read_run(&run.join(part)).expect("a run").1.epochs)
     };
     let (before, rule) = (networks(&run), |run: &Path| {
         let (card, _) = ModelCard::load(&run.join("model/m4.json")).expect("a card that the node takes");
@@ -67,6 +65,107 @@ fn another_sensitivity_is_another_decision_and_no_other_training() {
     assert!(found.decisions.iter().all(|decision| decision.wanted_sensitivity == 1.0));
     let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
     assert!(people.contains("flags at least 100 % of all folds' studies"), "{people}");
+    assert!(people.contains("The run was begun asking for 90 %: this share was chosen later"), "{people}");
+    train(folder.path(), &["--study-sensitivity", "0.9"]);
+    let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
+    assert!(people.contains("Nothing here records whether that share"), "{people}");
+}
+
+fn refused(output: &std::process::Output, words: &[&str]) {
+    let line = error_line(output);
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    assert!(words.iter().all(|word| line.contains(word)), "{line}");
+}
+
+#[test]
+fn figures_of_other_folds_are_not_put_on_a_network() {
+    let folder = Folder::new();
+    let run = trained(folder.path());
+    let (here, there, model) = (folder.path().join("here"), folder.path().join("there"), folder.path().join("model"));
+    let export = |run: &Path, folds: &Path| {
+        program(&["export", "--run", text(run), "--out", text(&model), "--cross-validation", text(folds)])
+    };
+    let make = |command: &str, out: &Path, more: &[&str]| {
+        #[rustfmt::skip]
+        let common = [
+            command, "--out", text(out), "--candidate", "m4", "--size", "32", "--batch", "8", "--test-time-flip",
+            "--data", text(&here),
+        ];
+        let output = program(&[&common, more].concat());
+        assert!(output.status.success(), "{}", error_line(&output));
+    };
+    // Of other settings, of fewer data.
+    let others = folder.path().join("others");
+    make("cross-validate", &others, &["--data", text(&there), "--epochs", "1", "--folds", "2"]);
+    refused(&export(&run, &others), &["fold-1 was not trained as", "something else"]);
+    let fewer = folder.path().join("fewer");
+    make("cross-validate", &fewer, &["--epochs", "2", "--folds", "2"]);
+    refused(&export(&run, &fewer), &["fold-1 was not trained as", "slices gone: 48"]);
+    // Of a network that has not seen all whom the card would say it has.
+    let held = folder.path().join("held");
+    make("fit", &held, &["--data", text(&there), "--epochs", "2", "--monitor", "last"]);
+    refused(&export(&held, &run.join("folds")), &["held holds 8 patients back", "--cross-validation"]);
+    // Of one that is not trained to its end.
+    let path = run.join("state.json");
+    let whole = fs::read_to_string(&path).expect("a state");
+    let mut state: Value = serde_json::from_str(&whole).expect("JSON");
+    state["epochs"].as_array_mut().expect("epochs").pop();
+    state["best"] = 1.into();
+    write_json(&path, &state).expect("written");
+    refused(&export(&run, &run.join("folds")), &["has 1 of 2 epochs"]);
+    assert!(!model.exists());
+    fs::write(&path, whole).expect("written");
+    let output = export(&run, &run.join("folds"));
+    assert!(output.status.success(), "{}", error_line(&output));
+}
+
+#[test]
+fn another_folders_figures_are_kept_where_nobody_in_it_was_trained_on_and_while_they_hold() {
+    let folder = Folder::new();
+    let run = trained(folder.path());
+    let on = |data: &Path| {
+        let folds = run.join("folds");
+        let output =
+            program(&["evaluate", "--run", text(&run), "--on", text(data), "--cross-validation", text(&folds)]);
+        assert!(output.status.success(), "{}", error_line(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let export = || {
+        let (model, folds) = (folder.path().join("model"), run.join("folds"));
+        let output =
+            program(&["export", "--run", text(&run), "--out", text(&model), "--cross-validation", text(&folds)]);
+        assert!(output.status.success(), "{}", error_line(&output));
+        let people = fs::read_to_string(model.join("m4.md")).expect("a card");
+        (people, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // Two patients of what was trained on, under another name, beside two others.
+    let copy = folder.path().join("copy");
+    data_set_from(&copy, 8, 4);
+    let said = on(&copy);
+    assert!(said.contains("2 of these 4 patients were trained on or decided by (copy/P8, copy/P9)"), "{said}");
+    assert!(!run.join("evaluation-on-copy.json").exists());
+    let elsewhere = folder.path().join("elsewhere");
+    data_set_from(&elsewhere, 40, 4);
+    let said = on(&elsewhere);
+    assert!(!said.contains("were trained on"), "{said}");
+    let (people, _) = export();
+    assert!(
+        people.contains("On all of elsewhere, by the same decision") && !people.contains("On all of copy"),
+        "{people}"
+    );
+    for part in [
+        "trained on 18 patients,",
+        "training, and measured out of fold",
+        "all 18 in training",
+        "that of the rule chosen on all",
+    ] {
+        assert!(people.contains(part), "{part} in {people}");
+    }
+    // By another decision they would be others.
+    train(folder.path(), &["--study-sensitivity", "0.5"]);
+    let (people, said) = export();
+    assert!(!people.contains("On all of elsewhere"), "{people}");
+    assert!(said.contains("evaluation-on-elsewhere.json is of another epoch, decision"), "{said}");
 }
 
 /// The raw probability, and that of the mirror image, of every slice in a `scores.csv`, by fold, source and id.

@@ -59,9 +59,15 @@ fn a_cut_off_run_ends_as_one_that_was_not_and_its_card_names_the_input() {
     assert!(people.contains("EfficientNet-Lite0") && people.contains("4 inverted residual block(s)"), "{people}");
     assert!(people.contains("normalized by mean"), "{people}");
 
-    for epochs in ["1", "2"] {
-        succeeds(&train(&data, &cut, &["--pretrained", "none", "--epochs", epochs, "--half-size-epochs", "1"]));
-    }
+    // Cut off before it was exported: after six steps on images of 16 pixels, which are not what it is for, rounding alone
+    // can take a probability further than the file's check allows.
+    #[rustfmt::skip]
+    succeeds(&program(&[
+        "fit", "--data", text(&data), "--out", text(&cut), "--candidate", "m11", "--size", "32", "--batch", "8", "--seed",
+        "5", "--patience", "9", "--schedule", "constant", "--balance", "48", "--pretrained", "none", "--epochs", "1",
+        "--half-size-epochs", "1",
+    ]));
+    succeeds(&train(&data, &cut, &["--pretrained", "none", "--epochs", "2", "--half-size-epochs", "1"]));
     let (_, resumed) = ModelCard::load(&cut.join("model/m11.json")).expect("a card");
     assert!(resumed == onnx, "a run that was cut off must end as one that was not");
 }

@@ -119,7 +119,14 @@ fn a_folder_becomes_a_model_that_the_node_loads_and_a_cut_off_run_ends_the_same(
     } else {
         eprintln!("SKIP parity with ONNX Runtime: ORT_DYLIB_PATH is not set");
     }
-    assert!(whole.join("model/m4.md").exists());
+    let people = fs::read_to_string(whole.join("model/m4.md")).expect("a card");
+    for part in [
+        "trained on 8 patients,",
+        "; training, validation and test.",
+        "8 in training, 2 for validation, 2 for the test",
+    ] {
+        assert!(people.contains(part), "{part} in {people}");
+    }
 
     // The same in two goes: what the first left on disk is all that the second knows.
     for epochs in [1, 3] {
@@ -129,10 +136,10 @@ fn a_folder_becomes_a_model_that_the_node_loads_and_a_cut_off_run_ends_the_same(
     let (_, resumed) = ModelCard::load(&cut.join("model/m4.json")).expect("a card");
     assert!(resumed == onnx, "a run that was cut off must end as one that was not");
 
-    // Another configuration in its folder is refused.
+    // Another seed makes another split, and is refused.
     let output = train(&data, &cut, 3, 6);
     assert_eq!(output.status.code(), Some(2));
-    assert!(error_line(&output).contains("another configuration"), "{}", error_line(&output));
+    assert!(error_line(&output).contains("its seed was 5, not 6"), "{}", error_line(&output));
 }
 
 #[test]

@@ -96,6 +96,23 @@ fn candidates_are_trained_once_and_stand_beside_the_study() {
 }
 
 #[test]
+fn a_table_has_no_rows_of_another_split() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out"));
+    data_set(&data, 12);
+    let first = quick_eval(&data, &out, &["m1"], &[]);
+    assert!(first.status.success(), "{}", error_line(&first));
+    let second = quick_eval(&data, &out, &["m4"], &["--split", "image"]);
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.success() && said.contains("m1 was run before"), "{said}");
+    assert_eq!(rows(&out.join("quick-eval.csv")).keys().collect::<Vec<_>>(), ["m4"]);
+    // Its own run is still there, and stands in a table of its split.
+    let third = quick_eval(&data, &out, &["m1"], &[]);
+    assert!(String::from_utf8_lossy(&third.stderr).contains("m1: finished before"));
+    assert_eq!(rows(&out.join("quick-eval.csv")).keys().collect::<Vec<_>>(), ["m1"]);
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused_before_the_first_training() {
     let folder = Folder::new();
     let (data, out) = (folder.path().join("data"), folder.path().join("out"));

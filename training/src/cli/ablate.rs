@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
-use super::cross_validate::cross_validate;
+use super::cross_validate::{check_folds, cross_validate};
 use crate::ablation::{Ablation, Outcome, Row, Variant, shorten, shortened};
 use crate::conv::ConvBackend;
 use crate::data::{Index, Side, Split};
@@ -107,6 +107,7 @@ where
                 folder.display()
             );
         }
+        check_folds(folder, &job.index, &wanted.splits)?;
         eprintln!("{}: finished before", job.row.name());
         return Ok(());
     }

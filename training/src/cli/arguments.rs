@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use triaged::imaging::Window;
 
-use crate::data::{Augment, Index, OtherSizes, SplitBy};
+use crate::data::{Augment, Index, OtherSizes, SplitBy, source_name};
 use crate::fit::{FitConfig, Monitor, Schedule};
 use crate::recipe::{Recipe, RecipeError};
 
@@ -180,8 +180,7 @@ impl DataArgs {
 impl DataArgs {
     /// The names of the sources that are only trained on.
     pub fn only(&self) -> Vec<String> {
-        let name = |folder: &PathBuf| Some(folder.file_name()?.to_string_lossy().into_owned());
-        self.train_only.iter().filter_map(name).collect()
+        self.train_only.iter().map(|folder| source_name(folder)).collect()
     }
 }
 

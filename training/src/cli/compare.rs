@@ -143,11 +143,12 @@ fn figures(facts: &mut Vec<(String, String)>, of: &str, measured: &Evaluation) {
     for (what, figures) in [("slices", &measured.slices), ("studies", &measured.studies)] {
         let Figures { f2, accuracy, sensitivity, specificity, precision, auc, confusion, .. } = figures;
         let cell = |i: &Interval| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high);
+        let or = |i: &Option<Interval>| i.as_ref().map_or("one class only".into(), cell);
         let rows = [
-            ("AUC", auc.as_ref().map_or("one class only".into(), cell)),
-            ("F2", cell(f2)),
-            ("sensitivity", cell(sensitivity)),
-            ("specificity", cell(specificity)),
+            ("AUC", or(auc)),
+            ("F2", or(f2)),
+            ("sensitivity", or(sensitivity)),
+            ("specificity", or(specificity)),
             ("precision", cell(precision)),
             ("accuracy", cell(accuracy)),
             ("TN, FP, FN, TP", format!("{}, {}, {}, {}", confusion.tn, confusion.fp, confusion.fn_, confusion.tp)),

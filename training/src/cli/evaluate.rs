@@ -1,18 +1,19 @@
 //! `evaluate`: a run's decision, and its figures on patients it has not seen.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 
 use super::arguments::{MachineArgs, RunArgs};
-use super::cross_validate::CROSS_VALIDATION;
+use super::cross_validate::folds_of;
 use super::fit::data_of;
 use crate::calibration::Calibrated;
 use crate::conv::ConvBackend;
-use crate::data::{Cache, Draw, Index, Side, Slice};
+use crate::data::{Cache, Draw, Index, Side, Slice, Split, few, source_name};
 use crate::evaluate::{Beside, Decision, Evaluation, HeldOut, Study};
-use crate::fit::{self, FitConfig, Scores, draw, predict, predict_both, read_json, write_json};
+use crate::fit::{self, FitConfig, Scores, State, draw, predict, predict_both, read_json, write_json};
 use crate::model::Network;
 use crate::rules;
 
@@ -116,8 +117,19 @@ pub fn print_beside(beside: &Beside) {
     }
 }
 
-/// All slices of another folder, by the decision that the run's `evaluate`, or a cross-validation,
-/// made.
+/// What `evaluate --on` leaves with a run: figures, and what they are of.
+#[derive(Serialize, Deserialize)]
+struct Elsewhere {
+    folder: PathBuf,
+    decision: Decision,
+    /// The epoch whose network was measured.
+    epoch: Option<usize>,
+    #[serde(flatten)]
+    evaluation: Evaluation,
+}
+
+/// All slices of another folder, by the decision that the run's `evaluate`, or a cross-validation, made. Where network or
+/// decision were made on some of its patients, the figures are shown and not kept.
 pub fn measure_on<B: ConvBackend>(
     args: &RunArgs,
     folder: &Path,
@@ -125,16 +137,20 @@ pub fn measure_on<B: ConvBackend>(
     device: &B::Device,
 ) -> anyhow::Result<()> {
     let (config, state) = fit::read_run(&args.run)?;
-    let made = match cross_validation {
-        Some(folder) => folder.join(CROSS_VALIDATION),
-        None => args.run.join("evaluation.json"),
+    let decision = match cross_validation {
+        Some(folds) => folds_of(&args.run, folds)?.decision,
+        None => {
+            let made: HeldOut =
+                read_json(&args.run.join("evaluation.json")).context("evaluate the run itself first")?;
+            made.decision
+        }
     };
-    let made: serde_json::Value = read_json(&made).context("evaluate the run itself first")?;
-    let decision: Decision = serde_json::from_value(made["decision"].clone()).context("no decision")?;
     let index = Index::read(folder)?;
     for line in index.problems.lines() {
         eprintln!("{line}");
     }
+    let (own, split) = data_of(&args.run)?;
+    let seen = seen(&own, &split, &index);
     let cache = config.cache(args.machine.cache.clone(), &index)?;
     let network = fit::best::<B>(&args.run, &config, &state, device)?;
     let slices: Vec<&Slice> = index.slices.iter().collect();
@@ -146,7 +162,7 @@ pub fn measure_on<B: ConvBackend>(
         let flagged = case.score >= decision.study_rule.threshold();
         println!(
             "{}: score {:.4}, {}, labelled {}",
-            study.patient,
+            study.name(),
             case.score,
             if flagged { "flagged" } else { "not flagged" },
             if case.positive { "positive" } else { "negative" }
@@ -154,22 +170,68 @@ pub fn measure_on<B: ConvBackend>(
     }
     let evaluation = Evaluation::of(&studies, &decision, config.seed);
     print_evaluation(&folder.display().to_string(), &evaluation);
-    let name = folder.file_name().map_or_else(|| "folder".into(), |name| name.to_string_lossy().into_owned());
-    write_json(&args.run.join(format!("{ON}{name}.json")), &evaluation)?;
+    let path = args.run.join(format!("{ON}{}.json", source_name(folder)));
+    if path.exists() {
+        let before =
+            read_json::<Elsewhere>(&path).map_or("another training".into(), |of| of.folder.display().to_string());
+        eprintln!("{}, of {before}, is replaced", path.display());
+        std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    if !seen.is_empty() {
+        let all = evaluation.patients;
+        let warning = format!(
+            "{} of these {all} patients were trained on or decided by ({}): the figures are too good, and not kept for the card",
+            seen.len(),
+            few(&seen)
+        );
+        println!("\n{warning}");
+        eprintln!("{warning}");
+        return Ok(());
+    }
+    let folder = std::path::absolute(folder).with_context(|| format!("where is {}?", folder.display()))?;
+    write_json(&path, &Elsewhere { folder, decision, epoch: state.best, evaluation })?;
     Ok(())
+}
+
+/// The patients of another index some slice of whom is one that a run was trained on, or decided by. A slice is told by its
+/// image, wherever that lies and whatever the folder is called; where that cannot be read any more, by folder and names.
+fn seen(own: &Index, split: &Split, other: &Index) -> Vec<String> {
+    let used = [Side::Train, Side::Validation].into_iter().flat_map(|side| split.slices(own, side));
+    let patients: BTreeSet<&str> = used.map(|slice| slice.patient.as_str()).collect();
+    let mut known: HashMap<&str, Vec<&Slice>> = HashMap::new();
+    for slice in own.slices.iter().filter(|slice| patients.contains(slice.patient.as_str())) {
+        known.entry(&slice.id).or_default().push(slice);
+    }
+    let same = |a: &Slice, b: &Slice| match (std::fs::read(&a.file), std::fs::read(&b.file)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => (&a.source, &a.patient) == (&b.source, &b.patient),
+    };
+    let is_known =
+        |slice: &&Slice| known.get(slice.id.as_str()).is_some_and(|of| of.iter().any(|own| same(own, slice)));
+    let seen = other.patients().into_iter().filter(|(_, slices)| slices.iter().any(is_known));
+    seen.map(|(patient, _)| patient.to_owned()).collect()
 }
 
 /// How the files begin that [`measure_on`] leaves with a run.
 const ON: &str = "evaluation-on-";
 
-/// What [`measure_on`] has left with a run, by the folder's name.
-pub fn others(run: &Path) -> anyhow::Result<BTreeMap<String, Evaluation>> {
+/// What [`measure_on`] has left with a run, by the folder's name. What was measured of another epoch's network or by another
+/// decision than this one is named and left out.
+pub fn others(run: &Path, state: &State, decision: &Decision) -> anyhow::Result<BTreeMap<String, Evaluation>> {
     let mut others = BTreeMap::new();
     for entry in std::fs::read_dir(run).with_context(|| format!("cannot list {}", run.display()))? {
         let path = entry?.path();
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if let Some(name) = file.strip_prefix(ON).and_then(|name| name.strip_suffix(".json")) {
-            others.insert(name.to_owned(), read_json(&path)?);
+        let Some(name) = file.strip_prefix(ON).and_then(|name| name.strip_suffix(".json")) else { continue };
+        match serde_json::from_value::<Elsewhere>(read_json(&path)?) {
+            Ok(found) if found.epoch == state.best && found.decision == *decision => {
+                others.insert(name.to_owned(), found.evaluation);
+            }
+            _ => eprintln!(
+                "{} is of another epoch, decision or version of this program, and left out of the card; `evaluate --on` that \
+                 folder again",
+                path.display()
+            ),
         }
     }
     Ok(others)

@@ -6,14 +6,14 @@ use anyhow::{Context, bail};
 
 use super::ablate;
 use super::arguments::{ExportArgs, MachineArgs};
-use super::cross_validate::CROSS_VALIDATION;
+use super::cross_validate::folds_of;
 use super::evaluate::{others, print_beside, print_evaluation, score};
 use super::fit::data_of;
 use crate::card::{Measured, Trained};
 use crate::conv::ConvBackend;
 use crate::data::{Cache, Side, Slice};
 use crate::export;
-use crate::fit::{self, read_json, write_json};
+use crate::fit::{self, write_json};
 use crate::model::Network;
 use crate::parity;
 use crate::runtime::{OnnxModel, RuntimeError};
@@ -31,7 +31,7 @@ pub fn do_export<B: ConvBackend>(
     }
     let (index, split) = data_of(run)?;
     let measured = match &args.cross_validation {
-        Some(folder) => Measured::Crossed(read_json(&folder.join(CROSS_VALIDATION))?),
+        Some(folder) => Measured::Crossed(folds_of(run, folder)?),
         None => {
             let scored = score::<B>(run, machine, device)?;
             print_evaluation("test", &scored.test);
@@ -74,7 +74,7 @@ pub fn do_export<B: ConvBackend>(
         index: &index,
         split: &split,
         measured: &measured,
-        others: &others(run)?,
+        others: &others(run, &state, measured.decision())?,
         parity: parity.as_ref(),
         quantized: None,
         ablation: ablation.as_ref(),

@@ -21,36 +21,47 @@ pub fn by_source(index: &Index) -> Vec<(&str, Vec<&Slice>)> {
     sources
 }
 
-/// Index and split of a run: made and saved by its first `fit`, read by all that follows.
+/// Index and split of a run, as [`begin`] noted them.
 pub fn data_of(run: &Path) -> anyhow::Result<(Index, Split)> {
     Ok((read_json(&run.join("index.json"))?, read_json(&run.join("split.json"))?))
 }
 
-pub fn do_fit<B>(data: &DataArgs, args: &FitArgs, run: &Path, device: &B::Device) -> anyhow::Result<()>
+/// Trains on what of the index, which is that of `data`, the split puts on the training side.
+pub fn do_fit<B>(data: &DataArgs, index: &Index, args: &FitArgs, run: &Path, device: &B::Device) -> anyhow::Result<()>
 where
     B: AutodiffBackend + ConvBackend,
     B::InnerBackend: ConvBackend,
 {
     let config = args.config()?;
-    let (index, split) = match begun(run)? {
-        Some(found) => found,
-        None => {
-            let index = data.index()?;
-            let split = Split::new(&index, args.split, args.validation, args.test, &data.only(), args.seed)?;
-            begin(run, &index, &split)?;
-            (index, split)
-        }
-    };
-    train::<B>(&config, args, &index, &split, run, device)
+    let split = split_of(data, index, args)?;
+    begin(run, index, &split)?;
+    train::<B>(&config, args, index, &split, run, device)
 }
 
-/// Index and split of a run that was begun, if it was.
-fn begun(run: &Path) -> anyhow::Result<Option<(Index, Split)>> {
-    if run.join("split.json").exists() { data_of(run).map(Some) } else { Ok(None) }
+/// Who stands where, as the arguments ask for it.
+pub fn split_of(data: &DataArgs, index: &Index, args: &FitArgs) -> anyhow::Result<Split> {
+    Ok(Split::new(index, args.split, args.validation, args.test, &data.only(), args.seed)?)
 }
 
-/// Notes index and split with a new run.
+/// Refuses a run's folder that was begun on other slices or another split: its network has been trained on some of those
+/// that it would be tested on.
+pub fn check_begun(run: &Path, index: &Index, split: &Split) -> anyhow::Result<()> {
+    if !run.join("split.json").exists() {
+        return Ok(());
+    }
+    let (begun, begun_split) = data_of(run)?;
+    match begun.difference(index).or_else(|| begun_split.difference(split)) {
+        None => Ok(()),
+        Some(how) => bail!(
+            "{} was begun with other data, another sample or split ({how}); take another folder or delete it",
+            run.display()
+        ),
+    }
+}
+
+/// Notes index and split with a run. One that was begun must have the same; it is noted where the files lie by now.
 pub fn begin(run: &Path, index: &Index, split: &Split) -> anyhow::Result<()> {
+    check_begun(run, index, split)?;
     std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
     write_json(&run.join("index.json"), index)?;
     Ok(write_json(&run.join("split.json"), split)?)

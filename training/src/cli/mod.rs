@@ -28,7 +28,7 @@ use compare::Format;
 use cross_validate::do_cross_validate;
 use evaluate::{measure_on, print_beside, print_evaluation, score};
 use export::do_export;
-use fit::{by_source, do_fit};
+use fit::{by_source, check_begun, do_fit, split_of};
 use quantize::{QuantizeArgs, do_quantize};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use report::do_report;
@@ -241,9 +241,9 @@ impl Job {
         B::InnerBackend: ConvBackend,
     {
         match self {
-            Job::Fit { data, fit, out } => do_fit::<B>(&data, &fit, &out, device),
+            Job::Fit { data, fit, out } => do_fit::<B>(&data, &data.index()?, &fit, &out, device),
             Job::CrossValidate { data, fit, folds, out } => {
-                let all = do_cross_validate::<B>(&data, &fit, &folds, &out, device)?;
+                let all = do_cross_validate::<B>(&data, &data.index()?, &fit, &folds, &out, device)?;
                 print_cross_validation(&all);
                 do_report(&out, None)
             }
@@ -261,17 +261,20 @@ impl Job {
             Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
             Job::Ablate(args) => do_ablate::<B>(&args, device),
             Job::Train { data, fit, folds, out, card_version } => {
+                let index = data.index()?;
                 let cross_validation = if folds.folds == 0 {
-                    do_fit::<B>(&data, &fit, &out, device)?;
+                    do_fit::<B>(&data, &index, &fit, &out, device)?;
                     None
                 } else {
                     let folder = out.join("folds");
-                    let all = do_cross_validate::<B>(&data, &fit, &folds, &folder, device)?;
-                    print_cross_validation(&all);
                     // The network to ship: trained on all patients, as long as each fold's was.
                     let instead = RecipeArgs { monitor: Some(Monitor::Last), ..fit.instead.clone() };
-                    let fit = FitArgs { validation: 0.0, test: 0.0, instead, ..fit.clone() };
-                    do_fit::<B>(&data, &fit, &out, device)?;
+                    let shipped = FitArgs { validation: 0.0, test: 0.0, instead, ..fit.clone() };
+                    // Refused before the folds are trained, not after.
+                    check_begun(&out, &index, &split_of(&data, &index, &shipped)?)?;
+                    let all = do_cross_validate::<B>(&data, &index, &fit, &folds, &folder, device)?;
+                    print_cross_validation(&all);
+                    do_fit::<B>(&data, &index, &shipped, &out, device)?;
                     Some(folder)
                 };
                 let export = ExportArgs { out: out.join("model"), card_version, cross_validation, ablation: None };

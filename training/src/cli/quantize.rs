@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::arguments::RunArgs;
-use super::cross_validate::CROSS_VALIDATION;
+use super::cross_validate::folds_of;
 use super::evaluate::{scores_file, write_scores};
 use super::export::{commit, write};
 use super::fit::data_of;
@@ -18,7 +18,7 @@ use crate::cross_validation::CrossValidation;
 use crate::data::{Cache, Index, LoadError, Side, Slice, Split, stratified};
 use crate::evaluate::{Decision, ROUNDS, Study};
 use crate::export;
-use crate::fit::{self, FitConfig, Scores, read_json};
+use crate::fit::{self, FitConfig, Scores};
 use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc_difference};
 use crate::progress::Progress;
@@ -62,22 +62,13 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         bail!("{} holds files of the same names; take another folder", args.out.display());
     }
     runtime::check()?;
-    let made: CrossValidation = read_json(&folds.join(CROSS_VALIDATION)).with_context(|| {
-        format!("{} is no finished cross-validation (`train` makes one, or `cross-validate`)", folds.display())
-    })?;
+    let made = folds_of(run, &folds)?;
     let count = args.calibration_slices as usize;
     let mut scored = Vec::new();
     for number in 1..=made.folds.len() {
         let name = format!("fold-{number}");
         let fold = folds.join(&name);
         let (own, state) = fit::read_run(&fold)?;
-        if own != config || !state.is_done(&own) {
-            bail!(
-                "{} was not trained as {} was: its figures would be of something else",
-                fold.display(),
-                run.display()
-            );
-        }
         let (index, split) = data_of(&fold)?;
         let cache = own.cache(args.run.machine.cache.clone(), &index)?;
         let network = fit::best::<B>(&fold, &own, &state, device)?;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use triaged::imaging::Window;
 
 use super::arguments::{DataArgs, MachineArgs, window};
-use super::fit::{begin, data_of};
+use super::fit::{begin, check_begun};
 use crate::candidates::{Candidate, STUDY, candidate, parameters};
 use crate::conv::ConvBackend;
 use crate::data::{Augment, Cache, Draw, Index, Problems, Side, Slice, Split, SplitBy, stratified};
@@ -122,9 +122,11 @@ struct Row {
     /// This and what follows: on the test slices.
     f2: f64,
     accuracy: f64,
-    sensitivity: f64,
+    /// None without a positive.
+    sensitivity: Option<f64>,
     precision: f64,
-    specificity: f64,
+    /// None without a negative.
+    specificity: Option<f64>,
     auc: Option<f64>,
     /// Of training, validation after each epoch included.
     training_seconds_a_slice: f64,
@@ -149,6 +151,7 @@ where
         check_begun(&args.out.join(name), &sample, &split)?;
         jobs.push((name, config, sample, split));
     }
+    let names = comparable(args, &index)?;
     for (name, config, sample, split) in jobs {
         let run = args.out.join(name);
         match finished(&run, &config)? {
@@ -160,25 +163,9 @@ where
                 write_rows(&args.out.join(format!("{name}-loss.csv")), &state.epochs)?;
             }
         }
-        write_rows(&args.out.join("quick-eval.csv"), &rows(args)?)?;
+        write_rows(&args.out.join("quick-eval.csv"), &rows(&args.out, &names)?)?;
     }
-    println!("{}", table(&rows(args)?));
-    Ok(())
-}
-
-/// Refuses a run's folder that was begun on other slices or another split.
-fn check_begun(run: &Path, sample: &Index, split: &Split) -> anyhow::Result<()> {
-    if !run.join("split.json").exists() {
-        return Ok(());
-    }
-    let (begun, begun_split) = data_of(run)?;
-    let same =
-        |a: &Slice, b: &Slice| (&a.source, &a.id, &a.patient, a.positive) == (&b.source, &b.id, &b.patient, b.positive);
-    let slices =
-        begun.slices.len() == sample.slices.len() && begun.slices.iter().zip(&sample.slices).all(|(a, b)| same(a, b));
-    if !slices || begun_split != *split {
-        bail!("{} was begun with other data, another sample or split; take another folder or delete it", run.display());
-    }
+    println!("{}", table(&rows(&args.out, &names)?));
     Ok(())
 }
 
@@ -193,23 +180,37 @@ fn finished(run: &Path, config: &FitConfig) -> anyhow::Result<Option<Row>> {
     Ok(done.then_some(row))
 }
 
-/// The rows of all finished candidates whose input is that of this call.
-fn rows(args: &QuickEvalArgs) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
+/// The candidates that may stand in one table: those of this call, and those finished before on the same data by the same
+/// split, sample size, input and seed. Others are named.
+fn comparable(args: &QuickEvalArgs, index: &Index) -> anyhow::Result<Vec<&'static str>> {
+    let asked = args.names();
+    let mut names = Vec::new();
     for &name in STUDY {
         let run = args.out.join(name);
-        if !run.join(FIGURES).exists() {
-            continue;
-        }
-        let (found, _) = fit::read_run(&run)?;
-        let config = args.config(name)?;
-        if found.transform == config.transform && found.seed == config.seed {
-            rows.push(read_json(&run.join(FIGURES))?);
-        } else {
-            eprintln!("{name} was run before with another input or seed and is left out of the table");
+        if asked.contains(&name) {
+            names.push(name);
+        } else if run.join(FIGURES).exists() {
+            let (found, _) = fit::read_run(&run)?;
+            let config = args.config(name)?;
+            let sampled = args.sample(index, config.candidate.samples);
+            let same_data = sampled.is_ok_and(|(sample, split)| check_begun(&run, &sample, &split).is_ok());
+            if same_data && found.transform == config.transform && found.seed == config.seed {
+                names.push(name);
+            } else {
+                eprintln!(
+                    "{name} was run before on other data, by another split or sample, or with another input or seed, and is \
+                     left out of the table"
+                );
+            }
         }
     }
-    Ok(rows)
+    Ok(names)
+}
+
+/// The rows of those of some candidates that are finished.
+fn rows(out: &Path, names: &[&str]) -> anyhow::Result<Vec<Row>> {
+    let figures = names.iter().map(|name| out.join(name).join(FIGURES)).filter(|path| path.exists());
+    figures.map(|path| Ok(read_json(&path)?)).collect()
 }
 
 fn evaluate<B>(
@@ -225,9 +226,7 @@ where
     B::InnerBackend: ConvBackend,
 {
     let cache = Cache::new(config.transform.clone(), args.machine.cache.clone())?;
-    if !run.join("split.json").exists() {
-        begin(run, sample, split)?;
-    }
+    begin(run, sample, split)?;
     let [train, validation, test] = [Side::Train, Side::Validation, Side::Test].map(|side| split.slices(sample, side));
     eprintln!(
         "{}: {} of the {} slices the sample asks for; {} to train on, {} to validate, {} for the test; {} epochs of \
@@ -300,6 +299,11 @@ fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> anyhow::Result<()> {
     std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, path)).with_context(cannot)
 }
 
+/// A figure to three digits.
+fn three(figure: Option<f64>) -> String {
+    figure.map_or("one class".into(), |figure| format!("{figure:.3}"))
+}
+
 /// For the terminal; the study's figures stand in brackets beside ours.
 fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
@@ -320,9 +324,9 @@ fn table(rows: &[Row]) -> String {
         "s a slice",
     ]);
     for row in rows {
-        let beside = |ours: f64, of: fn(&study::Row) -> f64| match study::quick_evaluation(&row.candidate) {
-            Some(study) => format!("{ours:.3} ({:.3})", of(study)),
-            None => format!("{ours:.3}"),
+        let beside = |ours: Option<f64>, of: fn(&study::Row) -> f64| match study::quick_evaluation(&row.candidate) {
+            Some(study) => format!("{} ({:.3})", three(ours), of(study)),
+            None => three(ours),
         };
         table.add_row([
             row.candidate.clone(),
@@ -330,12 +334,12 @@ fn table(rows: &[Row]) -> String {
             row.samples.to_string(),
             row.epochs.to_string(),
             format!("{:.3}", row.threshold),
-            beside(row.f2, |study| study.f2),
-            beside(row.accuracy, |study| study.accuracy),
+            beside(Some(row.f2), |study| study.f2),
+            beside(Some(row.accuracy), |study| study.accuracy),
             beside(row.sensitivity, |study| study.sensitivity),
-            beside(row.precision, |study| study.precision),
-            format!("{:.3}", row.specificity),
-            row.auc.map_or("one class".into(), |auc| format!("{auc:.3}")),
+            beside(Some(row.precision), |study| study.precision),
+            three(row.specificity),
+            three(row.auc),
             format!("{:.4}", row.seconds_a_slice),
         ]);
     }
@@ -346,14 +350,14 @@ fn table(rows: &[Row]) -> String {
     format!(
         "{table}\nIn brackets the study's figures, on samples of RSNA 2019 split by image; it reports neither specificity \
          nor AUC here.\nIts m10 after the final fit, on {} held-out slices at {:.3}: F2 {:.3}, accuracy {:.3}, sensitivity \
-         {:.3}, precision {:.3}, specificity {:.3}; in cross-validation F2 {:.3} ± {:.3}, accuracy {:.3} ± {:.3}.",
+         {}, precision {:.3}, specificity {}; in cross-validation F2 {:.3} ± {:.3}, accuracy {:.3} ± {:.3}.",
         held.tn + held.fp + held.fn_ + held.tp,
         study::HOLD_OUT_THRESHOLD,
         held.f2(),
         held.accuracy(),
-        held.sensitivity(),
+        three(held.sensitivity()),
         held.precision(),
-        held.specificity(),
+        three(held.specificity()),
         study::CROSS_VALIDATION_F2.mean,
         study::CROSS_VALIDATION_F2.sd,
         study::CROSS_VALIDATION_ACCURACY.mean,

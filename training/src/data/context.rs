@@ -1,11 +1,11 @@
 //! A slice's neighbours in its series, which a network may get as further channels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::index::{Index, Slice};
 
-/// The slices before and after each one. A patient is one series here: the data sets have one each.
+/// The slices before and after each one in its series; of slices that name no series, in their study or patient.
 #[derive(Debug, Clone)]
 pub struct Neighbours(HashMap<PathBuf, [PathBuf; 2]>);
 
@@ -19,10 +19,14 @@ impl Neighbours {
     /// By the positions in the index; beyond the ends of a series the slice stands for itself.
     ///
     /// # Errors
-    /// [`NoOrder`] for a patient of several slices one of which has no position.
+    /// [`NoOrder`] for a series of several slices one of which has no position.
     pub fn of(index: &Index) -> Result<Self, NoOrder> {
         let mut neighbours = HashMap::new();
-        for (patient, mut slices) in index.patients() {
+        let mut series: BTreeMap<_, Vec<&Slice>> = BTreeMap::new();
+        for slice in &index.slices {
+            series.entry((slice.patient.as_str(), &slice.study, &slice.series)).or_default().push(slice);
+        }
+        for ((patient, ..), mut slices) in series {
             if slices.len() > 1 && slices.iter().any(|slice| slice.position.is_none()) {
                 return Err(NoOrder { patient: patient.into() });
             }
@@ -52,6 +56,8 @@ mod tests {
             id: file.into(),
             source: "a".into(),
             patient: patient.into(),
+            study: None,
+            series: None,
             positive: false,
             file: file.into(),
             mask: None,
@@ -78,6 +84,14 @@ mod tests {
         );
         assert_eq!(around("alone"), ["alone", "alone"]);
         assert!(neighbours.around(Path::new("other")).is_none());
+        // Another series of the same patient lies at the same places, and is not between them.
+        let of =
+            |series: &str, file, position| Slice { series: Some(series.into()), ..slice("p", file, Some(position)) };
+        let slices = vec![of("thick", "a", 0), of("thin", "b", 1), of("thick", "c", 2), of("thin", "d", 3)];
+        let neighbours = Neighbours::of(&Index { slices, problems: Problems::default() }).expect("an order");
+        let around = |file: &str| neighbours.around(Path::new(file)).expect("known").clone();
+        assert_eq!(around("a"), ["a", "c"].map(PathBuf::from));
+        assert_eq!(around("d"), ["b", "d"].map(PathBuf::from));
         let slices = vec![slice("p", "low", Some(1)), slice("p", "lost", None)];
         let lost = Neighbours::of(&Index { slices, problems: Problems::default() }).expect_err("no order");
         assert!(lost.to_string().contains("images of p do not say"), "{lost}");

@@ -26,6 +26,12 @@ pub struct Slice {
     /// Patient ID, or Study Instance UID where there is none, or the slice's own id where there is neither; prefixed
     /// with the source, so that equal ids of two sources are two patients.
     pub patient: String,
+    /// Study Instance UID; none where the header has none, or the index did not note it: a patient is one study then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub study: Option<String>,
+    /// Series Instance UID, likewise: a study is one series then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<String>,
     /// Whether `any` hemorrhage is labelled.
     pub positive: bool,
     pub file: PathBuf,
@@ -104,7 +110,8 @@ impl Problems {
     }
 }
 
-fn few(names: &[String]) -> String {
+/// The first five of some names.
+pub fn few(names: &[String]) -> String {
     let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > 5 { format!("{shown}, …") } else { shown }
 }
@@ -124,6 +131,13 @@ pub enum IndexError {
     Row { path: PathBuf, line: u64, why: String },
     #[error("cannot list the images in {path}: {source}")]
     Images { path: PathBuf, source: std::io::Error },
+    #[error("{folder} is given twice: a slice would stand on two sides; give each folder once")]
+    Twice { folder: PathBuf },
+    #[error(
+        "{first} and {second} are both called {name}, and slices are known by their folder's name; rename one, or give it \
+         through a link of another name"
+    )]
+    SameName { first: PathBuf, second: PathBuf, name: String },
     #[error("{path} holds no slice that has both an image and an `any` label{}", because(.problems))]
     Empty { path: PathBuf, problems: Box<Problems> },
 }
@@ -142,7 +156,7 @@ impl Index {
 
     /// As [`Index::read`]; `other_sizes` says what becomes of images that are not 512×512.
     pub fn read_sized(folder: &Path, other_sizes: OtherSizes) -> Result<Self, IndexError> {
-        let source = folder.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned());
+        let source = source_name(folder);
         let mut problems = Problems::default();
         let labels = read_labels(&folder.join(LABELS), &mut problems)?;
         let images = list_images(&folder.join(IMAGES))?;
@@ -161,12 +175,13 @@ impl Index {
         let read: Vec<Result<Slice, (PathBuf, String)>> = joined
             .into_par_iter()
             .map(|(id, positive, file)| match header(&file) {
-                Ok(Header { patient, size, position }) => {
-                    let patient = format!("{source}/{}", patient.unwrap_or_else(|| id.clone()));
+                Ok(Header { patient, study, series, size, position }) => {
+                    let patient = patient.or_else(|| study.clone()).unwrap_or_else(|| id.clone());
+                    let patient = format!("{source}/{patient}");
                     let mask = masks.join(format!("{id}.pbm"));
                     let mask = (masked && positive && mask.is_file()).then_some(mask);
                     let (source, size) = (source.clone(), Some(size));
-                    Ok(Slice { id, source, patient, positive, file, mask, size, position })
+                    Ok(Slice { id, source, patient, study, series, positive, file, mask, size, position })
                 }
                 Err(why) => Err((file, why)),
             })
@@ -196,8 +211,22 @@ impl Index {
         Ok(Self { slices, problems })
     }
 
-    /// Indexes several folders and joins them.
+    /// Indexes several folders and joins them. Two of one name are refused: their slices could not be told apart.
     pub fn read_all(folders: &[PathBuf], other_sizes: OtherSizes) -> Result<Self, IndexError> {
+        for (place, second) in folders.iter().enumerate() {
+            for first in &folders[..place] {
+                if std::fs::canonicalize(first)
+                    .ok()
+                    .is_some_and(|path| std::fs::canonicalize(second).ok() == Some(path))
+                {
+                    return Err(IndexError::Twice { folder: second.clone() });
+                }
+                if source_name(first) == source_name(second) {
+                    let (first, second, name) = (first.clone(), second.clone(), source_name(first));
+                    return Err(IndexError::SameName { first, second, name });
+                }
+            }
+        }
         let mut all = Self::default();
         for folder in folders {
             let Index { slices, problems } = Self::read_sized(folder, other_sizes)?;
@@ -213,6 +242,36 @@ impl Index {
         Ok(all)
     }
 
+    /// In what the slices of another index are other ones, in words; none where they are the same, in the same order, with
+    /// the same labels and patients. Where the files lie makes no difference.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        fn known(index: &Index) -> BTreeMap<(&str, &str), &Slice> {
+            index.slices.iter().map(|slice| ((slice.source.as_str(), slice.id.as_str()), slice)).collect()
+        }
+        let (ours, theirs) = (known(self), known(other));
+        let gone = ours.keys().filter(|key| !theirs.contains_key(*key)).count();
+        let new = theirs.keys().filter(|key| !ours.contains_key(*key)).count();
+        let otherwise = |differs: fn(&Slice, &Slice) -> bool| {
+            ours.iter().filter(|(key, own)| theirs.get(*key).is_some_and(|slice| differs(own, slice))).count()
+        };
+        let relabelled = otherwise(|a, b| a.positive != b.positive);
+        let moved = otherwise(|a, b| a.patient != b.patient);
+        let counts = [
+            (gone, "slices gone"),
+            (new, "slices new"),
+            (relabelled, "slices labelled otherwise"),
+            (moved, "slices of another patient"),
+        ];
+        let texts: Vec<String> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}")).collect();
+        if !texts.is_empty() {
+            return Some(texts.join(", "));
+        }
+        let same_order =
+            self.slices.iter().map(|s| (&s.source, &s.id)).eq(other.slices.iter().map(|s| (&s.source, &s.id)));
+        (!same_order).then(|| "the slices are in another order: the folders were given in another order".into())
+    }
+
     /// Patients with their slices, in the order of their names.
     pub fn patients(&self) -> BTreeMap<&str, Vec<&Slice>> {
         let mut patients: BTreeMap<&str, Vec<&Slice>> = BTreeMap::new();
@@ -221,6 +280,13 @@ impl Index {
         }
         patients
     }
+}
+
+/// What a folder's slices are known by: its name, or where the path has none, as `.`, that of the folder it leads to.
+pub fn source_name(folder: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let found = name(folder).or_else(|| name(&std::fs::canonicalize(folder).ok()?));
+    found.unwrap_or_else(|| "data".into())
 }
 
 /// The `any` label of each id. Other rows are subtypes and are not read further.
@@ -276,6 +342,8 @@ fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, IndexError> {
 /// What an index takes from an object.
 struct Header {
     patient: Option<String>,
+    study: Option<String>,
+    series: Option<String>,
     /// Rows and columns.
     size: [u32; 2],
     position: Option<i64>,
@@ -306,7 +374,9 @@ fn header(file: &Path) -> Result<Header, String> {
         .and_then(|place| along_normal(&place, numbers(tags::IMAGE_ORIENTATION_PATIENT).as_deref()));
     let instance = || Some(i64::from(object.element_opt(tags::INSTANCE_NUMBER).ok().flatten()?.to_int::<i32>().ok()?));
     Ok(Header {
-        patient: text(tags::PATIENT_ID).or_else(|| text(tags::STUDY_INSTANCE_UID)),
+        patient: text(tags::PATIENT_ID),
+        study: text(tags::STUDY_INSTANCE_UID),
+        series: text(tags::SERIES_INSTANCE_UID),
         size,
         position: along.or_else(instance),
     })
@@ -326,6 +396,54 @@ fn along_normal(position: &[f64], orientation: Option<&[f64]>) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn slice(id: &str) -> Slice {
+        Slice {
+            id: id.into(),
+            source: "a".into(),
+            patient: format!("a/{id}"),
+            study: None,
+            series: None,
+            positive: false,
+            file: "none".into(),
+            mask: None,
+            size: None,
+            position: None,
+        }
+    }
+
+    #[test]
+    fn what_differs_between_two_indexes_is_told() {
+        let index = |change: &dyn Fn(&mut Vec<Slice>)| {
+            let mut slices = vec![slice("x"), slice("y"), slice("z")];
+            change(&mut slices);
+            Index { slices, problems: Problems::default() }
+        };
+        let whole = index(&|_| ());
+        let told = |change: &dyn Fn(&mut Vec<Slice>)| whole.difference(&index(change)).unwrap_or_default();
+        assert_eq!(told(&|_| ()), "");
+        // Moved files and what an older index did not note change nothing.
+        assert_eq!(told(&|s| (s[0].file, s[0].study) = ("elsewhere".into(), Some("1.2".into()))), "");
+        assert_eq!(told(&|s| s[2].id = "w".into()), "slices gone: 1, slices new: 1");
+        assert_eq!(told(&|s| s[1].positive = true), "slices labelled otherwise: 1");
+        assert_eq!(told(&|s| s[1].patient = "a/x".into()), "slices of another patient: 1");
+        assert!(told(&|s| s.reverse()).contains("in another order"));
+    }
+
+    #[test]
+    fn folders_of_one_name_are_refused_and_a_path_without_a_name_has_its_folders() {
+        let root = tempfile::tempdir().expect("a folder");
+        let [first, second] = ["a/data", "b/data"].map(|path| root.path().join(path));
+        for folder in [&first, &second] {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
+        assert_eq!(source_name(&first), "data");
+        assert_eq!(source_name(&first.join("..")), "a");
+        let refused =
+            |folders: &[PathBuf]| Index::read_all(folders, OtherSizes::Resize).expect_err("one name").to_string();
+        assert!(refused(&[first.clone(), second]).contains("are both called data"));
+        assert!(refused(&[first.clone(), first.join("../data")]).contains("is given twice"));
+    }
 
     #[test]
     fn slices_lie_along_their_normal() {

@@ -19,7 +19,9 @@ pub fn write(path: &Path, mask: &[bool], width: usize) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
-/// Reads a mask as 0 and 1 at `height`×`width`, the nearest pixel taken where it has another size.
+/// Reads a mask as 0 and 1 at `height`×`width`. One of another size goes the way of its image
+/// ([`triaged::imaging::frame_input`]): it is padded to a square without blood, centered, and of that the nearest pixel is
+/// taken.
 ///
 /// # Errors
 /// The file's own, or [`io::ErrorKind::InvalidData`] where it is no whole P4 bitmap.
@@ -36,9 +38,14 @@ pub fn read(path: &Path, height: usize, width: usize) -> io::Result<Vec<f32>> {
     if columns == 0 || lines == 0 || stride.checked_mul(lines) != Some(rows.len()) {
         return Err(invalid());
     }
+    let (tall, wide) =
+        if (lines, columns) == (height, width) { (lines, columns) } else { [lines.max(columns); 2].into() };
+    let (top, left) = ((tall - lines) / 2, (wide - columns) / 2);
+    // By the middles of the pixels, as the image is resampled.
+    let place = |target: usize, length: usize, of: usize| (2 * target + 1) * length / (2 * of);
     let at = |y: usize, x: usize| {
-        let (y, x) = (y * lines / height, x * columns / width);
-        f32::from(rows[y * stride + x / 8] >> (7 - x % 8) & 1)
+        let (y, x) = (place(y, tall, height).wrapping_sub(top), place(x, wide, width).wrapping_sub(left));
+        if y < lines && x < columns { f32::from(rows[y * stride + x / 8] >> (7 - x % 8) & 1) } else { 0.0 }
     };
     Ok((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| at(y, x)).collect())
 }
@@ -76,13 +83,46 @@ mod tests {
         write(&path, &mask, 10).expect("written");
         let read_back = read(&path, 6, 10).expect("read");
         assert!(read_back.iter().zip(&mask).all(|(value, blood)| *value == f32::from(u8::from(*blood))));
-        let twice = read(&path, 12, 20).expect("read");
-        assert!((0..240).all(|i| twice[i] == read_back[i / 40 * 10 + i % 20 / 2]));
+        // At twice the edge of the square around it: 2 rows without blood, 6 with the mask, 2 without, each twice.
+        let twice = read(&path, 20, 20).expect("read");
+        let expected = |i: usize| {
+            let (y, x) = (i / 40, i % 20 / 2);
+            if (2..8).contains(&y) { read_back[(y - 2) * 10 + x] } else { 0.0 }
+        };
+        assert!((0..400).all(|i| twice[i] == expected(i)));
 
         fs::write(&path, b"P4\n10 6\nshort").expect("written");
         assert_eq!(read(&path, 6, 10).expect_err("cut off").kind(), io::ErrorKind::InvalidData);
         fs::write(&path, b"P5\n10 6\n255\n").expect("written");
         assert_eq!(read(&path, 6, 10).expect_err("another format").kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// Blood of a wide and of a tall image comes to lie where the image's own pixels do.
+    #[test]
+    fn a_mask_goes_the_way_of_its_image() {
+        use triaged::imaging::{Frame, ModalityLut, Transform, Window, frame_input};
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ID_x.pbm");
+        let window = Window { center: 50.0, width: 100.0 };
+        for (rows, columns) in [(16u32, 32u32), (32, 16), (24, 24)] {
+            // Off the border, where an enlarged image mixes blood with the air beyond it.
+            let (across, down) = (columns / 8..3 * columns / 8, rows / 4..rows / 2);
+            let blood: Vec<bool> =
+                (0..rows * columns).map(|i| down.contains(&(i / columns)) && across.contains(&(i % columns))).collect();
+            write(&path, &blood, columns as usize).expect("written");
+            let stored = blood.iter().map(|&blood| if blood { 100 } else { 0 }).collect();
+            let modality_lut = ModalityLut::Rescale { slope: 1.0, intercept: 0.0 };
+            let frame = Frame { rows, columns, stored, modality_lut, padding: None };
+            for (height, width) in [(32, 32), (64, 64), (16, 16)] {
+                let transform =
+                    Transform::HounsfieldWindows { height, width, windows: vec![window], normalization: None };
+                let image = frame_input(&frame, &transform).expect("an input").data;
+                let mask = read(&path, height as usize, width as usize).expect("read");
+                // Resampled smoothly an image loses the corners of the blood.
+                let differ = image.iter().zip(&mask).filter(|(image, mask)| (**image > 0.5) != (**mask > 0.5)).count();
+                assert!(differ <= 4, "{rows}×{columns} at {height}×{width}: {differ} pixels");
+            }
+        }
     }
 
     #[test]

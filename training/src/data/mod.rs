@@ -13,7 +13,7 @@ mod split;
 pub use augment::Augment;
 pub use cache::{Cache, LoadError};
 pub use context::{Neighbours, NoOrder};
-pub use index::{Index, IndexError, OtherSizes, Problems, Slice};
+pub use index::{Index, IndexError, OtherSizes, Problems, Slice, few, source_name};
 pub use loader::{Batch, Draw, Loader};
 pub use sample::{balanced, epoch_seed, plain, stratified};
 pub use split::{Side, Split, SplitBy, SplitError, patients};

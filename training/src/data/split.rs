@@ -154,6 +154,26 @@ impl Split {
         }
     }
 
+    /// In what another split is another one, in words; none where it is the same.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let unit = |by| if by == SplitBy::Patient { "patient" } else { "image" };
+        if self.by != other.by {
+            return Some(format!("it was split by {}, not by {}", unit(self.by), unit(other.by)));
+        }
+        if self.train_only != other.train_only {
+            let list = |of: &[String]| if of.is_empty() { "nothing".into() } else { of.join(", ") };
+            return Some(format!("only trained on was {}, not {}", list(&self.train_only), list(&other.train_only)));
+        }
+        if self.seed != other.seed {
+            return Some(format!("its seed was {}, not {}", self.seed, other.seed));
+        }
+        let moved = self.sides.iter().filter(|(unit, side)| other.sides.get(*unit) != Some(side)).count();
+        let new = other.sides.keys().filter(|unit| !self.sides.contains_key(*unit)).count();
+        (moved + new > 0).then(|| {
+            format!("{} {}s stood on another side (other --folds, --validation or --test)", moved + new, unit(self.by))
+        })
+    }
+
     /// One side's slices, in the index's order. A slice that the split does not know is on no side.
     pub fn slices<'a>(&self, index: &'a Index, side: Side) -> Vec<&'a Slice> {
         index.slices.iter().filter(|slice| self.sides.get(&self.unit(slice)) == Some(&side)).collect()
@@ -184,6 +204,8 @@ mod tests {
                     id: format!("ID_{patient}_{slice}"),
                     source: "a".into(),
                     patient: format!("a/{patient}"),
+                    study: None,
+                    series: None,
                     positive: patient % 3 == 0 && slice < 3,
                     file: "none".into(),
                     mask: None,
@@ -197,6 +219,8 @@ mod tests {
                 id: format!("ID_x{image}"),
                 source: "b".into(),
                 patient: format!("b/{image}"),
+                study: None,
+                series: None,
                 positive: image % 2 == 0,
                 file: "none".into(),
                 mask: None,
@@ -234,6 +258,22 @@ mod tests {
     fn a_split_repeats_with_its_seed() {
         assert_eq!(split(SplitBy::Patient, 4), split(SplitBy::Patient, 4));
         assert_ne!(split(SplitBy::Patient, 4).sides, split(SplitBy::Patient, 5).sides);
+    }
+
+    #[test]
+    fn what_differs_between_two_splits_is_told() {
+        let whole = split(SplitBy::Patient, 4);
+        let told = |other: &Split| whole.difference(other).unwrap_or_default();
+        assert_eq!(told(&whole), "");
+        assert_eq!(told(&split(SplitBy::Image, 4)), "it was split by patient, not by image");
+        assert_eq!(told(&split(SplitBy::Patient, 5)), "its seed was 4, not 5");
+        let open = Split::new(&index(), SplitBy::Patient, 0.2, 0.2, &[], 4).expect("a split");
+        assert_eq!(told(&open), "only trained on was b, not nothing");
+        let mut moved = whole.clone();
+        moved.sides.values_mut().take(2).for_each(|side| {
+            *side = if *side == Side::Test { Side::Train } else { Side::Test };
+        });
+        assert!(told(&moved).starts_with("2 patients stood on another side"), "{}", told(&moved));
     }
 
     #[test]

@@ -119,8 +119,9 @@ mod tests {
         let (threshold, _) = best_f2_threshold(&tied()).expect("positives");
         let at = Confusion::at(threshold, &tied());
         let on = |points: Vec<Point>, x: f64, y: f64| points.iter().any(|point| point.x == x && point.y == y);
-        assert!(on(roc(&tied()).expect("two classes"), 1.0 - at.specificity(), at.sensitivity()));
-        assert!(on(precision_recall(&tied()).expect("two classes"), at.sensitivity(), at.precision()));
+        let (sensitivity, specificity) = at.sensitivity().zip(at.specificity()).expect("two classes");
+        assert!(on(roc(&tied()).expect("two classes"), 1.0 - specificity, sensitivity));
+        assert!(on(precision_recall(&tied()).expect("two classes"), sensitivity, at.precision()));
     }
 
     #[test]

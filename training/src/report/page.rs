@@ -143,9 +143,9 @@ type Over = fn(&crate::cross_validation::Spread) -> Option<MeanSd>;
 /// What is tabled: its name, its value, and that over folds.
 const ROWS: [(&str, Value, Over); 6] = [
     ("AUC", |f| f.auc, |s| s.auc),
-    ("F2", |f| Some(f.f2), |s| s.f2),
-    ("sensitivity (recall)", |f| Some(f.sensitivity), |s| s.sensitivity),
-    ("specificity", |f| Some(f.specificity), |s| s.specificity),
+    ("F2", |f| f.f2, |s| s.f2),
+    ("sensitivity (recall)", |f| f.sensitivity, |s| s.sensitivity),
+    ("specificity", |f| f.specificity, |s| s.specificity),
     ("precision", |f| Some(f.precision), |s| s.precision),
     ("accuracy", |f| Some(f.accuracy), |s| s.accuracy),
 ];
@@ -167,11 +167,11 @@ fn plain_table(evaluation: &Evaluation) -> Table {
 /// With mean and deviation over the folds, where there are folds.
 fn table(run: &Run, measurement: &Measurement) -> Table {
     let mut table = plain_table(&measurement.evaluation);
-    let spread = |s: Option<MeanSd>| s.map_or("one class only".into(), |s| format!("{:.3} ± {:.3}", s.mean, s.sd));
     if let Some(crossed) = run.crossed.as_ref().filter(|_| measurement.side == Side::Folds) {
         table.heads.extend(["slices", "studies"].map(|of| format!("{of}, mean ± sd of {} folds", crossed.folds.len())));
-        for ((_, cells), (_, _, over)) in table.rows.iter_mut().zip(ROWS) {
-            cells.extend([spread(over(&crossed.slices)), spread(over(&crossed.studies))]);
+        for ((_, cells), (_, value, over)) in table.rows.iter_mut().zip(ROWS) {
+            cells.push(crossed.over_folds(over(&crossed.slices), |fold| value(&fold.slices)));
+            cells.push(crossed.over_folds(over(&crossed.studies), |fold| value(&fold.studies)));
         }
     }
     table
@@ -184,7 +184,7 @@ fn rule_row(compared: &Compared) -> RuleRow {
         (false, false) => "compared only",
         (false, true) => "",
     };
-    RuleRow { rule: rule.clone(), cells: [*auc, Some(*sensitivity), Some(*specificity)].map(interval), remark }
+    RuleRow { rule: rule.clone(), cells: [*auc, *sensitivity, *specificity].map(interval), remark }
 }
 
 fn plate(sheet: &Sheet) -> Result<Plate, ReportError> {

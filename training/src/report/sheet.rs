@@ -179,6 +179,8 @@ mod tests {
             id: id.into(),
             source: "a".into(),
             patient: "a/a patient whose name is longer than any tile is wide".into(),
+            study: None,
+            series: None,
             positive: true,
             file: "none".into(),
             mask: None,

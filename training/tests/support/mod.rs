@@ -84,10 +84,15 @@ pub fn write_sized(path: &Path, patient: &str, number: usize, positive: bool, ed
 
 /// `patients` patients of six slices; every second patient has hemorrhage on half of them.
 pub fn data_set(folder: &Path, patients: usize) {
+    data_set_from(folder, 0, patients);
+}
+
+/// As [`data_set`], counted from another patient: other ids and images.
+pub fn data_set_from(folder: &Path, first: usize, patients: usize) {
     let images = folder.join("stage_2_train");
     fs::create_dir_all(&images).expect("a folder");
     let mut labels = String::from("ID,Label\n");
-    for patient in 0..patients {
+    for patient in first..first + patients {
         for slice in 0..6 {
             let number = patient * 6 + slice;
             let positive = patient % 2 == 1 && slice >= 3;

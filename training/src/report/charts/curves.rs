@@ -84,18 +84,20 @@ impl Kind {
         }
     }
 
-    /// Where a decision lies; none where nothing is flagged, for precision is not defined there.
+    /// Where a decision lies; none with one class only, or for precision where nothing is flagged.
     fn place(self, at: &Confusion) -> Option<(f64, f64)> {
         match self {
-            Kind::Roc => Some((1.0 - at.specificity(), at.sensitivity())),
-            Kind::PrecisionRecall => (at.tp + at.fp > 0).then(|| (at.sensitivity(), at.precision())),
+            Kind::Roc => Some((1.0 - at.specificity()?, at.sensitivity()?)),
+            Kind::PrecisionRecall => Some((at.sensitivity()?, at.precision())).filter(|_| at.tp + at.fp > 0),
         }
     }
 
     fn says(self, at: &Confusion) -> String {
+        let three = |figure: Option<f64>| figure.map_or("one class only".into(), |figure| format!("{figure:.3}"));
+        let (sensitivity, specificity) = (three(at.sensitivity()), three(at.specificity()));
         match self {
-            Kind::Roc => format!("sensitivity {:.3}, specificity {:.3}", at.sensitivity(), at.specificity()),
-            Kind::PrecisionRecall => format!("recall {:.3}, precision {:.3}", at.sensitivity(), at.precision()),
+            Kind::Roc => format!("sensitivity {sensitivity}, specificity {specificity}"),
+            Kind::PrecisionRecall => format!("recall {sensitivity}, precision {:.3}", at.precision()),
         }
     }
 

@@ -115,7 +115,8 @@ mod tests {
             validation_auc: held.then_some(0.8),
             seconds: 1.0,
         };
-        let state = State { epochs: (1..=epochs).map(epoch).collect(), best: Some(epochs), nan: None };
+        let state =
+            State { epochs: (1..=epochs).map(epoch).collect(), best: Some(epochs), nan: None, first_sensitivity: None };
         History { name: name.into(), state }
     }
 
