@@ -29,8 +29,14 @@ use crate::web::{self, Check, Readiness, Site};
 /// How long a stop waits for the objects that associations have in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The ledger may be locked by another process, or its disk full, for so long before the node is no longer alive: neither passes
-/// by a restart, other troubles of a database may.
+/// How long a node that is no longer alive tries to leave its ledger in order.
+const ABANDON_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is tried whether the ledger can be written.
+const PULSE: Duration = Duration::from_secs(5);
+
+/// The ledger may be locked by another process for so long before the node is no longer alive: a restart does not help against
+/// that, against other troubles of a database it may.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What of the node is started.
@@ -74,7 +80,9 @@ impl StartError {
             StartError::Engine(error) | StartError::Shadow(error) => {
                 matches!(error, EngineError::Device { .. } | EngineError::Run(_))
             }
-            StartError::Channel(_) | StartError::Metrics(_) | StartError::Listen { .. } => false,
+            // An address that the network has yet to give to this machine; a port in use stays so.
+            StartError::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
+            StartError::Channel(_) | StartError::Metrics(_) => false,
         }
     }
 }
@@ -90,8 +98,7 @@ pub struct Node {
     retention: Option<Stage>,
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
-    /// Since when no look at the ledger found that it can be written.
-    ledger_fails_since: Mutex<Option<Instant>>,
+    pulse: Pulse,
     _lock: File,
 }
 
@@ -112,6 +119,42 @@ impl Stage {
         if tokio::time::timeout(patience, self.task).await.is_err() {
             warn!("{name} did not stop within {patience:?}");
         }
+    }
+}
+
+/// Whether the ledger can be written, looked at again and again: a write may have to wait longer than the watchdog does.
+struct Pulse {
+    task: JoinHandle<()>,
+    last: Arc<Mutex<Instant>>,
+}
+
+impl Pulse {
+    fn of(ledger: Ledger) -> Pulse {
+        let last = Arc::new(Mutex::new(Instant::now()));
+        let beat = last.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                match ledger.write(|_| Ok(())).await {
+                    Ok(()) => *beat.lock().expect("nobody panics while holding it") = Instant::now(),
+                    Err(LedgerError::Closed) => return,
+                    Err(error) => error!("the ledger cannot be written: {error}"),
+                }
+                tokio::time::sleep(PULSE).await;
+            }
+        });
+        Pulse { task, last }
+    }
+
+    fn beats(&self) -> bool {
+        let last = *self.last.lock().expect("nobody panics while holding it");
+        !self.task.is_finished() && last.elapsed() < LEDGER_PATIENCE
+    }
+}
+
+impl Drop for Pulse {
+    /// It holds the ledger, whose last handle joins the writer thread.
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -222,6 +265,7 @@ impl Node {
             };
             (bound, Stage::start(run))
         });
+        let pulse = Pulse::of(ledger.clone());
         Ok(Node {
             ledger,
             engine: info,
@@ -232,7 +276,7 @@ impl Node {
             retention,
             channels: workers,
             web,
-            ledger_fails_since: Mutex::default(),
+            pulse,
             _lock: lock,
         })
     }
@@ -254,35 +298,24 @@ impl Node {
         &self.engine
     }
 
-    /// Whether every stage still runs and the ledger answers: what the watchdog asks. Blocks for a moment, where another process
-    /// writes the ledger for as long as [`crate::ledger::BUSY`].
+    /// Whether every stage still runs and the ledger answers: what the watchdog asks.
     pub fn is_alive(&self) -> bool {
         let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
-        stages.into_iter().all(|stage| !stage.task.is_finished())
-            && self.pipeline.0.is_alive()
-            && self.ledger_is_alive()
+        stages.into_iter().all(|stage| !stage.task.is_finished()) && self.pipeline.0.is_alive() && self.pulse.beats()
     }
 
-    fn ledger_is_alive(&self) -> bool {
-        let mut fails_since = self.ledger_fails_since.lock().expect("nobody panics while holding it");
-        match self.ledger.write_blocking(|_| Ok(())) {
-            Ok(()) => *fails_since = None,
-            Err(LedgerError::Closed) => return false,
-            Err(error) => {
-                let since = *fails_since.get_or_insert_with(Instant::now);
-                error!("the ledger cannot be written: {error}");
-                return since.elapsed() < LEDGER_PATIENCE;
-            }
-        }
-        true
-    }
-
-    /// For an end that is no stop: so that no slice is blamed for it. Waits for a moment at most.
-    pub async fn give_back(&self) {
-        let given = tokio::time::timeout(Duration::from_secs(5), self.pipeline.0.give_back()).await;
+    /// For a node that is no longer alive: gives back the claims of slices that are not to be blamed for it, and no more. Takes some
+    /// seconds at most.
+    pub async fn abandon(self) {
+        let (pipeline, stop) = &self.pipeline;
+        stop.cancel();
+        let given = tokio::time::timeout(ABANDON_PATIENCE, pipeline.give_back()).await;
         if !matches!(given, Ok(Ok(()))) {
-            warn!("the slices that were worked on count as having been claimed when the node ended");
+            warn!("slices that were worked on will count as having been claimed when the node ended");
+        }
+        if let Some(shadow) = self.shadow {
+            let _ = tokio::time::timeout(ABANDON_PATIENCE, shadow.stopped()).await;
         }
     }
 
@@ -290,6 +323,7 @@ impl Node {
     /// the ledger is flushed. What is still queued or pending is taken up at the next start.
     pub async fn stop(self) {
         info!("stopping");
+        drop(self.pulse);
         if let Some(shadow) = &self.shadow {
             shadow.stop();
         }

@@ -65,8 +65,9 @@ class Program:
                 stdout=out,
                 stderr=out,
                 env={**os.environ, **(environment or {})},
-                # So that the children of a forking receiver end with it.
-                start_new_session=True,
+                # So that the children of a forking receiver end with it. No session of its own: Linux may share the cores out
+                # among sessions (sched_autogroup), and priorities within a receiver would mean nothing to its senders.
+                process_group=0,
             )
 
     def said(self):

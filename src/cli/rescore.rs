@@ -42,7 +42,11 @@ pub fn run(settings: Settings, args: Args, log_chosen: bool) -> Result {
         log.level = "warn".into();
     }
     start_log(&log)?;
-    runtime(&settings)?.block_on(rescore(settings, &connection, &studies))
+    let runtime = runtime(&settings)?;
+    let done = runtime.block_on(rescore(settings, &connection, &studies));
+    // A thread that hangs is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 async fn rescore(settings: Settings, connection: &Connection, studies: &[String]) -> Result {
@@ -75,20 +79,17 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
     let bar = report.bar(queued);
     let uids = serde_json::to_string(studies).expect("strings are JSON");
     let mut look = tokio::time::interval(LOOK_EVERY);
-    let finished = loop {
+    let ended = loop {
         tokio::select! {
-            () = signals.next() => break Err("interrupted"),
+            () = signals.next() => break Ended::Interrupted,
             _ = look.tick() => {
                 let (waiting, undecided) = left(connection, &uids).map_err(LedgerError::from)?;
                 bar.set_position(queued.saturating_sub(waiting));
                 if waiting + undecided == 0 {
-                    break Ok(());
+                    break Ended::Done;
                 }
-                if let Some(node) = &node
-                    && !tokio::task::block_in_place(|| node.is_alive())
-                {
-                    node.give_back().await;
-                    break Err("scoring or judging has ended or hangs, the lines before say why");
+                if node.as_ref().is_some_and(|node| !node.is_alive()) {
+                    break Ended::Dead;
                 }
             }
         }
@@ -96,8 +97,23 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
     bar.finish_and_clear();
     let scored_here = node.is_some();
     drop(ledger);
-    stop(node).await;
-    if let Err(why) = finished {
+    let why = match ended {
+        Ended::Dead => {
+            if let Some(node) = node {
+                node.abandon().await;
+            }
+            Some("a stage has ended or hangs, which the log says")
+        }
+        Ended::Interrupted => {
+            stop(node).await;
+            Some("interrupted")
+        }
+        Ended::Done => {
+            stop(node).await;
+            None
+        }
+    };
+    if let Some(why) = why {
         let who = if scored_here {
             "the next `triaged serve` or `triaged rescore` takes up"
         } else {
@@ -106,6 +122,14 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
         return Err(Failure::failed(format!("{why}; {who} what is queued")));
     }
     tell(connection, studies, queued)
+}
+
+/// How the wait for the scores ended.
+enum Ended {
+    Done,
+    Interrupted,
+    /// The node that was started for it is no longer alive.
+    Dead,
 }
 
 async fn stop(node: Option<Node>) {

@@ -83,12 +83,12 @@ async fn serve(settings: Settings) -> Result {
     loop {
         tokio::select! {
             () = signals.next() => break,
-            _ = look.tick() => match tokio::task::block_in_place(|| node.is_alive()) {
+            _ = look.tick() => match node.is_alive() {
                 true => tell_systemd(NotifyState::Watchdog),
                 // Whoever started the node starts it again: nothing is lost, what was queued is taken up.
                 false => {
                     error!("a stage of the node has ended or hangs; the node ends, to be restarted");
-                    node.give_back().await;
+                    node.abandon().await;
                     return Ok(ExitCode::FAILURE);
                 }
             },

@@ -24,9 +24,34 @@ const MAX_TEXT: u32 = 1 << 20;
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
 
+/// Remembers what a reader failed of. The parsers above it tell a disk that fails and a file that is wrong by the same error.
+#[derive(Debug)]
+pub(super) struct Watched<R> {
+    reader: R,
+    pub failed: Option<io::Error>,
+}
+
+impl<R> Watched<R> {
+    pub fn new(reader: R) -> Self {
+        Watched { reader, failed: None }
+    }
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failed.get_or_insert(error);
+            }
+            kind.into()
+        })
+    }
+}
+
 #[derive(Debug)]
 struct Counted<R> {
-    reader: R,
+    reader: Watched<R>,
     position: u64,
     end: u64,
 }
@@ -44,7 +69,7 @@ impl<R> Clone for Source<R> {
 impl<R> Source<R> {
     /// `reader` stands at byte `position` of what ends at byte `end`.
     pub fn new(reader: R, position: u64, end: u64) -> Self {
-        Source(Rc::new(RefCell::new(Counted { reader, position, end })))
+        Source(Rc::new(RefCell::new(Counted { reader: Watched::new(reader), position, end })))
     }
 
     fn position(&self) -> u64 {
@@ -54,6 +79,11 @@ impl<R> Source<R> {
     fn left(&self) -> u64 {
         let counted = self.0.borrow();
         counted.end.saturating_sub(counted.position)
+    }
+
+    /// What the reader failed of.
+    fn failed(&self) -> Option<io::Error> {
+        self.0.borrow_mut().reader.failed.take()
     }
 
     /// From here on the bytes are at their end.
@@ -96,7 +126,7 @@ pub(super) struct BoundedDecoder<R> {
     /// Pixel data has been passed; what follows and makes no sense is padding.
     behind_pixels: bool,
     /// Why reading stopped, in our own words; the parser only hears that something is wrong.
-    pub cause: Option<ReadCause>,
+    cause: Option<ReadCause>,
 }
 
 impl<R: Read> BoundedDecoder<R> {
@@ -115,6 +145,11 @@ impl<R: Read> BoundedDecoder<R> {
             behind_pixels: false,
             cause: None,
         })
+    }
+
+    /// Why reading stopped, where that is known better than by the parser. What could not be read at all comes first.
+    pub fn cause(&mut self) -> Option<ReadCause> {
+        self.source.failed().map(ReadCause::Io).or_else(|| self.cause.take())
     }
 
     fn current(&mut self) -> &mut DynStatefulDecoder<Source<R>> {

@@ -14,7 +14,7 @@ use dicom_encoding::transfer_syntax::{Codec, Endianness, TransferSyntax, Transfe
 use dicom_object::{FileDicomObject, InMemDicomObject};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use super::bounded::{BoundedDecoder, MAX_DEPTH, MAX_ELEMENTS, Source};
+use super::bounded::{BoundedDecoder, MAX_DEPTH, MAX_ELEMENTS, Source, Watched};
 use super::meta::{Meta, read_up_to};
 
 /// A DICOM object in memory: file meta group and data set.
@@ -133,11 +133,14 @@ fn read_from<R: Read + Seek>(mut reader: R, extent: Extent) -> Result<DicomObjec
         && let Codec::Dataset(Some(adapter)) = syntax.codec()
     {
         let mut inflated = Vec::new();
-        adapter
-            .adapt_reader(Box::new(&mut reader))
-            .take(MAX_INFLATED_BYTES + 1)
-            .read_to_end(&mut inflated)
-            .map_err(|error| ReadCause::Malformed(format!("the deflated data set does not inflate: {error}")))?;
+        let mut watched = Watched::new(&mut reader);
+        let read = adapter.adapt_reader(Box::new(&mut watched)).take(MAX_INFLATED_BYTES + 1).read_to_end(&mut inflated);
+        if let Err(error) = read {
+            return Err(match watched.failed {
+                Some(failed) => ReadCause::Io(failed),
+                None => ReadCause::Malformed(format!("the deflated data set does not inflate: {error}")),
+            });
+        }
         if inflated.len() as u64 > MAX_INFLATED_BYTES {
             return Err(ReadCause::TooLarge { bytes: inflated.len() as u64, limit: MAX_INFLATED_BYTES });
         }
@@ -226,7 +229,7 @@ fn read_data_set<R: Read>(
 ) -> Result<InMemDicomObject, ReadCause> {
     let mut decoder = BoundedDecoder::new(Source::new(reader, begin, end), syntax, extent)?;
     let read = InMemDicomObject::read_dataset(&mut decoder);
-    match (read, decoder.cause.take()) {
+    match (read, decoder.cause()) {
         (_, Some(cause)) => Err(cause),
         (Ok(data_set), None) if data_set.iter().next().is_none() => {
             Err(ReadCause::Malformed("the data set is empty".into()))
@@ -246,4 +249,47 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::phantom::{PhantomSpec, series};
+
+    /// A file on a disk that fails from a byte on.
+    struct Failing(Cursor<Vec<u8>>, u64);
+
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let left = self.1.saturating_sub(self.0.position()) as usize;
+            if left == 0 {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            let most = left.min(buffer.len());
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    impl Seek for Failing {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_not_taken_for_a_file_that_is_wrong() {
+        for syntax in [uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN] {
+            let mut object = series(&PhantomSpec { slices: 1, lesion: None, seed: 1 }).next().unwrap();
+            object.meta_mut().set_transfer_syntax(TransferSyntaxRegistry.get(syntax).unwrap());
+            let mut bytes = Vec::new();
+            object.write_all(&mut bytes).unwrap();
+            // In the first elements, in the pixel data, at the last byte.
+            for fails_at in [700, bytes.len() as u64 / 2, bytes.len() as u64 - 1] {
+                let read = read_from(Failing(Cursor::new(bytes.clone()), fails_at), Extent::Whole);
+                let io = matches!(&read, Err(ReadCause::Io(error)) if error.raw_os_error() == Some(5));
+                assert!(io, "{syntax} at {fails_at}: {:?}", read.map(drop));
+            }
+            assert!(read_from(Failing(Cursor::new(bytes), u64::MAX), Extent::Whole).is_ok(), "{syntax}");
+        }
+    }
 }

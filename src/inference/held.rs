@@ -23,6 +23,8 @@ pub(super) struct Held {
 struct Slices {
     /// Claimed and not ended, with the moment of the claim.
     held: HashMap<SliceId, Instant>,
+    /// Of these, what the model computes on.
+    in_model: HashSet<SliceId>,
     /// Tried, and not to be claimed again for a while. They take no room.
     waiting: HashSet<SliceId>,
     /// Let go without an end in the ledger, which refused it: the node lives, so the claim that the ledger counts is no death,
@@ -131,11 +133,25 @@ impl Held {
         self.slices().held.values().any(|claimed| claimed.elapsed() >= HANGS)
     }
 
-    /// The slices that are held and do not hang.
-    pub fn at_work(&self) -> Vec<SliceId> {
+    /// The model begins to compute on slices.
+    pub fn enter_model(&self, batch: impl Iterator<Item = SliceId>) {
+        self.slices().in_model.extend(batch);
+    }
+
+    /// The model has done with slices, and lives.
+    pub fn leave_model(&self, batch: impl Iterator<Item = SliceId>) {
+        let mut slices = self.slices();
+        batch.for_each(|slice| _ = slices.in_model.remove(&slice));
+    }
+
+    /// The slices whose claim is counted and that cannot be why the stage ended: neither do they hang, nor did a model end that
+    /// computed on them.
+    pub fn innocent(&self) -> Vec<SliceId> {
         let slices = self.slices();
-        let at_work = slices.held.iter().filter(|(_, claimed)| claimed.elapsed() < HANGS);
-        at_work.map(|(slice, _)| *slice).collect()
+        let held = slices.held.iter().filter(|(_, claimed)| claimed.elapsed() < HANGS).map(|(slice, _)| *slice);
+        let mut innocent: HashSet<SliceId> = held.chain(slices.unrecorded.iter().copied()).collect();
+        innocent.retain(|slice| !slices.in_model.contains(slice));
+        innocent.into_iter().collect()
     }
 
     fn slices(&self) -> MutexGuard<'_, Slices> {
@@ -189,6 +205,19 @@ mod tests {
         held.hold(&[1]);
         held.put_back(&[1], true);
         assert_eq!(held.to_count(&[1, 2]), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn what_the_model_ended_with_is_not_innocent() {
+        let held = Held::new(3);
+        held.take_room(Duration::ZERO).await;
+        held.hold(&[1, 2, 3]);
+        held.put_back(&[3], false);
+        held.enter_model([1, 2].into_iter());
+        held.leave_model([2].into_iter());
+        let mut innocent = held.innocent();
+        innocent.sort();
+        assert_eq!(innocent, [2, 3]);
     }
 
     #[tokio::test]

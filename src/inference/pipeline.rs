@@ -9,7 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::decoding::{Failure, LargeObject, decode};
-use super::engine::{Engine, EngineInfo};
+use super::engine::{Engine, EngineError, EngineInfo};
 use super::held::Held;
 use super::lane::Lane;
 use super::priority::stand_back;
@@ -62,6 +62,7 @@ struct Shared {
     max_attempts: u32,
     runtime: Handle,
     held: Held,
+    large: LargeObject,
     /// Claimed and not yet at a scoring thread: while there are none, a batch need not wait for them.
     decoding: AtomicUsize,
 }
@@ -88,12 +89,12 @@ impl Pipeline {
             max_attempts: settings.max_attempts,
             runtime: Handle::current(),
             held: Held::new(room),
+            large: LargeObject::default(),
             decoding: AtomicUsize::new(0),
         });
         let (to_decode, claims) = sync_channel(room);
         let (to_score, ready) = sync_channel(batch_size + decoders);
         let (claims, ready) = (Arc::new(Mutex::new(claims)), Arc::new(Mutex::new(ready)));
-        let large = Arc::new(RwLock::new(None));
         let mut threads = Vec::new();
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -102,8 +103,8 @@ impl Pipeline {
                 .expect("the system can start a thread while the node starts")
         };
         for _ in 0..decoders {
-            let (shared, claims, to_score, large) = (shared.clone(), claims.clone(), to_score.clone(), large.clone());
-            threads.push(thread("decode", Box::new(move || decode_all(&shared, &claims, &to_score, &large))));
+            let (shared, claims, to_score) = (shared.clone(), claims.clone(), to_score.clone());
+            threads.push(thread("decode", Box::new(move || decode_all(&shared, &claims, &to_score))));
         }
         drop(to_score);
         let wait = Duration::from_millis(settings.batch_wait_ms);
@@ -124,20 +125,22 @@ impl Pipeline {
             && !self.shared.held.hang()
     }
 
-    /// Takes back the claims of slices that the end of the process will interrupt, except those that hang: it is not they that
-    /// ended it.
+    /// Takes back the claims of slices that are not why the process ends.
     pub async fn give_back(&self) -> Result<(), LedgerError> {
-        self.shared.ledger.give_back(self.shared.held.at_work()).await
+        self.shared.ledger.give_back(self.shared.held.innocent()).await
     }
 
     /// Waits until what was claimed has ended; the token given at start must be cancelled.
-    pub async fn stopped(self) {
-        let _ = self.claimer.await;
-        let threads = self.threads;
+    pub async fn stopped(mut self) {
+        let _ = (&mut self.claimer).await;
+        let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
         // Ends are recorded by tasks of their own.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.shared.held.nothing()).await;
+        if let Err(error) = self.give_back().await {
+            error!("claims of slices that did not end cannot be given back: {error}");
+        }
     }
 }
 
@@ -258,6 +261,10 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
         };
         shared.held.give_room(most - claims.len());
         if claims.is_empty() {
+            // It may take GiB, and no frame of it is to follow. Whoever decodes from it now leaves it for the next time.
+            if let Ok(mut large) = shared.large.try_write() {
+                *large = None;
+            }
             tokio::select! {
                 () = rung => {}
                 () = tokio::time::sleep(POLL) => {}
@@ -311,12 +318,7 @@ async fn measure_all(ledger: Ledger, stop: CancellationToken) {
     }
 }
 
-fn decode_all(
-    shared: &Arc<Shared>,
-    claims: &Mutex<Receiver<Claim>>,
-    to_score: &SyncSender<Ready>,
-    large: &LargeObject,
-) {
+fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &SyncSender<Ready>) {
     stand_back();
     loop {
         let claim = match claims.lock().expect("nobody panics while holding the receiver").recv() {
@@ -325,7 +327,7 @@ fn decode_all(
         };
         let began = Instant::now();
         // A bug in decoding must cost its slice, not the thread.
-        let decode = || decode(&shared.archive, &claim, &shared.info.card.transform, large);
+        let decode = || decode(&shared.archive, &claim, &shared.info.card.transform, &shared.large);
         let decoded = catch_unwind(AssertUnwindSafe(decode))
             .unwrap_or_else(|_| Err(Failure::Lasting("decoding panicked; this is a bug".into())));
         metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
@@ -347,7 +349,7 @@ fn decode_all(
 fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>>, wait: Duration) {
     stand_back();
     while let Some(batch) = next_batch(shared, ready, lane.batch_size(), wait) {
-        match run(&mut lane, &batch) {
+        match run(shared, &mut lane, &batch) {
             Ok(probabilities) => shared.complete(batch, probabilities),
             Err(error) if !lane.still_runs() => {
                 // A GPU that is lost: no slice is to blame. They stay queued, and the node is restarted.
@@ -362,7 +364,7 @@ fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>
                 warn!(slices = batch.len(), "a batch failed, its slices are scored one by one: {error}");
                 for slice in batch {
                     let alone = [slice];
-                    match run(&mut lane, &alone) {
+                    match run(shared, &mut lane, &alone) {
                         Ok(probabilities) => shared.complete(alone.into(), probabilities),
                         Err(error) => {
                             alone.into_iter().for_each(|s| shared.give_up(s.claim, Failure::Passing(error.clone())));
@@ -395,11 +397,19 @@ fn next_batch(shared: &Shared, ready: &Mutex<Receiver<Ready>>, most: usize, wait
     Some(batch)
 }
 
-fn run(lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, String> {
+/// Leaves the slices noted as in the model where the model no longer runs.
+fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, String> {
+    let slices = || batch.iter().map(|slice| slice.claim.slice);
+    shared.held.enter_model(slices());
     let began = Instant::now();
     let tensors: Vec<&Tensor> = batch.iter().map(|slice| &slice.tensor).collect();
-    let scored = lane.score(&tensors).map_err(|error| error.to_string());
+    // A bug must cost its slice, not the thread.
+    let scored = catch_unwind(AssertUnwindSafe(|| lane.score(&tensors)))
+        .unwrap_or_else(|_| Err(EngineError::Run("it panicked; this is a bug".into())));
     metrics::histogram!("triaged_inference_seconds").record(began.elapsed().as_secs_f64());
     metrics::histogram!("triaged_batch_size").record(batch.len() as f64);
-    scored
+    if scored.is_ok() || lane.still_runs() {
+        shared.held.leave_model(slices());
+    }
+    scored.map_err(|error| error.to_string())
 }

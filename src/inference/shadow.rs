@@ -176,7 +176,7 @@ impl Worker {
                     Ok(()) => Ok(()),
                     Err(Stopped::Ledger(error)) => Err(error),
                     Err(Stopped::Model(why)) => {
-                        let _ = self.record().and_then(|()| self.give_back());
+                        let _ = self.end_all();
                         return Err(why);
                     }
                 },
@@ -186,12 +186,15 @@ impl Worker {
                 self.pause(POLL);
             }
         }
-        self.record().and_then(|()| self.give_back()).map_err(|error| error.to_string())
+        self.end_all().map_err(|error| error.to_string())
     }
 
-    /// What was claimed and not ended is not to be blamed for the end of the process.
-    fn give_back(&mut self) -> Result<(), LedgerError> {
-        self.ledger.give_back_shadow(self.claims.drain(..).map(|claim| claim.slice).collect())
+    /// Records what has ended. What was claimed and has not, or cannot be recorded, is not to be blamed for the end of the process.
+    fn end_all(&mut self) -> Result<(), LedgerError> {
+        let recorded = self.record();
+        let unended = self.claims.drain(..).map(|claim| claim.slice);
+        let back = unended.chain(self.ends.drain(..).map(|end| end.slice)).collect();
+        self.ledger.give_back_shadow(back).and(recorded)
     }
 
     fn fill(&self) -> Result<(), LedgerError> {
