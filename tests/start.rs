@@ -70,3 +70,10 @@ fn a_disk_that_is_not_there_yet_is_tried_again_and_a_ledger_that_is_none_is_not(
     let said = refused_with(2, &data_dir);
     assert!(said.contains("triaged.db"), "{said}");
 }
+
+#[test]
+fn an_address_that_comes_late_is_waited_for() {
+    // Of TEST-NET-1 (RFC 5737), which no machine has.
+    let said = refused_with(1, &[("TRIAGED__DIMSE__LISTEN", "192.0.2.1")]);
+    assert!(said.contains("dimse.port") && said.contains("192.0.2.1"), "{said}");
+}
