@@ -1,7 +1,8 @@
 //! The command line: options, exit codes, and a file for each subcommand.
 //!
 //! Exit codes: 0 done; 1 it was tried and something failed; 2 it could not be tried (wrong options, configuration,
-//! no database, a port in use). `serve` ends with 1, too, where the next try may succeed. What went wrong is one line on standard error, beginning with `triaged: `.
+//! no database, a port in use). `serve` ends with 1, too, where the next try may succeed. What went wrong is one line on
+//! standard error, beginning with `triaged: `.
 
 mod ack;
 mod backup;

@@ -1,7 +1,7 @@
 //! From a slice's file to the model's input. One large object is in memory at a time, whatever the number of threads.
 
 use std::path::Path;
-use std::sync::RwLock;
+use std::sync::{RwLock, TryLockError};
 
 use crate::archive::Archive;
 use crate::imaging::{self, DicomObject, ImagingError, ReadCause, ReadError, Tensor, Transform};
@@ -67,6 +67,15 @@ pub(super) fn decode(
         *large = Some((claim.path.clone(), imaging::read_file(&file)?));
     }
     input(&large.as_ref().expect("it was just put there").1)
+}
+
+/// Lets go of the object while nothing waits: it may take GiB. Whoever decodes from it now leaves it for the next time.
+pub(super) fn forget(large: &LargeObject) {
+    match large.try_write() {
+        Ok(mut large) => *large = None,
+        Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = None,
+        Err(TryLockError::WouldBlock) => {}
+    }
 }
 
 fn is_large(file: &Path, transfer_syntax: &str) -> bool {

@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decoding::{Failure, LargeObject, decode};
+use super::decoding::{Failure, LargeObject, decode, forget};
 use super::engine::{Engine, EngineError, EngineInfo};
 use super::held::Held;
 use super::lane::Lane;
@@ -209,6 +209,7 @@ impl Shared {
                     metrics::counter!("triaged_slices_total", "state" => state).increment(1);
                     let (sop_instance, frame) = (&claim.sop_uid, claim.frame);
                     info!(%sop_instance, frame, state, "{reason}");
+                    shared.held.release(claim.slice);
                 }
                 Ok(true) => {
                     warn!(
@@ -219,15 +220,12 @@ impl Shared {
                     );
                     let wait = Duration::from_secs(1 << claim.attempts.min(6));
                     shared.put_back(vec![claim.slice], true, wait);
-                    return;
                 }
                 Err(error) => {
                     error!(sop_instance = claim.sop_uid, "the end of a slice could not be recorded: {error}");
                     shared.put_back(vec![claim.slice], false, POLL);
-                    return;
                 }
             }
-            shared.held.release(claim.slice);
         });
     }
 }
@@ -261,10 +259,7 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
         };
         shared.held.give_room(most - claims.len());
         if claims.is_empty() {
-            // It may take GiB, and no frame of it is to follow. Whoever decodes from it now leaves it for the next time.
-            if let Ok(mut large) = shared.large.try_write() {
-                *large = None;
-            }
+            forget(&shared.large);
             tokio::select! {
                 () = rung => {}
                 () = tokio::time::sleep(POLL) => {}
@@ -351,22 +346,19 @@ fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>
     while let Some(batch) = next_batch(shared, ready, lane.batch_size(), wait) {
         match run(shared, &mut lane, &batch) {
             Ok(probabilities) => shared.complete(batch, probabilities),
-            Err(error) if !lane.still_runs() => {
-                // A GPU that is lost: no slice is to blame. They stay queued, and the node is restarted.
-                error!("the model no longer runs: {error}");
-                return;
-            }
-            Err(error) if batch.len() == 1 => {
+            Err(NotScored::Model(error)) => return no_longer_runs(&error),
+            Err(NotScored::Slices(error)) if batch.len() == 1 => {
                 batch.into_iter().for_each(|slice| shared.give_up(slice.claim, Failure::Passing(error.clone())));
             }
             // One slice must not fail the others.
-            Err(error) => {
+            Err(NotScored::Slices(error)) => {
                 warn!(slices = batch.len(), "a batch failed, its slices are scored one by one: {error}");
                 for slice in batch {
                     let alone = [slice];
                     match run(shared, &mut lane, &alone) {
                         Ok(probabilities) => shared.complete(alone.into(), probabilities),
-                        Err(error) => {
+                        Err(NotScored::Model(error)) => return no_longer_runs(&error),
+                        Err(NotScored::Slices(error)) => {
                             alone.into_iter().for_each(|s| shared.give_up(s.claim, Failure::Passing(error.clone())));
                         }
                     }
@@ -374,6 +366,19 @@ fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>
             }
         }
     }
+}
+
+/// A GPU that is lost, for one. The lane ends, and the node with it, to be restarted; what the lane held stays queued.
+fn no_longer_runs(error: &str) {
+    error!("the model no longer runs: {error}");
+}
+
+/// Why slices have no scores.
+enum NotScored {
+    /// The model still runs, so it is one of them.
+    Slices(String),
+    /// The model no longer runs.
+    Model(String),
 }
 
 /// The next slices to score, at most `most`; none when there will be no more. The other lanes wait meanwhile: were a batch
@@ -398,7 +403,7 @@ fn next_batch(shared: &Shared, ready: &Mutex<Receiver<Ready>>, most: usize, wait
 }
 
 /// Leaves the slices noted as in the model where the model no longer runs.
-fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, String> {
+fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, NotScored> {
     let slices = || batch.iter().map(|slice| slice.claim.slice);
     shared.held.enter_model(slices());
     let began = Instant::now();
@@ -408,8 +413,12 @@ fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, St
         .unwrap_or_else(|_| Err(EngineError::Run("it panicked; this is a bug".into())));
     metrics::histogram!("triaged_inference_seconds").record(began.elapsed().as_secs_f64());
     metrics::histogram!("triaged_batch_size").record(batch.len() as f64);
-    if scored.is_ok() || lane.still_runs() {
+    let scored = scored.map_err(|error| match lane.still_runs() {
+        true => NotScored::Slices(error.to_string()),
+        false => NotScored::Model(error.to_string()),
+    });
+    if !matches!(scored, Err(NotScored::Model(_))) {
         shared.held.leave_model(slices());
     }
-    scored.map_err(|error| error.to_string())
+    scored
 }

@@ -15,12 +15,13 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::decoding;
 use super::engine::{Engine, EngineInfo};
 use super::lane::Lane;
 use super::priority::stand_far_back;
 use crate::archive::Archive;
 use crate::config;
-use crate::imaging::{self, DicomObject, ReadCause};
+use crate::imaging::{self, DicomObject};
 use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, now};
 
 /// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
@@ -141,6 +142,16 @@ enum Failure {
     Passing(String),
     /// The model runs no longer: no slice is to blame.
     Model(String),
+}
+
+impl From<decoding::Failure> for Failure {
+    fn from(failure: decoding::Failure) -> Failure {
+        match failure {
+            decoding::Failure::Passing(reason) => Failure::Passing(reason),
+            // What the model that counts has found eligible.
+            decoding::Failure::Ineligible(reason) | decoding::Failure::Lasting(reason) => Failure::Lasting(reason),
+        }
+    }
 }
 
 struct Worker {
@@ -282,15 +293,11 @@ impl Worker {
         if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
             self.last = None;
             let object = imaging::read_file(self.archive.file(&claim.path));
-            let object = object.map_err(|error| match error.cause {
-                ReadCause::Io(_) => Failure::Passing(error.to_string()),
-                _ => Failure::Lasting(error.to_string()),
-            })?;
-            self.last = Some((claim.path.clone(), object));
+            self.last = Some((claim.path.clone(), object.map_err(decoding::Failure::from)?));
         }
         let (_, object) = self.last.as_ref().expect("it was just read");
         let tensor = imaging::model_input(object, claim.frame - 1, &self.info.card.transform)
-            .map_err(|error| Failure::Lasting(error.to_string()))?;
+            .map_err(decoding::Failure::from)?;
         let decoded_at = now();
         let scored = self.lane.score(&[&tensor]);
         metrics::histogram!("triaged_shadow_seconds").record(began.elapsed().as_secs_f64());
