@@ -20,10 +20,10 @@ use triaged::config::Settings;
 use triaged::dimse::command::{Operation, Request};
 use triaged::dimse::pdu::{Event, PduStream};
 use triaged::dimse::status::Status;
-use triaged::imaging::phantom::{Lesion, PhantomSpec, series};
-use triaged::imaging::{Transform, Window, decode_frame, frame_input, read_file};
 use triaged::inference::{Engine, Pipeline};
 use triaged::ledger::{Ledger, NewInstance, NewSlice, now};
+use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
+use triaged_imaging::{Transform, Window, decode_frame, frame_input, read_file};
 
 const OBJECT_BYTES: usize = 512 * 512 * 2;
 

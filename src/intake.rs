@@ -11,10 +11,10 @@ use tracing::warn;
 
 use crate::archive::{Archive, Arrived, Incoming, Received};
 use crate::dimse::{Activity, Status};
-use crate::imaging::attributes::text;
-use crate::imaging::{self, DicomObject, ReadCause};
 use crate::ledger::{Ledger, NewInstance, NewSlice, Quarantined, Stored, now};
 use crate::triage::{Eligibility, StatRule, assess};
+use triaged_imaging::attributes::text;
+use triaged_imaging::{self as imaging, DicomObject, ReadCause};
 
 /// Takes in what associations receive. Cheap to clone.
 #[derive(Clone)]

@@ -13,7 +13,6 @@ pub mod archive;
 pub mod assets;
 pub mod config;
 pub mod dimse;
-pub mod imaging;
 pub mod inference;
 pub mod intake;
 pub mod ledger;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use triaged::imaging::{Transform, Window, frame_count, model_input, read_bytes};
+use triaged_imaging::{Transform, Window, frame_count, model_input, read_bytes};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(object) = read_bytes(bytes) else { return };

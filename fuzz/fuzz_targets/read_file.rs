@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(object) = triaged::imaging::read_bytes(bytes) {
+    if let Ok(object) = triaged_imaging::read_bytes(bytes) {
         let _ = triaged::triage::assess(&object);
     }
 });

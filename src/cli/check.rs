@@ -11,9 +11,10 @@ use rusqlite::Connection;
 use triaged::assets;
 use triaged::config::{self, Settings};
 use triaged::dimse::scu::{self, Peer};
-use triaged::inference::{Engine, EngineError, ModelCard};
+use triaged::inference::{Engine, EngineError};
 use triaged::ledger::{LedgerError, NotificationRow, open_read_only};
 use triaged::notify;
+use triaged_model::ModelCard;
 
 use super::terminal::{Screen, clean};
 use super::{Result, shown};

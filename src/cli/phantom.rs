@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
-use triaged::imaging::phantom::{Lesion, PhantomSpec, series};
+use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 
 use super::send::Report;
 use super::{Failure, Result};

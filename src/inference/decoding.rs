@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{RwLock, TryLockError};
 
 use crate::archive::Archive;
-use crate::imaging::{self, DicomObject, ImagingError, ReadCause, ReadError, Tensor, Transform};
 use crate::ledger::Claim;
+use triaged_imaging::{self as imaging, DicomObject, ImagingError, ReadCause, ReadError, Tensor, Transform};
 
 /// A file of this size is large.
 const LARGE: u64 = 16 << 20;

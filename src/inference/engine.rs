@@ -8,10 +8,10 @@ use ort::environment::Environment;
 use ort::ep::{self, ExecutionProviderDispatch};
 use tracing::{info, warn};
 
-use super::card::{CardError, ModelCard};
 use super::lane::Lane;
 use crate::assets;
 use crate::config::{self, Device};
+use triaged_model::{CardError, ModelCard};
 
 /// Slices scored at once where `inference.batch_size` is 0: on a GPU in one batch, on a CPU each in a lane of its own, at most
 /// so many. Cores that share a slice wait for each other at every layer, those that have one each do not; but each lane
@@ -196,7 +196,7 @@ pub(super) fn first_line(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::imaging::Tensor;
+    use triaged_imaging::Tensor;
 
     #[test]
     fn cores_are_shared_out_among_lanes() {

@@ -6,10 +6,10 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 
-use super::card::ModelCard;
 use super::engine::{EngineError, first_line};
 use super::priority::stand_back;
-use crate::imaging::Tensor;
+use triaged_imaging::Tensor;
+use triaged_model::ModelCard;
 
 /// A session and the memory that its input is gathered in.
 pub(super) struct Lane {

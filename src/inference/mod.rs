@@ -1,6 +1,5 @@
 //! Scores: the model card, the ONNX Runtime session, batching, and which execution provider really ran.
 
-mod card;
 mod decoding;
 mod engine;
 mod held;
@@ -9,7 +8,6 @@ mod pipeline;
 mod priority;
 mod shadow;
 
-pub use card::{CARD_FORMAT, CardError, ModelCard};
 pub use engine::{Engine, EngineError, EngineInfo};
 pub use pipeline::Pipeline;
 pub use shadow::{Shadow, ShadowStatus};

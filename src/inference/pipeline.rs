@@ -25,8 +25,8 @@ use super::lane::Lane;
 use super::priority::stand_back;
 use crate::archive::Archive;
 use crate::config;
-use crate::imaging::Tensor;
 use crate::ledger::{Claim, Ledger, LedgerError, Score, SliceId, now};
+use triaged_imaging::Tensor;
 
 /// How often the queue is looked at though nobody rang: another process may have filled it (`triaged rescore`).
 const POLL: Duration = Duration::from_secs(1);

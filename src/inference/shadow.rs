@@ -21,8 +21,8 @@ use super::lane::Lane;
 use super::priority::stand_far_back;
 use crate::archive::Archive;
 use crate::config;
-use crate::imaging::{self, DicomObject};
 use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, now};
+use triaged_imaging::{self as imaging, DicomObject};
 
 /// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
 const AT_ONCE: usize = 16;

@@ -5,8 +5,8 @@
 
 use dicom_dictionary_std::{tags, uids};
 
-use crate::imaging::DicomObject;
-use crate::imaging::attributes::{integer, text, values};
+use triaged_imaging::DicomObject;
+use triaged_imaging::attributes::{integer, text, values};
 
 /// Whether an object is to be scored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Eligibility {
 }
 
 /// Judges an object by its header; pixel data need not have been read. That pixels cannot be had is another matter,
-/// see [`ImagingError::is_contradiction`](crate::imaging::ImagingError::is_contradiction).
+/// see [`ImagingError::is_contradiction`](triaged_imaging::ImagingError::is_contradiction).
 pub fn assess(object: &DicomObject) -> Eligibility {
     let checks = [sop_class, modality, image_type, body_part, monochrome];
     match checks.into_iter().find_map(|check| check(object)) {
@@ -128,6 +128,13 @@ mod tests {
             Eligibility::Eligible => None,
             Eligibility::Ineligible(reason) => Some(reason),
         }
+    }
+
+    #[test]
+    fn a_phantom_is_eligible() {
+        use triaged_imaging::phantom::{PhantomSpec, series};
+        let slice = series(&PhantomSpec { slices: 6, ..PhantomSpec::default() }).nth(3).expect("a fourth slice");
+        assert_eq!(assess(&slice), Eligibility::Eligible);
     }
 
     #[test]

@@ -12,10 +12,10 @@ use tracing::{error, info};
 
 use crate::config;
 use crate::dimse::Activity;
-use crate::inference::ModelCard;
 use crate::ledger::{Alert, Ledger, OpenStudy, Verdict, now};
 use crate::notify::{ALERT, AlertEvent, NOTICE, WORDING};
-use crate::triage::Judgement;
+use triaged_model::Judgement;
+use triaged_model::ModelCard;
 
 /// Studies are not looked at more often than this, however many slices are scored meanwhile …
 const SHORTEST: Duration = Duration::from_millis(100);

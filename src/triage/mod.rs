@@ -2,12 +2,10 @@
 
 mod eligibility;
 mod judge;
-mod rule;
 mod shadow;
 mod urgency;
 
 pub use eligibility::{Eligibility, assess};
 pub use judge::Judge;
-pub use rule::{Judgement, StudyRule};
 pub use shadow::{Agreement, ComparedStudy, Comparison, LeftOut, ModelName, ShadowStudy, SliceAgreement};
 pub use urgency::StatRule;

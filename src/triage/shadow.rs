@@ -5,8 +5,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::rule::{Judgement, StudyRule};
 use crate::ledger::{Result, ShadowModel, ShadowRow, shadow_queue_depth};
+use triaged_model::{Judgement, StudyRule};
 
 /// A study as a shadow model sees it.
 #[derive(Debug, Clone, Serialize)]

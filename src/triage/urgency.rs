@@ -4,8 +4,8 @@
 //! scanners are made to write) that a patient cannot wait.
 
 use crate::config::{self, AttributeValue};
-use crate::imaging::DicomObject;
-use crate::imaging::attributes::values;
+use triaged_imaging::DicomObject;
+use triaged_imaging::attributes::values;
 
 /// Which objects are STAT.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +34,9 @@ impl StatRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imaging::phantom::{PhantomSpec, series};
     use dicom_core::{DataElement, VR};
     use dicom_dictionary_std::tags;
+    use triaged_imaging::phantom::{PhantomSpec, series};
 
     fn rule(titles: &[&str], attributes: &[&str]) -> StatRule {
         StatRule {

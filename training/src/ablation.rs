@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use triaged::imaging::Window;
+use triaged_imaging::Window;
 
 use crate::data::{Augment, SplitBy};
 use crate::metrics::{Case, Interval, auc_difference};

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use triaged::imaging::Transform;
-use triaged::inference::{CARD_FORMAT, ModelCard};
-use triaged::triage::StudyRule;
+use triaged_imaging::Transform;
+use triaged_model::StudyRule;
+use triaged_model::{CARD_FORMAT, ModelCard};
 
 use crate::ablation::Ablation;
 use crate::calibration::{Calibrated, Platt};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use triaged::triage::StudyRule;
+use triaged_model::StudyRule;
 
 use crate::calibration::{Calibrated, Platt, Reliability};
 use crate::data::Slice;

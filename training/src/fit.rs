@@ -12,7 +12,7 @@ use burn::record::{BinBytesRecorder, BinFileRecorder, FullPrecisionSettings, Rec
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor, TensorData, activation, module};
 use serde::{Deserialize, Serialize};
-use triaged::imaging::Transform;
+use triaged_imaging::Transform;
 
 use crate::candidates::{Candidate, Layer, LayerError};
 use crate::conv::ConvBackend;

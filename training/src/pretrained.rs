@@ -13,7 +13,7 @@ use burn_store::TensorSnapshot;
 use burn_store::pytorch::PytorchReader;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use triaged::imaging::Normalization;
+use triaged_imaging::Normalization;
 
 use crate::blocks::{NormedConv, Role, Step, steps};
 use crate::candidates::Layer;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use triaged::imaging::{Normalization, Transform, Window};
+use triaged_imaging::{Normalization, Transform, Window};
 
 use crate::candidates::{Candidate, candidate};
 use crate::data::Augment;

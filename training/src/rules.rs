@@ -1,6 +1,6 @@
 //! Study rules: what makes one score of a study's slices, compared on patients, and the one to ship chosen.
 //!
-//! A rule that the node runs must be monotone ([`triaged::triage::StudyRule`]): a further slice never lowers the score, so
+//! A rule that the node runs must be monotone ([`triaged_model::StudyRule`]): a further slice never lowers the score, so
 //! an alert given early is never contradicted. Two others are compared for what they are worth and never shipped: the
 //! *longest run* of positive slices, which a negative slice that arrives late and lies between can cut in two; and a
 //! *learned* rule, which has too many weights for the patients at hand and need not rise with every score.
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
-use triaged::triage::StudyRule;
+use triaged_model::StudyRule;
 
 use crate::evaluate::{Decision, ROUNDS, Study};
 use crate::logistic;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::{Folder, data_set, data_set_from, error_line, program, text};
-use triaged::inference::ModelCard;
+use triaged_model::ModelCard;
 use triaged_training::calibration::Platt;
 use triaged_training::cross_validation::CrossValidation;
 use triaged_training::data::{Cache, Index};

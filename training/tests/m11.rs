@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use support::{Folder, data_set, error_line, program, text};
-use triaged::imaging::Transform;
-use triaged::inference::ModelCard;
+use triaged_imaging::Transform;
+use triaged_model::ModelCard;
 
 /// Trains m11 on small images, into `out`.
 fn train(data: &Path, out: &Path, more: &[&str]) -> Output {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use support::{Folder, data_set, error_line, program, text, window, write_image};
-use triaged::imaging;
-use triaged::inference::ModelCard;
+use triaged_imaging as imaging;
+use triaged_model::ModelCard;
 use triaged_training::data::{Augment, Cache, Draw, Index, Loader};
 
 /// Trains m4 small, for `epochs`, into `out`.

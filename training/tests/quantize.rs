@@ -7,9 +7,9 @@ use std::path::Path;
 
 use prost::Message;
 use support::{Folder, data_set, error_line, program, text};
-use triaged::imaging;
-use triaged::imaging::Transform;
-use triaged::inference::ModelCard;
+use triaged_imaging as imaging;
+use triaged_imaging::Transform;
+use triaged_model::ModelCard;
 use triaged_training::cross_validation::CrossValidation;
 use triaged_training::fit::read_json;
 use triaged_training::onnx::{INT8, INT32, ModelProto, UINT8};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use triaged::imaging::{Transform, Window};
-use triaged::triage::StudyRule;
+use triaged_imaging::{Transform, Window};
+use triaged_model::StudyRule;
 use triaged_training::candidates::candidate;
 use triaged_training::data::{Augment, Index, Side, Slice, Split, SplitBy, phantoms};
 use triaged_training::evaluate::{Beside, Decision, Evaluation, HeldOut, Study};

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use dicom_dictionary_std::{tags, uids};
 use support::{Folder, data_set, error_line, program, text, write_sized};
-use triaged::imaging::{self, Transform, Window};
+use triaged_imaging::{self as imaging, Transform, Window};
 use triaged_training::data::{Cache, Index, OtherSizes};
 
 /// Edge of the images here.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dicom_dictionary_std::{tags, uids};
 
-use crate::imaging::{DicomObject, ReadCause, read_header};
+use triaged_imaging::{DicomObject, ReadCause, read_header};
 
 /// A DICOM object in a file, as it is announced to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use super::chain;
 use super::find::Object;
 use super::offer::{Choice, syntax_name};
-use crate::imaging::{DicomObject, read_bytes};
+use triaged_imaging::{DicomObject, read_bytes};
 
 /// A data set, ready to be sent.
 pub(super) struct Prepared {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use triaged::imaging::Window;
+use triaged_imaging::Window;
 
 use crate::data::{Augment, Index, OtherSizes, SplitBy, source_name};
 use crate::fit::{FitConfig, Monitor, Schedule};

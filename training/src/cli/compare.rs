@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table};
 use serde_json::Value;
-use triaged::inference::{CardError, ModelCard};
+use triaged_model::{CardError, ModelCard};
 
 use crate::candidates::Layer;
 use crate::card::{input, layers, rule};

@@ -93,7 +93,7 @@ pub fn write(trained: &Trained, onnx: &[u8], folder: &Path) -> anyhow::Result<()
     write_json(&out("json"), &trained.card(onnx))?;
     std::fs::write(out("md"), trained.text()).with_context(|| format!("cannot write {}", out("md").display()))?;
     // Read back as the node will: what is refused here would stop a node.
-    triaged::inference::ModelCard::load(&out("json"))?;
+    triaged_model::ModelCard::load(&out("json"))?;
     eprintln!("wrote {}, its cards beside it", out("onnx").display());
     Ok(())
 }

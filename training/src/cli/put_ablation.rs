@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use triaged::inference::ModelCard;
+use triaged_model::ModelCard;
 
 use super::ablate;
 use crate::fit::write_json;

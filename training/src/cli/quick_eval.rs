@@ -12,7 +12,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::{Deserialize, Serialize};
-use triaged::imaging::Window;
+use triaged_imaging::Window;
 
 use super::arguments::{DataArgs, MachineArgs, window};
 use super::fit::{begin, check_begun};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use triaged::imaging::{self, Normalization, Transform};
+use triaged_imaging::{self as imaging, Normalization, Transform};
 
 use super::context::{Neighbours, NoOrder};
 

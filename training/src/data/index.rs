@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dicom_dictionary_std::{tags, uids};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use triaged::imaging;
+use triaged_imaging as imaging;
 
 use super::mask;
 use crate::study::SIDE;

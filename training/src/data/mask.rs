@@ -20,7 +20,7 @@ pub fn write(path: &Path, mask: &[bool], width: usize) -> io::Result<()> {
 }
 
 /// Reads a mask as 0 and 1 at `height`×`width`. One of another size goes the way of its image
-/// ([`triaged::imaging::frame_input`]): it is padded to a square without blood, centered, and of that the nearest pixel is
+/// ([`triaged_imaging::frame_input`]): it is padded to a square without blood, centered, and of that the nearest pixel is
 /// taken.
 ///
 /// # Errors
@@ -100,7 +100,7 @@ mod tests {
     /// Blood of a wide and of a tall image comes to lie where the image's own pixels do.
     #[test]
     fn a_mask_goes_the_way_of_its_image() {
-        use triaged::imaging::{Frame, ModalityLut, Transform, Window, frame_input};
+        use triaged_imaging::{Frame, ModalityLut, Transform, Window, frame_input};
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ID_x.pbm");
         let window = Window { center: 50.0, width: 100.0 };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use triaged::imaging::phantom::{self, Lesion, PhantomSpec};
+use triaged_imaging::phantom::{self, Lesion, PhantomSpec};
 
 use super::mask;
 

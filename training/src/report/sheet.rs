@@ -2,7 +2,7 @@
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 use rayon::prelude::*;
-use triaged::imaging::{Transform, Window};
+use triaged_imaging::{Transform, Window};
 
 use super::ReportError;
 use super::run::{Measurement, Scored};

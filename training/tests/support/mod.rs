@@ -10,7 +10,7 @@ use dicom_core::value::PrimitiveValue;
 use dicom_core::{DataElement, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use triaged::imaging::{Transform, Window};
+use triaged_imaging::{Transform, Window};
 
 /// Edge of the images.
 pub const SIDE: u16 = 32;

@@ -1,0 +1,27 @@
+//! A DICOM object to Hounsfield units to the model's input.
+//!
+//! [`read_file`] takes what is on disk, [`decode_frame`] one frame of it to stored values, [`Frame::hounsfield`] those to
+//! Hounsfield units, [`model_input`] all the way to the tensor that the model card's [`Transform`] describes.
+//! Training and the node both call [`model_input`]; there is no second way from an object to a tensor.
+
+pub mod attributes;
+mod bounded;
+mod codec;
+mod error;
+mod jpeg12;
+mod meta;
+mod object;
+pub mod phantom;
+mod pixels;
+#[cfg(test)]
+mod tests;
+mod transform;
+
+pub use codec::can_decode;
+pub use error::ImagingError;
+pub use object::{
+    DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ReadCause, ReadError, is_deflated, read_bytes, read_file,
+    read_header, read_header_bytes,
+};
+pub use pixels::{AIR, Frame, MAX_FRAMES, MAX_SIDE, ModalityLut, decode_frame, frame_count};
+pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input};

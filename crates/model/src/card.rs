@@ -1,0 +1,134 @@
+//! The model card `models/<name>.json`: everything the node needs to know of a model, and the seam between training
+//! and node. The ONNX file lies beside it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::StudyRule;
+use triaged_imaging::Transform;
+
+/// The card's format; a card of another format is refused.
+pub const CARD_FORMAT: u32 = 1;
+
+/// A model card. Fields that only people and training read ride along in `about` (architecture, metrics with
+/// intervals, data with licence and citation, split seed, training commit).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelCard {
+    /// [`CARD_FORMAT`].
+    pub format: u32,
+    /// The model's name, as in `slice_results.model`, e.g. `m10`.
+    pub name: String,
+    /// The model's own version, e.g. `1`.
+    pub version: String,
+    /// What a positive means, e.g. `intracranial hemorrhage`.
+    pub finding: String,
+    /// The ONNX file, relative to the card's folder.
+    pub file: String,
+    /// SHA-256 of the ONNX file, 64 lower-case hex digits.
+    pub sha256: String,
+    /// The graph's input, shape `[batch, channels, height, width]`, float32.
+    pub input: String,
+    /// The graph's output, shape `[batch, 1]`, float32: the probability of the finding, 0 to 1.
+    pub output: String,
+    /// From DICOM object to input tensor.
+    pub transform: Transform,
+    /// A slice is positive when its probability is at least this.
+    pub slice_threshold: f64,
+    /// How the slices' probabilities become the study's verdict.
+    pub study_rule: StudyRule,
+    /// For people and for training; the node only shows it.
+    #[serde(default)]
+    pub about: serde_json::Value,
+}
+
+/// Why a card or its model file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CardError {
+    #[error("cannot read the model card {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the model card {path} is not one this version implements: {source}")]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("the model card {path} is wrong: {why}")]
+    Invalid { path: PathBuf, why: String },
+    #[error("cannot read the model file {path} that the card names: {source}")]
+    ReadModel { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the model file {path} has SHA-256 {found}, the card says {expected}: one of the two is not what was shipped"
+    )]
+    Digest { path: PathBuf, expected: String, found: String },
+}
+
+impl ModelCard {
+    /// Reads and checks a card, then reads the ONNX file it names and checks its SHA-256.
+    /// Returns the card and the model's bytes.
+    pub fn load(path: &Path) -> Result<(ModelCard, Vec<u8>), CardError> {
+        let text = std::fs::read_to_string(path).map_err(|source| CardError::Read { path: path.into(), source })?;
+        let card: ModelCard =
+            serde_json::from_str(&text).map_err(|source| CardError::Parse { path: path.into(), source })?;
+        card.check().map_err(|why| CardError::Invalid { path: path.into(), why })?;
+        let model = path.parent().unwrap_or(Path::new(".")).join(&card.file);
+        let bytes = std::fs::read(&model).map_err(|source| CardError::ReadModel { path: model.clone(), source })?;
+        let found = hex::encode(Sha256::digest(&bytes));
+        if found != card.sha256 {
+            return Err(CardError::Digest { path: model, expected: card.sha256, found });
+        }
+        Ok((card, bytes))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.format != CARD_FORMAT {
+            return Err(format!("format {} where this version reads format {CARD_FORMAT}", self.format));
+        }
+        if self.file.is_empty() || Path::new(&self.file).components().count() != 1 || self.file.contains("..") {
+            return Err(format!("file {:?} must be a plain file name in the card's own folder", self.file));
+        }
+        if !(0.0..=1.0).contains(&self.slice_threshold) {
+            return Err(format!("slice_threshold {} is not between 0 and 1", self.slice_threshold));
+        }
+        let [channels, height, width] = self.transform.shape();
+        if channels == 0 || !(16..=4096).contains(&height) || !(16..=4096).contains(&width) {
+            return Err(format!("the transform makes an input of {channels}×{height}×{width}"));
+        }
+        self.transform.check()?;
+        self.study_rule.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shipped(name: &str) -> (String, ModelCard) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name);
+        let text = std::fs::read_to_string(path).expect("a card");
+        let card = serde_json::from_str(&text).expect("a card of this version");
+        (text, card)
+    }
+
+    #[test]
+    fn a_card_that_is_read_and_written_is_the_same_text() {
+        for name in ["m10.json", "m11.json", "m11-int8.json"] {
+            let (text, card) = shipped(name);
+            let written = serde_json::to_string_pretty(&card).expect("JSON") + "\n";
+            // Not assert_eq, which would print both.
+            assert!(written == text, "{name} is not what was read");
+        }
+    }
+
+    proptest! {
+        /// Training chooses a slice's own probability, a float32, as the threshold: read otherwise in the last bit, the node
+        /// would not find that slice positive.
+        #[test]
+        fn a_threshold_is_read_to_the_last_bit(threshold in 0_f32..=1.0) {
+            let (_, mut card) = shipped("m11.json");
+            (card.slice_threshold, card.about) = (threshold.into(), serde_json::Value::Null);
+            let text = serde_json::to_string(&card).expect("JSON");
+            let read: ModelCard = serde_json::from_str(&text).expect("a card");
+            prop_assert_eq!(read.slice_threshold.to_bits(), card.slice_threshold.to_bits());
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The node's promises, a file each, against the running program and real peers. One test program, because each further
+//! one would be linked anew.
+
+mod support;
+
+mod alarm;
+mod commands;
+mod compare;
+mod durable;
+mod hostile;
+mod notify;
+mod orthanc;
+mod pixels;
+mod receive;
+mod rescore;
+mod retention;
+mod scores;
+mod send;
+mod shadow;
+mod start;
+mod web;

@@ -1,0 +1,110 @@
+//! Orthanc as the PACS that pushes to the node, a modality in its configuration.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Node, PATIENCE, dicom_files, phantom};
+
+/// A running Orthanc that knows the node as the modality `triaged`.
+struct Orthanc {
+    child: Child,
+    http: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Orthanc {
+    /// `None`, said aloud, where it is not installed.
+    fn start(node: &Node) -> Option<Orthanc> {
+        // Debian puts it where an ordinary user's PATH does not reach.
+        let program = ["/usr/sbin/Orthanc", "/usr/bin/Orthanc", "/usr/local/sbin/Orthanc"];
+        let Some(program) = program.iter().map(PathBuf::from).find(|path| path.is_file()) else {
+            eprintln!("SKIP: Orthanc is not installed (make test-deps)");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let [http, dicom] = [free_port(), free_port()];
+        let configuration = serde_json::json!({
+            "StorageDirectory": folder.path().join("store"),
+            "IndexDirectory": folder.path().join("index"),
+            "HttpPort": http,
+            "DicomPort": dicom,
+            "RemoteAccessAllowed": false,
+            "AuthenticationEnabled": false,
+            "DicomAet": "ORTHANC",
+            "DicomModalities": {"triaged": ["TRIAGED", "127.0.0.1", node.dimse.port()]},
+            "Plugins": [],
+        });
+        let file = folder.path().join("orthanc.json");
+        std::fs::write(&file, configuration.to_string()).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = Command::new(program)
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut orthanc = Orthanc { child, http, folder };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", http)).is_err() {
+            let ended = orthanc.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "Orthanc did not start: {ended:?}\n{}",
+                orthanc.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(orthanc)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// POST to its REST interface; the body of a 200.
+    fn post(&self, path: &str, body: &[u8]) -> serde_json::Value {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.http)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        write!(socket, "POST {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n").unwrap();
+        socket.write_all(body).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.split(' ').nth(1) == Some("200"), "POST {path}: {answer}\n{}", self.log());
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_default()
+    }
+}
+
+impl Drop for Orthanc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn orthanc_pushes_a_study() {
+    let node = Node::start(&[]);
+    let Some(orthanc) = Orthanc::start(&node) else { return };
+    orthanc.post("/modalities/triaged/echo", b"{}");
+    let series = phantom(&node, &["--slices", "6"]);
+    let uploaded: Vec<String> = dicom_files(series.path())
+        .iter()
+        .map(|file| orthanc.post("/instances", &std::fs::read(file).unwrap())["ID"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(uploaded.len(), 6);
+    let said = orthanc.post("/modalities/triaged/store", serde_json::json!(uploaded).to_string().as_bytes());
+    assert_eq!(said["FailedInstancesCount"], 0, "{said}");
+    node.wait_for_slices(6);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE state = 'scored'"), 6);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances WHERE calling_ae = 'ORTHANC'"), 6);
+    node.wait_until("SELECT count(*) = 1 AND total(state = 'decided') = 1 FROM worklist");
+}

@@ -1,0 +1,91 @@
+//! `triaged phantom`, `send`, `check` and `rescore` together, with a node and without.
+
+use std::process::Output;
+
+use crate::support::Node;
+
+fn out(output: &Output) -> String {
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn a_study_is_scored_again_by_the_running_node_and_without_one() {
+    let mut node = Node::start(&[]);
+    let phantom = node.folder.path().join("phantom");
+    let phantom = phantom.to_str().unwrap();
+    let study = out(&node.cli(&["phantom", "--slices", "4", "--out", phantom])).trim_end().to_owned();
+    let to = node.dimse.to_string();
+    let sent = out(&node.cli(&["send", "--to", &to, phantom]));
+    assert!(sent.starts_with("4 objects stored by TRIAGED"), "{sent}");
+    node.wait_until("SELECT state = 'decided' AND slices_scored = 4 FROM worklist");
+
+    let said = out(&node.cli(&["rescore", &study]));
+    assert!(said.starts_with(&study) && said.ends_with(", revision 2\n"), "{said}");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM scores"), 8, "the old scores stay");
+
+    assert!(node.terminate().success());
+    let said = out(&node.cli(&["rescore", "--all"]));
+    assert!(said.ends_with(", revision 3\n"), "{said}");
+    assert_eq!(node.query::<i64>("SELECT revision FROM worklist"), 3);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM scores"), 12);
+}
+
+#[test]
+fn rescore_without_its_model_queues_nothing() {
+    let mut node = Node::start(&[]);
+    let phantom = node.folder.path().join("phantom");
+    let phantom = phantom.to_str().unwrap();
+    out(&node.cli(&["phantom", "--slices", "1", "--out", phantom]));
+    out(&node.cli(&["send", "--to", &node.dimse.to_string(), phantom]));
+    node.wait_until("SELECT state = 'decided' FROM worklist");
+    assert!(node.terminate().success());
+    // A card that does not fit its model: nothing may be queued that then would wait for ever.
+    let card = crate::support::card(node.folder.path(), |card| card["sha256"] = "0".repeat(64).into());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_triaged"))
+        .env("TRIAGED__DATA_DIR", node.folder.path())
+        .env("TRIAGED__INFERENCE__MODEL", card)
+        .args(["rescore", "--all"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.starts_with("triaged: ") && err.contains("SHA-256") && err.lines().count() == 1, "{err}");
+    assert_eq!(node.query::<i64>("SELECT revision FROM worklist"), 1);
+}
+
+#[test]
+fn check_finds_a_running_node_and_what_is_wrong() {
+    let node = Node::start(&[]);
+    let check = |port: u16, web: &str, model: Option<&str>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_triaged"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRIAGED__")) {
+            command.env_remove(name);
+        }
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/models/m10.json");
+        command
+            .env("TRIAGED__DATA_DIR", node.folder.path())
+            .env("TRIAGED__DIMSE__LISTEN", "127.0.0.1")
+            .env("TRIAGED__DIMSE__PORT", port.to_string())
+            .env("TRIAGED__WEB__LISTEN", web)
+            .env("TRIAGED__INFERENCE__DEVICE", "cpu")
+            .env("TRIAGED__ARCHIVE__MIN_FREE_MIB", "16")
+            .env("TRIAGED__INFERENCE__MODEL", model.unwrap_or(shipped));
+        let output = command.arg("check").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, lines) = check(node.dimse.port(), &node.web.to_string(), None);
+    assert_eq!(code, 0, "{lines}");
+    assert!(lines.contains("in use by a node that answers C-ECHO to TRIAGED"), "{lines}");
+    assert!(lines.contains("in use by a node that is healthy"), "{lines}");
+    assert!(lines.contains("ok    provider       the model runs on CPUExecutionProvider"), "{lines}");
+    assert!(lines.contains("warn  notification"), "{lines}");
+
+    // The ports swapped: each is in use by something else than what should be there.
+    let (code, lines) = check(node.web.port(), &node.dimse.to_string(), Some("/nowhere/m10.json"));
+    assert_eq!(code, 1, "{lines}");
+    for name in ["DICOM port", "web", "model"] {
+        assert!(lines.lines().any(|line| line.starts_with("FAIL") && line.contains(name)), "{name}: {lines}");
+    }
+}

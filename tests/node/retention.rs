@@ -1,0 +1,201 @@
+//! Files leave the archive when they are due, results stay, and nothing that somebody still waits for goes.
+
+use std::path::PathBuf;
+
+use crate::support::ledgers::{Fixture, Study};
+use crate::support::{Node, dicom_files, has, phantom, storescu};
+use tokio_util::sync::CancellationToken;
+use triaged::archive::Archive;
+use triaged::config::{self, Settings};
+use triaged::ledger::{Delivery, Expendable, Ledger, NewInstance, NewSlice, Stored, format_time, now};
+use triaged::retention::Retention;
+
+/// Keeps the files of everything that the ledger knows in a real archive; their content does not matter.
+fn files(fixture: &Fixture) -> Archive {
+    let (archive, _) = Archive::open(fixture.folder.path()).unwrap();
+    for (path, _) in kept(&fixture.ledger) {
+        std::fs::write(archive.file(&path), b"x").unwrap();
+    }
+    archive
+}
+
+/// Path and study of the instances that have their file, by the ledger.
+fn kept(ledger: &Ledger) -> Vec<(String, String)> {
+    let sql = "SELECT path, study_uid FROM instances WHERE removed_at IS NULL ORDER BY id";
+    let all = |connection: &rusqlite::Connection| {
+        let mut statement = connection.prepare(sql)?;
+        Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+    };
+    ledger.read(all).unwrap()
+}
+
+fn studies_kept(ledger: &Ledger) -> Vec<String> {
+    let mut studies: Vec<_> = kept(ledger).into_iter().map(|(_, study)| study).collect();
+    studies.dedup();
+    studies
+}
+
+async fn round(fixture: &Fixture, archive: &Archive, retention_days: f64, max_gib: f64) -> u64 {
+    let mut settings = Settings::load(None, &[]).unwrap().archive;
+    (settings.retention_days, settings.max_gib) = (retention_days, max_gib);
+    // The ledger's clock has milliseconds.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let retention = Retention::new(&settings, fixture.ledger.clone(), archive.clone()).unwrap();
+    retention.round(&CancellationToken::new()).await.unwrap()
+}
+
+const A_MOMENT: f64 = 1e-8;
+const A_BYTE: f64 = 1e-9;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_waits_for_stays_and_results_outlive_their_files() {
+    let fixture = Fixture::new();
+    fixture.judge(&Study::new("1.1", &[0.1, 0.2]), "webhook").await;
+    fixture.judge(&Study::new("1.22", &[0.9]), "webhook").await;
+    fixture.receive(&Study::new("1.333", &[0.1])).await;
+    fixture.judge(&Study::new("1.4444", &[0.8]), "webhook").await;
+    let alerts = fixture.notifications();
+    let delivered = alerts.iter().find(|row| row.study_uid == "1.4444").unwrap();
+    fixture.ledger.settle(delivered.id, Delivery::Delivered).await.unwrap();
+    let archive = files(&fixture);
+
+    // By the budget only what is settled: not flagged, or acknowledged.
+    assert!(round(&fixture, &archive, 0.0, A_BYTE).await > 0, "the rest may not go, and is past the budget");
+    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333", "1.4444"]);
+    let ledger = fixture.ledger.clone();
+    tokio::task::spawn_blocking(move || ledger.acknowledge("1.4444")).await.unwrap().unwrap();
+    round(&fixture, &archive, 0.0, A_BYTE).await;
+    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333"]);
+    // By age whatever is old, but not while its alert is pending or its verdict is due.
+    round(&fixture, &archive, A_MOMENT, 0.0).await;
+    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333"]);
+    let pending = alerts.iter().find(|row| row.study_uid == "1.22").unwrap();
+    fixture.ledger.settle(pending.id, Delivery::Delivered).await.unwrap();
+    round(&fixture, &archive, 1.0, 0.0).await;
+    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333"], "a day has not passed");
+    round(&fixture, &archive, A_MOMENT, 0.0).await;
+    assert_eq!(studies_kept(&fixture.ledger), ["1.333"]);
+
+    let left: Vec<PathBuf> = walk(&fixture.folder.path().join("archive"));
+    assert_eq!(left, [archive.file(&kept(&fixture.ledger)[0].0)], "the disk has what the ledger says, no more");
+    let scored = |connection: &rusqlite::Connection| {
+        let sql = "SELECT count(*) FROM slice_results WHERE probability IS NOT NULL AND state = 'scored'";
+        Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    };
+    assert_eq!(fixture.ledger.read(scored).unwrap(), 5);
+    let ledger = fixture.ledger.clone();
+    let again = tokio::task::spawn_blocking(move || ledger.requeue_study("1.1")).await.unwrap().unwrap();
+    assert_eq!(again, 0, "what has no file cannot be scored again, and keeps its score");
+    assert_eq!(fixture.ledger.read(scored).unwrap(), 5);
+}
+
+fn walk(folder: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_marked_is_removed_later() {
+    let fixture = Fixture::new();
+    fixture.judge(&Study::new("1.1", &[0.1, 0.2, 0.3]), "webhook").await;
+    let archive = files(&fixture);
+    let later = format_time(jiff::Timestamp::now() + std::time::Duration::from_secs(1));
+    let going = fixture.ledger.let_go("1.1".into(), Expendable::Old, later, 2).await.unwrap();
+    assert_eq!(going.len(), 2);
+    // The crash: one file is gone, the other not, and no row says so.
+    std::fs::remove_file(archive.file(&going[0].path)).unwrap();
+    round(&fixture, &archive, 1.0, 0.0).await;
+    assert!(fixture.ledger.still_going(0, 10).unwrap().is_empty());
+    assert_eq!(walk(&fixture.folder.path().join("archive")), [archive.file(&kept(&fixture.ledger)[0].0)]);
+}
+
+/// What a crash left marked comes again, and its row is on the way to the ledger when a round begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_marked_and_comes_again_keeps_its_file() {
+    let fixture = Fixture::new();
+    fixture.judge(&Study::new("1.1", &[0.1]), "webhook").await;
+    let archive = files(&fixture);
+    let later = format_time(jiff::Timestamp::now() + std::time::Duration::from_secs(1));
+    let going = fixture.ledger.let_go("1.1".into(), Expendable::Old, later, 2).await.unwrap();
+    let placing = archive.placing().await;
+    let (ledger, retained) = (fixture.ledger.clone(), archive.clone());
+    let settings = Settings::load(None, &[]).unwrap().archive;
+    let retention = Retention::new(&config::Archive { retention_days: 1.0, ..settings }, ledger, retained).unwrap();
+    let round = tokio::spawn(async move { retention.round(&CancellationToken::new()).await.unwrap() });
+    // The round waits for us once nobody else may place an object.
+    let moment = std::time::Duration::from_millis(20);
+    while tokio::time::timeout(moment, archive.placing()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let stored = fixture.ledger.store(again(&going[0].path)).await.unwrap();
+    assert_eq!(stored, Stored::Duplicate);
+    drop(placing);
+    round.await.unwrap();
+    assert_eq!(kept(&fixture.ledger), [(going[0].path.clone(), "1.1".to_owned())]);
+    assert!(archive.file(&going[0].path).is_file(), "acknowledged, and removed");
+}
+
+/// The object of the study 1.1 once more, its file at this place.
+fn again(path: &str) -> NewInstance {
+    NewInstance {
+        sop_uid: "1.1.1.1".into(),
+        sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
+        transfer_syntax: "1.2.840.10008.1.2.1".into(),
+        study_uid: "1.1".into(),
+        series_uid: "1.1.1".into(),
+        instance_number: Some(1),
+        accession_number: None,
+        patient_id: None,
+        digest: format!("{:064x}", 1),
+        path: path.into(),
+        size: 1,
+        calling_ae: "CT1".into(),
+        peer: "127.0.0.1".into(),
+        received_at: now(),
+        slices: vec![NewSlice::Queued],
+        stat: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_comes_again_has_its_file_and_its_score() {
+    let fixture = Fixture::new();
+    fixture.judge(&Study::new("1.1", &[0.1]), "webhook").await;
+    let archive = files(&fixture);
+    round(&fixture, &archive, A_MOMENT, 0.0).await;
+    assert!(kept(&fixture.ledger).is_empty());
+    // The last file took its folder with it.
+    std::fs::create_dir_all(archive.file("archive")).unwrap();
+    std::fs::write(archive.file("archive/again"), b"x").unwrap();
+    assert_eq!(fixture.ledger.store(again("archive/again")).await.unwrap(), Stored::Duplicate);
+    round(&fixture, &archive, 1.0, 0.0).await;
+    assert_eq!(kept(&fixture.ledger), [("archive/again".to_owned(), "1.1".to_owned())]);
+    assert!(archive.file("archive/again").is_file());
+    let states = |connection: &rusqlite::Connection| {
+        let sql = "SELECT group_concat(state) FROM slice_results WHERE probability IS NOT NULL";
+        Ok(connection.query_row(sql, [], |row| row.get::<_, String>(0))?)
+    };
+    assert_eq!(fixture.ledger.read(states).unwrap(), "scored");
+}
+
+#[test]
+fn a_node_removes_what_is_due_and_takes_it_again() {
+    if !has("storescu") {
+        return;
+    }
+    let node = Node::start(&[("TRIAGED__ARCHIVE__RETENTION_DAYS", "0.00003")]);
+    let folder = phantom(&node, &["--slices", "9"]);
+    let files = dicom_files(folder.path());
+    for times in 1..=2 {
+        storescu(&node, &[], &files).unwrap();
+        node.wait_for_slices(files.len());
+        node.wait_until("SELECT count(*) = 9 AND total(path = '') = 9 FROM instances");
+        assert!(walk(&node.folder.path().join("archive")).is_empty());
+        assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE probability IS NOT NULL"), 9);
+        assert_eq!(node.query::<i64>("SELECT count(*) FROM scores"), 9, "a score that stands is not given again");
+        node.wait_for_log("files of a study removed from the archive");
+        let (_, metrics) = node.get("/metrics");
+        assert!(metrics.contains(&format!("triaged_removed_files_total {}", 9 * times)), "{metrics}");
+    }
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM quarantine"), 0);
+}

@@ -1,0 +1,71 @@
+//! Promise 3, from the outside: what the node writes into its database is what ONNX Runtime, called from Python, gives
+//! for pixels that pydicom decoded and numpy windowed.
+
+use std::path::PathBuf;
+
+use crate::support::{Node, dicom_files, has, python, real_data, run, storescu};
+use sha2::{Digest, Sha256};
+
+/// And how far apart two probabilities may lie. A difference in the last bit of an input can turn a byte over in a model of
+/// eight bits.
+const SHIPPED: [(&str, f64); 3] =
+    [("models/m10.json", 1e-4), ("models/m11.json", 1e-4), ("models/m11-int8.json", 0.02)];
+
+fn probabilities_agree((card, tolerance): (&str, f64), files: &[PathBuf], options: &[&str]) {
+    let Some(python) = python() else { return };
+    let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", card)]);
+    storescu(&node, options, files).unwrap();
+    node.wait_for_slices(files.len());
+    let mut arguments = vec!["tests/peers/score.py".to_owned(), card.into()];
+    arguments.extend(files.iter().map(|file| file.to_str().unwrap().to_owned()));
+    let said = run(python.to_str().unwrap(), &arguments).unwrap();
+    let mut compared = 0;
+    for line in said.lines() {
+        let (uid, expected) = line.split_once(' ').unwrap();
+        let found: f64 = node.query(&format!("SELECT probability FROM slice_results WHERE sop_uid = '{uid}'"));
+        let expected: f64 = expected.parse().unwrap();
+        assert!((found - expected).abs() < tolerance, "{uid}: the node says {found}, Python {expected}");
+        compared += 1;
+    }
+    assert_eq!(compared, files.len());
+}
+
+#[test]
+fn of_the_ge_series() {
+    let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
+    for card in SHIPPED {
+        probabilities_agree(card, &dicom_files(&folder), &[]);
+    }
+}
+
+#[test]
+fn of_ct_ich_slices() {
+    let Some(folder) = real_data("ct-ich/stage_2_train").filter(|_| has("storescu")) else { return };
+    for card in SHIPPED {
+        probabilities_agree(card, &dicom_files(&folder)[..30], &["-xv", "-R"]);
+    }
+}
+
+/// The mean of the input tells a resampling or a normalization that is another one: both come with pretrained networks.
+#[test]
+fn of_a_card_that_resamples_and_normalizes() {
+    let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
+    let cards = tempfile::tempdir().unwrap();
+    let mean = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/mean/mean");
+    // The same graph for images of 224×224: the field dim_value, 512 and 224 as varints.
+    let mut model = std::fs::read(format!("{mean}.onnx")).unwrap();
+    while let Some(at) = model.windows(3).position(|bytes| bytes == [0x08, 0x80, 0x04]) {
+        model[at..at + 3].copy_from_slice(&[0x08, 0xe0, 0x01]);
+    }
+    std::fs::write(cards.path().join("mean.onnx"), &model).unwrap();
+    let mut card: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{mean}.json")).unwrap()).unwrap();
+    card["sha256"] = hex::encode(Sha256::digest(&model)).into();
+    card["transform"]["height"] = 224.into();
+    card["transform"]["width"] = 224.into();
+    // Windowed values of 0 to 1 become 0.2 to 0.7.
+    card["transform"]["normalization"] = serde_json::json!({ "mean": -0.4, "deviation": 2.0 });
+    let path = cards.path().join("mean.json");
+    std::fs::write(&path, card.to_string()).unwrap();
+    probabilities_agree((path.to_str().unwrap(), 1e-4), &dicom_files(&folder)[..8], &[]);
+}

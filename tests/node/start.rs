@@ -1,0 +1,77 @@
+//! What is wrong is told in one line, before anything is accepted (promises 3 and 5): with exit code 2 where a person has to
+//! mend it, with 1 where it may pass by itself and the service manager should try again.
+
+use std::net::TcpListener;
+
+use crate::support::{Node, card, refused, refused_with};
+
+#[test]
+fn a_device_that_is_not_there_is_no_silent_fallback() {
+    if std::path::Path::new("/dev/nvidiactl").exists() {
+        eprintln!("SKIP: this machine has a GPU");
+        return;
+    }
+    let said = refused_with(1, &[("TRIAGED__INFERENCE__DEVICE", "cuda")]);
+    assert!(said.contains("inference.device = \"cuda\" cannot run here"), "{said}");
+    // "auto" falls back, and says so where an administrator looks.
+    let node = Node::start(&[("TRIAGED__INFERENCE__DEVICE", "auto")]);
+    assert!(node.log().contains("falls back to the CPU"));
+    let (status, ready) = node.get("/readyz");
+    assert_eq!(status, 200);
+    assert!(ready.contains("CPUExecutionProvider; fell back"), "{ready}");
+}
+
+#[test]
+fn a_card_that_is_not_its_models_or_not_this_versions_is_refused() {
+    type Change = fn(&mut serde_json::Value);
+    let cases: [(&str, Change); 5] = [
+        ("has SHA-256", |card| card["sha256"] = "0".repeat(64).into()),
+        ("unknown variant `wavelets`", |card| card["transform"]["name"] = "wavelets".into()),
+        ("unknown variant `vote`", |card| card["study_rule"]["kind"] = "vote".into()),
+        ("format 99", |card| card["format"] = 99.into()),
+        ("the graph has none of that name", |card| card["input"] = "elsewhere".into()),
+    ];
+    for (words, change) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let said = refused(&[("TRIAGED__INFERENCE__MODEL", &card(folder.path(), change))]);
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_missing_library_model_or_port_is_named() {
+    let said = refused(&[("TRIAGED__INFERENCE__ONNXRUNTIME", "/nowhere/libonnxruntime.so")]);
+    assert!(said.contains("/nowhere/libonnxruntime.so") && said.contains("make onnxruntime"), "{said}");
+    let said = refused(&[("TRIAGED__INFERENCE__MODEL", "/nowhere/m10.json")]);
+    assert!(said.contains("/nowhere/m10.json"), "{said}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = refused(&[("TRIAGED__DIMSE__PORT", &port)]);
+    assert!(said.contains("dimse.port") && said.contains(&port), "{said}");
+    let said = refused(&[("TRIAGED__DIMSE__PROT", "104")]);
+    assert!(said.contains("prot"), "{said}");
+}
+
+#[test]
+fn a_disk_that_is_not_there_yet_is_tried_again_and_a_ledger_that_is_none_is_not() {
+    let said = refused_with(1, &[("TRIAGED__DATA_DIR", "/proc/nowhere")]);
+    assert!(said.contains("/proc/nowhere"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("triaged.db");
+    let data_dir = [("TRIAGED__DATA_DIR", folder.path().to_str().unwrap())];
+    // What a mount that is missing, or rights that are, look like to SQLite.
+    std::fs::create_dir(&database).unwrap();
+    let said = refused_with(1, &data_dir);
+    assert!(said.contains("triaged.db"), "{said}");
+    std::fs::remove_dir(&database).unwrap();
+    std::fs::write(&database, "a text of more than a few bytes, which is no database").unwrap();
+    let said = refused_with(2, &data_dir);
+    assert!(said.contains("triaged.db"), "{said}");
+}
+
+#[test]
+fn an_address_that_comes_late_is_waited_for() {
+    // Of TEST-NET-1 (RFC 5737), which no machine has.
+    let said = refused_with(1, &[("TRIAGED__DIMSE__LISTEN", "192.0.2.1")]);
+    assert!(said.contains("dimse.port") && said.contains("192.0.2.1"), "{said}");
+}
