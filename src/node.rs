@@ -17,13 +17,13 @@ use tracing::{error, info, warn};
 
 use crate::archive::{Archive, create_synced};
 use crate::config::Settings;
-use crate::dimse::{Activity, Listener, Scp};
+use crate::dimse::{Listener, Scp};
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow, ShadowStatus};
-use crate::intake::Intake;
+use crate::intake::{Intake, Limits};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::{self, ChannelError, Worker};
 use crate::retention::Retention;
-use crate::triage::{Judge, StatRule};
+use crate::triage::{Activity, Judge, StatRule};
 use crate::web::{self, Check, Readiness, Site};
 
 /// How long a stop waits for the objects that associations have in flight.
@@ -256,8 +256,12 @@ impl Node {
             (bound, Stage::start(|stop| web::serve(listener, site, stop)))
         });
         let dimse = dimse.map(|(listener, bound)| {
-            let intake = Intake::new(archive, ledger.clone(), activity.clone(), stat);
-            let scp = Arc::new(Scp::new(&settings, intake, activity));
+            let limits = Limits {
+                max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
+                max_queue: settings.inference.max_queue,
+            };
+            let intake = Intake::new(archive, ledger.clone(), activity, stat, limits);
+            let scp = Arc::new(Scp::new(&settings.dimse, intake));
             info!(ae_title = settings.dimse.ae_title, data_dir = %data_dir.display(), "DICOM on {bound}");
             let run = async move |stop| {
                 listener.run(scp, stop).await;

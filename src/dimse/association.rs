@@ -1,7 +1,7 @@
 //! One association, from its request to its end: messages are put together, handed to their service, and answered.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, PDataValue, PDataValueType, Pdu};
@@ -10,15 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use std::sync::Arc;
+use crate::intake::{Announced, Memory, Reception, Sender, Transfer, TransferId};
 
-use super::activity::AssociationId;
 use super::command::{LARGEST_COMMAND, Operation, Request};
-use super::listener::Scp;
 use super::pdu::{Event, PduError, PduStream};
 use super::policy::{Context, Decision};
+use super::scp::Scp;
 use super::status::Status;
-use super::store::{Memory, Reception};
+use super::store;
 
 /// How long the peer may take to read an answer, and to close after the last one.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +26,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Who is at the other end.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    pub association: AssociationId,
+    pub association: TransferId,
     pub calling_ae: String,
     pub address: IpAddr,
 }
@@ -88,12 +87,9 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
             return stream.finish(CLOSE_PATIENCE).await;
         }
     };
-    static NUMBER: AtomicU64 = AtomicU64::new(1);
-    let peer = Peer {
-        association: NUMBER.fetch_add(1, Ordering::Relaxed),
-        calling_ae: request.calling_ae_title.trim_matches(['\0', ' ']).to_owned(),
-        address,
-    };
+    let calling_ae = request.calling_ae_title.trim_matches(['\0', ' ']).to_owned();
+    let transfer = scp.intake.begin_transfer(Sender { calling_ae: calling_ae.clone(), peer: address });
+    let peer = Peer { association: transfer.id(), calling_ae, address };
     let refused = request.presentation_contexts.len() - contexts.len();
     info!(association = peer.association, calling_ae = peer.calling_ae, %address, contexts = contexts.len(), refused, "association open");
     if contexts.is_empty() {
@@ -106,10 +102,12 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
         return warn!(association = peer.association, "association: {error}");
     }
     metrics::counter!("triaged_associations_total", "result" => "accepted").increment(1);
-    let open = Open::new(&scp, peer.association, place);
+    let open = Open::new(place);
     let began = Instant::now();
     let memory = Memory::default();
-    let mut association = Association { stream, scp: &scp, contexts, peer, stop, memory, stored: 0, refused: 0 };
+    let idle = scp.idle_timeout;
+    let mut association =
+        Association { stream, transfer: &transfer, idle, contexts, peer, stop, memory, stored: 0, refused: 0 };
     let end = association.run().await;
     let Association { mut stream, peer, stored, refused, .. } = association;
     let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
@@ -127,7 +125,7 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
             "association ended: {end}"
         ),
     }
-    drop(open);
+    drop((open, transfer));
     let goodbye = match end {
         Ok(()) => Some(Pdu::ReleaseRP),
         Err(End::Aborted) => None,
@@ -146,31 +144,28 @@ fn abort(reason: AbortRQServiceProviderReason) -> Pdu {
     Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) }
 }
 
-/// That an association is open: counted, and known to its studies, until this is dropped.
-struct Open<'s> {
-    scp: &'s Scp,
-    association: AssociationId,
+/// Counts an association as open, and keeps its place, until this is dropped.
+struct Open {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl<'s> Open<'s> {
-    fn new(scp: &'s Scp, association: AssociationId, place: Option<OwnedSemaphorePermit>) -> Open<'s> {
+impl Open {
+    fn new(place: Option<OwnedSemaphorePermit>) -> Open {
         metrics::gauge!("triaged_associations_open").increment(1);
-        Open { scp, association, _place: place }
+        Open { _place: place }
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         metrics::gauge!("triaged_associations_open").decrement(1);
-        self.scp.activity.ended(self.association);
-        self.scp.intake.ledger().changed().notify_waiters();
     }
 }
 
 struct Association<'s> {
     stream: PduStream,
-    scp: &'s Scp,
+    transfer: &'s Transfer,
+    idle: Duration,
     contexts: Vec<Context>,
     peer: Peer,
     stop: CancellationToken,
@@ -183,14 +178,14 @@ struct Association<'s> {
 /// A message that is coming in.
 enum Message<'s> {
     Command { context: u8, bytes: Vec<u8> },
-    DataSet { context: u8, request: Request, reception: Option<Box<Reception<'s>>> },
+    DataSet { context: u8, request: Request, reception: Result<Box<Reception<'s>>, Status> },
 }
 
 impl<'s> Association<'s> {
     /// Serves messages until the peer releases.
     async fn run(&mut self) -> Result<(), End> {
         let mut message: Option<Message<'s>> = None;
-        let idle = self.scp.idle_timeout;
+        let idle = self.idle;
         loop {
             // A stop waits for the message in flight, not for the next one.
             let event = if message.is_none() {
@@ -230,17 +225,17 @@ impl<'s> Association<'s> {
                     return Err(End::Protocol("the presentation context changed within a message".into()));
                 }
                 Some(Message::DataSet { context, request, mut reception }) => {
-                    if let Some(reception) = &mut reception {
+                    if let Ok(reception) = &mut reception {
                         reception.write(piece.data).await;
                     }
                     if piece.last {
                         let status = match reception {
-                            Some(reception) => {
-                                let (status, memory) = reception.finish().await;
+                            Ok(reception) => {
+                                let (outcome, memory) = reception.finish().await;
                                 self.memory = memory;
-                                status
+                                store::status(&outcome)
                             }
-                            None => self.without_data_set(&request),
+                            Err(status) => status,
                         };
                         self.answer(context, &request, status).await?;
                         None
@@ -263,9 +258,17 @@ impl<'s> Association<'s> {
                     } else {
                         let request = Request::parse(&bytes).map_err(|error| End::Protocol(error.to_string()))?;
                         if request.has_data_set {
-                            let reception = (request.operation == Operation::CStore).then(|| {
-                                let memory = std::mem::take(&mut self.memory);
-                                Box::new(Reception::begin(self.scp, &self.peer, accepted, &request, memory))
+                            let refused = match request.operation {
+                                Operation::CStore => store::check(accepted, &request),
+                                _ => Err(self.without_data_set(&request)),
+                            };
+                            let reception = refused.map(|()| {
+                                let announced = Announced {
+                                    sop_class_uid: request.sop_class_uid.clone(),
+                                    sop_instance_uid: request.sop_instance_uid.clone(),
+                                    transfer_syntax: accepted.transfer_syntax.clone(),
+                                };
+                                Box::new(self.transfer.receive(announced, std::mem::take(&mut self.memory)))
                             });
                             Some(Message::DataSet { context, request, reception })
                         } else {

@@ -11,44 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use crate::config;
-use crate::intake::Intake;
-
-use super::activity::Activity;
 use super::association;
-use super::policy::Policy;
-use super::store;
-
-/// What every association of the node shares.
-pub struct Scp {
-    pub policy: Policy,
-    pub intake: Intake,
-    pub activity: Activity,
-    pub max_associations: usize,
-    pub max_object_bytes: u64,
-    /// Places to gather whole objects in memory, one an association.
-    pub gathering: Arc<Semaphore>,
-    pub max_queue: u64,
-    pub association_request_timeout: Duration,
-    pub idle_timeout: Duration,
-}
-
-impl Scp {
-    pub fn new(settings: &config::Settings, intake: Intake, activity: Activity) -> Scp {
-        let dimse = &settings.dimse;
-        Scp {
-            policy: Policy::new(dimse),
-            intake,
-            activity,
-            max_associations: dimse.max_associations,
-            max_object_bytes: dimse.max_object_mib.saturating_mul(1 << 20),
-            gathering: Arc::new(store::gathering()),
-            max_queue: settings.inference.max_queue,
-            association_request_timeout: Duration::from_secs(dimse.association_request_timeout_seconds),
-            idle_timeout: Duration::from_secs(dimse.idle_timeout_seconds),
-        }
-    }
-}
+use super::scp::Scp;
 
 /// A bound port. Connections wait in the backlog until [`Listener::run`].
 pub struct Listener {

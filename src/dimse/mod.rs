@@ -3,16 +3,16 @@
 //! [`listener`] accepts under limits; [`association`] negotiates and speaks messages; [`pdu`] makes PDUs of bytes;
 //! each service has a file: [`echo`](association), [`store`]. [`scu`] is the other side.
 
-pub mod activity;
 pub mod association;
 pub mod command;
 pub mod listener;
 pub mod pdu;
 pub mod policy;
+pub mod scp;
 pub mod scu;
 pub mod status;
 mod store;
 
-pub use activity::Activity;
-pub use listener::{Listener, Scp};
+pub use listener::Listener;
+pub use scp::Scp;
 pub use status::Status;

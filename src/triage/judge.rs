@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::config;
-use crate::dimse::Activity;
 use crate::ledger::{Alert, Ledger, OpenStudy, Verdict, now};
 use crate::notify::{ALERT, AlertEvent, NOTICE, WORDING};
 use triaged_model::Judgement;
 use triaged_model::ModelCard;
+
+use super::Activity;
 
 /// Studies are not looked at more often than this, however many slices are scored meanwhile …
 const SHORTEST: Duration = Duration::from_millis(100);

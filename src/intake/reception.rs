@@ -1,0 +1,203 @@
+//! The bytes of an object while they come in: gathered in memory if there are few, streamed to a file if there are many.
+
+use std::io;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::archive::{Archive, Arrived, Incoming, Meta};
+
+use super::{Announced, Outcome, Transfer};
+
+/// Objects up to this size, in bytes, are gathered in memory and written in one go: every CT slice of 512×512.
+const GATHERED: usize = 1 << 20;
+
+/// Bytes that all transfers together may gather. Transfers beyond it stream objects of any size.
+const GATHERED_BY_ALL: usize = 96 << 20;
+
+/// A larger object streams to its file in chunks of this size, each worth its thread. One is filled while another is written.
+const CHUNK: usize = 256 * 1024;
+
+/// The memory in which a transfer gathers what comes in, used again from object to object.
+#[derive(Default)]
+pub struct Memory {
+    bytes: Vec<u8>,
+    /// Held by a transfer that may gather [`GATHERED`] bytes.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// As many permits as transfers may gather whole objects at one time.
+pub(super) fn gathering() -> Semaphore {
+    Semaphore::new(GATHERED_BY_ALL / GATHERED)
+}
+
+impl Memory {
+    /// Asks for the permit with a transfer's first object, and keeps it.
+    fn prepare(&mut self, gathering: &std::sync::Arc<Semaphore>) {
+        if self.permit.is_none() {
+            self.permit = gathering.clone().try_acquire_owned().ok();
+        }
+        self.bytes.clear();
+        self.bytes.reserve_exact(self.limit());
+    }
+
+    fn limit(&self) -> usize {
+        if self.permit.is_some() { GATHERED } else { CHUNK }
+    }
+}
+
+/// An object that is coming in. Whatever goes wrong, the rest of the data set is taken and dropped, so that the sender hears
+/// the outcome and the transfer goes on.
+pub struct Reception<'t> {
+    transfer: &'t Transfer,
+    announced: Announced,
+    size: u64,
+    /// Digest of the data set. Computed here, while the bytes are in the processor's cache and the sender prepares the next
+    /// ones; a piece takes some 60 µs.
+    digest: Sha256,
+    memory: Memory,
+    state: State,
+    began: Instant,
+}
+
+enum State {
+    /// All that came is in memory.
+    Gathering,
+    /// Some of it is written, or is being written. The task gives back an empty chunk for what comes next.
+    Streaming(JoinHandle<io::Result<(Incoming, Vec<u8>)>>),
+    Refused(Outcome),
+}
+
+impl<'t> Reception<'t> {
+    pub(super) fn begin(transfer: &'t Transfer, announced: Announced, mut memory: Memory) -> Reception<'t> {
+        memory.prepare(&transfer.intake.gathering);
+        let meta = Meta {
+            sop_class_uid: announced.sop_class_uid.clone(),
+            sop_instance_uid: announced.sop_instance_uid.clone(),
+            transfer_syntax: announced.transfer_syntax.clone(),
+            source_ae_title: transfer.sender.calling_ae.clone(),
+        };
+        let begun = check_instance_uid(&announced.sop_instance_uid)
+            .and_then(|()| transfer.intake.has_room())
+            .and_then(|()| meta.head().map_err(Outcome::not_stored));
+        let state = match begun {
+            Err(outcome) => State::Refused(outcome),
+            Ok(head) => {
+                memory.bytes.extend_from_slice(&head);
+                State::Gathering
+            }
+        };
+        let began = Instant::now();
+        Reception { transfer, announced, size: 0, digest: Sha256::new(), memory, state, began }
+    }
+
+    /// Takes a piece of the data set.
+    pub async fn write(&mut self, piece: &[u8]) {
+        self.size += piece.len() as u64;
+        if let State::Refused(_) = self.state {
+            return;
+        }
+        let limit = self.transfer.intake.limits.max_object_bytes;
+        if self.size > limit {
+            let why = format!("the object is larger than dimse.max_object_mib, {} MiB", limit >> 20);
+            self.state = State::Refused(Outcome::OutOfResources(why));
+            return;
+        }
+        self.digest.update(piece);
+        let full = match self.state {
+            State::Gathering => self.memory.limit(),
+            _ => CHUNK,
+        };
+        // Pieces are at most as long as the socket's buffer: the memory does not grow.
+        if self.memory.bytes.len() + piece.len() > full {
+            self.flush().await;
+        }
+        self.memory.bytes.extend_from_slice(piece);
+    }
+
+    /// Hands what is gathered to a blocking thread, once what was before it is written.
+    async fn flush(&mut self) {
+        let archive = self.transfer.intake.archive.clone();
+        let written = match &mut self.state {
+            State::Refused(_) => return,
+            State::Gathering => Ok((None, Vec::with_capacity(CHUNK))),
+            State::Streaming(writing) => joined(writing.await).map(|(incoming, empty)| (Some(incoming), empty)),
+        };
+        self.state = match written {
+            Ok((incoming, empty)) => {
+                let full = std::mem::replace(&mut self.memory.bytes, empty);
+                State::Streaming(tokio::task::spawn_blocking(move || append(&archive, incoming, full)))
+            }
+            Err(error) => State::Refused(Outcome::not_stored(error)),
+        };
+    }
+
+    /// The data set is complete: stores it and tells what became of it. Returns the memory for the next object.
+    pub async fn finish(self) -> (Outcome, Memory) {
+        metrics::counter!("triaged_received_bytes_total").increment(self.size);
+        let Memory { bytes, permit } = self.memory;
+        let arrived = match self.state {
+            State::Refused(outcome) => Err((outcome, bytes)),
+            State::Gathering => Ok(Arrived::Whole(bytes)),
+            State::Streaming(writing) => match joined(writing.await) {
+                Ok((incoming, _)) => Ok(Arrived::Streamed(incoming, bytes)),
+                Err(error) => Err((Outcome::not_stored(error), bytes)),
+            },
+        };
+        let (outcome, bytes) = match arrived {
+            Ok(arrived) => {
+                let digest = hex::encode(self.digest.finalize());
+                let (intake, sender) = (&self.transfer.intake, self.transfer.sender.clone());
+                intake.take(arrived, digest, self.announced, sender, self.transfer.id).await
+            }
+            Err(refused) => refused,
+        };
+        let label = if outcome.is_kept() { "stored" } else { "refused" };
+        metrics::counter!("triaged_instances_total", "outcome" => label).increment(1);
+        metrics::histogram!("triaged_store_seconds").record(self.began.elapsed().as_secs_f64());
+        (outcome, Memory { bytes, permit })
+    }
+}
+
+/// Writes a chunk to the object's file, the first one to a new file. Blocks. Returns the chunk emptied.
+fn append(archive: &Archive, incoming: Option<Incoming>, mut chunk: Vec<u8>) -> io::Result<(Incoming, Vec<u8>)> {
+    let incoming = match incoming {
+        None => archive.begin(&chunk)?,
+        Some(mut incoming) => {
+            archive.append(&mut incoming, &chunk)?;
+            incoming
+        }
+    };
+    chunk.clear();
+    Ok((incoming, chunk))
+}
+
+/// Real senders use UIDs that break PS3.5's rules. Up to 64 printable characters are an identity.
+fn check_instance_uid(uid: &str) -> Result<(), Outcome> {
+    if uid.is_empty() || uid.len() > 64 || !uid.bytes().all(|b| b.is_ascii_graphic()) {
+        let why = "the Affected SOP Instance UID is not 1 to 64 printable characters";
+        return Err(Outcome::InvalidInstance(why.into()));
+    }
+    Ok(())
+}
+
+fn joined<T>(result: Result<io::Result<T>, tokio::task::JoinError>) -> io::Result<T> {
+    result.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_up_to_64_printable_characters() {
+        for taken in ["1.2.3", "ID_6c5d82413", "1.002.3", "../../etc/passwd", &"9".repeat(64)] {
+            assert_eq!(check_instance_uid(taken), Ok(()), "{taken}");
+        }
+        for refused in ["", "1.2 3", "1.2\u{7}", "é", &"9".repeat(65)] {
+            assert!(matches!(check_instance_uid(refused), Err(Outcome::InvalidInstance(_))), "{refused:?}");
+        }
+    }
+}

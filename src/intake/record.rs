@@ -1,0 +1,230 @@
+//! From the last byte to the outcome: the object is read, written, synced, put in its place and recorded.
+
+use std::io;
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedRwLockReadGuard, oneshot};
+use tracing::warn;
+
+use crate::archive::{Arrived, Incoming, Received};
+use crate::ledger::{NewInstance, Quarantined, Stored, now};
+use crate::triage::TransferId;
+use triaged_imaging::{self as imaging, DicomObject, ReadError};
+
+use super::header::{Header, Unfit, identify};
+use super::{Announced, Intake, Outcome, Sender};
+
+/// Everything about an object but its bytes.
+#[derive(Clone)]
+struct Object {
+    announced: Announced,
+    sender: Sender,
+    transfer: TransferId,
+    /// SHA-256 of the data set, hexadecimal.
+    digest: String,
+    received_at: String,
+}
+
+/// What the blocking part of taking an object in came to.
+enum Taken {
+    /// The file is in its place, and this is what the ledger says of it.
+    Recorded {
+        stored: Stored,
+        path: String,
+        study_uid: String,
+    },
+    /// The file is in quarantine. Its row is still to be written.
+    SetAside {
+        path: String,
+        outcome: Outcome,
+    },
+    Refused(Outcome),
+}
+
+/// Where the file went.
+enum Placed {
+    /// `placing` keeps the file there until its row is committed.
+    Kept {
+        path: String,
+        header: Header,
+        placing: OwnedRwLockReadGuard<()>,
+    },
+    SetAside {
+        path: String,
+        outcome: Outcome,
+    },
+}
+
+impl Intake {
+    /// Puts the object in its place and records it; it is kept only when both are on disk (promise 1). `digest` is the data
+    /// set's SHA-256, hexadecimal. Returns the memory in which the object was gathered, for the next one.
+    ///
+    /// One blocking thread does all that is done to the file and hands the row to the ledger, whose answer comes back
+    /// here: two hand-overs between threads after the last byte, each a chance to wait for a core.
+    pub(super) async fn take(
+        &self,
+        arrived: Arrived,
+        digest: String,
+        announced: Announced,
+        sender: Sender,
+        transfer: TransferId,
+    ) -> (Outcome, Vec<u8>) {
+        let object = Object { announced, sender, transfer, digest, received_at: now() };
+        let (tell, told) = oneshot::channel();
+        let blocking = {
+            let (intake, object) = (self.clone(), object.clone());
+            move || intake.store(arrived, object, tell)
+        };
+        tokio::task::spawn_blocking(blocking);
+        match told.await {
+            Ok((taken, memory)) => (self.conclude(taken, object).await, memory),
+            Err(_) => {
+                (Outcome::not_stored("the ledger cannot be written, or taking the object in panicked"), Vec::new())
+            }
+        }
+    }
+
+    /// Reads, writes, syncs and places the file, then hands its row to the ledger. Blocks. `tell` hears the outcome, and gets
+    /// the memory back.
+    fn store(&self, arrived: Arrived, object: Object, tell: oneshot::Sender<(Taken, Vec<u8>)>) {
+        let (placed, size, memory) = self.file(arrived, &object);
+        let taken = match placed {
+            Ok(Placed::Kept { path, header, placing }) => {
+                let study_uid = header.study_uid.clone();
+                let Object { announced, sender, digest, received_at, .. } = object;
+                let instance = NewInstance {
+                    sop_uid: announced.sop_instance_uid,
+                    sop_class_uid: announced.sop_class_uid,
+                    transfer_syntax: announced.transfer_syntax,
+                    study_uid: header.study_uid,
+                    series_uid: header.series_uid,
+                    instance_number: header.instance_number,
+                    accession_number: header.accession_number,
+                    patient_id: header.patient_id,
+                    digest,
+                    path: path.clone(),
+                    size,
+                    calling_ae: sender.calling_ae,
+                    peer: sender.peer.to_string(),
+                    received_at,
+                    slices: header.slices,
+                    stat: header.stat,
+                };
+                let then = move |stored| {
+                    let taken = match stored {
+                        Ok(stored) => Taken::Recorded { stored, path, study_uid },
+                        Err(error) => Taken::Refused(Outcome::not_stored(error)),
+                    };
+                    drop(placing);
+                    let _ = tell.send((taken, memory));
+                };
+                // If the ledger is closed, `then` is dropped, and `take` hears that.
+                let _ = self.ledger.post_store(instance, then);
+                return;
+            }
+            Ok(Placed::SetAside { path, outcome }) => Taken::SetAside { path, outcome },
+            Err(error) => Taken::Refused(Outcome::not_stored(error)),
+        };
+        let _ = tell.send((taken, memory));
+    }
+
+    /// From memory to the object's place, synced at each step: file, then name, then folder. A crash before the rename leaves a
+    /// part that the next start removes; after it, a whole file that no row names yet, whose sender sends it again to the same
+    /// place. Returns the size of the file too, and the memory.
+    fn file(&self, arrived: Arrived, object: &Object) -> (io::Result<Placed>, u64, Vec<u8>) {
+        let (begun, memory, header) = match arrived {
+            Arrived::Whole(bytes) => {
+                let header = self.read(|| imaging::read_header_bytes(&bytes), object);
+                (self.archive.begin(&bytes), bytes, header)
+            }
+            Arrived::Streamed(mut incoming, rest) => {
+                if let Err(error) = self.archive.append(&mut incoming, &rest) {
+                    return (Err(error), incoming.size(), rest);
+                }
+                let header = self.read(|| imaging::read_header(incoming.path()), object);
+                (Ok(incoming), rest, header)
+            }
+        };
+        let size = begun.as_ref().map_or(0, Incoming::size);
+        let synced = begun.and_then(|incoming| incoming.finish(object.digest.clone()));
+        (synced.and_then(|received| self.place(received, header, object)), size, memory)
+    }
+
+    /// Reads what identifies the object, when it is its turn.
+    fn read(&self, header: impl FnOnce() -> Result<DicomObject, ReadError>, object: &Object) -> Result<Header, Unfit> {
+        let turn = Handle::current().block_on(self.reading.acquire()).expect("the semaphore is never closed");
+        let data_set = header()?;
+        let read = identify(&data_set, &object.announced, &object.sender, &self.stat);
+        drop((data_set, turn));
+        read
+    }
+
+    fn place(&self, received: Received, header: Result<Header, Unfit>, object: &Object) -> io::Result<Placed> {
+        let sop_uid = &object.announced.sop_instance_uid;
+        match header {
+            Ok(header) => {
+                self.activity.touch(&header.study_uid, object.transfer);
+                let placing = Handle::current().block_on(self.archive.placing());
+                let path = self.archive.keep(received, &header.study_uid, sop_uid)?;
+                Ok(Placed::Kept { path, header, placing })
+            }
+            Err(Unfit::Disk(error)) => Err(error),
+            Err(Unfit::Object(outcome)) => {
+                Ok(Placed::SetAside { path: self.archive.quarantine(received, sop_uid)?, outcome })
+            }
+        }
+    }
+
+    /// Writes the row of what had to be set aside, and says what became of the object.
+    async fn conclude(&self, taken: Taken, object: Object) -> Outcome {
+        match taken {
+            Taken::Refused(outcome) => outcome,
+            Taken::SetAside { path, outcome } => {
+                let reason = outcome.reason().to_owned();
+                self.quarantined(object, path, None, reason, outcome).await
+            }
+            Taken::Recorded { stored: Stored::New, .. } => Outcome::Stored,
+            // The same bytes at the same place: the file that is there was just written again.
+            Taken::Recorded { stored: Stored::Duplicate, .. } => Outcome::Duplicate,
+            Taken::Recorded { stored: Stored::Conflict { kept_digest }, path, study_uid } => {
+                let reason = format!(
+                    "the same SOP Instance UID was received before with other content (SHA-256 {kept_digest}); the first is kept"
+                );
+                let (sop_instance, calling_ae) = (&object.announced.sop_instance_uid, &object.sender.calling_ae);
+                warn!(sop_instance, calling_ae, "{reason}");
+                let archive = self.archive.clone();
+                let moved = tokio::task::spawn_blocking(move || archive.move_to_quarantine(&path)).await;
+                match moved {
+                    Ok(Ok(to)) => self.quarantined(object, to, Some(study_uid), reason, Outcome::SetAside).await,
+                    Ok(Err(error)) => Outcome::not_stored(error),
+                    Err(panic) => Outcome::not_stored(panic),
+                }
+            }
+        }
+    }
+
+    /// Records that the file is in quarantine. Returns `outcome` once that is on disk.
+    async fn quarantined(
+        &self,
+        object: Object,
+        path: String,
+        study_uid: Option<String>,
+        reason: String,
+        outcome: Outcome,
+    ) -> Outcome {
+        let row = Quarantined {
+            sop_uid: object.announced.sop_instance_uid,
+            study_uid,
+            digest: object.digest,
+            path,
+            reason,
+            calling_ae: object.sender.calling_ae,
+            peer: object.sender.peer.to_string(),
+            received_at: object.received_at,
+        };
+        match self.ledger.quarantine(row).await {
+            Ok(_) => outcome,
+            Err(error) => Outcome::not_stored(error),
+        }
+    }
+}
