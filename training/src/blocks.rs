@@ -12,9 +12,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::candidates::Layer;
-use crate::conv::ConvBackend;
-use crate::mobile;
 use crate::model::{NORM_EPSILON, NORM_MOMENTUM};
+use triaged_kernels::ConvBackend;
+use triaged_kernels::mobile;
 
 /// What a convolution is to its layer. Its kernel reads all channels at one position, but for the stem's, which reads all
 /// channels of a neighbourhood, and the depthwise one's, which reads a neighbourhood of its own channel.

@@ -6,9 +6,9 @@ use prost::Message;
 
 use crate::blocks::{NormedConv, Role, Step, steps};
 use crate::candidates::{Layer, LayerError, Size, sizes};
-use crate::mobile::same_padding;
 use crate::model::{NORM_EPSILON, Network};
 use crate::onnx::*;
+use triaged_kernels::mobile::same_padding;
 
 /// The graph's input: `[batch, channels, height, width]`.
 pub const INPUT: &str = "image";

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use triaged_imaging::Transform;
 
 use crate::candidates::{Candidate, Layer, LayerError};
-use crate::conv::ConvBackend;
 use crate::data::{
     Augment, Batch, Cache, Draw, Index, LoadError, Loader, Neighbours, Slice, balanced, epoch_seed, plain,
 };
@@ -26,6 +25,7 @@ use crate::pretrained::{Pretrained, PretrainedError};
 use crate::progress::Progress;
 use crate::rules::WANTED_SENSITIVITY;
 use crate::witness;
+use triaged_kernels::ConvBackend;
 
 /// Everything that decides how a network is trained; saved with the run. A run is only resumed with the same, but for
 /// how long: more epochs and more patience make it go on; and but for how it is scored.

@@ -16,8 +16,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::blocks::{self, NormedConv, steps};
 use crate::candidates::{Layer, LayerError, Size, sizes};
-use crate::conv::{ConvBackend, conv_relu_pool};
-use crate::mobile::batch_norm;
+use triaged_kernels::mobile::batch_norm;
+use triaged_kernels::{ConvBackend, conv_relu_pool};
 
 /// Added to the variance by BatchNorm (Keras' default).
 pub const NORM_EPSILON: f64 = 1e-3;

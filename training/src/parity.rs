@@ -3,9 +3,9 @@
 use burn::tensor::{Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
-use crate::conv::ConvBackend;
 use crate::model::Network;
 use crate::runtime::{OnnxModel, RuntimeError};
+use triaged_kernels::ConvBackend;
 
 /// The largest difference of two probabilities that counts as agreement.
 pub const TOLERANCE: f64 = 1e-4;

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
 use super::cross_validate::{check_folds, cross_validate};
 use crate::ablation::{Ablation, Outcome, Row, Variant, shorten, shortened};
-use crate::conv::ConvBackend;
 use crate::data::{Index, Side, Split};
 use crate::fit::{FitConfig, Monitor, read_json, write_json};
 use crate::recipe::Recipe;
 use crate::report::Run;
+use triaged_kernels::ConvBackend;
 
 /// What a row's folder says of how it was made, once it is finished.
 const ROW: &str = "row.json";

@@ -8,11 +8,11 @@ use burn::tensor::backend::AutodiffBackend;
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
 use super::evaluate::{flipped_studies, score_slices, scores_file, write_scores};
 use super::fit::{begin, check_begun, data_of, train};
-use crate::conv::ConvBackend;
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
 use crate::evaluate::Study;
 use crate::fit::{self, FitConfig, Monitor, read_json, write_json};
+use triaged_kernels::ConvBackend;
 
 /// What a cross-validation leaves in its folder, beside `scores.csv` and a run's folder for each fold.
 pub const CROSS_VALIDATION: &str = "cross-validation.json";

@@ -10,12 +10,12 @@ use super::arguments::{MachineArgs, RunArgs};
 use super::cross_validate::folds_of;
 use super::fit::data_of;
 use crate::calibration::Calibrated;
-use crate::conv::ConvBackend;
 use crate::data::{Cache, Draw, Index, Side, Slice, Split, few, source_name};
 use crate::evaluate::{Beside, Decision, Evaluation, HeldOut, Study};
 use crate::fit::{self, FitConfig, Scores, State, draw, predict, predict_both, read_json, write_json};
 use crate::model::Network;
 use crate::rules;
+use triaged_kernels::ConvBackend;
 
 /// Scores validation and test, decides on the first, measures both; writes `scores.csv` and `evaluation.json`.
 pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Device) -> anyhow::Result<HeldOut> {

@@ -10,13 +10,13 @@ use super::cross_validate::folds_of;
 use super::evaluate::{others, print_beside, print_evaluation, score};
 use super::fit::data_of;
 use crate::card::{Measured, Trained};
-use crate::conv::ConvBackend;
 use crate::data::{Cache, Side, Slice};
 use crate::export;
 use crate::fit::{self, write_json};
 use crate::model::Network;
 use crate::parity;
 use crate::runtime::{OnnxModel, RuntimeError};
+use triaged_kernels::ConvBackend;
 
 pub fn do_export<B: ConvBackend>(
     run: &Path,

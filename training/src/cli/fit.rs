@@ -6,9 +6,9 @@ use anyhow::{Context, bail};
 use burn::tensor::backend::AutodiffBackend;
 
 use super::arguments::{DataArgs, FitArgs};
-use crate::conv::ConvBackend;
 use crate::data::{Index, Side, Slice, Split, stratified};
 use crate::fit::{self, FitConfig, read_json, write_json};
+use triaged_kernels::ConvBackend;
 
 pub fn by_source(index: &Index) -> Vec<(&str, Vec<&Slice>)> {
     let mut sources: Vec<(&str, Vec<&Slice>)> = Vec::new();

@@ -33,10 +33,10 @@ use quantize::{QuantizeArgs, do_quantize};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use report::do_report;
 
-use crate::conv::ConvBackend;
 use crate::cross_validation::CrossValidation;
 use crate::data::phantoms;
 use crate::fit::{Monitor, write_json};
+use triaged_kernels::ConvBackend;
 
 /// Trains the models that triaged runs.
 #[derive(Parser)]

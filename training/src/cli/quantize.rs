@@ -13,7 +13,6 @@ use super::export::{commit, write};
 use super::fit::data_of;
 use crate::candidates::Layer;
 use crate::card::{Measured, Trained};
-use crate::conv::ConvBackend;
 use crate::cross_validation::CrossValidation;
 use crate::data::{Cache, Index, LoadError, Side, Slice, Split, stratified};
 use crate::evaluate::{Decision, ROUNDS, Study};
@@ -24,6 +23,7 @@ use crate::metrics::{Case, auc_difference};
 use crate::progress::Progress;
 use crate::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, Quantized, logits, quantized};
 use crate::runtime::{self, OnnxModel};
+use triaged_kernels::ConvBackend;
 
 #[derive(Clone, Args)]
 pub struct QuantizeArgs {

@@ -17,13 +17,13 @@ use triaged_imaging::Window;
 use super::arguments::{DataArgs, MachineArgs, window};
 use super::fit::{begin, check_begun};
 use crate::candidates::{Candidate, STUDY, candidate, parameters};
-use crate::conv::ConvBackend;
 use crate::data::{Augment, Cache, Draw, Index, Problems, Side, Slice, Split, SplitBy, stratified};
 use crate::fit::{self, FitConfig, draw, predict, read_json, write_json};
 use crate::metrics::{Case, Confusion, auc, best_f2_threshold};
 use crate::model::Network;
 use crate::recipe::Recipe;
 use crate::study;
+use triaged_kernels::ConvBackend;
 
 const ALL: &str = "all";
 /// The figures of a finished run, in its folder.

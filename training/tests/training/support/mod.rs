@@ -1,5 +1,4 @@
 //! What the tests share: small made-up data sets, and the program.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,10 @@
 //! From a folder in the RSNA layout to a card that the node loads, on a small made-up data set.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use support::{Folder, data_set, error_line, program, text, window, write_image};
+use crate::support::{Folder, data_set, error_line, program, text, window, write_image};
 use triaged_imaging as imaging;
 use triaged_model::ModelCard;
 use triaged_training::data::{Augment, Cache, Draw, Index, Loader};

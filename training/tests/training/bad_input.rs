@@ -1,12 +1,10 @@
 //! What is wrong is said in one clear line and a non-zero exit, and what was there before stays.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::{Folder, data_set, error_line, program, text};
+use crate::support::{Folder, data_set, error_line, program, text};
 
 /// `fit` of a small m1 with these further arguments.
 fn fit(data: &Path, out: &Path, more: &[&str]) -> Output {

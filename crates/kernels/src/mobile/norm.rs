@@ -10,7 +10,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::buffers;
+use crate::buffers;
 
 /// Values that a thread takes at a time: two or three such runs stay in the L2 cache.
 const CHUNK: usize = 1 << 15;

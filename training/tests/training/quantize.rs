@@ -1,12 +1,10 @@
 //! Eight-bit copies through the command: what they are made of, and that they say what the network says.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{Folder, data_set, error_line, program, text};
 use prost::Message;
-use support::{Folder, data_set, error_line, program, text};
 use triaged_imaging as imaging;
 use triaged_imaging::Transform;
 use triaged_model::ModelCard;

@@ -1,14 +1,12 @@
 //! From two sources to one card: figures of each source, calibration, rules, mirror images; and what was written before
 //! there were such things.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Folder, data_set, data_set_from, error_line, program, text};
 use serde_json::Value;
-use support::{Folder, data_set, data_set_from, error_line, program, text};
 use triaged_model::ModelCard;
 use triaged_training::calibration::Platt;
 use triaged_training::cross_validation::CrossValidation;

@@ -1,14 +1,12 @@
 //! Files as the RSNA 2019 set has them, built byte by byte: indexed, decoded, and made model inputs of the values that
 //! follow by hand. And what becomes of images that the study discarded.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::{Folder, data_set, error_line, program, text, write_sized};
 use dicom_dictionary_std::{tags, uids};
-use support::{Folder, data_set, error_line, program, text, write_sized};
 use triaged_imaging::{self as imaging, Transform, Window};
 use triaged_training::data::{Cache, Index, OtherSizes};
 

@@ -11,8 +11,10 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{TensorData, TensorMetadata};
 use rayon::prelude::*;
 
-use super::layout::{accumulate, channels_first, channels_last, steps, values};
-use super::{Affine, MobileBackend, Norm, Statistics, buffers, depthwise, norm, pointwise, stem, stock};
+use super::{Affine, MobileBackend, Norm, Statistics, depthwise, norm, pointwise, stem, stock};
+use crate::buffers;
+use crate::layout::{accumulate, channels_first, channels_last, steps, values};
+use crate::sum::sum;
 
 fn tensor<const D: usize>(values: Vec<f32>, dims: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, dims))
@@ -226,7 +228,7 @@ impl Backward<Flex, 2> for DepthwiseBackward {
         buffers::give(gradient);
         if let Some(node) = on_weight {
             // Summed in the batch's order, so that a run repeats bit for bit whatever the threads did.
-            let total = crate::conv::sum(parts.iter().map(Vec::as_slice));
+            let total = sum(parts.iter().map(Vec::as_slice));
             let dims = [shape.channels, 1, shape.kernel, shape.kernel];
             grads.register::<Flex>(node.id, tensor(total, dims));
         }

@@ -7,7 +7,7 @@ use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn::tensor::{Shape, TensorData, TensorMetadata};
 use rayon::prelude::*;
 
-use super::buffers;
+use crate::buffers;
 
 /// `[n, c, h, w]` in any memory order to contiguous `[n, h, w, c]`; free where an operation of ours wrote it so.
 pub fn channels_last(tensor: FlexTensor) -> FlexTensor {

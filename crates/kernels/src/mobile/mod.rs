@@ -6,10 +6,8 @@
 //! in memory and hand out permuted views, as [`crate::conv`] does; between two of them nothing is copied.
 
 mod batch_norm;
-pub(crate) mod buffers;
 mod cpu;
 mod depthwise;
-mod layout;
 mod matrix;
 mod norm;
 mod pointwise;

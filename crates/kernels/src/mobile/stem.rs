@@ -3,9 +3,10 @@
 
 use rayon::prelude::*;
 
-use super::buffers;
 use super::matrix::{Matrix, multiply};
 use super::same_padding;
+use crate::buffers;
+use crate::sum::sum;
 
 /// The convolution's stride.
 pub const STRIDE: usize = 2;
@@ -106,7 +107,7 @@ pub fn weight_gradient(shape: &Shape, input: &[f32], gradient: &[f32]) -> Vec<f3
             total
         })
         .collect();
-    crate::conv::sum(slices.iter().map(Vec::as_slice))
+    sum(slices.iter().map(Vec::as_slice))
 }
 
 /// The gradient of the input, `[batch, channels, height, width]` without gaps, from that of the output.

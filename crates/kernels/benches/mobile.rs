@@ -1,11 +1,11 @@
 //! A training step's forward and backward of a network of EfficientNet-Lite0's shape (no optimiser, no data), by the
-//! operations of `mobile`: `cargo bench -p triaged-training --bench mobile -- [batch] [size] [steps]`.
+//! operations of `mobile`: `cargo bench -p triaged-kernels --bench mobile -- [batch] [size] [steps]`.
 
 use std::time::Instant;
 
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Distribution, Tensor};
-use triaged_training::mobile::{Affine, Norm, Statistics, depthwise, norm, pointwise, stem};
+use triaged_kernels::mobile::{Affine, Norm, Statistics, depthwise, norm, pointwise, stem};
 
 type Cpu = Autodiff<Flex>;
 

@@ -1,13 +1,11 @@
 //! An ablation on a small made-up data set: rows that differ in one thing, resumed, and carried by a card.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use support::{Folder, data_set, error_line, program, text};
+use crate::support::{Folder, data_set, error_line, program, text};
 
 const RECIPE: &str = "candidate = \"m4\"\nsize = 32\nwindows = [{ center = 40, width = 80 }]\nepochs = 3\nbatch = 8\n\
                       learning_rate = 1e-3\nschedule = \"constant\"\nmonitor = \"last\"\nbalance = 40\n\

@@ -1,11 +1,9 @@
 //! m11 through the commands: trained, cut off and gone on with, exported, with and without pretrained weights.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use support::{Folder, data_set, error_line, program, text};
+use crate::support::{Folder, data_set, error_line, program, text};
 use triaged_imaging::Transform;
 use triaged_model::ModelCard;
 

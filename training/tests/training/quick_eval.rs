@@ -1,14 +1,12 @@
 //! The study's protocol on a small made-up data set.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 use std::time::SystemTime;
 
-use support::{Folder, data_set, error_line, program, text};
+use crate::support::{Folder, data_set, error_line, program, text};
 use triaged_training::candidates::{candidate, parameters};
 
 fn quick_eval(data: &Path, out: &Path, candidates: &[&str], more: &[&str]) -> Output {

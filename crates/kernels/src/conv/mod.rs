@@ -15,7 +15,10 @@ use burn::tensor::ops::{ConvOptions, FloatTensor, FloatTensorOps};
 use burn::tensor::{Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 use rayon::prelude::*;
 
-use crate::mobile::{MobileBackend, buffers};
+use crate::buffers;
+use crate::layout::{channels_first, channels_last, values};
+use crate::mobile::MobileBackend;
+use crate::sum::sum;
 use kernel::{BackwardLayout, BlockShape, ForwardWeights, Saved};
 
 /// A backend that can compute the block. `input` is `[batch, channels, height, width]`, `weight`
@@ -117,25 +120,6 @@ struct Forward {
     state: State,
 }
 
-/// `[n, c, h, w]` in any memory order to contiguous `[n, h, w, c]`; free where the block before wrote it so.
-fn channels_last(tensor: FlexTensor) -> FlexTensor {
-    let [n, channels, h, w]: [usize; 4] = tensor.shape().dims();
-    if channels == 1 {
-        // The same order either way, which a copy by strides would not notice.
-        return Flex::float_reshape(tensor.to_contiguous(), Shape::new([n, h, w, 1]));
-    }
-    Flex::float_permute(tensor, &[0, 2, 3, 1]).to_contiguous()
-}
-
-/// Contiguous `[n, h, w, c]` seen as `[n, c, h, w]`.
-fn channels_first(tensor: FlexTensor) -> FlexTensor {
-    Flex::float_permute(tensor, &[0, 3, 1, 2])
-}
-
-fn values(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice().expect("made contiguous f32 above")
-}
-
 fn forward(input: FlexTensor, weight: FlexTensor, bias: FlexTensor, pool: usize) -> Forward {
     let [batch, channels, height, width]: [usize; 4] = input.shape().dims();
     let [filters, _, kernel, _]: [usize; 4] = weight.shape().dims();
@@ -207,16 +191,6 @@ impl Backward<Flex, 3> for FusedBackward {
             buffers::give(done);
         }
     }
-}
-
-/// The sum of equally long parts, in their order.
-pub(crate) fn sum<'a>(parts: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
-    let mut total: Vec<f32> = Vec::new();
-    for part in parts {
-        total.resize(part.len(), 0.0);
-        total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
-    }
-    total
 }
 
 #[cfg(test)]

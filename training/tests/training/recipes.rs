@@ -1,10 +1,8 @@
 //! Recipes as files, and runs of before there were any.
 
-mod support;
-
 use std::fs;
 
-use support::{Folder, data_set, error_line, program, text};
+use crate::support::{Folder, data_set, error_line, program, text};
 use triaged_training::fit::{FitConfig, read_json, read_run};
 use triaged_training::recipe::Recipe;
 

@@ -3,8 +3,9 @@
 
 use rayon::prelude::*;
 
-use super::buffers;
 use super::matrix::{Matrix, multiply};
+use crate::buffers;
+use crate::sum::sum;
 
 /// Values of input and output that one product handles together: they stay in the L2 cache.
 const CHUNK: usize = 1 << 16;
@@ -62,5 +63,5 @@ pub fn weight_gradient(gradient: &[f32], input: &[f32], channels: usize, filters
             sum
         })
         .collect();
-    crate::conv::sum(parts.iter().map(Vec::as_slice))
+    sum(parts.iter().map(Vec::as_slice))
 }
