@@ -4,6 +4,7 @@
 mod support;
 
 mod alarm;
+mod architecture;
 mod commands;
 mod compare;
 mod durable;

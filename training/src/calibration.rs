@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::logistic::{self, sigmoid};
 use crate::metrics::Case;
-use crate::model::Network;
+use crate::network::Network;
 
 /// Bins of equal width that the expected calibration error is taken over.
 const BINS: usize = 10;

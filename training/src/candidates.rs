@@ -1,67 +1,13 @@
-//! The study's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size, and m11.
+//! The publication's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size, and m11.
 //!
-//! One description serves the Burn module ([`crate::model`]) and the ONNX graph ([`crate::export`]); a new
+//! One description serves the Burn module ([`crate::network`]) and the ONNX graph ([`crate::export`]); a new
 //! architecture is one more entry here.
 
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{Step, steps};
+use crate::network::Layer;
 
-/// One layer. Convolutions are valid, stride 1, square, followed by ReLU; the pool's stride is its size. Stem, inverted
-/// residual and head are made of convolutions of their own kind, which [`steps`] tells.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layer {
-    /// Over the channels, epsilon 1e-3, momentum 0.99 (Keras: the share of the old value that stays).
-    BatchNorm,
-    Conv {
-        filters: usize,
-        kernel: usize,
-    },
-    MaxPool {
-        size: usize,
-    },
-    Dropout {
-        rate: f64,
-    },
-    /// Stride 2, padded as TensorFlow's "SAME", without bias; then BatchNorm and ReLU6.
-    Stem {
-        filters: usize,
-        kernel: usize,
-    },
-    /// Inverted residual blocks (M. Sandler et al.: MobileNetV2, 2018), so many of them, the first with the stride: a 1×1
-    /// convolution to `expansion` times the channels (none where that is 1), a depthwise one, a 1×1 one to the filters,
-    /// each with BatchNorm, all but the last with ReLU6; the block's input is added where it is of its output's size.
-    InvertedResidual {
-        filters: usize,
-        kernel: usize,
-        stride: usize,
-        expansion: usize,
-        repeats: usize,
-    },
-    /// A 1×1 convolution without bias, BatchNorm, ReLU6.
-    Head {
-        filters: usize,
-    },
-    /// The mean of each channel.
-    GlobalAveragePool,
-    Flatten,
-    /// With ReLU.
-    Dense {
-        units: usize,
-    },
-    /// One unit, sigmoid: the probability.
-    Output,
-}
-
-impl Layer {
-    /// Whether it makes a list of numbers of an image.
-    pub fn flattens(&self) -> bool {
-        matches!(self, Layer::Flatten | Layer::GlobalAveragePool)
-    }
-}
-
-/// A network and how the study trained it (m11: how many slices a step, and for how long, where nobody says otherwise).
+/// A network and how the publication trained it (m11: how many slices a step, and for how long, where nobody says otherwise).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub name: String,
@@ -72,10 +18,10 @@ pub struct Candidate {
     pub samples: usize,
 }
 
-/// The names, the study's first and in its order.
+/// The names, the published ones first and in their order.
 pub const NAMES: [&str; 11] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11"];
-/// The study's own.
-pub const STUDY: &[&str] = NAMES.split_at(10).0;
+/// Those of the publication.
+pub const PUBLISHED: &[&str] = NAMES.split_at(10).0;
 
 impl Candidate {
     /// Whether there are pretrained weights to begin with ([`crate::pretrained`]).
@@ -164,120 +110,10 @@ fn convolutions(blocks: &[(usize, usize)], units: &[usize]) -> Vec<Layer> {
     layers
 }
 
-/// Why a list of layers makes no network.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LayerError {
-    #[error("layer {at} ({layer}) does not fit what comes before it: {why}")]
-    Misplaced { at: usize, layer: String, why: &'static str },
-    #[error("the layers do not end in one Output layer")]
-    NoOutput,
-    #[error("this network does not flatten its image: it has no positions for a position grid or for witnesses")]
-    NoPositions,
-    #[error("a position grid of {edge} knots does not fit the {height}×{width} positions that are flattened")]
-    Grid { edge: usize, height: usize, width: usize },
-}
-
-/// The size of what a layer passes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
-    Image { channels: usize, height: usize, width: usize },
-    Flat(usize),
-}
-
-/// What each layer passes on, for an input of `[channels, height, width]`; one entry a layer.
-pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerError> {
-    let [channels, height, width] = input;
-    let mut size = Size::Image { channels, height, width };
-    let mut all = Vec::with_capacity(layers.len());
-    for (at, layer) in layers.iter().enumerate() {
-        let misplaced = |why| LayerError::Misplaced { at, layer: format!("{layer:?}"), why };
-        size = match (*layer, size) {
-            (Layer::BatchNorm, Size::Image { .. }) => size,
-            (Layer::Conv { filters, kernel }, Size::Image { height, width, .. }) => {
-                if filters == 0 || kernel == 0 || height < kernel || width < kernel {
-                    return Err(misplaced("the image is smaller than the kernel"));
-                }
-                Size::Image { channels: filters, height: height + 1 - kernel, width: width + 1 - kernel }
-            }
-            (Layer::MaxPool { size }, Size::Image { channels, height, width }) => {
-                if size == 0 || height < size || width < size {
-                    return Err(misplaced("the image is smaller than the pool"));
-                }
-                Size::Image { channels, height: height / size, width: width / size }
-            }
-            (
-                Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. },
-                Size::Image { channels, mut height, mut width },
-            ) => {
-                let steps = steps(layer, channels);
-                if steps.is_empty() || steps.iter().any(|step| step.stride == 0 || step.weight().contains(&0)) {
-                    return Err(misplaced("one of its numbers is 0"));
-                }
-                for step in &steps {
-                    (height, width) = (height.div_ceil(step.stride), width.div_ceil(step.stride));
-                }
-                Size::Image { channels: steps[steps.len() - 1].filters, height, width }
-            }
-            (Layer::GlobalAveragePool, Size::Image { channels, .. }) => Size::Flat(channels),
-            (Layer::Dropout { .. }, size) => size,
-            (Layer::Flatten, Size::Image { channels, height, width }) => Size::Flat(channels * height * width),
-            (Layer::Dense { units }, Size::Flat(_)) => Size::Flat(units),
-            (Layer::Output, Size::Flat(_)) => Size::Flat(1),
-            (Layer::Dense { .. } | Layer::Output, Size::Image { .. }) => return Err(misplaced("flatten first")),
-            (_, Size::Flat(_)) => return Err(misplaced("the image was flattened")),
-        };
-        all.push(size);
-    }
-    match layers.iter().filter(|layer| **layer == Layer::Output).count() {
-        1 if layers.last() == Some(&Layer::Output) => Ok(all),
-        _ => Err(LayerError::NoOutput),
-    }
-}
-
-/// Where the positions of the image that is flattened lie in the input: the first one's middle, and the step from one to
-/// the next, in pixels along either axis.
-pub fn positions(layers: &[Layer]) -> (f64, f64) {
-    let (mut middle, mut step) = (0.0, 1.0);
-    for layer in layers.iter().take_while(|layer| !layer.flattens()) {
-        match *layer {
-            Layer::Conv { kernel, .. } => middle += (kernel as f64 - 1.0) / 2.0 * step,
-            Layer::MaxPool { size } => {
-                middle += (size as f64 - 1.0) / 2.0 * step;
-                step *= size as f64;
-            }
-            _ => {}
-        }
-    }
-    (middle, step)
-}
-
-/// Parameters as Keras counts them: BatchNorm's running mean and variance included.
-pub fn parameters(layers: &[Layer], input: [usize; 3]) -> Result<usize, LayerError> {
-    let [channels, height, width] = input;
-    let mut before = Size::Image { channels, height, width };
-    let mut total = 0;
-    for (layer, after) in layers.iter().zip(sizes(layers, input)?) {
-        total += match (*layer, before) {
-            (Layer::BatchNorm, Size::Image { channels, .. }) => 4 * channels,
-            (Layer::Conv { filters, kernel }, Size::Image { channels, .. }) => {
-                filters * (kernel * kernel * channels + 1)
-            }
-            (
-                Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. },
-                Size::Image { channels, .. },
-            ) => steps(layer, channels).iter().map(Step::parameters).sum(),
-            (Layer::Dense { units }, Size::Flat(inputs)) => units * (inputs + 1),
-            (Layer::Output, Size::Flat(inputs)) => inputs + 1,
-            _ => 0,
-        };
-        before = after;
-    }
-    Ok(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::{Size, parameters, positions, sizes};
 
     const INPUT: [usize; 3] = [1, 512, 512];
 
@@ -318,7 +154,7 @@ mod tests {
         let layers = candidate("m11").expect("m11").layers;
         let image = |channels, edge| Size::Image { channels, height: edge, width: edge };
         let wanted = [(32, 112), (16, 112), (24, 56), (40, 28), (80, 14), (112, 14), (192, 7), (320, 7), (1280, 7)];
-        let sizes = |edge| super::sizes(&layers, [1, edge, edge]).expect("a network");
+        let sizes = |edge| crate::network::sizes(&layers, [1, edge, edge]).expect("a network");
         assert_eq!(sizes(224)[..9], wanted.map(|(channels, edge)| image(channels, edge)));
         assert_eq!(sizes(224)[9..], [Size::Flat(1280), Size::Flat(1280), Size::Flat(1)]);
         assert_eq!(sizes(320)[8], image(1280, 10));
@@ -350,7 +186,7 @@ mod tests {
             assert!(sizes(&candidate.layers, INPUT).is_ok());
         }
         assert_eq!(candidate("m12"), None);
-        assert_eq!(STUDY.last(), Some(&"m10"));
+        assert_eq!(PUBLISHED.last(), Some(&"m10"));
     }
 
     #[test]

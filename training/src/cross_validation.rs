@@ -3,9 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{Beside, Decision, Evaluation, Study, decide};
-use crate::metrics::{Figures, Interval};
-use crate::rules;
+use crate::evaluate::{Decision, Evaluation, Study, Supplement, decide, rules};
+use crate::metrics::{Figures, Interval, MeanSd};
 
 /// The figures of all folds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,24 +21,7 @@ pub struct CrossValidation {
     /// Chosen on all folds' scores: the decision for a network that is then trained on all patients.
     pub decision: Decision,
     #[serde(flatten)]
-    pub beside: Beside,
-}
-
-/// Mean and standard deviation (of a sample) over the folds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct MeanSd {
-    pub mean: f64,
-    pub sd: f64,
-}
-
-impl MeanSd {
-    /// None of nothing; one value has deviation 0.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        (!values.is_empty()).then(|| Self { mean, sd: (squares / (n - 1.0).max(1.0)).sqrt() })
-    }
+    pub supplement: Supplement,
 }
 
 /// Each figure's mean and deviation over the folds in which it exists.
@@ -89,7 +71,7 @@ impl CrossValidation {
             slices: Spread::of(&slices),
             studies: Spread::of(&studies),
             pooled: Evaluation::pooled(&judged, &decision, seed),
-            beside: Beside { study_rules, ..Beside::of(&judged, &decision, seed) },
+            supplement: Supplement { study_rules, ..Supplement::of(&judged, &decision, seed) },
             folds: evaluations,
             decisions,
             decision,
@@ -196,13 +178,5 @@ mod tests {
             found.table()
         );
         assert!(found.table().contains("| specificity | 1.000 ± 0.000 | 1.000 ± 0.000 |"), "{}", found.table());
-    }
-
-    #[test]
-    fn mean_and_deviation_are_those_of_a_sample() {
-        let MeanSd { mean, sd } = MeanSd::of(&[1.0, 2.0, 3.0, 4.0]).expect("values");
-        assert!((mean - 2.5).abs() < 1e-12 && (sd - (5.0f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!(MeanSd::of(&[7.0]), Some(MeanSd { mean: 7.0, sd: 0.0 }));
-        assert_eq!(MeanSd::of(&[]), None);
     }
 }

@@ -3,12 +3,10 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use prost::Message;
-
-use crate::blocks::{NormedConv, Role, Step, steps};
-use crate::candidates::{Layer, LayerError, Size, sizes};
-use crate::model::{NORM_EPSILON, Network};
-use crate::onnx::*;
 use triaged_kernels::mobile::same_padding;
+
+use crate::network::{Layer, LayerError, NORM_EPSILON, Network, NormedConv, Role, Size, Step, sizes, steps};
+use crate::onnx::*;
 
 /// The graph's input: `[batch, channels, height, width]`.
 pub const INPUT: &str = "image";

@@ -2,31 +2,31 @@
 //!
 //! ```text
 //! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity), report
-//!                                           ↑ candidates (m1 … m11) → model
+//!                                           ↑ candidates (m1 … m11) → network
 //! ```
 
 pub mod ablation;
-pub mod blocks;
 pub mod calibration;
 pub mod candidates;
 pub mod card;
 pub mod cli;
 pub mod cross_validation;
 pub mod data;
+pub mod describe;
 pub mod evaluate;
 pub mod export;
+pub mod files;
 pub mod fit;
 mod logistic;
 pub mod metrics;
-pub mod model;
+pub mod network;
 pub mod onnx;
 pub mod parity;
 pub mod pretrained;
 pub mod progress;
+pub mod publication;
 pub mod quantize;
 pub mod recipe;
 pub mod report;
-pub mod rules;
+pub mod run;
 pub mod runtime;
-pub mod study;
-pub mod witness;

@@ -224,6 +224,23 @@ fn values(counts: &Confusion, auc: Option<f64>) -> [Option<f64>; 6] {
     [f2, Some(counts.accuracy()), sensitivity, specificity, Some(counts.precision()), auc]
 }
 
+/// Mean and standard deviation (of a sample) over the folds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeanSd {
+    pub mean: f64,
+    pub sd: f64,
+}
+
+impl MeanSd {
+    /// None of nothing; one value has deviation 0.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        (!values.is_empty()).then(|| Self { mean, sd: (squares / (n - 1.0).max(1.0)).sqrt() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,5 +296,13 @@ mod tests {
         assert_eq!((negatives.f2, negatives.sensitivity, negatives.auc), (None, None, None));
         assert!(negatives.specificity.is_some_and(|specificity| (specificity.value - 2.0 / 3.0).abs() < 1e-12));
         assert_eq!(figures(&patients[..1], 0.5, 500, 3).specificity, None);
+    }
+
+    #[test]
+    fn mean_and_deviation_are_those_of_a_sample() {
+        let MeanSd { mean, sd } = MeanSd::of(&[1.0, 2.0, 3.0, 4.0]).expect("values");
+        assert!((mean - 2.5).abs() < 1e-12 && (sd - (5.0f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(MeanSd::of(&[7.0]), Some(MeanSd { mean: 7.0, sd: 0.0 }));
+        assert_eq!(MeanSd::of(&[]), None);
     }
 }

@@ -2,10 +2,10 @@
 
 use burn::tensor::{Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
-
-use crate::model::Network;
-use crate::runtime::{OnnxModel, RuntimeError};
 use triaged_kernels::ConvBackend;
+
+use crate::network::Network;
+use crate::runtime::{OnnxModel, RuntimeError};
 
 /// The largest difference of two probabilities that counts as agreement.
 pub const TOLERANCE: f64 = 1e-4;

@@ -15,9 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use triaged_imaging::Normalization;
 
-use crate::blocks::{NormedConv, Role, Step, steps};
-use crate::candidates::Layer;
-use crate::model::Network;
+use crate::network::{Layer, Network, NormedConv, Role, Step, steps};
 
 /// Where `make pretrained` puts the file, seen from the project's folder.
 pub const FILE: &str = ".cache/pretrained/efficientnet-lite0-57934424.pth";

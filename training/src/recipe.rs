@@ -1,7 +1,7 @@
 //! How to train: one file for everything that decides about a network but its data and its seed.
 //!
 //! Two recipes are part of the program, [`SHIPPED`]; others are read from a path. Where none is asked for, a candidate of
-//! the study is trained as the study did ([`Recipe::study`]).
+//! the study is trained as the study did ([`Recipe::published`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use triaged_imaging::{Normalization, Transform, Window};
 
 use crate::candidates::{Candidate, candidate};
 use crate::data::Augment;
+use crate::evaluate::WANTED_SENSITIVITY;
 use crate::fit::{FitConfig, Monitor, Schedule};
 use crate::pretrained::{Pretrained, PretrainedError};
-use crate::rules::WANTED_SENSITIVITY;
-use crate::study;
+use crate::publication;
 
 /// The recipes that need no file, by name.
 pub const SHIPPED: [(&str, &str); 2] =
@@ -53,8 +53,8 @@ pub struct Recipe {
     pub position_grid: Option<usize>,
     #[serde(default)]
     pub half_size_epochs: usize,
-    #[serde(default)]
-    pub witness: f64,
+    #[serde(default, alias = "witness")]
+    pub localization: f64,
     #[serde(default)]
     pub pretrained: Option<PathBuf>,
     #[serde(default)]
@@ -131,18 +131,18 @@ impl Recipe {
     /// [`RecipeError::Candidate`] where there is no such network.
     pub fn of_candidate(name: &str) -> Result<Self, RecipeError> {
         let known = candidate(name).ok_or_else(|| RecipeError::Candidate(name.into()))?;
-        match study::quick_evaluation(name) {
+        match publication::quick_evaluation(name) {
             None if SHIPPED.iter().any(|(shipped, _)| *shipped == name) => Self::open(name),
-            _ => Ok(Self::study(&known)),
+            _ => Ok(Self::published(&known)),
         }
     }
 
     /// The study's for a candidate: Adam at 1e-3, every slice once an epoch with class weights, the epoch with the lowest
     /// validation loss kept. But for two things: the input is the brain window, and it is augmented.
-    pub fn study(candidate: &Candidate) -> Self {
+    pub fn published(candidate: &Candidate) -> Self {
         Self {
             candidate: candidate.name.clone(),
-            size: study::SIDE,
+            size: publication::SIDE,
             windows: vec![Window { center: 40.0, width: 80.0 }],
             normalization: None,
             epochs: candidate.epochs,
@@ -155,7 +155,7 @@ impl Recipe {
             patience: PATIENCE,
             position_grid: None,
             half_size_epochs: 0,
-            witness: 0.0,
+            localization: 0.0,
             pretrained: None,
             test_time_flip: false,
             study_sensitivity: WANTED_SENSITIVITY,
@@ -202,7 +202,7 @@ impl Recipe {
             weight_decay: self.weight_decay,
             position_grid: self.position_grid,
             half_size_epochs: self.half_size_epochs,
-            witness: self.witness,
+            localization: self.localization,
             // A window cannot be jittered where there is none.
             augment: if self.windows.is_empty() {
                 Augment { window: 0.0, ..self.augmentation }
@@ -233,7 +233,7 @@ impl Recipe {
             }
             () if !(finite(self.learning_rate) && self.learning_rate > 0.0) => value("learning_rate", "is not above 0"),
             () if !finite(self.weight_decay) => value("weight_decay", "is below 0"),
-            () if !finite(self.witness) => value("witness", "is below 0"),
+            () if !finite(self.localization) => value("localization", "is below 0"),
             () if self.transform().check().is_err() => {
                 value("windows", "have a width, or their normalization a deviation, that is not above 0")
             }
@@ -277,7 +277,7 @@ mod tests {
             patience: 5,
             position_grid: Some(5),
             half_size_epochs: 9,
-            witness: 1.0,
+            localization: 1.0,
             pretrained: None,
             test_time_flip: false,
             study_sensitivity: WANTED_SENSITIVITY,
@@ -325,7 +325,7 @@ mod tests {
         assert!(why(&(text.replace("balance = 4000", "") + "[sources]\na = 1.0\n")).contains("set balance"));
         assert!(why(&(text.to_owned() + "[sources]\na = -1.0\n")).contains("weight below 0"));
         for share in ["0.0", "1.1", "nan"] {
-            let text = text.replace("witness = 1.0", &format!("witness = 1.0\nstudy_sensitivity = {share}"));
+            let text = text.replace("localization = 1.0", &format!("localization = 1.0\nstudy_sensitivity = {share}"));
             assert!(why(&text).contains("study_sensitivity must be above 0 and at most 1"), "{share}");
         }
         let absent = Recipe::open("no/such.toml").expect_err("no recipe").to_string();

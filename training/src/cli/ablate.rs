@@ -6,15 +6,17 @@ use anyhow::{Context, bail};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use triaged_kernels::ConvBackend;
 
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
-use super::cross_validate::{check_folds, cross_validate};
+use super::cross_validate::cross_validate;
+use super::folds::check_folds;
 use crate::ablation::{Ablation, Outcome, Row, Variant, shorten, shortened};
 use crate::data::{Index, Side, Split};
-use crate::fit::{FitConfig, Monitor, read_json, write_json};
+use crate::files::{read_json, write_json};
+use crate::fit::{FitConfig, Monitor};
 use crate::recipe::Recipe;
-use crate::report::Run;
-use triaged_kernels::ConvBackend;
+use crate::run::Run;
 
 /// What a row's folder says of how it was made, once it is finished.
 const ROW: &str = "row.json";

@@ -77,8 +77,8 @@ pub struct RecipeArgs {
     #[arg(long)]
     pub half_size_epochs: Option<usize>,
     /// The weight of a loss on single positions beside the network's own
-    #[arg(long)]
-    pub witness: Option<f64>,
+    #[arg(long, alias = "witness")]
+    pub localization: Option<f64>,
     /// Epochs without a better validation that end the training
     #[arg(long)]
     pub patience: Option<usize>,
@@ -216,7 +216,7 @@ impl RecipeArgs {
         put(&self.schedule, &mut recipe.schedule);
         put(&self.weight_decay, &mut recipe.weight_decay);
         put(&self.half_size_epochs, &mut recipe.half_size_epochs);
-        put(&self.witness, &mut recipe.witness);
+        put(&self.localization, &mut recipe.localization);
         put(&self.patience, &mut recipe.patience);
         put(&self.monitor, &mut recipe.monitor);
         put(&self.size, &mut recipe.size);

@@ -8,10 +8,10 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::Value;
 use triaged_model::{CardError, ModelCard};
 
-use crate::candidates::Layer;
-use crate::card::{input, layers, rule};
+use crate::describe::{input, layers, rule};
 use crate::evaluate::Evaluation;
 use crate::metrics::{Figures, Interval};
+use crate::network::Layer;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {

@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use burn::tensor::backend::AutodiffBackend;
+use triaged_kernels::ConvBackend;
 
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
-use super::evaluate::{flipped_studies, score_slices, scores_file, write_scores};
-use super::fit::{begin, check_begun, data_of, train};
+use super::fit::train;
+use super::folds::{CROSS_VALIDATION, check_folds, fold_name};
+use super::run_data::begin;
+use super::scores::{flipped_studies, score_slices, scores_file, write_scores};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
 use crate::evaluate::Study;
-use crate::fit::{self, FitConfig, Monitor, read_json, write_json};
-use triaged_kernels::ConvBackend;
-
-/// What a cross-validation leaves in its folder, beside `scores.csv` and a run's folder for each fold.
-pub const CROSS_VALIDATION: &str = "cross-validation.json";
+use crate::files::write_json;
+use crate::fit::{self, FitConfig, Monitor};
 
 /// Trains a network a fold and puts the figures together. Nobody is held back for validation: a fold's network is that of
 /// its last epoch. A cross-validation that was cut off goes on in the fold and epoch it was in.
@@ -34,64 +34,6 @@ where
     let config = FitConfig { monitor: Monitor::Last, ..args.config()? };
     let splits = Split::folds(index, args.split, folds.folds, &data.only(), args.seed)?;
     cross_validate::<B>(&config, args, index, &splits, out, device)
-}
-
-/// A fold's folder, counted from 1.
-fn fold_name(number: usize) -> String {
-    format!("fold-{number}")
-}
-
-/// Refuses a folder whose folds were begun on other slices or in another division: a finished network would be tested on
-/// what it was trained on.
-pub fn check_folds(out: &Path, index: &Index, splits: &[Split]) -> anyhow::Result<()> {
-    (1..).zip(splits).try_for_each(|(number, split)| check_begun(&out.join(fold_name(number)), index, split))
-}
-
-/// The figures of a finished cross-validation, in `folds`, of networks that were trained as that of `run`, each on all but
-/// its fold's of the patients that `run` was trained on.
-///
-/// # Errors
-/// Folds or a run that are not finished, that are of other settings or data, or of which the run holds patients back.
-pub fn folds_of(run: &Path, folds: &Path) -> anyhow::Result<CrossValidation> {
-    let made: CrossValidation = read_json(&folds.join(CROSS_VALIDATION)).with_context(|| {
-        format!("{} is no finished cross-validation (`train` makes one, or `cross-validate`)", folds.display())
-    })?;
-    let (config, state) = fit::read_run(run)?;
-    if !state.is_done(&config) {
-        let (done, all) = (state.epochs.len(), config.epochs);
-        bail!("{} has {done} of {all} epochs, its folds have all; train it to its end first", run.display());
-    }
-    let (index, split) = data_of(run)?;
-    for number in 1..=made.folds.len() {
-        let fold = folds.join(fold_name(number));
-        let apart = |how: &str| {
-            format!(
-                "{} was not trained as {} was{how}: its figures would be of something else",
-                fold.display(),
-                run.display()
-            )
-        };
-        let (own, state) = fit::read_run(&fold)?;
-        if own != config || !state.is_done(&own) {
-            bail!(apart(""));
-        }
-        let (of_fold, folds_split) = data_of(&fold)?;
-        if let Some(how) = index.difference(&of_fold) {
-            bail!(apart(&format!(" ({how})")));
-        }
-        if split.train_only != folds_split.train_only {
-            bail!(apart(" (other sources are only trained on)"));
-        }
-    }
-    let held = split.count(Side::Validation) + split.count(Side::Test);
-    if held > 0 {
-        bail!(
-            "{} holds {held} patients back, whom its folds were trained on: train it on all of them (fit --validation 0 --test \
-             0 --monitor last, or `train`), or take its own figures, without --cross-validation",
-            run.display()
-        );
-    }
-    Ok(made)
 }
 
 /// As [`do_cross_validate`], by a given configuration on given splits, each a fold.
@@ -141,7 +83,7 @@ where
     let mut all = CrossValidation::of(&scored, config.study_sensitivity, args.seed)
         .context("the folds that are left after taking one out lack patients with or without hemorrhage")?;
     if !flipped.is_empty() {
-        all.beside.test_time_flip =
+        all.supplement.test_time_flip =
             CrossValidation::of(&flipped, config.study_sensitivity, args.seed).map(|flipped| flipped.pooled);
     }
     write_json(&out.join(CROSS_VALIDATION), &all)?;

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use triaged_kernels::ConvBackend;
 
 use super::arguments::{MachineArgs, RunArgs};
-use super::cross_validate::folds_of;
-use super::fit::data_of;
+use super::folds::folds_of;
+use super::run_data::data_of;
+use super::scores::{flipped_studies, score_slices, scores_file, write_scores};
 use crate::calibration::Calibrated;
-use crate::data::{Cache, Draw, Index, Side, Slice, Split, few, source_name};
-use crate::evaluate::{Beside, Decision, Evaluation, HeldOut, Study};
-use crate::fit::{self, FitConfig, Scores, State, draw, predict, predict_both, read_json, write_json};
-use crate::model::Network;
-use crate::rules;
-use triaged_kernels::ConvBackend;
+use crate::data::{Draw, Index, Side, Slice, Split, few, source_name};
+use crate::evaluate::{Decision, Evaluation, HeldOut, Study, Supplement, rules};
+use crate::files::{read_json, write_json};
+use crate::fit::{self, State, draw, predict};
 
 /// Scores validation and test, decides on the first, measures both; writes `scores.csv` and `evaluation.json`.
 pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Device) -> anyhow::Result<HeldOut> {
@@ -43,55 +43,10 @@ pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Devi
     let held = |of: &[Vec<Study>]| HeldOut::of(&of[0], &of[1], config.study_sensitivity, config.seed);
     let mut all = held(&studies).context("the validation patients are all with or all without hemorrhage")?;
     if !flipped.is_empty() {
-        all.beside.test_time_flip = held(&flipped).map(|flipped| flipped.test);
+        all.supplement.test_time_flip = held(&flipped).map(|flipped| flipped.test);
     }
     write_json(&run.join("evaluation.json"), &all)?;
     Ok(all)
-}
-
-/// Scores slices, and their mirror images where the configuration asks for them.
-pub fn score_slices<B: ConvBackend>(
-    network: &Network<B>,
-    config: &FitConfig,
-    slices: &[&Slice],
-    cache: &Cache,
-    what: &str,
-    device: &B::Device,
-) -> anyhow::Result<Scores> {
-    let draws: Vec<Draw> = slices.iter().map(|slice| draw(slice, None)).collect();
-    Ok(predict_both(network, draws, cache, config.batch, what, config.test_time_flip, device)?)
-}
-
-/// The studies with each slice scored as the mean of itself and its mirror image, where mirror images were scored.
-pub fn flipped_studies(slices: &[&Slice], scores: &Scores) -> Option<Vec<Study>> {
-    let mirrored = scores.mirrored.as_ref()?;
-    let means: Vec<f64> = scores.plain.iter().zip(mirrored).map(|(plain, mirrored)| (plain + mirrored) / 2.0).collect();
-    Some(Study::group(slices, &means))
-}
-
-/// The columns of a `scores.csv`; the last is empty where mirror images were not scored.
-const SCORES: [&str; 7] = ["side", "source", "patient", "id", "label", "probability", "mirrored"];
-
-/// A new `scores.csv`.
-pub fn scores_file(folder: &Path) -> anyhow::Result<csv::Writer<std::fs::File>> {
-    let mut rows = csv::Writer::from_path(folder.join("scores.csv")).context("cannot write scores.csv")?;
-    rows.write_record(SCORES)?;
-    Ok(rows)
-}
-
-/// A row a slice, with the network's own probability, not calibrated; `side` names the side or fold that it stands on.
-pub fn write_scores<W: std::io::Write>(
-    rows: &mut csv::Writer<W>,
-    side: &str,
-    slices: &[&Slice],
-    scores: &Scores,
-) -> anyhow::Result<()> {
-    for (i, (slice, score)) in slices.iter().zip(&scores.plain).enumerate() {
-        let label = if slice.positive { "1" } else { "0" };
-        let mirrored = scores.mirrored.as_ref().map_or(String::new(), |mirrored| mirrored[i].to_string());
-        rows.write_record([side, &slice.source, &slice.patient, &slice.id, label, &score.to_string(), &mirrored])?;
-    }
-    Ok(())
 }
 
 pub fn print_evaluation(name: &str, evaluation: &Evaluation) {
@@ -99,21 +54,21 @@ pub fn print_evaluation(name: &str, evaluation: &Evaluation) {
 }
 
 /// What stands beside the figures of all patients: those of each source, with mirror images, and the rules.
-pub fn print_beside(beside: &Beside) {
-    for (source, evaluation) in &beside.sources {
+pub fn print_supplement(supplement: &Supplement) {
+    for (source, evaluation) in &supplement.sources {
         print_evaluation(&format!("\nof them {source}"), evaluation);
     }
-    if let Some(flipped) = &beside.test_time_flip {
+    if let Some(flipped) = &supplement.test_time_flip {
         print_evaluation("\nwith each slice scored as the mean of itself and its mirror image", flipped);
     }
-    if let Some(Calibrated { before, after }) = &beside.reliability {
+    if let Some(Calibrated { before, after }) = &supplement.reliability {
         println!(
             "\ncalibration of slices: Brier score {:.4} before, {:.4} after; expected calibration error {:.4} before, {:.4} after",
             before.brier, after.brier, before.ece, after.ece
         );
     }
-    if !beside.study_rules.is_empty() {
-        println!("\n{}", rules::table(&beside.study_rules));
+    if !supplement.study_rules.is_empty() {
+        println!("\n{}", rules::table(&supplement.study_rules));
     }
 }
 

@@ -3,20 +3,21 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use triaged_kernels::ConvBackend;
 
 use super::ablate;
 use super::arguments::{ExportArgs, MachineArgs};
-use super::cross_validate::folds_of;
-use super::evaluate::{others, print_beside, print_evaluation, score};
-use super::fit::data_of;
+use super::evaluate::{others, print_evaluation, print_supplement, score};
+use super::folds::folds_of;
+use super::run_data::data_of;
 use crate::card::{Measured, Trained};
 use crate::data::{Cache, Side, Slice};
 use crate::export;
-use crate::fit::{self, write_json};
-use crate::model::Network;
+use crate::files::write_json;
+use crate::fit;
+use crate::network::Network;
 use crate::parity;
 use crate::runtime::{OnnxModel, RuntimeError};
-use triaged_kernels::ConvBackend;
 
 pub fn do_export<B: ConvBackend>(
     run: &Path,
@@ -35,7 +36,7 @@ pub fn do_export<B: ConvBackend>(
         None => {
             let scored = score::<B>(run, machine, device)?;
             print_evaluation("test", &scored.test);
-            print_beside(&scored.beside);
+            print_supplement(&scored.supplement);
             Measured::HeldOut(scored)
         }
     };

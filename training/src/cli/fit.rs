@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use burn::tensor::backend::AutodiffBackend;
+use triaged_kernels::ConvBackend;
 
 use super::arguments::{DataArgs, FitArgs};
+use super::run_data::begin;
 use crate::data::{Index, Side, Slice, Split, stratified};
-use crate::fit::{self, FitConfig, read_json, write_json};
-use triaged_kernels::ConvBackend;
+use crate::fit::{self, FitConfig};
 
 pub fn by_source(index: &Index) -> Vec<(&str, Vec<&Slice>)> {
     let mut sources: Vec<(&str, Vec<&Slice>)> = Vec::new();
@@ -19,11 +20,6 @@ pub fn by_source(index: &Index) -> Vec<(&str, Vec<&Slice>)> {
         }
     }
     sources
-}
-
-/// Index and split of a run, as [`begin`] noted them.
-pub fn data_of(run: &Path) -> anyhow::Result<(Index, Split)> {
-    Ok((read_json(&run.join("index.json"))?, read_json(&run.join("split.json"))?))
 }
 
 /// Trains on what of the index, which is that of `data`, the split puts on the training side.
@@ -41,30 +37,6 @@ where
 /// Who stands where, as the arguments ask for it.
 pub fn split_of(data: &DataArgs, index: &Index, args: &FitArgs) -> anyhow::Result<Split> {
     Ok(Split::new(index, args.split, args.validation, args.test, &data.only(), args.seed)?)
-}
-
-/// Refuses a run's folder that was begun on other slices or another split: its network has been trained on some of those
-/// that it would be tested on.
-pub fn check_begun(run: &Path, index: &Index, split: &Split) -> anyhow::Result<()> {
-    if !run.join("split.json").exists() {
-        return Ok(());
-    }
-    let (begun, begun_split) = data_of(run)?;
-    match begun.difference(index).or_else(|| begun_split.difference(split)) {
-        None => Ok(()),
-        Some(how) => bail!(
-            "{} was begun with other data, another sample or split ({how}); take another folder or delete it",
-            run.display()
-        ),
-    }
-}
-
-/// Notes index and split with a run. One that was begun must have the same; it is noted where the files lie by now.
-pub fn begin(run: &Path, index: &Index, split: &Split) -> anyhow::Result<()> {
-    check_begun(run, index, split)?;
-    std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
-    write_json(&run.join("index.json"), index)?;
-    Ok(write_json(&run.join("split.json"), split)?)
 }
 
 /// Trains on a split's training side, or goes on with it.

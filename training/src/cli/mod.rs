@@ -7,10 +7,13 @@ mod cross_validate;
 mod evaluate;
 mod export;
 mod fit;
+mod folds;
 mod put_ablation;
 mod quantize;
 mod quick_eval;
 mod report;
+mod run_data;
+mod scores;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,22 +24,24 @@ use burn::backend::autodiff::Autodiff;
 use burn::backend::flex::Flex;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Parser, Subcommand};
+use triaged_kernels::ConvBackend;
 
 use ablate::{AblateArgs, do_ablate};
 use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
 use compare::Format;
 use cross_validate::do_cross_validate;
-use evaluate::{measure_on, print_beside, print_evaluation, score};
+use evaluate::{measure_on, print_evaluation, print_supplement, score};
 use export::do_export;
-use fit::{by_source, check_begun, do_fit, split_of};
+use fit::{by_source, do_fit, split_of};
 use quantize::{QuantizeArgs, do_quantize};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use report::do_report;
+use run_data::check_begun;
 
 use crate::cross_validation::CrossValidation;
 use crate::data::phantoms;
-use crate::fit::{Monitor, write_json};
-use triaged_kernels::ConvBackend;
+use crate::files::write_json;
+use crate::fit::Monitor;
 
 /// Trains the models that triaged runs.
 #[derive(Parser)]
@@ -250,7 +255,7 @@ impl Job {
             Job::Evaluate { run, on: None, .. } => {
                 let scored = score::<B::InnerBackend>(&run.run, &run.machine, device)?;
                 print_evaluation("test", &scored.test);
-                print_beside(&scored.beside);
+                print_supplement(&scored.supplement);
                 do_report(&run.run, None)
             }
             Job::Evaluate { run, on: Some(folder), cross_validation } => {
@@ -287,7 +292,7 @@ impl Job {
 
 fn print_cross_validation(all: &CrossValidation) {
     println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
-    print_beside(&all.beside);
+    print_supplement(&all.supplement);
 }
 
 /// An error with its causes; a cause that the text before it has told already is not told again.

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use triaged_model::ModelCard;
 
 use super::ablate;
-use crate::fit::write_json;
+use crate::files::write_json;
 
 /// Puts the table in a folder of `ablate` into both cards of a model. Nothing else of them changes.
 ///

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use triaged_kernels::ConvBackend;
 
 use super::arguments::RunArgs;
-use super::cross_validate::folds_of;
-use super::evaluate::{scores_file, write_scores};
 use super::export::{commit, write};
-use super::fit::data_of;
-use crate::candidates::Layer;
+use super::folds::folds_of;
+use super::run_data::data_of;
+use super::scores::{scores_file, write_scores};
 use crate::card::{Measured, Trained};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Cache, Index, LoadError, Side, Slice, Split, stratified};
@@ -20,10 +20,10 @@ use crate::export;
 use crate::fit::{self, FitConfig, Scores};
 use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc_difference};
+use crate::network::Layer;
 use crate::progress::Progress;
 use crate::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, Quantized, logits, quantized};
 use crate::runtime::{self, OnnxModel};
-use triaged_kernels::ConvBackend;
 
 #[derive(Clone, Args)]
 pub struct QuantizeArgs {

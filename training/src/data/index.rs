@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use dicom_dictionary_std::{tags, uids};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use triaged_imaging as imaging;
 
+use super::header::{Header, header};
 use super::mask;
-use crate::study::SIDE;
+use super::problems::Problems;
+use crate::publication::SIDE;
 
 /// The label file of the RSNA 2019 layout: `ID,Label`, rows `ID_xxx_any` and one for each subtype.
 const LABELS: &str = "stage_2_train.csv";
@@ -54,66 +54,6 @@ pub enum OtherSizes {
     Resize,
     /// They are left out, as in the study.
     Discard,
-}
-
-/// What did not fit together. Nothing of it stops an index; it is counted, listed and, but for images that are resized,
-/// left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problems {
-    /// Rows that repeat an earlier one.
-    pub duplicate_rows: usize,
-    /// Ids with both labels.
-    pub contradictory: Vec<String>,
-    pub labels_without_file: Vec<String>,
-    pub files_without_label: Vec<String>,
-    /// File and reason.
-    pub unreadable: Vec<(PathBuf, String)>,
-    /// Images of another size than 512×512 that are kept: file, rows and columns.
-    #[serde(default)]
-    pub resized: Vec<(PathBuf, [u32; 2])>,
-    /// Images of another size than 512×512 that are left out.
-    #[serde(default)]
-    pub discarded: Vec<(PathBuf, [u32; 2])>,
-}
-
-impl Problems {
-    /// One line for each kind that occurred, with the first few names.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.duplicate_rows > 0 {
-            lines.push(format!("{} label rows repeat an earlier one", self.duplicate_rows));
-        }
-        for (what, names) in [
-            ("slices have both labels and are left out", &self.contradictory),
-            ("labels have no image and are left out", &self.labels_without_file),
-            ("images have no label and are left out", &self.files_without_label),
-        ] {
-            if !names.is_empty() {
-                lines.push(format!("{} {what}: {}", names.len(), few(names)));
-            }
-        }
-        if !self.unreadable.is_empty() {
-            let names: Vec<String> =
-                self.unreadable.iter().map(|(file, why)| format!("{} ({why})", file.display())).collect();
-            lines.push(format!("{} images cannot be read and are left out: {}", names.len(), few(&names)));
-        }
-        for (what, images) in [("are resized", &self.resized), ("are left out", &self.discarded)] {
-            if !images.is_empty() {
-                let name = |(file, [rows, columns]): &(PathBuf, [u32; 2])| {
-                    format!("{} ({rows}×{columns})", file.file_stem().unwrap_or_default().to_string_lossy())
-                };
-                let names: Vec<String> = images.iter().map(name).collect();
-                lines.push(format!("{} images are not {SIDE}×{SIDE} and {what}: {}", names.len(), few(&names)));
-            }
-        }
-        lines
-    }
-}
-
-/// The first five of some names.
-pub fn few(names: &[String]) -> String {
-    let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > 5 { format!("{shown}, …") } else { shown }
 }
 
 /// The labelled slices of one or more folders, in the order of their ids.
@@ -339,60 +279,6 @@ fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, IndexError> {
     Ok(images)
 }
 
-/// What an index takes from an object.
-struct Header {
-    patient: Option<String>,
-    study: Option<String>,
-    series: Option<String>,
-    /// Rows and columns.
-    size: [u32; 2],
-    position: Option<i64>,
-}
-
-/// Whose slice this is, if the object says, its rows and columns, and where it lies. The pixels are not read; but a file
-/// that is too short for those that its header promises is refused here, before a training meets it.
-fn header(file: &Path) -> Result<Header, String> {
-    let object = imaging::read_header(file).map_err(|error| error.cause.to_string())?;
-    let text = |tag| {
-        let value = object.element_opt(tag).ok().flatten()?.to_str().ok()?.trim_matches([' ', '\0']).to_owned();
-        (!value.is_empty()).then_some(value)
-    };
-    let number = |tag| object.element_opt(tag).ok().flatten()?.to_int::<u32>().ok();
-    let side = |tag, name| number(tag).filter(|side| *side > 0).ok_or_else(|| format!("no {name}"));
-    let size = [side(tags::ROWS, "Rows")?, side(tags::COLUMNS, "Columns")?];
-    let plain = [uids::IMPLICIT_VR_LITTLE_ENDIAN, uids::EXPLICIT_VR_LITTLE_ENDIAN];
-    if plain.contains(&object.meta().transfer_syntax()) {
-        let bits = u64::from(number(tags::BITS_ALLOCATED).unwrap_or(16));
-        let needed = u64::from(size[0]) * u64::from(size[1]) * bits / 8;
-        let length = std::fs::metadata(file).map_err(|error| error.to_string())?.len();
-        if length < needed {
-            return Err(format!("cut off: {length} bytes, its pixels alone are {needed}"));
-        }
-    }
-    let numbers = |tag| object.element_opt(tag).ok().flatten()?.to_multi_float64().ok();
-    let along = numbers(tags::IMAGE_POSITION_PATIENT)
-        .and_then(|place| along_normal(&place, numbers(tags::IMAGE_ORIENTATION_PATIENT).as_deref()));
-    let instance = || Some(i64::from(object.element_opt(tags::INSTANCE_NUMBER).ok().flatten()?.to_int::<i32>().ok()?));
-    Ok(Header {
-        patient: text(tags::PATIENT_ID),
-        study: text(tags::STUDY_INSTANCE_UID),
-        series: text(tags::SERIES_INSTANCE_UID),
-        size,
-        position: along.or_else(instance),
-    })
-}
-
-/// Where a slice lies along its normal, in micrometers (PS3.3 C.7.6.2.1.1); without an orientation along the body.
-fn along_normal(position: &[f64], orientation: Option<&[f64]>) -> Option<i64> {
-    let &[x, y, z] = position else { return None };
-    let normal = match orientation {
-        Some(&[a, b, c, d, e, f]) => [b * f - c * e, c * d - a * f, a * e - b * d],
-        _ => [0.0, 0.0, 1.0],
-    };
-    let along = 1000.0 * (x * normal[0] + y * normal[1] + z * normal[2]);
-    along.is_finite().then_some(along.round() as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,18 +329,5 @@ mod tests {
             |folders: &[PathBuf]| Index::read_all(folders, OtherSizes::Resize).expect_err("one name").to_string();
         assert!(refused(&[first.clone(), second]).contains("are both called data"));
         assert!(refused(&[first.clone(), first.join("../data")]).contains("is given twice"));
-    }
-
-    #[test]
-    fn slices_lie_along_their_normal() {
-        let axial = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
-        assert_eq!(along_normal(&[-125.0, -120.0, 37.5], Some(&axial)), Some(37_500));
-        assert_eq!(along_normal(&[-125.0, -120.0, 37.5], None), Some(37_500));
-        // Tilted by 30° about the row: the normal is (0, -1/2, √3/2).
-        let tilted = [1.0, 0.0, 0.0, 0.0, 3.0f64.sqrt() / 2.0, 0.5];
-        assert_eq!(along_normal(&[5.0, 0.0, 10.0], Some(&tilted)), Some(8_660));
-        assert_eq!(along_normal(&[5.0, 10.0, 10.0], Some(&tilted)), Some(3_660));
-        assert_eq!(along_normal(&[1.0, 2.0], Some(&axial)), None);
-        assert_eq!(along_normal(&[1.0, 2.0, f64::NAN], None), None);
     }
 }

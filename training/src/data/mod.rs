@@ -3,17 +3,20 @@
 mod augment;
 mod cache;
 mod context;
+mod header;
 mod index;
 mod loader;
 pub mod mask;
 pub mod phantoms;
+mod problems;
 mod sample;
 mod split;
 
 pub use augment::Augment;
 pub use cache::{Cache, LoadError};
 pub use context::{Neighbours, NoOrder};
-pub use index::{Index, IndexError, OtherSizes, Problems, Slice, few, source_name};
+pub use index::{Index, IndexError, OtherSizes, Slice, source_name};
 pub use loader::{Batch, Draw, Loader};
+pub use problems::{Problems, few};
 pub use sample::{balanced, epoch_seed, plain, stratified};
 pub use split::{Side, Split, SplitBy, SplitError, patients};

@@ -2,7 +2,7 @@
 //! the slices it is most wrong about, as one HTML page that needs nothing else, each figure beside it as SVG or PNG.
 //!
 //! ```text
-//! run (files of a run → Run) → curves (points) → charts (SVG) ┐
+//! run (Run) → curves (points) → charts (SVG) ┐
 //!                            → sheet (worst slices → PNG) ────┴→ page (HTML)
 //! ```
 //!
@@ -11,33 +11,23 @@
 mod charts;
 mod curves;
 mod page;
-mod run;
 mod sheet;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use curves::{Point, average_precision, precision_recall, roc};
-pub use run::{History, Measurement, Run, Scored, Side};
 pub use sheet::{Kind, Sheet, Tile};
 
-use crate::fit::FitError;
+use crate::run::{Run, RunError};
 
 /// The page's file name.
 pub const PAGE: &str = "report.html";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    #[error("{0} has no figures yet: run `evaluate` or `cross-validate` on it first")]
-    NotMeasured(PathBuf),
     #[error(transparent)]
-    Read(#[from] FitError),
-    #[error("{path}: {source}")]
-    Scores { path: PathBuf, source: csv::Error },
-    #[error("{path} line {line}: {why}")]
-    Row { path: PathBuf, line: u64, why: String },
-    #[error("{scores} and {figures} are not of the same scoring: {why}; run `evaluate` or `cross-validate` again")]
-    Apart { scores: PathBuf, figures: PathBuf, why: String },
+    Run(#[from] RunError),
     #[error("cannot draw {figure}: {why}")]
     Draw { figure: String, why: String },
     #[error("cannot write {path}: {source}")]

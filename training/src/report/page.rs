@@ -5,16 +5,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::charts::grouped;
-use super::run::{LabelCount, Measurement, Run, Side};
 use super::sheet::{EDGE, Sheet};
 use super::{Figure, ReportError};
 use crate::calibration::Platt;
-use crate::card;
-use crate::cross_validation::MeanSd;
 use crate::data::SplitBy;
+use crate::describe;
 use crate::evaluate::Evaluation;
-use crate::metrics::{Figures, Interval};
-use crate::rules::{self, Compared};
+use crate::evaluate::rules::{self, Compared};
+use crate::metrics::{Figures, Interval, MeanSd};
+use crate::run::{LabelCount, Measurement, Run, Side};
 
 #[derive(Template)]
 #[template(path = "report.html")]
@@ -95,9 +94,14 @@ pub fn html(run: &Run, figures: &[Figure], sheets: &[Sheet]) -> Result<String, R
         loss_chart: inline(figures, "loss.svg"),
         first: section(run, first, figures),
         sheets: sheets.iter().map(plate).collect::<Result<_, _>>()?,
-        sources: run.beside.sources.iter().map(|(name, evaluation)| (name.clone(), plain_table(evaluation))).collect(),
-        flipped: run.beside.test_time_flip.as_ref().map(plain_table),
-        rules: run.beside.study_rules.iter().map(rule_row).collect(),
+        sources: run
+            .supplement
+            .sources
+            .iter()
+            .map(|(name, evaluation)| (name.clone(), plain_table(evaluation)))
+            .collect(),
+        flipped: run.supplement.test_time_flip.as_ref().map(plain_table),
+        rules: run.supplement.study_rules.iter().map(rule_row).collect(),
         rules_explained: rules::EXPLAINED,
         reliability_chart: inline(figures, "reliability.svg"),
         calibration: first.decision.calibration.map_or(String::new(), |Platt { a, b }| {
@@ -217,12 +221,15 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
         None => "every training slice once an epoch, classes weighted".into(),
     };
     vec![
-        ("Network", format!("{}, input {}", config.candidate.name, card::input(&config.transform))),
+        ("Network", format!("{}, input {}", config.candidate.name, describe::input(&config.transform))),
         (
             "Training",
-            format!("{trained}; {draws}; batch {}; {}; seed {}", config.batch, card::rate(config), config.seed),
+            format!("{trained}; {draws}; batch {}; {}; seed {}", config.batch, describe::rate(config), config.seed),
         ),
         ("A slice is flagged", format!("when its probability is at least {:.4}.", decision.slice_threshold)),
-        ("A study is flagged", card::rule(&decision.study_rule).trim_start_matches("a study is flagged ").to_owned()),
+        (
+            "A study is flagged",
+            describe::rule(&decision.study_rule).trim_start_matches("a study is flagged ").to_owned(),
+        ),
     ]
 }

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use triaged_imaging::{Transform, Window};
 
 use super::ReportError;
-use super::run::{Measurement, Scored};
 use crate::data::Cache;
+use crate::run::{Measurement, Scored};
 
 /// Center and width in HU of the window in which hemorrhage is looked for.
 const BRAIN: Window = Window { center: 40.0, width: 80.0 };

@@ -12,7 +12,8 @@ use triaged_training::calibration::Platt;
 use triaged_training::cross_validation::CrossValidation;
 use triaged_training::data::{Cache, Index};
 use triaged_training::evaluate::{Decision, Evaluation, Study, slices};
-use triaged_training::fit::{read_json, read_run, write_json};
+use triaged_training::files::{read_json, write_json};
+use triaged_training::fit::read_run;
 use triaged_training::metrics::best_f2_threshold;
 use triaged_training::report;
 use triaged_training::runtime::{OnnxModel, RuntimeError};
@@ -183,13 +184,13 @@ fn two_sources_become_one_card_that_tells_of_each() {
     let run = trained(folder.path());
     let found: CrossValidation = read_json(&run.join("folds/cross-validation.json")).expect("figures");
     assert_eq!(found.decisions.len(), 2);
-    let sources = &found.beside.sources;
+    let sources = &found.supplement.sources;
     let patients: Vec<(&str, usize)> = sources.iter().map(|(name, own)| (name.as_str(), own.patients)).collect();
     assert_eq!(patients, [("here", 10), ("there", 8)]);
     assert_eq!(sources.values().map(|own| own.slices.cases).sum::<usize>(), found.pooled.slices.cases);
     assert!(sources.values().all(|own| own.slices.auc.is_some()));
-    assert!(found.beside.test_time_flip.is_some());
-    assert_eq!(found.beside.study_rules.iter().filter(|row| row.chosen).count(), 1);
+    assert!(found.supplement.test_time_flip.is_some());
+    assert_eq!(found.supplement.study_rules.iter().filter(|row| row.chosen).count(), 1);
     let all = scores(&run.join("folds/scores.csv"));
     assert_eq!(all.len(), 108);
     assert!(all.values().all(|(_, mirrored)| mirrored.is_some()));
@@ -197,7 +198,7 @@ fn two_sources_become_one_card_that_tells_of_each() {
     let (card, onnx) = ModelCard::load(&run.join("model/m4.json")).expect("a card that the node takes");
     let about = &card.about;
     assert_eq!(about["sources"]["there"]["patients"], 8);
-    assert_eq!(about["study_rules"].as_array().map(Vec::len), Some(found.beside.study_rules.len()));
+    assert_eq!(about["study_rules"].as_array().map(Vec::len), Some(found.supplement.study_rules.len()));
     assert!(about["with_test_time_flip"]["slices"].is_object());
     let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
     for part in [

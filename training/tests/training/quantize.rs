@@ -9,7 +9,7 @@ use triaged_imaging as imaging;
 use triaged_imaging::Transform;
 use triaged_model::ModelCard;
 use triaged_training::cross_validation::CrossValidation;
-use triaged_training::fit::read_json;
+use triaged_training::files::read_json;
 use triaged_training::onnx::{INT8, INT32, ModelProto, UINT8};
 use triaged_training::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, logits, quantized};
 use triaged_training::runtime::{LIBRARY, OnnxModel};

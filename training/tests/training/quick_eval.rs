@@ -7,7 +7,8 @@ use std::process::Output;
 use std::time::SystemTime;
 
 use crate::support::{Folder, data_set, error_line, program, text};
-use triaged_training::candidates::{candidate, parameters};
+use triaged_training::candidates::candidate;
+use triaged_training::network::parameters;
 
 fn quick_eval(data: &Path, out: &Path, candidates: &[&str], more: &[&str]) -> Output {
     let fixed = ["--data", text(data), "--out", text(out), "--size", "32", "--epochs", "2", "--window", "40,80"];

@@ -3,7 +3,8 @@
 use std::fs;
 
 use crate::support::{Folder, data_set, error_line, program, text};
-use triaged_training::fit::{FitConfig, read_json, read_run};
+use triaged_training::files::read_json;
+use triaged_training::fit::{FitConfig, read_run};
 use triaged_training::recipe::Recipe;
 
 /// As version 0.1.0 wrote it for `--shipped`, before recipes were files.

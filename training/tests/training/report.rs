@@ -9,9 +9,11 @@ use triaged_imaging::{Transform, Window};
 use triaged_model::StudyRule;
 use triaged_training::candidates::candidate;
 use triaged_training::data::{Augment, Index, Side, Slice, Split, SplitBy, phantoms};
-use triaged_training::evaluate::{Beside, Decision, Evaluation, HeldOut, Study};
-use triaged_training::fit::{Epoch, FitConfig, Monitor, Schedule, State, read_json, write_json};
+use triaged_training::evaluate::{Decision, Evaluation, HeldOut, Study, Supplement};
+use triaged_training::files::{read_json, write_json};
+use triaged_training::fit::{Epoch, FitConfig, Monitor, Schedule, State};
 use triaged_training::report::{self, ReportError};
+use triaged_training::run::RunError;
 
 const HOSTILE: &str = "phantoms/<script>alert(\"&'\")</script>";
 const SLICES: u32 = 6;
@@ -105,7 +107,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         weight_decay: 0.0,
         position_grid: None,
         half_size_epochs: 0,
-        witness: 0.0,
+        localization: 0.0,
         augment: Augment::NONE,
         balance: None,
         patience: 9,
@@ -120,8 +122,11 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
     write_json(&run.join("state.json"), &state).expect("written");
     write_json(&run.join("index.json"), &index).expect("written");
     write_json(&run.join("split.json"), &split).expect("written");
-    write_json(&run.join("evaluation.json"), &HeldOut { decision, validation, test, beside: Beside::default() })
-        .expect("written");
+    write_json(
+        &run.join("evaluation.json"),
+        &HeldOut { decision, validation, test, supplement: Supplement::default() },
+    )
+    .expect("written");
     run
 }
 
@@ -248,11 +253,11 @@ fn scores_of_another_run_are_refused() {
         report::write(&run, &folder.path().join("report")).expect_err("other scores")
     };
     let other = refused(good.replace(",0.8\n", ",0.3\n"));
-    assert!(matches!(other, ReportError::Apart { .. }) && other.to_string().contains("1 FP"), "{other}");
+    assert!(matches!(other, ReportError::Run(RunError::Apart { .. })) && other.to_string().contains("1 FP"), "{other}");
     let unknown = refused(format!("{good}test,phantoms,x,ID_unknown,0,0.3\n"));
     assert!(unknown.to_string().contains("the index has no slice ID_unknown of phantoms"), "{unknown}");
     let wild = refused(good.replace(",0.8\n", ",NaN\n"));
-    assert!(matches!(wild, ReportError::Row { .. }) && wild.to_string().contains("NaN"), "{wild}");
+    assert!(matches!(wild, ReportError::Run(RunError::Row { .. })) && wild.to_string().contains("NaN"), "{wild}");
     fs::remove_file(run.join("evaluation.json")).expect("removed");
     assert!(refused(good).to_string().contains("has no figures yet"));
 }

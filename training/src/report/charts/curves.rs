@@ -6,8 +6,8 @@ use plotters::style::text_anchor::HPos;
 use super::{Area, Drawn, FAINT, INK, LARGE, Mark, NEGATIVE, POSITIVE, QUIET, bold, draw, font, grouped, key, plane};
 use crate::metrics::{Case, Confusion, Figures};
 use crate::report::curves::{self, Point};
-use crate::report::run::{Measurement, Side};
 use crate::report::{Figure, ReportError};
+use crate::run::{Measurement, Side};
 
 const WIDTH: i32 = 940;
 const HEAD: i32 = 34;

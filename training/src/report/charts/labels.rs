@@ -4,8 +4,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::{Area, Drawn, LARGE, Mark, NEGATIVE, POSITIVE, QUIET, SMALL, bold, draw, font, grouped, key, write};
-use crate::report::run::LabelCount;
 use crate::report::{Figure, ReportError};
+use crate::run::LabelCount;
 
 const WIDTH: u32 = 940;
 const NAMES: i32 = 210;

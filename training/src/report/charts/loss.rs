@@ -5,8 +5,8 @@ use plotters::style::text_anchor::HPos;
 
 use super::{Area, Drawn, INK, LARGE, LINES, Mark, POSITIVE, bold, draw, key, plane};
 use crate::fit::Epoch;
-use crate::report::run::History;
 use crate::report::{Figure, ReportError};
+use crate::run::History;
 
 const WIDTH: i32 = 940;
 const HEIGHT: i32 = 380;

@@ -14,7 +14,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Figure, Measurement, ReportError, Run};
+use super::{Figure, ReportError};
+use crate::run::{Measurement, Run};
 
 const NEGATIVE: RGBColor = RGBColor(0, 114, 178);
 const POSITIVE: RGBColor = RGBColor(213, 94, 0);
@@ -50,7 +51,7 @@ type Format<'a> = &'a dyn Fn(&f64) -> String;
 pub fn all(run: &Run) -> Result<Vec<Figure>, ReportError> {
     let mut figures = vec![labels::figure(&run.labels)?];
     figures.extend(loss::figure(&run.histories)?);
-    if let Some(calibrated) = &run.beside.reliability {
+    if let Some(calibrated) = &run.supplement.reliability {
         figures.push(reliability::figure(calibrated)?);
     }
     for measurement in &run.measurements {

@@ -4,8 +4,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::{Area, Drawn, INK, LARGE, Mark, NEGATIVE, POSITIVE, SMALL, bold, draw, font, grouped, key, plane};
-use crate::report::run::Measurement;
 use crate::report::{Figure, ReportError};
+use crate::run::Measurement;
 
 const WIDTH: i32 = 940;
 const HEAD: i32 = 62;

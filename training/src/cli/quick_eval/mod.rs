@@ -3,6 +3,8 @@
 //! A candidate's run lies in a folder of its name: what `fit` keeps there, and its figures. A candidate whose run is
 //! finished is not trained again, one that was cut off goes on.
 
+mod table;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,20 +12,21 @@ use anyhow::Context;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
-use serde::{Deserialize, Serialize};
 use triaged_imaging::Window;
-
-use super::arguments::{DataArgs, MachineArgs, window};
-use super::fit::{begin, check_begun};
-use crate::candidates::{Candidate, STUDY, candidate, parameters};
-use crate::data::{Augment, Cache, Draw, Index, Problems, Side, Slice, Split, SplitBy, stratified};
-use crate::fit::{self, FitConfig, draw, predict, read_json, write_json};
-use crate::metrics::{Case, Confusion, auc, best_f2_threshold};
-use crate::model::Network;
-use crate::recipe::Recipe;
-use crate::study;
 use triaged_kernels::ConvBackend;
+
+use crate::candidates::{Candidate, PUBLISHED, candidate};
+use crate::cli::arguments::{DataArgs, MachineArgs, window};
+use crate::cli::run_data::{begin, check_begun};
+use crate::data::{Augment, Cache, Draw, Index, Problems, Side, Slice, Split, SplitBy, stratified};
+use crate::files::{read_json, write_json};
+use crate::fit::{self, FitConfig, draw, predict};
+use crate::metrics::{Case, Confusion, auc, best_f2_threshold};
+use crate::network::{Network, parameters};
+use crate::publication;
+use crate::recipe::Recipe;
+
+use table::{Row, table, write_rows};
 
 const ALL: &str = "all";
 /// The figures of a finished run, in its folder.
@@ -32,7 +35,7 @@ const FIGURES: &str = "quick-eval.json";
 #[derive(Clone, Args)]
 pub struct QuickEvalArgs {
     /// The networks
-    #[arg(required = true, value_name = "CANDIDATE", value_parser = PossibleValuesParser::new(STUDY.iter().copied().chain([ALL])))]
+    #[arg(required = true, value_name = "CANDIDATE", value_parser = PossibleValuesParser::new(PUBLISHED.iter().copied().chain([ALL])))]
     pub candidates: Vec<String>,
     #[command(flatten)]
     pub data: DataArgs,
@@ -63,7 +66,7 @@ pub struct QuickEvalArgs {
     #[arg(long, value_parser = window)]
     pub window: Option<Window>,
     /// Edge of the input image
-    #[arg(long, default_value_t = study::SIDE)]
+    #[arg(long, default_value_t = publication::SIDE)]
     pub size: u32,
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -73,7 +76,7 @@ impl QuickEvalArgs {
     /// The networks asked for, each once, in the study's order.
     fn names(&self) -> Vec<&'static str> {
         let asked = |name: &str| self.candidates.iter().any(|asked| asked == name || asked == ALL);
-        STUDY.iter().copied().filter(|name| asked(name)).collect()
+        PUBLISHED.iter().copied().filter(|name| asked(name)).collect()
     }
 
     fn config(&self, name: &str) -> anyhow::Result<FitConfig> {
@@ -87,7 +90,7 @@ impl QuickEvalArgs {
             learning_rate: self.learning_rate,
             patience: self.patience,
             augmentation: Augment::NONE,
-            ..Recipe::study(&candidate)
+            ..Recipe::published(&candidate)
         };
         Ok(FitConfig { candidate, ..recipe.config(self.seed)? })
     }
@@ -97,41 +100,10 @@ impl QuickEvalArgs {
         let labels: Vec<bool> = index.slices.iter().map(|slice| slice.positive).collect();
         let slices = stratified(&labels, size, self.seed).into_iter().map(|i| index.slices[i].clone()).collect();
         let sample = Index { slices, problems: Problems::default() };
-        let validation = (1.0 - study::TEST) * study::VALIDATION;
-        let split = Split::new(&sample, self.split, validation, study::TEST, &self.data.only(), self.seed)?;
+        let validation = (1.0 - publication::TEST) * publication::VALIDATION;
+        let split = Split::new(&sample, self.split, validation, publication::TEST, &self.data.only(), self.seed)?;
         Ok((sample, split))
     }
-}
-
-/// A candidate's outcome: a row of `quick-eval.csv`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Row {
-    candidate: String,
-    parameters: usize,
-    /// Slices drawn: those of training, validation and test.
-    samples: usize,
-    train: usize,
-    validation: usize,
-    test: usize,
-    /// Epochs run.
-    epochs: usize,
-    /// The epoch whose network was measured.
-    best_epoch: Option<usize>,
-    /// With the highest F2 on validation.
-    threshold: f64,
-    /// This and what follows: on the test slices.
-    f2: f64,
-    accuracy: f64,
-    /// None without a positive.
-    sensitivity: Option<f64>,
-    precision: f64,
-    /// None without a negative.
-    specificity: Option<f64>,
-    auc: Option<f64>,
-    /// Of training, validation after each epoch included.
-    training_seconds_a_slice: f64,
-    /// Of scoring, decoding included.
-    seconds_a_slice: f64,
 }
 
 /// Trains and measures the candidates that are not finished yet; writes `quick-eval.csv` anew after each.
@@ -185,7 +157,7 @@ fn finished(run: &Path, config: &FitConfig) -> anyhow::Result<Option<Row>> {
 fn comparable(args: &QuickEvalArgs, index: &Index) -> anyhow::Result<Vec<&'static str>> {
     let asked = args.names();
     let mut names = Vec::new();
-    for &name in STUDY {
+    for &name in PUBLISHED {
         let run = args.out.join(name);
         if asked.contains(&name) {
             names.push(name);
@@ -285,82 +257,4 @@ fn score<B: ConvBackend>(
     let seconds = begun.elapsed().as_secs_f64();
     let cases = slices.iter().zip(scores).map(|(slice, score)| Case { score, positive: slice.positive });
     Ok((cases.collect(), seconds))
-}
-
-/// Writes beside and renames, so that a table that is read is whole.
-fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> anyhow::Result<()> {
-    let cannot = || format!("cannot write {}", path.display());
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for row in rows {
-        writer.serialize(row).with_context(cannot)?;
-    }
-    let bytes = writer.into_inner().map_err(csv::IntoInnerError::into_error).with_context(cannot)?;
-    let draft = path.with_extension("draft");
-    std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, path)).with_context(cannot)
-}
-
-/// A figure to three digits.
-fn three(figure: Option<f64>) -> String {
-    figure.map_or("one class".into(), |figure| format!("{figure:.3}"))
-}
-
-/// For the terminal; the study's figures stand in brackets beside ours.
-fn table(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header([
-        "",
-        "parameters",
-        "samples",
-        "epochs",
-        "threshold",
-        "F2",
-        "accuracy",
-        "sensitivity",
-        "precision",
-        "specificity",
-        "AUC",
-        "s a slice",
-    ]);
-    for row in rows {
-        let beside = |ours: Option<f64>, of: fn(&study::Row) -> f64| match study::quick_evaluation(&row.candidate) {
-            Some(study) => format!("{} ({:.3})", three(ours), of(study)),
-            None => three(ours),
-        };
-        table.add_row([
-            row.candidate.clone(),
-            row.parameters.to_string(),
-            row.samples.to_string(),
-            row.epochs.to_string(),
-            format!("{:.3}", row.threshold),
-            beside(Some(row.f2), |study| study.f2),
-            beside(Some(row.accuracy), |study| study.accuracy),
-            beside(row.sensitivity, |study| study.sensitivity),
-            beside(Some(row.precision), |study| study.precision),
-            three(row.specificity),
-            three(row.auc),
-            format!("{:.4}", row.seconds_a_slice),
-        ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let held = study::HOLD_OUT;
-    format!(
-        "{table}\nIn brackets the study's figures, on samples of RSNA 2019 split by image; it reports neither specificity \
-         nor AUC here.\nIts m10 after the final fit, on {} held-out slices at {:.3}: F2 {:.3}, accuracy {:.3}, sensitivity \
-         {}, precision {:.3}, specificity {}; in cross-validation F2 {:.3} ± {:.3}, accuracy {:.3} ± {:.3}.",
-        held.tn + held.fp + held.fn_ + held.tp,
-        study::HOLD_OUT_THRESHOLD,
-        held.f2(),
-        held.accuracy(),
-        three(held.sensitivity()),
-        held.precision(),
-        three(held.specificity()),
-        study::CROSS_VALIDATION_F2.mean,
-        study::CROSS_VALIDATION_F2.sd,
-        study::CROSS_VALIDATION_ACCURACY.mean,
-        study::CROSS_VALIDATION_ACCURACY.sd
-    )
 }

@@ -1,17 +1,16 @@
-//! The m10 study's own figures (P. Tran: Machine Learning in the Detection of Intracranial Hemorrhages from Head CT
+//! The figures that were published of m1 to m10 (P. Tran: Machine Learning in the Detection of Intracranial Hemorrhages from Head CT
 //! Scans), to set ours beside. What its table heads "specificity" is precision ([`crate::metrics`]).
 
-use crate::cross_validation::MeanSd;
-use crate::metrics::Confusion;
+use crate::metrics::{Confusion, MeanSd};
 
-/// Edge of the study's images; it discarded those of another size.
+/// Edge of the publication's images; it discarded those of another size.
 pub const SIDE: u32 = 512;
-/// Share of the sample that the study's quick evaluation tests on.
+/// Share of the sample that the publication's quick evaluation tests on.
 pub const TEST: f64 = 0.2;
 /// Share of what the test leaves that it validates on.
 pub const VALIDATION: f64 = 0.2;
 
-/// A candidate's figures in the study's quick evaluation. Its true specificity is not reported.
+/// A candidate's figures in the published quick evaluation. Its true specificity is not reported.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
     pub candidate: &'static str,
@@ -50,7 +49,7 @@ pub const HOLD_OUT_THRESHOLD: f64 = 0.420;
 /// m10 on the 150,507 held-out slices at that threshold.
 pub const HOLD_OUT: Confusion = Confusion { tn: 97_951, fp: 30_991, fn_: 4_094, tp: 17_471 };
 
-/// The study's row of a candidate.
+/// The published row of a candidate.
 pub fn quick_evaluation(candidate: &str) -> Option<&'static Row> {
     QUICK_EVALUATION.iter().find(|row| row.candidate == candidate)
 }
@@ -58,12 +57,12 @@ pub fn quick_evaluation(candidate: &str) -> Option<&'static Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::candidates::STUDY;
+    use crate::candidates::PUBLISHED;
     use crate::metrics::f2;
 
     #[test]
     fn every_f2_follows_from_precision_and_sensitivity() {
-        assert_eq!(QUICK_EVALUATION.map(|row| row.candidate), *STUDY);
+        assert_eq!(QUICK_EVALUATION.map(|row| row.candidate), *PUBLISHED);
         for row in QUICK_EVALUATION {
             let found = f2(row.precision, row.sensitivity);
             // Two figures of four digits leave the third within about one unit of its last.

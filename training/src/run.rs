@@ -1,15 +1,15 @@
-//! What a report is about, read from the files that `fit`, `evaluate` and `cross-validate` left.
+//! A run that was scored, read from the files that `fit`, `evaluate` and `cross-validate` left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::ReportError;
 use crate::cross_validation::CrossValidation;
 use crate::data::{self, Index, Slice, Split, SplitBy};
-use crate::evaluate::{self, Beside, Decision, Evaluation, HeldOut, Study};
-use crate::fit::{self, FitConfig, State, read_json};
+use crate::evaluate::{self, Decision, Evaluation, HeldOut, Study, Supplement};
+use crate::files::{FileError, read_json};
+use crate::fit::{self, FitConfig, FitError, State};
 use crate::metrics::{Case, Confusion, best_f2_threshold};
 
 const SCORES: &str = "scores.csv";
@@ -17,6 +17,23 @@ const CROSS_VALIDATION: &str = "cross-validation.json";
 const EVALUATION: &str = "evaluation.json";
 /// Where `train` keeps the cross-validation of a network that is itself trained on all patients.
 const FOLDS: &str = "folds";
+
+/// Why a run's files give no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{0} has no figures yet: run `evaluate` or `cross-validate` on it first")]
+    NotMeasured(PathBuf),
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{path}: {source}")]
+    Scores { path: PathBuf, source: csv::Error },
+    #[error("{path} line {line}: {why}")]
+    Row { path: PathBuf, line: u64, why: String },
+    #[error("{scores} and {figures} are not of the same scoring: {why}; run `evaluate` or `cross-validate` again")]
+    Apart { scores: PathBuf, figures: PathBuf, why: String },
+}
 
 /// A trained network, how its training went, and what it scored.
 #[derive(Debug, Clone)]
@@ -29,7 +46,7 @@ pub struct Run {
     pub by: SplitBy,
     /// With the figures over the folds, for a cross-validation.
     pub crossed: Option<CrossValidation>,
-    pub beside: Beside,
+    pub supplement: Supplement,
     /// The patients that count first, then, of a held-out run, those that decisions were made on.
     pub measurements: Vec<Measurement>,
 }
@@ -72,7 +89,7 @@ impl Side {
     }
 
     /// How the file names of its figures begin.
-    pub(super) fn prefix(self) -> &'static str {
+    pub fn prefix(self) -> &'static str {
         match self {
             Side::Test | Side::Folds => "",
             Side::Validation => "validation-",
@@ -137,8 +154,8 @@ impl Run {
     /// Reads a folder of `fit` and `evaluate`, of `cross-validate`, or of `train`, which may hold both.
     ///
     /// # Errors
-    /// [`ReportError::NotMeasured`] where nothing was scored, others where the files do not belong together.
-    pub fn read(folder: &Path) -> Result<Self, ReportError> {
+    /// [`RunError::NotMeasured`] where nothing was scored, others where the files do not belong together.
+    pub fn read(folder: &Path) -> Result<Self, RunError> {
         let folds = folder.join(FOLDS);
         match () {
             () if folder.join(CROSS_VALIDATION).exists() => Self::crossed(folder),
@@ -150,7 +167,7 @@ impl Run {
                 run.histories.push(History { name: "all patients".into(), state });
                 Ok(run)
             }
-            () => Err(ReportError::NotMeasured(folder.into())),
+            () => Err(RunError::NotMeasured(folder.into())),
         }
     }
 
@@ -159,18 +176,18 @@ impl Run {
         &self.measurements[0]
     }
 
-    fn held_out(folder: &Path) -> Result<Self, ReportError> {
+    fn held_out(folder: &Path) -> Result<Self, RunError> {
         let (config, state) = fit::read_run(folder)?;
         let index: Index = read_json(&folder.join("index.json"))?;
         let split: Split = read_json(&folder.join("split.json"))?;
         let figures = folder.join(EVALUATION);
-        let HeldOut { decision, validation, test, beside } = read_json(&figures)?;
+        let HeldOut { decision, validation, test, supplement } = read_json(&figures)?;
         let rows = Rows::read(&folder.join(SCORES), &index)?;
         let measurement = |side: Side, name: &str, evaluation: Evaluation| {
             let slices = rows.of(name, &decision);
             let measurement = Measurement { side, slices, decision, evaluation };
             measurement.check(&rows.path, &figures)?;
-            Ok::<Measurement, ReportError>(measurement)
+            Ok::<Measurement, RunError>(measurement)
         };
         let measurements =
             vec![measurement(Side::Test, "test", test)?, measurement(Side::Validation, "validation", validation)?];
@@ -179,14 +196,14 @@ impl Run {
         let labels =
             sides.into_iter().flat_map(|(side, name)| label_counts(name, &split.slices(&index, side))).collect();
         let histories = vec![History { name: "training".into(), state }];
-        Ok(Self { config, histories, labels, by: split.by, crossed: None, beside, measurements })
+        Ok(Self { config, histories, labels, by: split.by, crossed: None, supplement, measurements })
     }
 
-    fn crossed(folder: &Path) -> Result<Self, ReportError> {
+    fn crossed(folder: &Path) -> Result<Self, RunError> {
         let figures = folder.join(CROSS_VALIDATION);
         let crossed: CrossValidation = read_json(&figures)?;
         let scores = folder.join(SCORES);
-        let apart = |why: String| ReportError::Apart { scores: scores.clone(), figures: figures.clone(), why };
+        let apart = |why: String| RunError::Apart { scores: scores.clone(), figures: figures.clone(), why };
         let names: Vec<String> = (1..=crossed.folds.len()).map(|number| format!("fold-{number}")).collect();
         let Some(first) = names.first() else { return Err(apart("the figures are of no fold".into())) };
         // The folds divide one index.
@@ -213,8 +230,8 @@ impl Run {
         let (decision, evaluation) = (crossed.decision, crossed.pooled.clone());
         let measurement = Measurement { side: Side::Folds, slices, decision, evaluation };
         measurement.check(&scores, &figures)?;
-        let (beside, measurements) = (crossed.beside.clone(), vec![measurement]);
-        Ok(Self { config, histories, labels, by: split.by, crossed: Some(crossed), beside, measurements })
+        let (supplement, measurements) = (crossed.supplement.clone(), vec![measurement]);
+        Ok(Self { config, histories, labels, by: split.by, crossed: Some(crossed), supplement, measurements })
     }
 }
 
@@ -229,7 +246,7 @@ fn uncalibrated(crossed: &CrossValidation, names: &[String], rows: &Rows) -> Opt
 
 impl Measurement {
     /// That the scores give the counts that the figures state.
-    fn check(&self, scores: &Path, figures: &Path) -> Result<(), ReportError> {
+    fn check(&self, scores: &Path, figures: &Path) -> Result<(), RunError> {
         let mut counts = Confusion::default();
         for scored in &self.slices {
             match (scored.slice.positive, scored.is_flagged()) {
@@ -245,7 +262,7 @@ impl Measurement {
         }
         let text = |c: Confusion| format!("{} TN, {} FP, {} FN, {} TP", c.tn, c.fp, c.fn_, c.tp);
         let why = format!("{} make {}, the figures say {}", self.side.name(), text(counts), text(stated));
-        Err(ReportError::Apart { scores: scores.into(), figures: figures.into(), why })
+        Err(RunError::Apart { scores: scores.into(), figures: figures.into(), why })
     }
 }
 
@@ -266,15 +283,15 @@ struct Rows {
 }
 
 impl Rows {
-    fn read(path: &Path, index: &Index) -> Result<Self, ReportError> {
-        let failed = |source| ReportError::Scores { path: path.into(), source };
+    fn read(path: &Path, index: &Index) -> Result<Self, RunError> {
+        let failed = |source| RunError::Scores { path: path.into(), source };
         let known: HashMap<(&str, &str), &Slice> =
             index.slices.iter().map(|slice| ((slice.source.as_str(), slice.id.as_str()), slice)).collect();
         let mut reader = csv::Reader::from_path(path).map_err(failed)?;
         let mut rows = Vec::new();
         for (line, row) in (2..).zip(reader.deserialize()) {
             let Row { side, source, id, label, probability } = row.map_err(failed)?;
-            let wrong = |why: String| ReportError::Row { path: path.into(), line, why };
+            let wrong = |why: String| RunError::Row { path: path.into(), line, why };
             let slice = *known
                 .get(&(source.as_str(), id.as_str()))
                 .ok_or_else(|| wrong(format!("the index has no slice {id} of {source}")))?;

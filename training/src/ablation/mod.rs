@@ -1,0 +1,7 @@
+//! Ablations: the recipe with one thing changed, measured on the same folds.
+
+mod rows;
+mod table;
+
+pub use rows::{Row, Variant, shorten, shortened};
+pub use table::{Ablation, Outcome};

@@ -1,0 +1,178 @@
+//! What each row of an ablation changes, and how it is shortened.
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use triaged_imaging::Window;
+
+use crate::data::{Augment, SplitBy};
+use crate::recipe::Recipe;
+
+/// Brain, subdural and soft tissue.
+const THREE_WINDOWS: [Window; 3] = [
+    Window { center: 40.0, width: 80.0 },
+    Window { center: 75.0, width: 215.0 },
+    Window { center: 40.0, width: 380.0 },
+];
+
+/// What one row changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Row {
+    /// Nothing: the recipe as it is, with which the others are compared
+    Recipe,
+    /// Stored values as in the study, instead of windows
+    WindowsRaw,
+    /// The slices as they are
+    NoAugment,
+    /// Every slice once an epoch with class weights, for as many draws in all
+    NoBalance,
+    /// Folds by image as in the study, so that one patient's slices are trained on and tested
+    SplitImage,
+    /// Fresh weights
+    NoPretrained,
+    /// Without the sources that are only trained on
+    NoExtraSets,
+    /// Brain, subdural and soft tissue windows as three channels
+    ThreeWindows,
+    /// The slices before and after each one as further channels
+    Context,
+    /// Images of 224 pixels
+    #[value(name = "size-224")]
+    #[serde(rename = "size-224")]
+    Size224,
+    /// Images of 320 pixels
+    #[value(name = "size-320")]
+    #[serde(rename = "size-320")]
+    Size320,
+    /// The network m10, trained by the same recipe
+    #[value(name = "network-m10")]
+    #[serde(rename = "network-m10")]
+    NetworkM10,
+}
+
+/// A training that a row asks for: the recipe, how patients are split, and whether sources that are only trained on
+/// take part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    pub recipe: Recipe,
+    pub split: SplitBy,
+    pub extra_sets: bool,
+}
+
+impl Row {
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// In words, for the table.
+    pub fn text(self) -> String {
+        let help = self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+        let text = help.unwrap_or_default();
+        let mut letters = text.chars();
+        letters.next().map_or(String::new(), |first| first.to_lowercase().collect::<String>() + letters.as_str())
+    }
+
+    /// The whole training with this one thing changed; `train` slices are trained on an epoch where each comes once. None
+    /// where the row changes nothing.
+    pub fn change(self, whole: &Variant, train: usize) -> Option<Variant> {
+        let mut variant = whole.clone();
+        let recipe = &mut variant.recipe;
+        match self {
+            Row::Recipe => return Some(variant),
+            Row::WindowsRaw => {
+                (recipe.windows, recipe.normalization) = (Vec::new(), None);
+                recipe.augmentation.window = 0.0;
+            }
+            Row::NoAugment => recipe.augmentation = Augment::NONE,
+            Row::NoBalance => {
+                recipe.sources = BTreeMap::new();
+                if let Some(draws) = recipe.balance.take() {
+                    let epochs = (recipe.epochs * draws) as f64 / train.max(1) as f64;
+                    shorten(recipe, (epochs.round() as usize).max(1));
+                }
+            }
+            Row::SplitImage => variant.split = SplitBy::Image,
+            Row::NoPretrained => recipe.pretrained = None,
+            Row::NoExtraSets => variant.extra_sets = false,
+            Row::ThreeWindows => recipe.windows = THREE_WINDOWS.to_vec(),
+            Row::Context => recipe.context = true,
+            Row::Size224 => recipe.size = 224,
+            Row::Size320 => recipe.size = 320,
+            Row::NetworkM10 => (recipe.candidate, recipe.pretrained) = ("m10".into(), None),
+        }
+        (variant != *whole).then_some(variant)
+    }
+}
+
+/// Fewer epochs, or more: those on images of half the edge keep their share.
+pub fn shorten(recipe: &mut Recipe, epochs: usize) {
+    let share = recipe.half_size_epochs as f64 / recipe.epochs.max(1) as f64;
+    // At least one epoch sees whole images.
+    recipe.half_size_epochs = ((share * epochs as f64).round() as usize).min(epochs.saturating_sub(1));
+    recipe.epochs = epochs;
+}
+
+/// What was left out to save time, against the recipe as it is written; empty where nothing was.
+pub fn shortened(written: &Recipe, used: &Recipe, folds: usize, only: usize) -> String {
+    let mut texts = Vec::new();
+    let mut note = |used: usize, written: usize, of: &str| {
+        if used != written {
+            texts.push(format!("{used} of {written} {of}"));
+        }
+    };
+    note(used.epochs, written.epochs, "epochs");
+    if let (Some(used), Some(written)) = (used.balance, written.balance) {
+        note(used, written, "draws an epoch");
+    }
+    note(used.size as usize, written.size as usize, "pixels");
+    note(only, folds, "folds");
+    texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> Variant {
+        Variant { recipe: Recipe::open("m10").expect("m10's recipe"), split: SplitBy::Patient, extra_sets: true }
+    }
+
+    #[test]
+    fn each_row_changes_one_thing() {
+        let whole = whole();
+        let changed = |row: Row| row.change(&whole, 2000);
+        assert_eq!(changed(Row::Recipe).as_ref(), Some(&whole));
+        assert_eq!(changed(Row::NoPretrained), None, "m10 begins with fresh weights");
+        assert_eq!(changed(Row::NetworkM10), None);
+        let of = |row| changed(row).unwrap_or_else(|| panic!("{row:?} changes something"));
+        let recipe = |row| of(row).recipe;
+        assert_eq!((recipe(Row::WindowsRaw).windows.len(), recipe(Row::ThreeWindows).windows.len()), (0, 3));
+        assert_eq!(recipe(Row::NoAugment), Recipe { augmentation: Augment::NONE, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::Size224), Recipe { size: 224, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::Size320), Recipe { size: 320, ..whole.recipe.clone() });
+        assert_eq!(of(Row::SplitImage), Variant { split: SplitBy::Image, ..whole.clone() });
+        assert_eq!(of(Row::NoExtraSets), Variant { extra_sets: false, ..whole.clone() });
+        // As many draws in all: 11 epochs of 4,000 are 22 of 2,000, of which 9/11 at half size.
+        let unbalanced = recipe(Row::NoBalance);
+        assert_eq!((unbalanced.balance, unbalanced.epochs, unbalanced.half_size_epochs), (None, 22, 18));
+        for row in Row::value_variants() {
+            assert!(!row.text().is_empty() && serde_json::to_value(row).expect("a name") == row.name(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_shortened_is_said() {
+        let written = whole().recipe;
+        let mut used = written.clone();
+        assert_eq!(shortened(&written, &used, 5, 5), "");
+        shorten(&mut used, 2);
+        used.balance = Some(100);
+        used.size = 128;
+        assert_eq!(used.half_size_epochs, 1, "one epoch sees whole images");
+        let text = shortened(&written, &used, 5, 2);
+        assert_eq!(text, "2 of 11 epochs, 100 of 4000 draws an epoch, 128 of 512 pixels, 2 of 5 folds");
+    }
+}

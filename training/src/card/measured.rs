@@ -1,0 +1,75 @@
+//! The figures of a card, and how they were come by.
+
+use serde_json::json;
+
+use crate::cross_validation::CrossValidation;
+use crate::evaluate::{Decision, HeldOut, Supplement};
+
+/// Where decision and figures come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measured {
+    /// Patients held back from training.
+    HeldOut(HeldOut),
+    /// Networks trained as this one, each on all patients but its fold's; this one on all of them.
+    Crossed(CrossValidation),
+}
+
+impl Measured {
+    /// What the card says of when to flag, and how the exported network is calibrated.
+    pub fn decision(&self) -> &Decision {
+        match self {
+            Measured::HeldOut(held) => &held.decision,
+            Measured::Crossed(crossed) => &crossed.decision,
+        }
+    }
+
+    /// For the card that the node reads.
+    pub(super) fn about(&self) -> serde_json::Value {
+        match self {
+            Measured::HeldOut(held) => json!({ "validation": held.validation, "test": held.test }),
+            // What stands beside the figures has its own places in the card.
+            Measured::Crossed(crossed) => {
+                json!({ "cross_validation": CrossValidation { supplement: Supplement::default(), ..crossed.clone() } })
+            }
+        }
+    }
+
+    pub(super) fn supplement(&self) -> &Supplement {
+        match self {
+            Measured::HeldOut(held) => &held.supplement,
+            Measured::Crossed(crossed) => &crossed.supplement,
+        }
+    }
+
+    /// For people, in Markdown; with a sentence on when the share of studies to flag was chosen.
+    pub(super) fn text(&self, when_chosen: &str) -> String {
+        match self {
+            Measured::HeldOut(HeldOut { decision, validation, test, .. }) => format!(
+                "The slice threshold has the highest F2 on the validation slices; the study rule's threshold flags at least \
+                 {:.0} % of the validation studies with hemorrhage. {}\n\n\
+                 On {} test patients, unseen in training and in choosing thresholds:\n\n{}\n\
+                 On the {} validation patients, on which epoch, thresholds and rule were chosen, and so too good:\n\n{}\n",
+                100.0 * decision.wanted_sensitivity,
+                when_chosen,
+                test.patients,
+                test.table(),
+                validation.patients,
+                validation.table()
+            ),
+            Measured::Crossed(crossed) => format!(
+                "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
+                 others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
+                 is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its study rule's \
+                 threshold flags at least {:.0} % of all folds' studies with hemorrhage, as each fold's own did of the others'. \
+                 {} The studies' AUC over all folds is that of the rule chosen on all of them, so on the patients themselves that \
+                 it is taken on; all other figures are by what the other folds chose.\n\n{}\n",
+                crossed.folds.len(),
+                crossed.pooled.patients,
+                crossed.folds.len(),
+                100.0 * crossed.decision.wanted_sensitivity,
+                when_chosen,
+                crossed.table()
+            ),
+        }
+    }
+}

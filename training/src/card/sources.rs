@@ -1,0 +1,61 @@
+//! What is known of data sources, for the card.
+
+use serde::Serialize;
+
+/// The folder that `phantoms` is told to write in the documentation: its heads are no patients.
+pub(super) const PHANTOMS: &str = "phantoms";
+
+/// What is known of a data source: how to cite it, under which terms it may be used, and what to know of its images.
+pub(super) struct Known {
+    pub citation: &'static str,
+    pub terms: &'static str,
+    pub note: &'static str,
+}
+
+/// Sources by the name of their folder.
+pub(super) fn known(source: &str) -> Option<Known> {
+    Some(match source {
+        "ct-ich" => Known {
+            citation: "M. Hssayeni, M. S. Croock, A. D. Salman, H. F. Al-khafaji, Z. A. Yahya, B. Ghoraani: Intracranial \
+                       Hemorrhage Segmentation Using a Deep Convolutional Model. Data 5(1):14, 2020; PhysioNet, CT-ICH \
+                       version 1.0.0.",
+            terms: "Creative Commons Attribution 4.0, as the data descriptor has it; versions from 1.3.1 on are restricted",
+            note: "reconstructed HU: published as windowed 8-bit images, brain and bone windows fused back into about \
+                   2 HU steps between -20 and 104 HU, coarser outside; 650×650 resampled to 512×512",
+        },
+        "rsna-png" => Known {
+            citation: "A. E. Flanders et al.: Construction of a Machine Learning Dataset through Collaboration: The RSNA \
+                       2019 Brain CT Hemorrhage Challenge. Radiology: Artificial Intelligence 2(3), 2020.",
+            terms: "RSNA challenge data: non-commercial use, with citation of the challenge",
+            note: "reconstructed HU: 224×224 brain-window PNG enlarged to 512×512, clipped to 0 to 80 HU",
+        },
+        "head-ct-200" => Known {
+            citation: "F. Kitamura: Head CT - hemorrhage. Kaggle, 2018.",
+            terms: "as published on Kaggle",
+            note: "reconstructed HU: web figures of all sizes with burned-in marks, clipped to 0 to 80 HU",
+        },
+        PHANTOMS => Known {
+            citation: "Synthetic head CT made by this project's own phantom generator.",
+            terms: "as this project",
+            note: "no patients; trained on, with masks of their blood where the training asks for localization, so that \
+                   filters learn what blood is and the demonstration's phantoms are judged; never part of a figure about patients",
+        },
+        _ => return None,
+    })
+}
+
+/// One source's part in a model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Source {
+    pub source: String,
+    pub patients: usize,
+    pub slices: usize,
+    pub positive_slices: usize,
+    pub role: String,
+    pub citation: String,
+    pub terms: String,
+    pub note: String,
+}
+
+/// The role of a source that figures are not about.
+pub(super) const TRAINING_ONLY: &str = "training only";

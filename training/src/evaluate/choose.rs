@@ -1,0 +1,120 @@
+//! The study rule to ship, chosen among those that a card may name.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use triaged_model::StudyRule;
+
+use super::study::{Study, by_patient};
+use crate::metrics::{Case, auc};
+
+/// Bootstrap samples behind the noise of a difference of two rules, and their seed: a choice must repeat.
+const NOISE: (usize, u64) = (500, 1);
+
+/// The rules that a card may name, the simplest first. Their thresholds are to be chosen.
+pub(super) fn shippable() -> impl Iterator<Item = StudyRule> {
+    let threshold = 0.5;
+    let highest = std::iter::once(StudyRule::TopKMean { k: 1, threshold });
+    let kth = [2, 3, 4, 5].into_iter().map(move |k| StudyRule::KthHighest { k, threshold });
+    let mean = [2, 3, 4, 5, 6, 8].into_iter().map(move |k| StudyRule::TopKMean { k, threshold });
+    highest.chain(kth).chain(mean).chain([StudyRule::NoisyOr { threshold }])
+}
+
+/// The rule to ship, with the threshold that flags the `wanted` share of the studies with hemorrhage, by the scores of
+/// validation studies. None where they lack a class.
+///
+/// Of the rules whose area under the ROC curve lies within noise of the best one's, the simplest. Within noise is a
+/// difference of at most one standard error, which is taken from bootstrap samples of the patients, both rules on the
+/// same ones.
+pub fn choose(studies: &[Study], wanted: f64) -> Option<StudyRule> {
+    let rules: Vec<StudyRule> = shippable().collect();
+    let scored: Vec<Vec<Case>> =
+        rules.iter().map(|rule| studies.iter().map(|study| study.case(rule)).collect()).collect();
+    let areas = scored.iter().map(|cases| auc(cases)).collect::<Option<Vec<f64>>>()?;
+    // The first of equal ones.
+    let best = (0..rules.len()).reduce(|best, rule| if areas[rule] > areas[best] { rule } else { best })?;
+    let noise = noise(&by_patient(studies), &scored, best);
+    let chosen = (0..rules.len()).find(|&rule| areas[best] - areas[rule] <= noise[rule])?;
+    Some(with_threshold(rules[chosen], threshold(&scored[chosen], wanted)?))
+}
+
+/// Of each rule the standard error of its area's difference to the best one's, over the studies of `patients`.
+fn noise(patients: &[Vec<usize>], scored: &[Vec<Case>], best: usize) -> Vec<f64> {
+    let (rounds, seed) = NOISE;
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut differences: Vec<Vec<f64>> = vec![Vec::new(); scored.len()];
+    for _ in 0..rounds {
+        let drawn: Vec<usize> =
+            (0..patients.len()).flat_map(|_| &patients[rng.random_range(0..patients.len())]).copied().collect();
+        let area = |cases: &[Case]| auc(&drawn.iter().map(|&i| cases[i]).collect::<Vec<Case>>());
+        // A sample of one class says nothing of an area.
+        let Some(of_best) = area(&scored[best]) else { continue };
+        for (cases, differences) in scored.iter().zip(&mut differences) {
+            differences.extend(area(cases).map(|area| of_best - area));
+        }
+    }
+    let deviation = |values: &Vec<f64>| {
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        (squares / (values.len() as f64 - 1.0).max(1.0)).sqrt()
+    };
+    differences.iter().map(deviation).collect()
+}
+
+pub(super) fn with_threshold(rule: StudyRule, threshold: f64) -> StudyRule {
+    match rule {
+        StudyRule::TopKMean { k, .. } => StudyRule::TopKMean { k, threshold },
+        StudyRule::KthHighest { k, .. } => StudyRule::KthHighest { k, threshold },
+        StudyRule::NoisyOr { .. } => StudyRule::NoisyOr { threshold },
+    }
+}
+
+/// The highest threshold that flags the `wanted` share of the positives, moved halfway down to the next score so
+/// that it does not lie on a case. None without a positive.
+pub(super) fn threshold(cases: &[Case], wanted: f64) -> Option<f64> {
+    let mut positives: Vec<f64> = cases.iter().filter(|case| case.positive).map(|case| case.score).collect();
+    positives.sort_unstable_by(|a, b| b.total_cmp(a));
+    // A product that is a whole number must not be rounded up for its last bit.
+    let needed = (wanted * positives.len() as f64 - 1e-9).ceil() as usize;
+    let lowest = *positives.get(needed.checked_sub(1)?)?;
+    let next = cases.iter().map(|case| case.score).filter(|score| *score < lowest).fold(0.0, f64::max);
+    // A rule's threshold must be above 0 ([`StudyRule::check`]).
+    Some(((lowest + next) / 2.0).max(f64::MIN_POSITIVE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::tests::studies;
+
+    #[test]
+    fn the_threshold_reaches_the_wanted_sensitivity_with_the_fewest_false_alarms() {
+        let cases: Vec<Case> = (0..100).map(|i| Case { score: f64::from(i) / 100.0, positive: i % 5 == 0 }).collect();
+        let found = threshold(&cases, 0.9).expect("positives");
+        // 18 of 20 positives: all but 0.00 and 0.05. The next score below 0.10 is 0.09.
+        assert!((found - 0.095).abs() < 1e-9, "{found}");
+        // 19 of 20, for all that 0.95 is not in two's powers; and all of them.
+        for (wanted, expected) in [(0.95, 0.045), (1.0, f64::MIN_POSITIVE)] {
+            let found = threshold(&cases, wanted).expect("positives");
+            assert!((found - expected).abs() < 1e-9, "{wanted}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_simplest_rule_within_noise_is_chosen() {
+        // Every rule orders these alike: the highest slice is the simplest.
+        let clear: Vec<(bool, &[f64])> = vec![(true, &[0.9, 0.8, 0.7]), (false, &[0.2, 0.1, 0.1])];
+        let chosen = choose(&studies(&clear.repeat(6)), 0.9).expect("both classes");
+        assert!(matches!(chosen, StudyRule::TopKMean { k: 1, .. }), "{chosen:?}");
+        // Half of the healthy have one slice above all others: only a rule over several slices tells.
+        let noisy: Vec<(bool, &[f64])> = vec![
+            (true, &[0.7, 0.6, 0.6]),
+            (false, &[0.95, 0.1, 0.1]),
+            (true, &[0.8, 0.7, 0.6]),
+            (false, &[0.2, 0.1, 0.0]),
+        ];
+        let chosen = choose(&studies(&noisy.repeat(6)), 0.9).expect("both classes");
+        assert!(matches!(chosen, StudyRule::KthHighest { k: 2, .. }), "{chosen:?}");
+        assert!((chosen.threshold() - 0.35).abs() < 1e-9, "{chosen:?}");
+        assert_eq!(choose(&studies(&[(true, &[0.5])]), 0.9), None);
+    }
+}

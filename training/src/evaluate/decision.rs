@@ -1,0 +1,42 @@
+//! When to flag: calibration, slice threshold and study rule, chosen on validation patients.
+
+use serde::{Deserialize, Serialize};
+use triaged_model::StudyRule;
+
+use super::choose::choose;
+use super::study::{Study, slices};
+use crate::calibration::Platt;
+use crate::metrics::best_f2_threshold;
+
+/// The share of validation patients with hemorrhage that a study rule must flag where a recipe does not say. On further
+/// patients it is that or less as often as more: who wants so much there asks for more here.
+pub const WANTED_SENSITIVITY: f64 = 0.9;
+
+/// What a model card says of when to flag, and what makes probabilities of the network's scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Highest F2 on the validation patients' slices; of calibrated scores, as the rule's.
+    pub slice_threshold: f64,
+    pub study_rule: StudyRule,
+    /// None in decisions of before there was one, or where validation had none to give.
+    #[serde(default)]
+    pub calibration: Option<Platt>,
+    /// The share of the studies with hemorrhage that the study rule's threshold had to flag.
+    #[serde(default = "wanted")]
+    pub wanted_sensitivity: f64,
+}
+
+/// Decisions of before it could be asked for have none.
+fn wanted() -> f64 {
+    WANTED_SENSITIVITY
+}
+
+/// Decides on validation studies, by the network's own scores: a calibration, and of the calibrated scores the slice
+/// threshold and the study rule ([`choose`]) that flags the `wanted` share of the studies with hemorrhage. None where
+/// the studies, or their slices, lack a class.
+pub fn decide(studies: &[Study], wanted: f64) -> Option<Decision> {
+    let calibration = Platt::fit(&slices(studies));
+    let studies: Vec<Study> = studies.iter().map(|study| study.calibrated(calibration.as_ref())).collect();
+    let (slice_threshold, _) = best_f2_threshold(&slices(&studies))?;
+    Some(Decision { slice_threshold, study_rule: choose(&studies, wanted)?, calibration, wanted_sensitivity: wanted })
+}

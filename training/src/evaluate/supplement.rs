@@ -1,0 +1,53 @@
+//! The figures that stand beside those of all patients.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::decision::Decision;
+use super::evaluation::Evaluation;
+use super::rules::Compared;
+use super::study::Study;
+use crate::calibration::{Calibrated, Reliability};
+use crate::metrics::Case;
+
+/// What is told beside the figures of all patients.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Supplement {
+    /// Of each source's patients, where several sources are measured.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, Evaluation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<Calibrated>,
+    /// The study rules, compared out of fold; those of held-out figures on the validation patients.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub study_rules: Vec<Compared>,
+    /// With each slice scored as the mean of itself and its mirror image, by a decision made on such scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_time_flip: Option<Evaluation>,
+}
+
+impl Supplement {
+    /// Of judged studies: their sources and their reliability. Rules and flips are put in by who has them.
+    pub fn of(judged: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {
+        let names: BTreeSet<&str> = judged.iter().map(|(study, _)| study.source.as_str()).collect();
+        let source = |name: &str| {
+            let own: Vec<(&Study, Decision)> =
+                judged.iter().filter(|(study, _)| study.source == name).copied().collect();
+            (name.to_owned(), Evaluation::pooled(&own, decision, seed))
+        };
+        let sources = if names.len() > 1 { names.into_iter().map(source).collect() } else { BTreeMap::new() };
+        let raw: Vec<Case> = judged.iter().flat_map(|(study, _)| study.slices.iter().copied()).collect();
+        let calibrated: Vec<Case> =
+            judged.iter().flat_map(|(study, own)| study.calibrated(own.calibration.as_ref()).slices).collect();
+        let reliability = || Some(Calibrated { before: Reliability::of(&raw)?, after: Reliability::of(&calibrated)? });
+        let is_calibrated = judged.iter().any(|(_, own)| own.calibration.is_some());
+        Self {
+            sources,
+            reliability: is_calibrated.then(reliability).flatten(),
+            study_rules: Vec::new(),
+            test_time_flip: None,
+        }
+    }
+}

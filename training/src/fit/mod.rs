@@ -1,0 +1,201 @@
+//! The training loop: Adam on weighted binary cross-entropy, early stopping with the best weights kept, a checkpoint
+//! after each epoch from which a killed run goes on.
+
+mod checkpoint;
+mod config;
+mod error;
+mod localization;
+mod loss;
+mod predict;
+mod state;
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::{AutodiffModule, Module};
+use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{ElementConversion, module};
+use triaged_kernels::ConvBackend;
+
+use crate::data::{Cache, Draw, Loader, Slice, balanced, epoch_seed, plain};
+use crate::files::FileError;
+use crate::metrics::{Case, auc};
+use crate::network::{Layer, LayerError, Network};
+use crate::progress::Progress;
+pub use checkpoint::best;
+use checkpoint::{checkpoint, forget_old, load, load_network, save};
+pub use config::{FitConfig, Monitor, Schedule};
+pub use error::FitError;
+use loss::{class_weights, loss_of, mean_loss};
+use predict::images;
+pub use predict::{Scores, draw, predict, predict_both};
+pub use state::{Epoch, State, check_begun, read_run};
+use state::{begin, save_state};
+
+/// Trains in the folder `run`, or goes on where it stopped, and returns the best epoch's network.
+pub fn fit<B>(
+    run: &Path,
+    config: &FitConfig,
+    train: &[&Slice],
+    validation: &[&Slice],
+    cache: &Cache,
+    device: &B::Device,
+) -> Result<(Network<B::InnerBackend>, State), FitError>
+where
+    B: AutodiffBackend + ConvBackend,
+    B::InnerBackend: ConvBackend,
+{
+    fs::create_dir_all(run).map_err(|source| FileError { path: run.into(), source })?;
+    let mut state = begin(run, config)?;
+    let input = config.shape();
+    let layers = &config.candidate.layers;
+    let mut network = match config.position_grid {
+        None => Network::<B>::new(layers, input, config.seed, device)?,
+        Some(edge) => Network::<B>::on_grid(layers, input, edge, config.seed, device)?,
+    };
+    let flattens = layers.contains(&Layer::Flatten);
+    if config.localization > 0.0 && !flattens {
+        return Err(LayerError::NoPositions.into());
+    }
+    let adam = AdamWConfig::new().with_epsilon(1e-7).with_weight_decay(config.weight_decay as f32);
+    let mut adam = adam.init::<B, Network<B>>();
+    if let Some(last) = state.epochs.last() {
+        let folder = checkpoint(run, last.epoch);
+        network = load_network(network, &folder, device)?;
+        adam = adam.load_record(load::<B, _>(&folder.join("adam"), device)?);
+    } else if let Some(pretrained) = &config.pretrained {
+        network = pretrained.load(network, device)?;
+    }
+    let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
+    let drawn = |class: bool| train.iter().any(|slice| slice.positive == class && config.weight(slice) > 0.0);
+    if !(drawn(true) && drawn(false)) {
+        return Err(FitError::OneClass("training"));
+    }
+    if config.half_size_epochs > 0 && flattens && config.position_grid.is_none() {
+        return Err(FitError::HalfSize);
+    }
+    if validation.is_empty() && config.monitor != Monitor::Last {
+        return Err(FitError::NoValidation);
+    }
+    let shares: Vec<f64> = train.iter().map(|slice| config.weight(slice)).collect();
+    for (name, weight) in &config.sources {
+        if !train.iter().any(|slice| slice.source == *name) {
+            eprintln!("the recipe draws from {name} by {weight}, but nothing of it is trained on");
+        }
+    }
+    let weights = if config.balance.is_none() { class_weights(&labels) } else { [1.0, 1.0] };
+    let held: Vec<Draw> = validation.iter().map(|slice| draw(slice, None)).collect();
+
+    while !state.is_done(config) {
+        let begun = Instant::now();
+        let epoch = state.epochs.len() + 1;
+        B::seed(device, epoch_seed(config.seed, epoch, usize::MAX));
+        let order = match config.balance {
+            Some(size) => balanced(&labels, &shares, size, epoch_seed(config.seed, epoch, 0)),
+            None => plain(&labels, epoch_seed(config.seed, epoch, 0)),
+        };
+        let draws = order
+            .iter()
+            .enumerate()
+            .map(|(place, &i)| {
+                let draw = draw(train[i], Some((config.augment, epoch_seed(config.seed, epoch, place + 1))));
+                // Only localization has a use for masks.
+                Draw { mask: train[i].mask.clone().filter(|_| config.localization > 0.0), ..draw }
+            })
+            .collect();
+        let mut progress = Progress::new(format!("epoch {epoch}/{}", config.epochs), order.len());
+        let (mut total, mut seen) = (0.0, 0);
+        let steps = order.len().div_ceil(config.batch);
+        for (number, batch) in Loader::new(cache, draws, config.batch).enumerate() {
+            let batch = batch?;
+            let size = batch.len();
+            let positive = batch.positive.clone();
+            // A rectifier may take what is not a number for 0, and the loss would not show it.
+            let sound = batch.images.iter().all(|value| value.is_finite());
+            let masks = batch.masks.clone();
+            let mut images = images::<B>(batch, input, device);
+            let halved = epoch <= config.half_size_epochs;
+            if halved {
+                images = module::avg_pool2d(images, [2, 2], [2, 2], [0, 0], true, false);
+            }
+            let (logits, positions) = network.forward_with_positions(images);
+            let mut loss = loss_of(logits, &positive, weights, device);
+            let value: f64 = loss.clone().into_scalar().elem();
+            if config.localization > 0.0 {
+                let scale = if halved { 2.0 } else { 1.0 };
+                let masked = localization::loss(positions.clone(), &masks, input[2], scale, layers, device);
+                let slice = loss_of(localization::smooth_maximum(positions), &positive, weights, device);
+                loss = loss + (slice + masked) * config.localization;
+            }
+            if !(sound && value.is_finite()) {
+                state.nan = Some((epoch, number + 1));
+                break;
+            }
+            let grads = GradientsParams::from_grads(loss.backward(), &network);
+            let share = config.schedule.share((epoch - 1) * steps + number, config.epochs * steps);
+            network = adam.step(config.learning_rate * share, network, grads);
+            total += value * size as f64;
+            seen += size;
+            progress.advance(size, &format!("loss {:.4}", total / seen as f64));
+        }
+        if state.nan.is_some() {
+            stop(run, &state)?;
+            break;
+        }
+        let loss = total / seen as f64;
+        progress.finish(&format!("loss {loss:.4}"));
+
+        let settled = network.valid().settled(epoch * steps, config.pretrained.is_some()).spread(input)?;
+        let scores = predict(&settled, held.clone(), cache, config.batch, "validation", device)?;
+        // The last steps may have overflowed the weights with no loss after them to show it.
+        if scores.iter().any(|score| !score.is_finite()) {
+            state.nan = Some((epoch, steps));
+            stop(run, &state)?;
+            break;
+        }
+        let cases: Vec<Case> = scores.iter().zip(validation).map(|(&score, slice)| case(score, slice)).collect();
+        let row = Epoch {
+            epoch,
+            loss,
+            validation_loss: (!cases.is_empty()).then(|| mean_loss(&cases)),
+            validation_auc: auc(&cases),
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        let held = row.validation_loss.map_or(String::new(), |loss| format!(", validation loss {loss:.4}"));
+        let auc = row.validation_auc.map_or(String::new(), |auc| format!(", AUC {auc:.4}"));
+        eprintln!("epoch {epoch}: loss {loss:.4}{held}{auc}, {:.0} s", row.seconds);
+        let is_best = match state.best.and_then(|best| state.epochs.iter().find(|row| row.epoch == best)) {
+            None => true,
+            Some(best) => match config.monitor {
+                Monitor::Loss => row.validation_loss < best.validation_loss,
+                Monitor::Auc => row.validation_auc > best.validation_auc,
+                Monitor::Last => true,
+            },
+        };
+        state.epochs.push(row);
+        let folder = checkpoint(run, epoch);
+        save::<B, _>(&folder, "network", network.clone().into_record())?;
+        save::<B, _>(&folder, "adam", adam.to_record())?;
+        if is_best {
+            save::<B::InnerBackend, _>(&run.join(format!("best-{epoch}")), "network", settled.into_record())?;
+            state.best = Some(epoch);
+        }
+        save_state(run, &state)?;
+        forget_old(run, &state);
+    }
+    Ok((best::<B::InnerBackend>(run, config, &state, device)?, state))
+}
+
+/// Notes that a run ended in [`State::nan`], with its best epoch kept; an error where it has none.
+fn stop(run: &Path, state: &State) -> Result<(), FitError> {
+    match (state.nan, state.best) {
+        (Some((epoch, batch)), None) => Err(FitError::Nan { epoch, batch }),
+        _ => save_state(run, state),
+    }
+}
+
+fn case(score: f64, slice: &Slice) -> Case {
+    Case { score, positive: slice.positive }
+}
