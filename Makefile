@@ -41,13 +41,20 @@ test: deps test-deps onnxruntime-keep models-link pretrained-try ## Install what
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" scripts/test.sh
 
 .PHONY: lint
-lint: deps ## Check formatting and lints
+lint: deps ## Check formatting, lints and the documentation's links
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
+
+# Before anything is installed or compiled.
+.PHONY: train-data
+train-data:
+	@test -n "$(DATA)" || { echo "make train needs DATA=FOLDER (RSNA 2019 layout: stage_2_train.csv and its images)" >&2; exit 2; }
+	@test -f "$(DATA)/stage_2_train.csv" || { echo "make train: there is no $(DATA)/stage_2_train.csv" >&2; exit 2; }
+	@test -d "$(DATA)/stage_2_train" || { echo "make train: there is no folder $(DATA)/stage_2_train" >&2; exit 2; }
 
 .PHONY: train
-train: deps onnxruntime-keep $(if $(filter m11,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m11|m10|FILE OUT=folder ARGS=...]
-	@test -n "$(DATA)" || { echo "make train needs DATA=FOLDER (RSNA 2019 layout: stage_2_train.csv and its images)" >&2; exit 2; }
+train: train-data deps onnxruntime-keep $(if $(filter m11,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m11|m10|FILE OUT=folder ARGS=...]
 	$(CARGO) build --release --locked --workspace --bin triaged-training
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(RELEASE)/triaged-training \
 		train --recipe "$(RECIPE)" --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)

@@ -72,7 +72,12 @@ if [[ $purpose == build ]]; then
     fi
     have=$(rustc --version | cut -d' ' -f2)
     if [[ $(printf '%s\n' "$wanted" "$have" | sort -V | head -n 1) != "$wanted" ]]; then
-        echo "deps: Rust $wanted or newer is needed, this is $have: run 'rustup update stable'" >&2
+        if command -v rustup >/dev/null; then
+            advice="run 'rustup update stable'"
+        else
+            advice="the system's package is too old; install it with rustup (https://rustup.rs), and put ~/.cargo/bin first in the PATH"
+        fi
+        echo "deps: Rust $wanted or newer is needed, this is $have: $advice" >&2
         exit 1
     fi
 fi

@@ -21,7 +21,7 @@ impl Orthanc {
         // Debian puts it where an ordinary user's PATH does not reach.
         let program = ["/usr/sbin/Orthanc", "/usr/bin/Orthanc", "/usr/local/sbin/Orthanc"];
         let Some(program) = program.iter().map(PathBuf::from).find(|path| path.is_file()) else {
-            eprintln!("SKIP: Orthanc is not installed (make test-deps)");
+            eprintln!("SKIP Orthanc is not installed (make test-deps)");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();

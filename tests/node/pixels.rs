@@ -15,7 +15,7 @@ use triaged_imaging::{
 fn data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
     if !path.exists() {
-        eprintln!("SKIP: {} is not there", path.display());
+        eprintln!("SKIP {} is not there", path.display());
         return None;
     }
     Some(path)
@@ -78,7 +78,7 @@ fn a_header_has_everything_but_pixels() {
 /// Runs a DCMTK tool on `input`; `None`, said aloud, where the tool is not installed.
 fn dcmtk(tool: &str, options: &[&str], input: &Path, output: &Path) -> Option<()> {
     let Ok(run) = Command::new(tool).args(options).arg(input).arg(output).output() else {
-        eprintln!("SKIP: {tool} is not installed");
+        eprintln!("SKIP {tool} is not installed");
         return None;
     };
     assert!(run.status.success(), "{tool} {options:?}: {}", String::from_utf8_lossy(&run.stderr));

@@ -85,7 +85,7 @@ impl StoreScp {
         let child = match spawned {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("SKIP: DCMTK's storescp cannot be started: {error}");
+                eprintln!("SKIP DCMTK's storescp cannot be started: {error}");
                 return None;
             }
         };

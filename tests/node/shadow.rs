@@ -147,7 +147,7 @@ fn the_shadow_begins_nothing_while_a_slice_waits_for_the_model_that_counts() {
         ))
     };
     if begun_before_others("scores") == 0 {
-        eprintln!("SKIP: this machine scores so fast that nothing waits");
+        eprintln!("SKIP this machine scores so fast that nothing waits");
         return;
     }
     assert_eq!(begun_before_others("shadow_scores"), 0);

@@ -8,7 +8,7 @@ use crate::support::{Node, card, refused, refused_with};
 #[test]
 fn a_device_that_is_not_there_is_no_silent_fallback() {
     if std::path::Path::new("/dev/nvidiactl").exists() {
-        eprintln!("SKIP: this machine has a GPU");
+        eprintln!("SKIP this machine has a GPU");
         return;
     }
     let said = refused_with(1, &[("TRIAGED__INFERENCE__DEVICE", "cuda")]);

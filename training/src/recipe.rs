@@ -300,6 +300,14 @@ mod tests {
     }
 
     #[test]
+    fn a_recipe_that_says_witness_means_localization() {
+        let today = SHIPPED[0].1;
+        let before = today.replace("localization = 1.0", "witness = 1.0");
+        assert_ne!(before, today);
+        assert_eq!(Recipe::parse("m10", &before).expect("a recipe"), Recipe::open("m10").expect("m10's recipe"));
+    }
+
+    #[test]
     fn a_recipe_becomes_the_training_it_describes() {
         let config = Recipe::open("m10").expect("m10's recipe").config(7).expect("a training");
         assert_eq!((config.candidate.name.as_str(), config.seed, config.transform.shape()), ("m10", 7, [1, 512, 512]));

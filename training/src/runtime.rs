@@ -7,14 +7,15 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
 
-/// The environment variable that names ONNX Runtime's library; `make` sets it.
+/// The environment variable that names ONNX Runtime's library; without it, `lib/libonnxruntime.so` beside the program is
+/// taken, which `make onnxruntime` leaves in `target/release`.
 pub const LIBRARY: &str = "ORT_DYLIB_PATH";
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     #[error(
-        "{LIBRARY} is not set: no exported model can be run without ONNX Runtime's library (`make onnxruntime`, then set it to \
-         target/release/lib/libonnxruntime.so)"
+        "no exported model can be run without ONNX Runtime's library: there is no lib/libonnxruntime.so beside this program \
+         (`make onnxruntime` leaves one in target/release) and {LIBRARY} is not set"
     )]
     NoLibrary,
     #[error("cannot load ONNX Runtime from {path}: {why}")]
@@ -38,7 +39,7 @@ pub struct OnnxModel {
 
 impl OnnxModel {
     /// # Errors
-    /// [`RuntimeError::NoLibrary`] where [`LIBRARY`] is unset, others where the library or the model does not load.
+    /// [`RuntimeError::NoLibrary`] where there is no library, others where the library or the model does not load.
     pub fn load(model: &[u8]) -> Result<Self, RuntimeError> {
         // As in the node: threads that spin while they wait take the cores from whatever else runs.
         let mut builder = Session::builder(&environment()?)?.with_intra_op_spinning(false).map_err(ort::Error::from)?;
@@ -94,6 +95,15 @@ impl Span {
     }
 }
 
+/// Where ONNX Runtime's library lies.
+fn library() -> Option<PathBuf> {
+    let named = std::env::var_os(LIBRARY).filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.or_else(|| {
+        let program = std::env::current_exe().ok()?;
+        Some(program.parent()?.join("lib/libonnxruntime.so")).filter(|path| path.exists())
+    })
+}
+
 /// ONNX Runtime allows one environment in a process.
 fn environment() -> Result<Environment, RuntimeError> {
     static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
@@ -101,7 +111,7 @@ fn environment() -> Result<Environment, RuntimeError> {
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
     }
-    let path = PathBuf::from(std::env::var_os(LIBRARY).ok_or(RuntimeError::NoLibrary)?);
+    let path = library().ok_or(RuntimeError::NoLibrary)?;
     let made = ort::init_from(&path)
         .map_err(|error| RuntimeError::Library { path: path.clone(), why: error.to_string() })?
         .build()?;

@@ -245,7 +245,7 @@ pub fn has(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));
     if !found {
-        eprintln!("SKIP: {program} is not installed (make test-deps)");
+        eprintln!("SKIP {program} is not installed (make test-deps)");
     }
     found
 }
@@ -256,7 +256,7 @@ pub fn real_data(folder: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    eprintln!("SKIP: {} is not here", path.display());
+    eprintln!("SKIP {} is not here", path.display());
     None
 }
 
@@ -266,7 +266,7 @@ pub fn python() -> Option<PathBuf> {
     if python.is_file() {
         return Some(python);
     }
-    eprintln!("SKIP: {} is not here (make test-deps)", python.display());
+    eprintln!("SKIP {} is not here (make test-deps)", python.display());
     None
 }
 

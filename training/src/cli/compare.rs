@@ -82,6 +82,8 @@ fn facts(card: &ModelCard) -> anyhow::Result<Vec<(String, String)>> {
     // Whatever settings the card names: a later training may have further ones.
     if let Value::Object(training) = &about["training"] {
         for (name, value) in training.iter().filter(|(name, _)| *name != "history") {
+            // Cards of before call it so.
+            let name = if name == "witness" { "localization" } else { name };
             add(&format!("training: {}", name.replace('_', " ")), plain(value));
         }
     }

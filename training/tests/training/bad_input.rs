@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::support::{Folder, data_set, error_line, program, text};
 
@@ -260,4 +260,22 @@ fn a_run_of_no_data_and_a_card_that_is_none_are_refused() {
     refused(&program(&["export", "--run", text(&nothing), "--out", text(&nothing)]), &["nothing/config.json"]);
     refused(&program(&["compare", text(&nothing), text(&nothing)]), &["cannot read the model card", "nothing"]);
     assert!(!nothing.exists());
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_nothing() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out"));
+    data_set(&data, 12);
+    let arguments = [&["fit", "--data", text(&data), "--out", text(&out), "--epochs", "1"][..], &SMALL].concat();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_triaged-training"))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    drop((child.stdout.take(), child.stderr.take()));
+    assert!(child.wait().expect("an end").success());
+    let state = fs::read_to_string(out.join("state.json")).expect("a state");
+    assert!(state.contains("\"epoch\": 1"), "{state}");
 }

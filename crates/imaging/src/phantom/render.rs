@@ -1,7 +1,5 @@
 //! From anatomy to the pixels of a slice: partial volume, blur and noise as a scanner has them.
 
-use rayon::prelude::*;
-
 use super::anatomy::{AIR, Head, Point};
 use super::noise::Random;
 
@@ -57,7 +55,7 @@ pub(super) fn slice(head: &Head, pose: &Pose, z: f32, thickness: f32, random: &m
     let heights = [-1.0, 0.0, 1.0].map(|part| z + part * thickness / 3.0);
     let mut hu = vec![AIR; SIDE * SIDE];
     let mut blood = vec![false; SIDE * SIDE];
-    hu.par_chunks_mut(SIDE).zip(blood.par_chunks_mut(SIDE)).enumerate().for_each(|(row, (line, blood))| {
+    for (row, (line, blood)) in hu.chunks_exact_mut(SIDE).zip(blood.chunks_exact_mut(SIDE)).enumerate() {
         for (column, (pixel, blood)) in line.iter_mut().zip(blood).enumerate() {
             let tissues = heights.map(|z| head.at(pose.head(row, column, z)));
             *pixel = tissues.iter().map(|tissue| tissue.hu).sum::<f32>() / 3.0;
@@ -66,7 +64,7 @@ pub(super) fn slice(head: &Head, pose: &Pose, z: f32, thickness: f32, random: &m
             }
             *blood = tissues.iter().filter(|tissue| tissue.blood).count() >= 2;
         }
-    });
+    }
     // the scanner's resolution, about 0.7 mm full width
     blur(&mut hu, &[0.06, 0.24, 0.40, 0.24, 0.06]);
     // quantum noise, which reconstruction makes a little smooth; the factor restores its standard deviation
@@ -90,18 +88,18 @@ fn head_rest([x, y, _]: Point) -> Option<f32> {
 fn blur(image: &mut [f32], kernel: &[f32]) {
     let half = kernel.len() / 2;
     let at = |i: usize, k: usize| (i + k).saturating_sub(half).min(SIDE - 1);
-    image.par_chunks_mut(SIDE).for_each(|line| {
+    for line in image.chunks_exact_mut(SIDE) {
         let source = line.to_vec();
         for (i, pixel) in line.iter_mut().enumerate() {
             *pixel = kernel.iter().enumerate().map(|(k, weight)| weight * source[at(i, k)]).sum();
         }
-    });
+    }
     let source = image.to_vec();
-    image.par_chunks_mut(SIDE).enumerate().for_each(|(row, line)| {
+    for (row, line) in image.chunks_exact_mut(SIDE).enumerate() {
         line.fill(0.0);
         for (k, weight) in kernel.iter().enumerate() {
             let from = &source[at(row, k) * SIDE..][..SIDE];
             line.iter_mut().zip(from).for_each(|(pixel, value)| *pixel += weight * value);
         }
-    });
+    }
 }
