@@ -32,7 +32,7 @@ fn wanted() -> f64 {
 }
 
 /// Decides on validation studies, by the network's own scores: a calibration, and of the calibrated scores the slice
-/// threshold and the study rule ([`choose`]) that flags the `wanted` share of the studies with hemorrhage. None where
+/// threshold and the study rule (`choose.rs`) that flags the `wanted` share of the studies with hemorrhage. None where
 /// the studies, or their slices, lack a class.
 pub fn decide(studies: &[Study], wanted: f64) -> Option<Decision> {
     let calibration = Platt::fit(&slices(studies));

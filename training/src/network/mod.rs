@@ -210,7 +210,7 @@ impl<B: ConvBackend> Network<B> {
 
     /// The logits `[batch, 1]`, and a logit of each position, `[batch, height, width]`.
     ///
-    /// A position's logit is the sum of the first filters of the last convolution, plus [`POSITION_OFFSET`]. A training may
+    /// A position's logit is the sum of the first filters of the last convolution, plus `POSITION_OFFSET`. A training may
     /// ask these filters to answer where blood is and nowhere else. The dense layers sum over all positions, where a lesion of
     /// a hundredth of the head is lost among what all heads have, until there are filters that answer to nothing else.
     pub fn forward_with_positions(&self, images: Tensor<B, 4>) -> (Tensor<B, 2>, Tensor<B, 3>) {

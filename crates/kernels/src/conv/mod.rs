@@ -1,5 +1,5 @@
 //! Convolution + ReLU + max pooling as one operation: Burn's stock kernels on every backend, except that the CPU
-//! backend (and its autodiff) takes the fused arithmetic in [`kernel`], gradient-checked against the stock one.
+//! backend (and its autodiff) takes the fused arithmetic in `kernel.rs`, gradient-checked against the stock one.
 
 mod kernel;
 
