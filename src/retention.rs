@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::archive::Archive;
 use crate::config;
-use crate::ledger::{Expendable, Going, Ledger, LedgerError, format_time};
+use crate::ledger::{Ledger, LedgerError, MarkedFile, RemovalRule, format_time};
 
 /// Files removed at a time: receiving waits for no more than these.
 const BATCH: usize = 64;
@@ -67,25 +67,25 @@ impl Retention {
         loop {
             // Asked while no object is between its place and its row: one that came again is no longer marked, and its file stays.
             let _alone = self.archive.removing().await;
-            let left = self.blocking(move |ledger| ledger.still_going(after, BATCH)).await?;
+            let left = self.blocking(move |ledger| ledger.marked_files(after, BATCH)).await?;
             let Some(last) = left.last() else { break };
             after = last.instance;
             self.remove(left).await?;
         }
-        let mut kept = self.blocking(Ledger::kept_bytes).await?;
+        let mut kept = self.blocking(|ledger| ledger.archived_bytes()).await?;
         while !stop.is_cancelled() {
             let past = kept.saturating_sub(self.budget.unwrap_or(u64::MAX));
-            let Some((study, which, before)) = self.due(past > 0).await? else { break };
+            let Some((study, rule, before)) = self.due(past > 0).await? else { break };
             let (mut files, mut bytes) = (0, 0);
             loop {
                 // Between its place and its row an object's file has no row that speaks for it. Nothing is there now.
                 let _alone = self.archive.removing().await;
-                let going = self.ledger.let_go(study.clone(), which, before.clone(), BATCH).await?;
-                let size: u64 = going.iter().map(|going| going.size).sum();
-                let last = going.len() < BATCH;
-                files += going.len();
+                let marked = self.ledger.mark_removed(study.clone(), rule, before.clone(), BATCH).await?;
+                let size: u64 = marked.iter().map(|file| file.size).sum();
+                let last = marked.len() < BATCH;
+                files += marked.len();
                 bytes += size;
-                self.remove(going).await?;
+                self.remove(marked).await?;
                 // A study that outgrows what is past the budget goes as a whole all the same.
                 if last {
                     break;
@@ -96,7 +96,7 @@ impl Retention {
                 break;
             }
             kept = kept.saturating_sub(bytes);
-            let why = if which == Expendable::Old { "archive.retention_days" } else { "archive.max_gib" };
+            let why = if rule == RemovalRule::Age { "archive.retention_days" } else { "archive.max_gib" };
             info!(
                 study,
                 files,
@@ -109,37 +109,37 @@ impl Retention {
     }
 
     /// The next study to lose its files, by which rule, and before when it was quiet.
-    async fn due(&self, past_budget: bool) -> Result<Option<(String, Expendable, String)>, LedgerError> {
+    async fn due(&self, past_budget: bool) -> Result<Option<(String, RemovalRule, String)>, LedgerError> {
         let rules = [
-            self.keep.map(|keep| (Expendable::Old, Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN))),
-            past_budget.then(|| (Expendable::Settled, Timestamp::now())),
+            self.keep.map(|keep| (RemovalRule::Age, Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN))),
+            past_budget.then(|| (RemovalRule::Space, Timestamp::now())),
         ];
-        for (which, before) in rules.into_iter().flatten() {
+        for (rule, before) in rules.into_iter().flatten() {
             let before = format_time(before);
             let asked = before.clone();
-            if let Some(study) = self.blocking(move |ledger| ledger.oldest_expendable(which, &asked)).await? {
-                return Ok(Some((study, which, before)));
+            if let Some(study) = self.blocking(move |ledger| ledger.oldest_removable(rule, &asked)).await? {
+                return Ok(Some((study, rule, before)));
             }
         }
         Ok(None)
     }
 
-    /// Removes files that are marked, and notes those that are gone.
-    async fn remove(&self, going: Vec<Going>) -> Result<(), LedgerError> {
+    /// Removes files that are marked, and notes those that are no longer there.
+    async fn remove(&self, marked: Vec<MarkedFile>) -> Result<(), LedgerError> {
         let archive = self.archive.clone();
         let removed = tokio::task::spawn_blocking(move || {
-            let paths: Vec<&str> = going.iter().map(|going| going.path.as_str()).collect();
+            let paths: Vec<&str> = marked.iter().map(|file| file.path.as_str()).collect();
             match archive.remove(&paths) {
-                Ok(()) => going.iter().map(|going| going.instance).collect(),
+                Ok(()) => marked.iter().map(|file| file.instance).collect(),
                 Err(error) => {
                     error!("files cannot be removed from the archive, and will be tried again: {error}");
                     Vec::new()
                 }
             }
         });
-        let gone = removed.await.map_err(|_| LedgerError::Closed)?;
-        metrics::counter!("triaged_removed_files_total").increment(gone.len() as u64);
-        self.ledger.gone(gone).await
+        let removed = removed.await.map_err(|_| LedgerError::Closed)?;
+        metrics::counter!("triaged_removed_files_total").increment(removed.len() as u64);
+        self.ledger.confirm_removed(removed).await
     }
 
     async fn blocking<T: Send + 'static>(

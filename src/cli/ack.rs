@@ -16,8 +16,7 @@ pub struct Args {
 
 pub fn run(settings: &Settings, args: Args) -> Result {
     let ledger = Ledger::open(&existing_database(settings)?)?;
-    let connection = triaged::ledger::open_read_only(&settings.database())?;
-    let study_uid = study::find(&connection, &args.study)?;
+    let study_uid = study::find(&ledger, &args.study)?;
     let first = ledger.acknowledge(&study_uid)?;
     let what = if first { "acknowledged" } else { "was acknowledged before:" };
     writeln!(io::stdout().lock(), "{what} {}", terminal::clean(&study_uid))?;

@@ -5,9 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use rusqlite::Connection;
 use triaged::config::Settings;
-use triaged::ledger::{LedgerError, open_read_only};
+use triaged::ledger::Reader;
 
 use super::{Failure, Result, existing_database, shown};
 
@@ -20,7 +19,7 @@ pub struct Args {
 
 pub fn run(settings: &Settings, args: Args) -> Result {
     // Read-only, so that a backup taken before an upgrade does not bring the database to the new schema.
-    let source = open_read_only(&existing_database(settings)?)?;
+    let source = Reader::open(&existing_database(settings)?)?;
     let to = &args.to;
     if to.try_exists().map_err(|error| cannot(to, &error))? {
         return Err(Failure::wrong(format!("{} exists already and is not overwritten", to.display())));
@@ -63,26 +62,13 @@ fn reserve(path: &Path) -> Result<()> {
 }
 
 /// Copies as of one moment, checks and syncs the copy; returns how many studies it holds.
-fn copy(source: &Connection, to: &Path) -> Result<i64> {
-    let result = (|| -> rusqlite::Result<Result<i64, String>> {
-        // A read transaction holds the moment; without it, each commit of a running node starts the copy over.
-        source.execute_batch("BEGIN")?;
-        let studies: i64 = source.query_row("SELECT count(*) FROM studies", [], |row| row.get(0))?;
-        source.backup("main", to, None)?;
-        source.execute_batch("COMMIT")?;
-        let copy = Connection::open(to)?;
-        // One file, no -wal beside it.
-        copy.pragma_update(None, "journal_mode", "DELETE")?;
-        let check: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        Ok(if check == "ok" { Ok(studies) } else { Err(check) })
-    })();
-    match result.map_err(LedgerError::from)? {
-        Ok(studies) => {
-            File::open(to).and_then(|file| file.sync_all()).map_err(|error| cannot(to, &error))?;
-            Ok(studies)
-        }
-        Err(check) => Err(Failure::failed(format!("the copy is not sound, so the database may not be: {check}"))),
+fn copy(source: &Reader, to: &Path) -> Result<u64> {
+    let copy = source.copy_to(to)?;
+    if let Some(problem) = copy.problem {
+        return Err(Failure::failed(format!("the copy is not sound, so the database may not be: {problem}")));
     }
+    File::open(to).and_then(|file| file.sync_all()).map_err(|error| cannot(to, &error))?;
+    Ok(copy.studies)
 }
 
 fn sync_folder_of(file: &Path) {

@@ -7,12 +7,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use triaged::assets;
 use triaged::config::{self, Settings};
 use triaged::dimse::scu::{self, Peer};
 use triaged::inference::{Engine, EngineError};
-use triaged::ledger::{LedgerError, NotificationRow, open_read_only};
+use triaged::ledger::{ArchivedFile, Reader};
 use triaged::notify;
 use triaged_model::ModelCard;
 
@@ -23,7 +22,7 @@ use super::{Result, shown};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Files of the archive that are looked at: the newest, and as many spread over all.
-const SAMPLE: i64 = 50;
+const SAMPLE: u32 = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -70,21 +69,21 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>) -> Result {
     report.line("data folder", data_folder(&settings.data_dir))?;
     report.line("disk", disk(&settings))?;
     let database = settings.database();
-    let connection = database.exists().then(|| open_read_only(&database));
-    match &connection {
+    let ledger = database.exists().then(|| Reader::open(&database));
+    match &ledger {
         None => report.line("database", (Fine, format!("{}: none yet; the node makes it", database.display())))?,
         Some(Err(error)) => report.line("database", (Fail, error.to_string()))?,
-        Some(Ok(connection)) => {
-            report.line("database", sound(connection, &database))?;
-            report.line("archive", archive(connection, &settings.data_dir))?;
+        Some(Ok(ledger)) => {
+            report.line("database", sound(ledger, &database))?;
+            report.line("archive", archive(ledger, &settings.data_dir))?;
         }
     }
     model(&settings, &mut report)?;
     report.line("DICOM port", dimse(&settings))?;
     report.line("web", web(&settings))?;
     report.line("notification", channels(&settings))?;
-    if let Some(Ok(connection)) = &connection {
-        report.line("dead letters", dead(connection))?;
+    if let Some(Ok(ledger)) = &ledger {
+        report.line("dead letters", dead(ledger))?;
     }
     Ok(if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -122,44 +121,35 @@ fn disk(settings: &Settings) -> Finding {
     }
 }
 
-fn sound(connection: &Connection, path: &Path) -> Finding {
-    let ask = || -> rusqlite::Result<(String, i64, i64)> {
-        let sound = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        let count = |sql| connection.query_row(sql, [], |row| row.get(0));
-        Ok((sound, count("SELECT count(*) FROM studies")?, count("SELECT count(*) FROM instances")?))
-    };
-    match ask() {
-        Ok((sound, studies, instances)) if sound == "ok" => {
-            (Fine, format!("{}: sound, {studies} studies, {instances} instances", path.display()))
-        }
-        Ok((problem, ..)) => (Fail, format!("{} is damaged: {problem}; restore a backup", path.display())),
+fn sound(ledger: &Reader, path: &Path) -> Finding {
+    match ledger.soundness() {
+        Ok(found) => match found.problem {
+            None => {
+                let (studies, instances) = (found.studies, found.instances);
+                (Fine, format!("{}: sound, {studies} studies, {instances} instances", path.display()))
+            }
+            Some(problem) => (Fail, format!("{} is damaged: {problem}; restore a backup", path.display())),
+        },
         Err(error) => (Fail, format!("{}: {error}", path.display())),
     }
 }
 
 /// Whether rows find their files.
-fn archive(connection: &Connection, data_dir: &Path) -> Finding {
-    let ask = || -> rusqlite::Result<Vec<(String, i64)>> {
-        let mut statement = connection.prepare(
-            "SELECT path, size FROM (SELECT path, size FROM instances WHERE removed_at IS NULL ORDER BY id DESC LIMIT ?1)
-             UNION SELECT path, size FROM instances
-                 WHERE id % max(1, (SELECT max(id) FROM instances) / ?1) = 0 AND removed_at IS NULL",
-        )?;
-        statement.query_map([SAMPLE], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-    };
-    let rows = match ask() {
-        Ok(rows) => rows,
+fn archive(ledger: &Reader, data_dir: &Path) -> Finding {
+    let files = match ledger.archived_files(SAMPLE) {
+        Ok(files) => files,
         Err(error) => return (Fail, error.to_string()),
     };
-    let lost = |(path, size): &&(String, i64)| {
-        fs::metadata(data_dir.join(path)).map_or(true, |about| about.len() < u64::try_from(*size).unwrap_or(0))
-    };
-    let lost: Vec<_> = rows.iter().filter(lost).collect();
+    let is_lost =
+        |file: &&ArchivedFile| fs::metadata(data_dir.join(&file.path)).map_or(true, |about| about.len() < file.size);
+    let lost: Vec<_> = files.iter().filter(is_lost).collect();
     match lost.first() {
-        None => (Fine, format!("{} files of the archive looked at, all there", rows.len())),
-        Some((path, _)) => {
+        None => (Fine, format!("{} files of the archive looked at, all there", files.len())),
+        Some(first) => {
             let count = lost.len();
-            (Fail, format!("{count} of {} files looked at are missing or cut off, such as {path}", rows.len()))
+            let text =
+                format!("{count} of {} files looked at are missing or cut off, such as {}", files.len(), first.path);
+            (Fail, text)
         }
     }
 }
@@ -289,9 +279,9 @@ fn channels(settings: &Settings) -> Finding {
     }
 }
 
-fn dead(connection: &Connection) -> Finding {
-    match NotificationRow::all(connection, None) {
-        Err(error) => (Fail, LedgerError::to_string(&error)),
+fn dead(ledger: &Reader) -> Finding {
+    match ledger.notifications(None) {
+        Err(error) => (Fail, error.to_string()),
         Ok(rows) => match rows.iter().filter(|row| row.state == "dead").count() {
             0 => (Fine, "none".into()),
             n => (Warn, format!("{n} notifications could not be delivered; `triaged requeue` lists and sends them")),

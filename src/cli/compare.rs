@@ -5,8 +5,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use rusqlite::{Connection, OptionalExtension};
-use triaged::ledger::{LedgerError, format_time};
+use triaged::ledger::{Reader, format_time};
 use triaged::triage::{ComparedStudy, Comparison};
 
 use super::results::{Format, own, text, write_csv, write_json};
@@ -26,9 +25,10 @@ pub struct Args {
     since: Option<String>,
 }
 
-pub fn run(connection: &Connection, args: Args) -> Result<()> {
+pub fn run(ledger: &Reader, args: Args) -> Result<()> {
     let since = args.since.as_deref().map(moment_of).transpose()?;
-    if !knows_of_shadows(connection)? {
+    // Commands open the database without bringing it to this version, as a node may be at work on it.
+    if !ledger.has_shadow_tables()? {
         return Err(Failure::wrong(
             "the database is of a version without shadow models; the node brings it to this one when it starts",
         ));
@@ -39,7 +39,7 @@ pub fn run(connection: &Connection, args: Args) -> Result<()> {
             studies.push(record(study));
         }
     };
-    let Some(comparison) = Comparison::make(connection, since.as_deref(), keep)? else {
+    let Some(comparison) = Comparison::make(ledger, since.as_deref(), keep)? else {
         return Err(Failure::wrong("no model has run in shadow with this data folder; inference.shadow names one"));
     };
     match args.format {
@@ -59,15 +59,6 @@ fn moment_of(asked: &str) -> Result<String> {
         Err(_) => asked.parse::<Timestamp>(),
     };
     moment.map(format_time).map_err(|error| Failure::wrong(format!("--since {asked}: {error}")))
-}
-
-/// Commands open the database without bringing it to this version, as a node may be at work on it.
-fn knows_of_shadows(connection: &Connection) -> Result<bool> {
-    let found = connection
-        .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'shadow_models'", [], |_| Ok(()))
-        .optional()
-        .map_err(LedgerError::from)?;
-    Ok(found.is_some())
 }
 
 fn page(comparison: &Comparison, screen: Screen) -> String {

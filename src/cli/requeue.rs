@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use triaged::config::Settings;
-use triaged::ledger::{Ledger, NotificationRow, open_read_only};
+use triaged::ledger::{Ledger, Reader};
 
 use super::terminal::{Screen, text_or_dash};
 use super::{Result, existing_database, study};
@@ -23,7 +23,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     let database = existing_database(settings)?;
     let mut out = io::stdout().lock();
     if args.id.is_none() && !args.all {
-        let mut dead = NotificationRow::all(&open_read_only(&database)?, None)?;
+        let mut dead = Reader::open(&database)?.notifications(None)?;
         dead.retain(|row| row.state == "dead");
         if dead.is_empty() {
             writeln!(out, "no notification is dead")?;

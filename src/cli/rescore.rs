@@ -4,9 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
 use triaged::config::Settings;
-use triaged::ledger::{Ledger, LedgerError, WorklistFilter, WorklistRow, open_read_only};
+use triaged::ledger::{Ledger, LedgerError, Reader, WorklistFilter};
 use triaged::node::{self, Node, Role, StartError};
 
 use super::send::Report;
@@ -28,10 +27,11 @@ pub struct Args {
 
 pub fn run(settings: Settings, args: Args, log_chosen: bool) -> Result {
     let database = existing_database(&settings)?;
-    let connection = open_read_only(&database)?;
+    let reader = Reader::open(&database)?;
     let studies = match &args.study {
-        Some(named) => vec![study::find(&connection, named)?],
-        None => WorklistRow::all(&connection, &WorklistFilter::default())?
+        Some(named) => vec![study::find(&reader, named)?],
+        None => reader
+            .worklist(&WorklistFilter::default())?
             .into_iter()
             .filter(|row| row.slices_scored + row.slices_failed > 0)
             .map(|row| row.study_uid)
@@ -43,13 +43,13 @@ pub fn run(settings: Settings, args: Args, log_chosen: bool) -> Result {
     }
     start_log(&log)?;
     let runtime = runtime(&settings)?;
-    let done = runtime.block_on(rescore(settings, &connection, &studies));
+    let done = runtime.block_on(rescore(settings, &reader, &studies));
     // A thread that hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
 
-async fn rescore(settings: Settings, connection: &Connection, studies: &[String]) -> Result {
+async fn rescore(settings: Settings, reader: &Reader, studies: &[String]) -> Result {
     let mut signals = Signals::new()?;
     let wrong = |error: StartError| Failure::wrong(error.to_string());
     // A node that works on this data folder does the scoring; else it is done here. The model is loaded before anything
@@ -77,13 +77,12 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
     }
     let report = Report::new();
     let bar = report.bar(queued);
-    let uids = serde_json::to_string(studies).expect("strings are JSON");
     let mut look = tokio::time::interval(LOOK_EVERY);
     let ended = loop {
         tokio::select! {
             () = signals.next() => break Ended::Interrupted,
             _ = look.tick() => {
-                let (waiting, undecided) = left(connection, &uids).map_err(LedgerError::from)?;
+                let (waiting, undecided) = reader.waiting(studies)?;
                 bar.set_position(queued.saturating_sub(waiting));
                 if waiting + undecided == 0 {
                     break Ended::Done;
@@ -121,7 +120,7 @@ async fn rescore(settings: Settings, connection: &Connection, studies: &[String]
         };
         return Err(Failure::failed(format!("{why}; {who} what is queued")));
     }
-    tell(connection, studies, queued)
+    tell(reader, studies, queued)
 }
 
 /// How the wait for the scores ended.
@@ -138,26 +137,12 @@ async fn stop(node: Option<Node>) {
     }
 }
 
-/// Slices that wait, and studies that wait for their verdict.
-fn left(connection: &Connection, uids: &str) -> rusqlite::Result<(u64, u64)> {
-    let count = |sql| connection.prepare_cached(sql)?.query_row(params![uids], |row| row.get::<_, i64>(0));
-    let waiting = count(
-        "SELECT count(*) FROM slices INDEXED BY slices_queued
-         WHERE state = 'queued' AND study_uid IN (SELECT value FROM json_each(?1))",
-    )?;
-    let undecided = count(
-        "SELECT count(*) FROM studies INDEXED BY studies_open
-         WHERE state = 'receiving' AND study_uid IN (SELECT value FROM json_each(?1))",
-    )?;
-    Ok((waiting as u64, undecided as u64))
-}
-
-fn tell(connection: &Connection, studies: &[String], queued: u64) -> Result {
+fn tell(reader: &Reader, studies: &[String], queued: u64) -> Result {
     let mut out = io::stdout().lock();
     let mut verdicts = std::collections::BTreeMap::<String, u64>::new();
     let mut failed = 0;
     for uid in studies {
-        let Some(row) = WorklistRow::of_study(connection, uid)? else { continue };
+        let Some(row) = reader.study(uid)? else { continue };
         failed += row.slices_failed;
         if studies.len() == 1 {
             writeln!(out, "{}: {}, revision {}", super::terminal::clean(uid), worklist::verdict(&row), row.revision)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use triaged::config::Settings;
-use triaged::ledger::open_read_only;
+use triaged::ledger::{Field, Reader, Record};
 
 use super::{Result, compare, existing_database, study, terminal, worklist};
 
@@ -38,11 +38,11 @@ pub enum Format {
 }
 
 pub fn run(settings: &Settings, args: Args) -> Result {
-    let connection = open_read_only(&existing_database(settings)?)?;
+    let ledger = Reader::open(&existing_database(settings)?)?;
     match args.command {
-        None => worklist::run(&connection, args.list)?,
-        Some(Command::Show(args)) => study::run(&connection, args)?,
-        Some(Command::Compare(args)) => compare::run(&connection, args)?,
+        None => worklist::run(&ledger, args.list)?,
+        Some(Command::Show(args)) => study::run(&ledger, args)?,
+        Some(Command::Compare(args)) => compare::run(&ledger, args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,6 +67,20 @@ pub fn write_csv(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Re
     Ok(())
 }
 
+/// Records as CSV: all their columns, by the names that the views have.
+pub fn write_records<R: Record>(records: &[R]) -> Result<()> {
+    write_csv(R::COLUMNS, records.iter().map(|record| record.fields().into_iter().map(field).collect()))
+}
+
+fn field(field: Field) -> String {
+    match field {
+        Field::Null => String::new(),
+        Field::Integer(value) => value.to_string(),
+        Field::Real(value) => value.to_string(),
+        Field::Text(value) => text(Some(&value)),
+    }
+}
+
 /// A CSV field of text that came from the network.
 pub fn text(value: Option<&str>) -> String {
     value.map(|text| terminal::clean_csv(text).into_owned()).unwrap_or_default()
@@ -75,9 +89,4 @@ pub fn text(value: Option<&str>) -> String {
 /// A CSV field of our own: numbers, times, states.
 pub fn own<T: ToString>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
-}
-
-/// A CSV field of SQLite's kind of truth, as in the views.
-pub fn flag(value: Option<bool>) -> String {
-    own(value.map(u8::from))
 }

@@ -2,15 +2,17 @@
 
 use std::io::{self, Write};
 
-use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
-use triaged::ledger::{LedgerError, NotificationRow, SliceRow, VerdictRow, WorklistRow};
+use triaged::ledger::{NotificationRow, Reader, SliceRow, VerdictRow, WorklistRow};
 
 use super::chart::chart;
-use super::results::{Format, flag, own, text, write_csv, write_json};
+use super::results::{Format, write_json, write_records};
 use super::terminal::{Screen, clean, moment, moment_or_dash, number_or_dash, text_or_dash};
 use super::worklist::verdict;
 use super::{Failure, Result};
+
+/// Studies that are listed where a name could mean several.
+const MOST_NAMED: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,24 +33,24 @@ struct Study {
     slices: Vec<SliceRow>,
 }
 
-pub fn run(connection: &Connection, args: Args) -> Result<()> {
-    let study_uid = find(connection, &args.study)?;
-    let Some(row) = WorklistRow::of_study(connection, &study_uid)? else {
+pub fn run(ledger: &Reader, args: Args) -> Result<()> {
+    let study_uid = find(ledger, &args.study)?;
+    let Some(row) = ledger.study(&study_uid)? else {
         return Err(unknown(&args.study));
     };
-    let slices = SliceRow::of_study(connection, &study_uid)?;
+    let slices = ledger.slices(&study_uid)?;
     match args.format {
-        Format::Csv => write_csv(&COLUMNS, slices.iter().map(record)),
+        Format::Csv => write_records(&slices),
         Format::Json => write_json(&Study {
             row,
-            verdicts: VerdictRow::of_study(connection, &study_uid)?,
-            notifications: NotificationRow::all(connection, Some(&study_uid))?,
+            verdicts: ledger.verdicts(&study_uid)?,
+            notifications: ledger.notifications(Some(&study_uid))?,
             slices,
         }),
         Format::Table => {
-            let verdicts = VerdictRow::of_study(connection, &study_uid)?;
-            let notifications = NotificationRow::all(connection, Some(&study_uid))?;
-            let threshold = slice_threshold(connection, &study_uid)?;
+            let verdicts = ledger.verdicts(&study_uid)?;
+            let notifications = ledger.notifications(Some(&study_uid))?;
+            let threshold = ledger.slice_threshold(&study_uid)?;
             let study = Study { row, verdicts, notifications, slices };
             io::stdout().lock().write_all(study.page(threshold, Screen::of_stdout()).as_bytes())?;
             Ok(())
@@ -57,46 +59,25 @@ pub fn run(connection: &Connection, args: Args) -> Result<()> {
 }
 
 /// The study that is meant: its UID, its accession number, or a beginning of its UID that no other study shares.
-pub fn find(connection: &Connection, named: &str) -> Result<String> {
+pub fn find(ledger: &Reader, named: &str) -> Result<String> {
     let named = named.trim();
     if named.is_empty() {
         return Err(Failure::wrong("which study? Its UID, a beginning of it, or an accession number is needed"));
     }
-    let query = |condition: &str| -> rusqlite::Result<Vec<String>> {
-        let sql = format!("SELECT study_uid FROM worklist WHERE {condition} ORDER BY last_received_at DESC LIMIT 4");
-        connection.prepare(&sql)?.query_map([named], |row| row.get(0))?.collect()
-    };
-    for condition in ["study_uid = ?1", "accession_number = ?1", "substr(study_uid, 1, length(?1)) = ?1"] {
-        let mut found = query(condition).map_err(LedgerError::from)?;
-        match found.len() {
-            0 => continue,
-            1 => return Ok(found.remove(0)),
-            _ => {
-                let more = if found.len() > 3 { ", …" } else { "" };
-                found.truncate(3);
-                return Err(Failure::wrong(format!("{named} could be several studies: {}{more}", found.join(", "))));
-            }
+    let mut found = ledger.studies_named(named, MOST_NAMED + 1)?;
+    match found.len() {
+        0 => Err(unknown(named)),
+        1 => Ok(found.remove(0)),
+        _ => {
+            let more = if found.len() > MOST_NAMED { ", …" } else { "" };
+            found.truncate(MOST_NAMED);
+            Err(Failure::wrong(format!("{named} could be several studies: {}{more}", found.join(", "))))
         }
     }
-    Err(unknown(named))
 }
 
 fn unknown(named: &str) -> Failure {
     Failure::failed(format!("there is no study {named}; `triaged results` lists them"))
-}
-
-/// The slice threshold of the newest score of a study, to be marked in the chart.
-fn slice_threshold(connection: &Connection, study_uid: &str) -> Result<Option<f64>> {
-    let threshold = connection
-        .query_row(
-            "SELECT c.threshold FROM slices s JOIN scores c ON c.id = s.score_id
-             WHERE s.study_uid = ?1 ORDER BY c.id DESC LIMIT 1",
-            params![study_uid],
-            |row| row.get(0),
-        )
-        .optional()
-        .map_err(LedgerError::from)?;
-    Ok(threshold)
 }
 
 impl Study {
@@ -184,42 +165,5 @@ pub fn notification_cells(n: &NotificationRow) -> Vec<String> {
         moment(&n.created_at),
         moment_or_dash(n.delivered_at.as_deref()),
         text_or_dash(n.last_error.as_deref()),
-    ]
-}
-
-/// The columns of the view `slice_results`.
-const COLUMNS: [&str; 14] = [
-    "study_uid",
-    "series_uid",
-    "sop_uid",
-    "frame",
-    "instance_number",
-    "state",
-    "reason",
-    "probability",
-    "positive",
-    "model",
-    "model_sha256",
-    "provider",
-    "received_at",
-    "scored_at",
-];
-
-fn record(slice: &SliceRow) -> Vec<String> {
-    vec![
-        text(Some(&slice.study_uid)),
-        text(Some(&slice.series_uid)),
-        text(Some(&slice.sop_uid)),
-        slice.frame.to_string(),
-        own(slice.instance_number),
-        slice.state.clone(),
-        text(slice.reason.as_deref()),
-        own(slice.probability),
-        flag(slice.positive),
-        text(slice.model.as_deref()),
-        own(slice.model_sha256.as_deref()),
-        text(slice.provider.as_deref()),
-        slice.received_at.clone(),
-        own(slice.scored_at.as_deref()),
     ]
 }

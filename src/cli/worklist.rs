@@ -2,11 +2,10 @@
 
 use std::io::{self, Write};
 
-use rusqlite::Connection;
-use triaged::ledger::{WorklistFilter, WorklistRow};
+use triaged::ledger::{Reader, WorklistFilter, WorklistRow};
 
 use super::Result;
-use super::results::{Format, flag, own, text, write_csv, write_json};
+use super::results::{Format, write_json, write_records};
 use super::terminal::{Screen, moment, moment_or_dash, number_or_dash, text_or_dash};
 
 /// Rows of the table where `--limit` does not say; JSON and CSV give all.
@@ -25,7 +24,7 @@ pub struct Args {
     limit: Option<u32>,
 }
 
-pub fn run(connection: &Connection, args: Args) -> Result<()> {
+pub fn run(ledger: &Reader, args: Args) -> Result<()> {
     let default = (args.format == Format::Table).then_some(ROWS_FOR_PEOPLE);
     let limit = args.limit.or(default).filter(|&limit| limit > 0);
     // One more than is shown tells whether there are more.
@@ -34,13 +33,13 @@ pub fn run(connection: &Connection, args: Args) -> Result<()> {
         limit: limit.map(|limit| limit.saturating_add(1)),
         ..Default::default()
     };
-    let mut rows = WorklistRow::all(connection, &filter)?;
+    let mut rows = ledger.worklist(&filter)?;
     let shown = limit.map_or(rows.len(), |limit| rows.len().min(limit as usize));
     let more = rows.len() > shown;
     rows.truncate(shown);
     match args.format {
         Format::Json => write_json(&rows),
-        Format::Csv => write_csv(&COLUMNS, rows.iter().map(record)),
+        Format::Csv => write_records(&rows),
         Format::Table => {
             let mut out = io::stdout().lock();
             if rows.is_empty() {
@@ -97,47 +96,4 @@ pub fn verdict(row: &WorklistRow) -> String {
         (Some(true), "receiving") => "FLAGGED (receiving)".into(),
         _ => row.verdict_in_words().into(),
     }
-}
-
-/// The columns of the view `worklist`.
-const COLUMNS: [&str; 17] = [
-    "study_uid",
-    "accession_number",
-    "patient_id",
-    "state",
-    "flagged",
-    "score",
-    "threshold",
-    "slices_received",
-    "slices_scored",
-    "slices_ineligible",
-    "slices_failed",
-    "first_received_at",
-    "last_received_at",
-    "decided_at",
-    "notified_at",
-    "acknowledged_at",
-    "revision",
-];
-
-fn record(row: &WorklistRow) -> Vec<String> {
-    vec![
-        text(Some(&row.study_uid)),
-        text(row.accession_number.as_deref()),
-        text(row.patient_id.as_deref()),
-        row.state.clone(),
-        flag(row.flagged),
-        own(row.score),
-        own(row.threshold),
-        row.slices_received.to_string(),
-        row.slices_scored.to_string(),
-        row.slices_ineligible.to_string(),
-        row.slices_failed.to_string(),
-        row.first_received_at.clone(),
-        row.last_received_at.clone(),
-        own(row.decided_at.as_deref()),
-        own(row.notified_at.as_deref()),
-        own(row.acknowledged_at.as_deref()),
-        row.revision.to_string(),
-    ]
 }

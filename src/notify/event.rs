@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::TopSlice;
+
 /// The outbox's `kind` of an [`AlertEvent`].
 pub const ALERT: &str = "alert";
 
@@ -46,16 +48,6 @@ pub struct AlertEvent {
     pub software: String,
     /// [`NOTICE`].
     pub notice: String,
-}
-
-/// A slice that contributed to the flag.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TopSlice {
-    pub series_uid: String,
-    pub sop_uid: String,
-    /// Counts from 1.
-    pub frame: u32,
-    pub probability: f64,
 }
 
 impl AlertEvent {

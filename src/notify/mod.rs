@@ -10,7 +10,7 @@ mod worker;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub use event::{ALERT, AlertEvent, NOTICE, TopSlice, WORDING};
+pub use event::{ALERT, AlertEvent, NOTICE, WORDING};
 pub use webhook::Webhook;
 pub use worker::Worker;
 

@@ -15,9 +15,9 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::Serialize;
 use sha2::Sha256;
 
-use super::{AlertEvent, Attempt, Channel, ChannelError, Failure, Outcome, TopSlice};
+use super::{AlertEvent, Attempt, Channel, ChannelError, Failure, Outcome};
 use crate::config;
-use crate::ledger::OutboxRow;
+use crate::ledger::{OutboxRow, TopSlice};
 
 /// The version of the body, as in `docs/webhook.schema.json`.
 const BODY_VERSION: u32 = 1;

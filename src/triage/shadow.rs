@@ -1,11 +1,9 @@
 //! What a shadow model would have said: of one study, and of all beside the model that counts. Computed when somebody
 //! asks, by the study rule of the shadow model's card; nothing is decided here.
 
-use rusqlite::types::Type;
-use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use crate::ledger::{Result, ShadowModel, ShadowRow, shadow_queue_depth};
+use crate::ledger::{JudgedStudy, LedgerError, Reader, Result, ShadowModel, ShadowRow};
 use triaged_model::{Judgement, StudyRule};
 
 /// A study as a shadow model sees it.
@@ -90,18 +88,13 @@ pub struct ComparedStudy {
 
 impl ShadowStudy {
     /// What the present shadow model, else the last there was, has to say of a study; `None` where it has ended no slice.
-    pub fn of_study(connection: &Connection, study_uid: &str) -> Result<Option<ShadowStudy>> {
-        let Some(model) = ShadowModel::latest(connection)? else { return Ok(None) };
-        let slices = ShadowRow::of_study(connection, study_uid, model.id)?;
+    pub fn of_study(ledger: &Reader, study_uid: &str) -> Result<Option<ShadowStudy>> {
+        let Some(model) = ledger.latest_shadow_model()? else { return Ok(None) };
+        let slices = ledger.shadow_slices(study_uid, model.id)?;
+        let (complete, slices) = (slices.missing == 0, slices.ended);
         if slices.is_empty() {
             return Ok(None);
         }
-        let mut statement = connection.prepare_cached(
-            "SELECT count(*) FROM slices s WHERE s.study_uid = ?1 AND s.state <> 'ineligible'
-             AND NOT EXISTS (SELECT 1 FROM shadow_scores x WHERE x.slice_id = s.id AND x.model_id = ?2)",
-        )?;
-        let missing: i64 = statement.query_row(params![study_uid, model.id], |row| row.get(0))?;
-        let complete = missing == 0;
         let probabilities: Vec<f64> = slices.iter().filter_map(|slice| slice.probability).collect();
         let Judgement { score, threshold, flagged } = rule(&model)?.judge(&probabilities);
         let scored = !probabilities.is_empty();
@@ -121,93 +114,77 @@ impl Comparison {
     /// last slice came at `since` or later. `each` is given every study that is compared, the newest first. `None` where
     /// no model ever ran in shadow.
     pub fn make(
-        connection: &Connection,
+        ledger: &Reader,
         since: Option<&str>,
         mut each: impl FnMut(&ComparedStudy),
     ) -> Result<Option<Comparison>> {
-        let Some(shadow) = ShadowModel::latest(connection)? else { return Ok(None) };
+        let Some(shadow) = ledger.latest_shadow_model()? else { return Ok(None) };
         let rule = rule(&shadow)?;
+        let model = shadow.id;
+        let since = since.unwrap_or_default().max(&shadow.since).to_owned();
         let mut comparison = Comparison {
             model: None,
             agreement: Agreement::default(),
             left_out: LeftOut::default(),
-            slices: SliceAgreement { waiting: shadow_queue_depth(connection)?, ..SliceAgreement::default() },
+            slices: SliceAgreement { waiting: ledger.shadow_queue_depth()?, ..SliceAgreement::default() },
             disagreements: Vec::new(),
             shadow,
         };
-        let since = since.unwrap_or_default().max(&comparison.shadow.since).to_owned();
         let mut correlation = Correlation::default();
-        let mut studies = connection.prepare_cached(
-            "SELECT t.study_uid, t.accession_number, t.last_received_at, v.flagged, v.score, v.threshold, v.model,
-                    v.model_sha256
-             FROM studies t INDEXED BY studies_by_time
-             JOIN verdicts v ON v.id = (SELECT max(id) FROM verdicts WHERE study_uid = t.study_uid
-                                        AND revision = t.revision AND NOT provisional)
-             WHERE t.last_received_at >= ?1 AND t.state = 'decided' ORDER BY t.last_received_at DESC",
-        )?;
-        let mut slices = connection.prepare_cached(
-            "SELECT c.probability, x.state, x.probability FROM slices s LEFT JOIN scores c ON c.id = s.score_id
-             LEFT JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
-             WHERE s.study_uid = ?1 AND s.state <> 'ineligible'",
-        )?;
-        let mut rows = studies.query([&since])?;
-        while let Some(row) = rows.next()? {
-            let name = ModelName { model: row.get(6)?, model_sha256: row.get(7)? };
-            let model = comparison.model.get_or_insert_with(|| name.clone());
-            if model.model_sha256 != name.model_sha256 {
-                comparison.left_out.other_model += 1;
-                continue;
-            }
-            let study_uid: String = row.get(0)?;
-            let both = slices.query_map(params![study_uid, comparison.shadow.id], |row| {
-                Ok(BothSlices { probability: row.get(0)?, shadow_state: row.get(1)?, shadow: row.get(2)? })
-            })?;
-            let both = both.collect::<rusqlite::Result<Vec<BothSlices>>>()?;
-            let probabilities: Vec<f64> = both.iter().filter_map(|slice| slice.shadow).collect();
-            let failed = both.iter().filter(|slice| slice.shadow_state.as_deref() == Some("failed"));
-            comparison.slices.failed += failed.count() as u64;
-            if both.iter().any(|slice| slice.shadow_state.is_none()) {
-                comparison.left_out.incomplete += 1;
-                continue;
-            }
-            let (Some(flagged), Some(score), false) = (row.get(3)?, row.get(4)?, probabilities.is_empty()) else {
-                comparison.left_out.not_triaged += 1;
-                continue;
-            };
-            let judgement = rule.judge(&probabilities);
-            let study = ComparedStudy {
-                study_uid,
-                accession_number: row.get(1)?,
-                last_received_at: row.get(2)?,
-                flagged,
-                score,
-                threshold: row.get(5)?,
-                shadow_flagged: judgement.flagged,
-                shadow_score: judgement.score,
-                shadow_threshold: judgement.threshold,
-            };
-            comparison.agreement.add(&study);
-            for slice in &both {
-                if let (Some(a), Some(b)) = (slice.probability, slice.shadow) {
-                    correlation.add(a, b);
+        ledger.visit_judged_studies(model, &since, |study| {
+            if let Some(study) = comparison.take(study, &rule, &mut correlation) {
+                each(&study);
+                if study.flagged != study.shadow_flagged {
+                    comparison.disagreements.push(study);
                 }
             }
-            each(&study);
-            if study.flagged != study.shadow_flagged {
-                comparison.disagreements.push(study);
-            }
-        }
+        })?;
         comparison.slices.compared = correlation.count;
         comparison.slices.correlation = correlation.value();
         Ok(Some(comparison))
     }
-}
 
-/// A slice with what both models gave it.
-struct BothSlices {
-    probability: Option<f64>,
-    shadow_state: Option<String>,
-    shadow: Option<f64>,
+    /// Counts a study; returns it where both models have judged it.
+    fn take(&mut self, judged: JudgedStudy, rule: &StudyRule, correlation: &mut Correlation) -> Option<ComparedStudy> {
+        let name = ModelName { model: judged.model, model_sha256: judged.model_sha256 };
+        // The newest study comes first, and its verdict is by the model that counts.
+        let model = self.model.get_or_insert_with(|| name.clone());
+        if model.model_sha256 != name.model_sha256 {
+            self.left_out.other_model += 1;
+            return None;
+        }
+        let slices = &judged.slices;
+        let probabilities: Vec<f64> = slices.iter().filter_map(|slice| slice.shadow_probability).collect();
+        let failed = slices.iter().filter(|slice| slice.shadow_state.as_deref() == Some("failed"));
+        self.slices.failed += failed.count() as u64;
+        if slices.iter().any(|slice| slice.shadow_state.is_none()) {
+            self.left_out.incomplete += 1;
+            return None;
+        }
+        let (Some(flagged), Some(score), false) = (judged.flagged, judged.score, probabilities.is_empty()) else {
+            self.left_out.not_triaged += 1;
+            return None;
+        };
+        let judgement = rule.judge(&probabilities);
+        let study = ComparedStudy {
+            study_uid: judged.study_uid,
+            accession_number: judged.accession_number,
+            last_received_at: judged.last_received_at,
+            flagged,
+            score,
+            threshold: judged.threshold,
+            shadow_flagged: judgement.flagged,
+            shadow_score: judgement.score,
+            shadow_threshold: judgement.threshold,
+        };
+        self.agreement.add(&study);
+        for slice in slices {
+            if let (Some(a), Some(b)) = (slice.probability, slice.shadow_probability) {
+                correlation.add(a, b);
+            }
+        }
+        Some(study)
+    }
 }
 
 impl Agreement {
@@ -251,8 +228,8 @@ impl Correlation {
 
 /// The study rule as it was in the card.
 fn rule(model: &ShadowModel) -> Result<StudyRule> {
-    let unknown = |error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error));
-    Ok(serde_json::from_str(&model.rule).map_err(unknown)?)
+    serde_json::from_str(&model.rule)
+        .map_err(|error| LedgerError::unreadable(format!("the study rule of the shadow model {}: {error}", model.name)))
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub(super) async fn studies(State(site): State<Site>, query: Result<Query<Studie
         }),
         limit: Some(limit(query.limit)?),
     };
-    let rows = site.read(move |connection| WorklistRow::all(connection, &filter)).await?;
+    let rows = site.ledger(move |ledger| ledger.worklist(&filter)).await?;
     let studies: Vec<Study> = rows.into_iter().map(Study::from).collect();
     Ok(Json(json!({ "studies": studies })).into_response())
 }
@@ -105,7 +105,7 @@ pub(super) async fn acknowledge(
     let (first, row) = site
         .ledger(move |ledger| {
             let first = ledger.acknowledge(&uid)?;
-            Ok((first, ledger.read(|connection| WorklistRow::of_study(connection, &uid))?))
+            Ok((first, ledger.study(&uid)?))
         })
         .await?;
     let acknowledged_at = row.and_then(|row| row.acknowledged_at);
@@ -124,7 +124,7 @@ pub(super) async fn notifications(
         NotificationState::Dead => "dead",
     });
     let limit = limit(query.limit)?;
-    let rows = site.read(move |connection| NotificationRow::newest(connection, state, limit)).await?;
+    let rows = site.ledger(move |ledger| ledger.newest_notifications(state, limit)).await?;
     Ok(Json(json!({ "notifications": rows })).into_response())
 }
 
@@ -153,14 +153,14 @@ pub(super) struct WholeStudy {
 pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejection>) -> Result<WholeStudy, Failed> {
     let uid = study_uid(uid)?;
     let whole = site
-        .read(move |connection| {
-            let Some(row) = WorklistRow::of_study(connection, &uid)? else { return Ok(None) };
+        .ledger(move |ledger| {
+            let Some(row) = ledger.study(&uid)? else { return Ok(None) };
             Ok(Some(WholeStudy {
                 row,
-                slices: SliceRow::of_study(connection, &uid)?,
-                verdicts: VerdictRow::of_study(connection, &uid)?,
-                notifications: NotificationRow::all(connection, Some(&uid))?,
-                shadow: ShadowStudy::of_study(connection, &uid)?,
+                slices: ledger.slices(&uid)?,
+                verdicts: ledger.verdicts(&uid)?,
+                notifications: ledger.notifications(Some(&uid))?,
+                shadow: ShadowStudy::of_study(ledger, &uid)?,
             }))
         })
         .await?;

@@ -50,7 +50,7 @@ impl Readiness {
 
 /// `/healthz`: the process lives and the ledger answers.
 pub(super) async fn alive(State(site): State<Site>) -> Response {
-    let asked = site.read(|connection| Ok(connection.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?));
+    let asked = site.ledger(|ledger| ledger.try_read());
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(_)) => "ok\n".into_response(),
         Ok(Err(_)) => (StatusCode::SERVICE_UNAVAILABLE, "the ledger fails\n").into_response(),

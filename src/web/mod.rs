@@ -16,7 +16,6 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
-use rusqlite::Connection;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -120,14 +119,6 @@ impl From<LedgerError> for Failed {
 }
 
 impl Site {
-    /// Reads from the ledger off the async threads.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Connection) -> crate::ledger::Result<T> + Send + 'static,
-    ) -> Result<T, Failed> {
-        self.ledger(move |ledger| ledger.read(read)).await
-    }
-
     /// Calls what blocks on the ledger off the async threads.
     async fn ledger<T: Send + 'static>(
         &self,

@@ -93,10 +93,10 @@ fn page(template: &impl Template) -> Response {
 /// `GET /`
 pub(super) async fn worklist(State(site): State<Site>) -> Result<Response, NoPage> {
     let (studies, dead) = site
-        .read(|connection| {
+        .ledger(|ledger| {
             let filter = WorklistFilter { limit: Some(MOST_STUDIES), ..WorklistFilter::default() };
-            let dead = NotificationRow::newest(connection, Some("dead"), 100)?;
-            Ok((WorklistRow::all(connection, &filter)?, dead.len()))
+            let dead = ledger.newest_notifications(Some("dead"), 100)?;
+            Ok((ledger.worklist(&filter)?, dead.len()))
         })
         .await?;
     let unread = studies.iter().filter(|row| row.flagged == Some(true) && row.acknowledged_at.is_none()).count();

@@ -149,7 +149,7 @@ impl Site {
     }
 
     fn row(&self, study: &str) -> WorklistRow {
-        self.ledger.read(|c| WorklistRow::of_study(c, study)).unwrap().unwrap()
+        self.ledger.study(study).unwrap().unwrap()
     }
 
     fn kill_the_only_notification(&self) -> i64 {
@@ -292,7 +292,7 @@ fn a_backup_is_whole_overwrites_nothing_and_says_what_is_not_in_it() {
     assert!(ran.done().contains("3 studies"), "{}", ran.out);
     assert!(ran.out.contains(site.folder.path().join("archive").to_str().unwrap()), "{}", ran.out);
     let copy = Ledger::open(&to).unwrap();
-    let of_copy = copy.read(|c| WorklistRow::all(c, &Default::default())).unwrap();
+    let of_copy = copy.worklist(&Default::default()).unwrap();
     assert_eq!(of_copy.len(), 3);
     drop(copy);
     site.run(&["backup", to.to_str().unwrap()]).refused("is not overwritten");

@@ -165,7 +165,7 @@ fn only_studies_since_and_only_of_one_model_are_compared() {
     assert!(site.compare(&["--since", "2100-01-01"]).contains("no study has been judged by both models yet"));
     // The verdict on the newest study, an incomplete one, is by another model now: the others are left out.
     let change = "UPDATE verdicts SET model_sha256 = 'ee' WHERE study_uid = '1.5'";
-    site.fixture.ledger.write_blocking(move |connection| Ok(connection.execute(change, [])?)).unwrap();
+    site.fixture.database().execute(change, []).unwrap();
     let found = site.json(&[]);
     assert_eq!(found["agreement"]["studies"], 0);
     assert_eq!(found["left_out"], json!({ "incomplete": 1, "not_triaged": 0, "other_model": 6 }));
@@ -188,6 +188,6 @@ fn what_cannot_be_compared_is_told_in_a_line() {
 
     let before = tempfile::tempdir().unwrap();
     let connection = rusqlite::Connection::open(before.path().join("triaged.db")).unwrap();
-    connection.execute_batch(include_str!("../../src/ledger/migrations/0001_initial.sql")).unwrap();
+    connection.execute_batch(include_str!("../../src/ledger/sqlite/migrations/0001_initial.sql")).unwrap();
     refused(before.path(), &[], "of a version without shadow models");
 }

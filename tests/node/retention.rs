@@ -7,30 +7,28 @@ use crate::support::{Node, dicom_files, has, phantom, storescu};
 use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
 use triaged::config::{self, Settings};
-use triaged::ledger::{Delivery, Expendable, Ledger, NewInstance, NewSlice, Stored, format_time, now};
+use triaged::ledger::{Delivery, NewInstance, NewSlice, RemovalRule, Stored, format_time, now};
 use triaged::retention::Retention;
 
 /// Keeps the files of everything that the ledger knows in a real archive; their content does not matter.
 fn files(fixture: &Fixture) -> Archive {
     let (archive, _) = Archive::open(fixture.folder.path()).unwrap();
-    for (path, _) in kept(&fixture.ledger) {
+    for (path, _) in kept(fixture) {
         std::fs::write(archive.file(&path), b"x").unwrap();
     }
     archive
 }
 
 /// Path and study of the instances that have their file, by the ledger.
-fn kept(ledger: &Ledger) -> Vec<(String, String)> {
+fn kept(fixture: &Fixture) -> Vec<(String, String)> {
     let sql = "SELECT path, study_uid FROM instances WHERE removed_at IS NULL ORDER BY id";
-    let all = |connection: &rusqlite::Connection| {
-        let mut statement = connection.prepare(sql)?;
-        Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
-    };
-    ledger.read(all).unwrap()
+    let database = fixture.database();
+    let mut statement = database.prepare(sql).unwrap();
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-fn studies_kept(ledger: &Ledger) -> Vec<String> {
-    let mut studies: Vec<_> = kept(ledger).into_iter().map(|(_, study)| study).collect();
+fn studies_kept(fixture: &Fixture) -> Vec<String> {
+    let mut studies: Vec<_> = kept(fixture).into_iter().map(|(_, study)| study).collect();
     studies.dedup();
     studies
 }
@@ -61,32 +59,32 @@ async fn what_somebody_waits_for_stays_and_results_outlive_their_files() {
 
     // By the budget only what is settled: not flagged, or acknowledged.
     assert!(round(&fixture, &archive, 0.0, A_BYTE).await > 0, "the rest may not go, and is past the budget");
-    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333", "1.4444"]);
+    assert_eq!(studies_kept(&fixture), ["1.22", "1.333", "1.4444"]);
     let ledger = fixture.ledger.clone();
     tokio::task::spawn_blocking(move || ledger.acknowledge("1.4444")).await.unwrap().unwrap();
     round(&fixture, &archive, 0.0, A_BYTE).await;
-    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333"]);
+    assert_eq!(studies_kept(&fixture), ["1.22", "1.333"]);
     // By age whatever is old, but not while its alert is pending or its verdict is due.
     round(&fixture, &archive, A_MOMENT, 0.0).await;
-    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333"]);
+    assert_eq!(studies_kept(&fixture), ["1.22", "1.333"]);
     let pending = alerts.iter().find(|row| row.study_uid == "1.22").unwrap();
     fixture.ledger.settle(pending.id, Delivery::Delivered).await.unwrap();
     round(&fixture, &archive, 1.0, 0.0).await;
-    assert_eq!(studies_kept(&fixture.ledger), ["1.22", "1.333"], "a day has not passed");
+    assert_eq!(studies_kept(&fixture), ["1.22", "1.333"], "a day has not passed");
     round(&fixture, &archive, A_MOMENT, 0.0).await;
-    assert_eq!(studies_kept(&fixture.ledger), ["1.333"]);
+    assert_eq!(studies_kept(&fixture), ["1.333"]);
 
     let left: Vec<PathBuf> = walk(&fixture.folder.path().join("archive"));
-    assert_eq!(left, [archive.file(&kept(&fixture.ledger)[0].0)], "the disk has what the ledger says, no more");
-    let scored = |connection: &rusqlite::Connection| {
+    assert_eq!(left, [archive.file(&kept(&fixture)[0].0)], "the disk has what the ledger says, no more");
+    let scored = || -> i64 {
         let sql = "SELECT count(*) FROM slice_results WHERE probability IS NOT NULL AND state = 'scored'";
-        Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        fixture.database().query_row(sql, [], |row| row.get(0)).unwrap()
     };
-    assert_eq!(fixture.ledger.read(scored).unwrap(), 5);
+    assert_eq!(scored(), 5);
     let ledger = fixture.ledger.clone();
     let again = tokio::task::spawn_blocking(move || ledger.requeue_study("1.1")).await.unwrap().unwrap();
     assert_eq!(again, 0, "what has no file cannot be scored again, and keeps its score");
-    assert_eq!(fixture.ledger.read(scored).unwrap(), 5);
+    assert_eq!(scored(), 5);
 }
 
 fn walk(folder: &std::path::Path) -> Vec<PathBuf> {
@@ -100,13 +98,13 @@ async fn what_a_crash_left_marked_is_removed_later() {
     fixture.judge(&Study::new("1.1", &[0.1, 0.2, 0.3]), "webhook").await;
     let archive = files(&fixture);
     let later = format_time(jiff::Timestamp::now() + std::time::Duration::from_secs(1));
-    let going = fixture.ledger.let_go("1.1".into(), Expendable::Old, later, 2).await.unwrap();
-    assert_eq!(going.len(), 2);
+    let marked = fixture.ledger.mark_removed("1.1".into(), RemovalRule::Age, later, 2).await.unwrap();
+    assert_eq!(marked.len(), 2);
     // The crash: one file is gone, the other not, and no row says so.
-    std::fs::remove_file(archive.file(&going[0].path)).unwrap();
+    std::fs::remove_file(archive.file(&marked[0].path)).unwrap();
     round(&fixture, &archive, 1.0, 0.0).await;
-    assert!(fixture.ledger.still_going(0, 10).unwrap().is_empty());
-    assert_eq!(walk(&fixture.folder.path().join("archive")), [archive.file(&kept(&fixture.ledger)[0].0)]);
+    assert!(fixture.ledger.marked_files(0, 10).unwrap().is_empty());
+    assert_eq!(walk(&fixture.folder.path().join("archive")), [archive.file(&kept(&fixture)[0].0)]);
 }
 
 /// What a crash left marked comes again, and its row is on the way to the ledger when a round begins.
@@ -116,7 +114,7 @@ async fn what_was_left_marked_and_comes_again_keeps_its_file() {
     fixture.judge(&Study::new("1.1", &[0.1]), "webhook").await;
     let archive = files(&fixture);
     let later = format_time(jiff::Timestamp::now() + std::time::Duration::from_secs(1));
-    let going = fixture.ledger.let_go("1.1".into(), Expendable::Old, later, 2).await.unwrap();
+    let marked = fixture.ledger.mark_removed("1.1".into(), RemovalRule::Age, later, 2).await.unwrap();
     let placing = archive.placing().await;
     let (ledger, retained) = (fixture.ledger.clone(), archive.clone());
     let settings = Settings::load(None, &[]).unwrap().archive;
@@ -127,12 +125,12 @@ async fn what_was_left_marked_and_comes_again_keeps_its_file() {
     while tokio::time::timeout(moment, archive.placing()).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    let stored = fixture.ledger.store(again(&going[0].path)).await.unwrap();
+    let stored = fixture.ledger.store(again(&marked[0].path)).await.unwrap();
     assert_eq!(stored, Stored::Duplicate);
     drop(placing);
     round.await.unwrap();
-    assert_eq!(kept(&fixture.ledger), [(going[0].path.clone(), "1.1".to_owned())]);
-    assert!(archive.file(&going[0].path).is_file(), "acknowledged, and removed");
+    assert_eq!(kept(&fixture), [(marked[0].path.clone(), "1.1".to_owned())]);
+    assert!(archive.file(&marked[0].path).is_file(), "acknowledged, and removed");
 }
 
 /// The object of the study 1.1 once more, its file at this place.
@@ -163,19 +161,17 @@ async fn an_object_that_comes_again_has_its_file_and_its_score() {
     fixture.judge(&Study::new("1.1", &[0.1]), "webhook").await;
     let archive = files(&fixture);
     round(&fixture, &archive, A_MOMENT, 0.0).await;
-    assert!(kept(&fixture.ledger).is_empty());
+    assert!(kept(&fixture).is_empty());
     // The last file took its folder with it.
     std::fs::create_dir_all(archive.file("archive")).unwrap();
     std::fs::write(archive.file("archive/again"), b"x").unwrap();
     assert_eq!(fixture.ledger.store(again("archive/again")).await.unwrap(), Stored::Duplicate);
     round(&fixture, &archive, 1.0, 0.0).await;
-    assert_eq!(kept(&fixture.ledger), [("archive/again".to_owned(), "1.1".to_owned())]);
+    assert_eq!(kept(&fixture), [("archive/again".to_owned(), "1.1".to_owned())]);
     assert!(archive.file("archive/again").is_file());
-    let states = |connection: &rusqlite::Connection| {
-        let sql = "SELECT group_concat(state) FROM slice_results WHERE probability IS NOT NULL";
-        Ok(connection.query_row(sql, [], |row| row.get::<_, String>(0))?)
-    };
-    assert_eq!(fixture.ledger.read(states).unwrap(), "scored");
+    let sql = "SELECT group_concat(state) FROM slice_results WHERE probability IS NOT NULL";
+    let states: String = fixture.database().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(states, "scored");
 }
 
 #[test]

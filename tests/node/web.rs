@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use triaged::ledger::{Delivery, WorklistRow};
+use triaged::ledger::Delivery;
 use triaged::web::{Check, Readiness, Site, serve};
 
 struct Node {
@@ -87,7 +87,7 @@ impl Node {
     }
 
     fn acknowledged(&self, uid: &str) -> bool {
-        let row = self.fixture.ledger.read(|connection| WorklistRow::of_study(connection, uid)).unwrap().unwrap();
+        let row = self.fixture.ledger.study(uid).unwrap().unwrap();
         row.acknowledged_at.is_some()
     }
 

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use triaged::ledger::{Alert, Ledger, NewInstance, NewSlice, NotificationRow, Score, Verdict, now};
-use triaged::notify::{ALERT, AlertEvent, NOTICE, TopSlice, WORDING};
+use triaged::ledger::{Alert, Ledger, NewInstance, NewSlice, NotificationRow, Score, TopSlice, Verdict, now};
+use triaged::notify::{ALERT, AlertEvent, NOTICE, WORDING};
 
 pub struct Fixture {
     pub folder: tempfile::TempDir,
@@ -41,6 +41,11 @@ impl Fixture {
 
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("triaged.db")
+    }
+
+    /// The database, as an administrator opens it.
+    pub fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).unwrap()
     }
 
     /// Receives a study and scores it, without a verdict.
@@ -152,7 +157,7 @@ impl Fixture {
     }
 
     pub fn notifications(&self) -> Vec<NotificationRow> {
-        self.ledger.read(|connection| NotificationRow::all(connection, None)).unwrap()
+        self.ledger.notifications(None).unwrap()
     }
 
     /// Waits until the only notification is as wanted. The ledger rings no bell for what a worker writes.

@@ -5,38 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{Ledger, LedgerError, Result, format_time, now};
-
-/// A message to deliver. All that a channel knows.
-#[derive(Debug, Clone)]
-pub struct OutboxRow {
-    pub id: i64,
-    pub study_uid: String,
-    pub revision: i64,
-    pub kind: String,
-    /// The same at every attempt.
-    pub idempotency_key: String,
-    /// Channel-neutral JSON.
-    pub event: String,
-    /// Attempts made before.
-    pub attempts: u32,
-    pub created_at: String,
-}
-
-/// How an attempt to deliver ended.
-#[derive(Debug, Clone)]
-pub enum Delivery {
-    Delivered,
-    /// To be tried again at this time.
-    Retry {
-        at: String,
-        error: String,
-    },
-    /// Never to be tried again by the machine.
-    Dead {
-        error: String,
-    },
-}
+use super::Ledger;
+use crate::ledger::{Delivery, LedgerError, OutboxRow, Result, format_time, now};
 
 impl Ledger {
     /// The messages of a channel that are due, oldest first. Blocks.

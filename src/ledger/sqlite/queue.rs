@@ -7,34 +7,14 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Ledger, Result, now};
-
-/// The row of a slice.
-pub type SliceId = i64;
-
-/// A slice to be scored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    pub slice: SliceId,
-    pub study_uid: String,
-    pub sop_uid: String,
-    /// Counts from 1.
-    pub frame: u32,
-    /// Of the Part 10 file, relative to the data folder.
-    pub path: String,
-    /// UID of the one the file is in.
-    pub transfer_syntax: String,
-    /// How often it was tried before, with an end that was recorded.
-    pub attempts: u32,
-    /// How often the process ended while it was claimed.
-    pub deaths: u32,
-    pub claimed_at: String,
-}
+use super::study::reopen;
+use super::{Ledger, Reader};
+use crate::ledger::{Claim, Result, Score, SliceId, now};
 
 impl Claim {
-    /// Of the columns id, study_uid, sop_uid, frame, path, attempts, claims and transfer_syntax, in this order.
+    /// From the columns id, study_uid, sop_uid, frame, path, attempts, claims and transfer_syntax, in this order.
     pub(super) fn from_row(row: &Row<'_>, claimed_at: &str) -> rusqlite::Result<Self> {
         let attempts = row.get(5)?;
         Ok(Self {
@@ -53,21 +33,6 @@ impl Claim {
 
 /// While STAT slices wait, one in so many claims is another slice's, so that no patient waits for ever.
 const OTHERS_TURN: u64 = 4;
-
-/// What a slice scored, and how.
-#[derive(Debug, Clone)]
-pub struct Score {
-    pub slice: SliceId,
-    pub probability: f64,
-    pub positive: bool,
-    pub threshold: f64,
-    pub model: String,
-    pub model_sha256: String,
-    pub provider: String,
-    pub claimed_at: String,
-    pub decoded_at: String,
-    pub scored_at: String,
-}
 
 impl Ledger {
     /// The next queued slices that are not `held` already, at most `most`: STAT ones before others, each kind in the order it
@@ -172,7 +137,7 @@ impl Ledger {
 
     async fn end(&self, slice: SliceId, state: &'static str, reason: String) -> Result<()> {
         self.write(move |connection| {
-            reopen(connection, slice)?;
+            reopen_for(connection, slice)?;
             connection
                 .prepare_cached(
                     "UPDATE slices SET state = ?2, reason = ?3, attempts = attempts + 1
@@ -213,12 +178,11 @@ impl Ledger {
                    AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NULL)",
                 [&study_uid],
             )?;
-            connection.execute(
-                "UPDATE studies SET revision = revision + (state = 'decided'), state = 'receiving', opened_at = ?2,
-                        decided_at = NULL, flagged = iif(flagged = 0, NULL, flagged)
-                 WHERE study_uid = ?1 AND ?3 > 0",
-                params![study_uid, now(), slices as i64],
-            )?;
+            if slices > 0 {
+                reopen(connection, &study_uid)?;
+                // For one that was open its time begins anew, too: the slices have to wait again.
+                connection.execute("UPDATE studies SET opened_at = ?2 WHERE study_uid = ?1", params![study_uid, now()])?;
+            }
             Ok(slices as u64)
         })?;
         self.queued().notify_waiters();
@@ -251,21 +215,20 @@ fn next(connection: &Connection, urgency: Urgency, held: &HashSet<SliceId>, most
     Ok(fresh.take(most).collect::<rusqlite::Result<_>>()?)
 }
 
-/// A study that the hard cap decided while this slice still waited is reopened as its next revision.
-fn reopen(connection: &Connection, slice: SliceId) -> Result<()> {
-    connection
+/// Reopens the study of a slice that waited until the hard cap decided it.
+fn reopen_for(connection: &Connection, slice: SliceId) -> Result<()> {
+    let study: Option<String> = connection
         .prepare_cached(
-            "UPDATE studies SET revision = revision + 1, state = 'receiving', opened_at = ?2, decided_at = NULL,
-                    flagged = iif(flagged = 0, NULL, flagged)
-             WHERE state = 'decided'
-               AND study_uid = (SELECT study_uid FROM slices WHERE id = ?1 AND state = 'queued')",
+            "SELECT t.study_uid FROM slices s JOIN studies t ON t.study_uid = s.study_uid
+             WHERE s.id = ?1 AND s.state = 'queued' AND t.state = 'decided'",
         )?
-        .execute(params![slice, now()])?;
-    Ok(())
+        .query_row([slice], |row| row.get(0))
+        .optional()?;
+    study.map_or(Ok(()), |study| reopen(connection, &study))
 }
 
 fn complete(connection: &Connection, score: &Score) -> Result<()> {
-    reopen(connection, score.slice)?;
+    reopen_for(connection, score.slice)?;
     connection
         .prepare_cached(
             "INSERT INTO scores (slice_id, probability, positive, threshold, model, model_sha256, provider, software,
@@ -293,4 +256,26 @@ fn complete(connection: &Connection, score: &Score) -> Result<()> {
         )?
         .execute(params![score.slice, id])?;
     Ok(())
+}
+
+impl Reader {
+    /// How many slices of some studies wait to be scored, and how many of these studies wait for their verdict.
+    pub fn waiting(&self, study_uids: &[String]) -> Result<(u64, u64)> {
+        let uids = serde_json::to_string(study_uids).expect("strings are JSON");
+        self.read(|connection| {
+            let count = |sql| -> Result<u64> {
+                Ok(connection.prepare_cached(sql)?.query_row([&uids], |row| row.get::<_, i64>(0))? as u64)
+            };
+            Ok((
+                count(
+                    "SELECT count(*) FROM slices INDEXED BY slices_queued
+                     WHERE state = 'queued' AND study_uid IN (SELECT value FROM json_each(?1))",
+                )?,
+                count(
+                    "SELECT count(*) FROM studies INDEXED BY studies_open
+                     WHERE state = 'receiving' AND study_uid IN (SELECT value FROM json_each(?1))",
+                )?,
+            ))
+        })
+    }
 }

@@ -2,35 +2,18 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Ledger, Result, now};
+use super::Ledger;
+use crate::ledger::{MarkedFile, RemovalRule, Result, now};
 
-/// A file that is to go: its instance's row, and the path relative to the data folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Going {
-    pub instance: i64,
-    pub path: String,
-    /// Bytes.
-    pub size: u64,
-}
-
-/// Which studies may lose their files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expendable {
-    /// Those that nothing came for since the time given with it.
-    Old,
-    /// Of those, the ones that were not flagged, or that somebody acknowledged.
-    Settled,
-}
-
-/// Of a study `s`: decided, no slice of it waits, and no notification of it is pending. And nothing came for it since ?1.
-const MAY_GO: &str = "s.state = 'decided' AND s.last_received_at < ?1
+/// Whether a study `s` may lose its files: see [`RemovalRule`]. Nothing came for it since ?1; ?2: only to make space.
+const MAY_LOSE_FILES: &str = "s.state = 'decided' AND s.last_received_at < ?1
     AND (NOT ?2 OR s.flagged IS NOT 1 OR s.acknowledged_at IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM slices WHERE study_uid = s.study_uid AND state = 'queued')
     AND NOT EXISTS (SELECT 1 FROM outbox WHERE study_uid = s.study_uid AND state = 'pending')";
 
 impl Ledger {
     /// Bytes of the files that the archive keeps. Blocks.
-    pub fn kept_bytes(&self) -> Result<u64> {
+    pub fn archived_bytes(&self) -> Result<u64> {
         self.read(|connection| {
             let sql = "SELECT total(size) FROM instances INDEXED BY instances_kept WHERE removed_at IS NULL";
             Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, f64>(0))? as u64)
@@ -38,59 +21,59 @@ impl Ledger {
     }
 
     /// The study with the oldest file among those that may lose theirs. Blocks.
-    pub fn oldest_expendable(&self, which: Expendable, before: &str) -> Result<Option<String>> {
+    pub fn oldest_removable(&self, rule: RemovalRule, before: &str) -> Result<Option<String>> {
         self.read(|connection| {
             let sql = format!(
                 "SELECT s.study_uid FROM instances i INDEXED BY instances_kept JOIN studies s ON s.study_uid = i.study_uid
-                 WHERE i.removed_at IS NULL AND i.received_at < ?1 AND {MAY_GO} ORDER BY i.received_at LIMIT 1"
+                 WHERE i.removed_at IS NULL AND i.received_at < ?1 AND {MAY_LOSE_FILES} ORDER BY i.received_at LIMIT 1"
             );
             let mut statement = connection.prepare_cached(&sql)?;
-            Ok(statement.query_row(params![before, which == Expendable::Settled], |row| row.get(0)).optional()?)
+            Ok(statement.query_row(params![before, rule == RemovalRule::Space], |row| row.get(0)).optional()?)
         })
     }
 
-    /// Marks files of a study as going, at most `most`; none where the study may no longer lose them. Committed before a file is
+    /// Marks files of a study as removed, at most `most`; none where the study may no longer lose them. Committed before a file is
     /// touched: a crash leaves files that are marked, never rows that miss theirs.
-    pub async fn let_go(
+    pub async fn mark_removed(
         &self,
         study_uid: String,
-        which: Expendable,
+        rule: RemovalRule,
         before: String,
         most: usize,
-    ) -> Result<Vec<Going>> {
+    ) -> Result<Vec<MarkedFile>> {
         self.write(move |connection| {
             let sql = format!(
                 "UPDATE instances SET removed_at = ?5 WHERE id IN (
                      SELECT i.id FROM studies s JOIN instances i ON i.study_uid = s.study_uid
-                     WHERE s.study_uid = ?3 AND i.removed_at IS NULL AND {MAY_GO} LIMIT ?4)
+                     WHERE s.study_uid = ?3 AND i.removed_at IS NULL AND {MAY_LOSE_FILES} LIMIT ?4)
                  RETURNING id, path, size"
             );
             let mut statement = connection.prepare_cached(&sql)?;
-            let settled = which == Expendable::Settled;
-            let rows = statement.query_map(params![before, settled, study_uid, most as i64, now()], going)?;
+            let for_space = rule == RemovalRule::Space;
+            let rows = statement.query_map(params![before, for_space, study_uid, most as i64, now()], marked_file)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
 
-    /// What was marked and may still be there, after a crash or a file that could not be removed; at most `most`, in the order
+    /// Files that were marked and may still be there, after a crash or a file that could not be removed; at most `most`, in the order
     /// of instances, of those past `after`. Blocks.
-    pub fn still_going(&self, after: i64, most: usize) -> Result<Vec<Going>> {
+    pub fn marked_files(&self, after: i64, most: usize) -> Result<Vec<MarkedFile>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, path, size FROM instances INDEXED BY instances_going
                  WHERE removed_at IS NOT NULL AND path <> '' AND id > ?1 ORDER BY id LIMIT ?2",
             )?;
-            Ok(statement.query_map([after, most as i64], going)?.collect::<rusqlite::Result<_>>()?)
+            Ok(statement.query_map([after, most as i64], marked_file)?.collect::<rusqlite::Result<_>>()?)
         })
     }
 
-    /// Notes that files are gone.
-    pub async fn gone(&self, instances: Vec<i64>) -> Result<()> {
+    /// Notes that marked files are no longer there.
+    pub async fn confirm_removed(&self, instances: Vec<i64>) -> Result<()> {
         self.write(move |connection| {
-            let mut gone =
+            let mut removed =
                 connection.prepare_cached("UPDATE instances SET path = '' WHERE id = ?1 AND removed_at IS NOT NULL")?;
-            instances.iter().try_for_each(|instance| gone.execute([instance]).map(drop))?;
+            instances.iter().try_for_each(|instance| removed.execute([instance]).map(drop))?;
             Ok(())
         })
         .await
@@ -99,20 +82,20 @@ impl Ledger {
 
 /// An object came again, and its file is in the archive again: the instance has it back, with all its results. Its time of
 /// receipt is the new one, so that it stays as long as any.
-pub(super) fn came_back(
+pub(super) fn restore_file(
     connection: &Connection,
     sop_uid: &str,
     path: &str,
     size: u64,
     received_at: &str,
 ) -> Result<()> {
-    let back = connection
+    let restored = connection
         .prepare_cached(
             "UPDATE instances SET removed_at = NULL, path = ?2, size = ?3, received_at = ?4
              WHERE sop_uid = ?1 AND removed_at IS NOT NULL",
         )?
         .execute(params![sop_uid, path, size as i64, received_at])?;
-    if back > 0 {
+    if restored > 0 {
         connection
             .prepare_cached(
                 "UPDATE studies SET last_received_at = max(last_received_at, ?2)
@@ -123,6 +106,6 @@ pub(super) fn came_back(
     Ok(())
 }
 
-fn going(row: &Row<'_>) -> rusqlite::Result<Going> {
-    Ok(Going { instance: row.get(0)?, path: row.get(1)?, size: row.get::<_, i64>(2)? as u64 })
+fn marked_file(row: &Row<'_>) -> rusqlite::Result<MarkedFile> {
+    Ok(MarkedFile { instance: row.get(0)?, path: row.get(1)?, size: row.get::<_, i64>(2)? as u64 })
 }

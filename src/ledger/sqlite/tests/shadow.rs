@@ -5,6 +5,7 @@ use rusqlite_migration::{M, Migrations};
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::ledger::{NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, SliceId};
 
 struct Site {
     folder: tempfile::TempDir,
@@ -144,7 +145,7 @@ fn another_shadow_model_begins_anew_and_the_same_goes_on() {
 
     site.runtime.block_on(site.ledger.stop_shadow()).unwrap();
     assert_eq!(site.ledger.shadow_queue_depth().unwrap(), 0);
-    let latest = site.ledger.read(ShadowModel::latest).unwrap().expect("one was");
+    let latest = site.ledger.latest_shadow_model().unwrap().expect("one was");
     assert_eq!((latest.id, latest.present), (first.id, false));
 }
 
@@ -180,12 +181,12 @@ fn a_failure_in_shadow_is_recorded_and_fails_no_slice() {
     let claim = site.ledger.claim_shadow(1).unwrap().remove(0);
     let failed = ShadowOutcome::Failed { reason: "7 is not a probability".into() };
     site.ledger.end_shadow_slices(model.id, vec![end(claim.slice, failed)]).unwrap();
-    let row = site.ledger.read(|c| ShadowRow::of_study(c, "1", model.id)).unwrap().remove(0);
+    let row = site.ledger.shadow_slices("1", model.id).unwrap().ended.remove(0);
     assert_eq!(
         (row.state.as_str(), row.reason.as_deref(), row.probability),
         ("failed", Some("7 is not a probability"), None)
     );
-    let slice = site.ledger.read(|c| SliceRow::of_study(c, "1")).unwrap().remove(0);
+    let slice = site.ledger.slices("1").unwrap().remove(0);
     assert_eq!((slice.state.as_str(), slice.probability), ("scored", Some(0.4)));
     assert_eq!(site.ledger.shadow_queue_depth().unwrap(), 0);
 }

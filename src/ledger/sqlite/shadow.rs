@@ -3,74 +3,16 @@
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
 
-use super::{Claim, Ledger, Result, SliceId, format_time, now};
+use super::reader::records;
+use super::{Ledger, Reader};
+use crate::ledger::{
+    Claim, JudgedStudy, NewShadowModel, Result, ScoredTwice, ShadowEnd, ShadowModel, ShadowOutcome, ShadowSlices,
+    SliceId, format_time, now,
+};
 
 /// Rows that one write puts into or takes out of the queue: the writer thread is the receiving associations', too.
 const ROWS_A_WRITE: usize = 500;
-
-/// A model that runs, or ran, in shadow.
-#[derive(Debug, Clone, Serialize)]
-pub struct ShadowModel {
-    #[serde(skip)]
-    pub id: i64,
-    #[serde(rename = "model")]
-    pub name: String,
-    #[serde(rename = "model_sha256")]
-    pub sha256: String,
-    pub slice_threshold: f64,
-    /// The study rule of its card, JSON.
-    #[serde(skip)]
-    pub rule: String,
-    /// Whether it was the shadow model when the node last started.
-    pub present: bool,
-    /// Studies whose last slice came before this were never its concern.
-    pub since: String,
-}
-
-/// A model that is to run in shadow, from its card.
-#[derive(Debug, Clone)]
-pub struct NewShadowModel {
-    pub name: String,
-    pub sha256: String,
-    pub slice_threshold: f64,
-    /// The study rule, JSON.
-    pub rule: String,
-}
-
-/// How a slice ended with the shadow model.
-#[derive(Debug, Clone)]
-pub struct ShadowEnd {
-    pub slice: SliceId,
-    pub outcome: ShadowOutcome,
-    /// The slice threshold of the card.
-    pub threshold: f64,
-    pub provider: String,
-    pub claimed_at: String,
-    pub ended_at: String,
-}
-
-#[derive(Debug, Clone)]
-pub enum ShadowOutcome {
-    Scored { probability: f64, positive: bool, decoded_at: String },
-    Failed { reason: String },
-}
-
-/// A slice that a shadow model ended, as in the view `shadow_results`.
-#[derive(Debug, Clone, Serialize)]
-pub struct ShadowRow {
-    pub series_uid: String,
-    pub sop_uid: String,
-    pub frame: i64,
-    pub instance_number: Option<i64>,
-    pub state: String,
-    pub reason: Option<String>,
-    pub probability: Option<f64>,
-    pub positive: Option<bool>,
-    pub provider: String,
-    pub scored_at: String,
-}
 
 impl Ledger {
     /// Makes a model the shadow model, of studies whose last slice came within so many days, and returns its row.
@@ -97,7 +39,7 @@ impl Ledger {
                      present = 1, started_at = excluded.started_at, since = min(since, excluded.since)",
                 params![model.name, model.sha256, model.slice_threshold, model.rule, now(), since],
             )?;
-            Ok(connection.query_row("SELECT * FROM shadow_models WHERE present = 1", [], ShadowModel::from_row)?)
+            Ok(connection.query_row("SELECT * FROM shadow_models WHERE present = 1", [], shadow_model)?)
         })
         .await
     }
@@ -202,17 +144,6 @@ impl Ledger {
     pub fn give_back_shadow(&self, slices: Vec<SliceId>) -> Result<()> {
         self.for_each_row(&slices, "UPDATE shadow_queue SET claims = claims - 1 WHERE slice_id = ?1")
     }
-
-    /// How many slices wait for the shadow model.
-    pub fn shadow_queue_depth(&self) -> Result<u64> {
-        self.read(shadow_queue_depth)
-    }
-}
-
-/// How many slices wait for the shadow model.
-pub fn shadow_queue_depth(connection: &Connection) -> Result<u64> {
-    let mut statement = connection.prepare_cached("SELECT count(*) FROM shadow_queue")?;
-    Ok(statement.query_row([], |row| row.get::<_, i64>(0))? as u64)
 }
 
 fn days_ago(days: u32) -> String {
@@ -257,51 +188,107 @@ fn end_slice(connection: &Connection, model: i64, end: &ShadowEnd) -> Result<()>
     Ok(())
 }
 
-impl ShadowModel {
-    /// The present shadow model, else the last there was.
-    pub fn latest(connection: &Connection) -> Result<Option<ShadowModel>> {
-        let mut statement = connection
-            .prepare_cached("SELECT * FROM shadow_models ORDER BY present DESC, started_at DESC, id DESC LIMIT 1")?;
-        Ok(statement.query_row([], ShadowModel::from_row).optional()?)
-    }
-
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<ShadowModel> {
-        Ok(ShadowModel {
-            id: row.get("id")?,
-            name: row.get("model")?,
-            sha256: row.get("model_sha256")?,
-            slice_threshold: row.get("slice_threshold")?,
-            rule: row.get("rule")?,
-            present: row.get("present")?,
-            since: row.get("since")?,
-        })
-    }
+fn shadow_model(row: &Row<'_>) -> rusqlite::Result<ShadowModel> {
+    Ok(ShadowModel {
+        id: row.get("id")?,
+        name: row.get("model")?,
+        sha256: row.get("model_sha256")?,
+        slice_threshold: row.get("slice_threshold")?,
+        rule: row.get("rule")?,
+        present: row.get("present")?,
+        since: row.get("since")?,
+    })
 }
 
-impl ShadowRow {
-    /// What a shadow model ended of a study, ordered by series, instance number and frame.
-    pub fn of_study(connection: &Connection, study_uid: &str, model: i64) -> Result<Vec<ShadowRow>> {
-        let mut statement = connection.prepare_cached(
-            "SELECT i.series_uid, i.sop_uid, s.frame, i.instance_number, x.state, x.reason, x.probability, x.positive,
-                    x.provider, x.scored_at
-             FROM slices s JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
-             JOIN instances i ON i.id = s.instance_id
-             WHERE s.study_uid = ?1 ORDER BY i.series_uid, i.instance_number, i.sop_uid, s.frame",
-        )?;
-        let rows = statement.query_map(params![study_uid, model], |row| {
-            Ok(ShadowRow {
-                series_uid: row.get("series_uid")?,
-                sop_uid: row.get("sop_uid")?,
-                frame: row.get("frame")?,
-                instance_number: row.get("instance_number")?,
-                state: row.get("state")?,
-                reason: row.get("reason")?,
-                probability: row.get("probability")?,
-                positive: row.get("positive")?,
-                provider: row.get("provider")?,
-                scored_at: row.get("scored_at")?,
-            })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+impl Reader {
+    /// Whether the database is of a version that knows of shadow models.
+    pub fn has_shadow_tables(&self) -> Result<bool> {
+        self.read(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'shadow_models')";
+            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+        })
+    }
+
+    /// The present shadow model, else the last there was.
+    pub fn latest_shadow_model(&self) -> Result<Option<ShadowModel>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT * FROM shadow_models ORDER BY present DESC, started_at DESC, id DESC LIMIT 1",
+            )?;
+            Ok(statement.query_row([], shadow_model).optional()?)
+        })
+    }
+
+    /// How many slices wait for the shadow model.
+    pub fn shadow_queue_depth(&self) -> Result<u64> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT count(*) FROM shadow_queue")?;
+            Ok(statement.query_row([], |row| row.get::<_, i64>(0))? as u64)
+        })
+    }
+
+    /// The slices of a study that a shadow model ended, and how many it has not.
+    pub fn shadow_slices(&self, study_uid: &str, model: i64) -> Result<ShadowSlices> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT i.series_uid, i.sop_uid, s.frame, i.instance_number, x.state, x.reason, x.probability, x.positive,
+                        x.provider, x.scored_at
+                 FROM slices s JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
+                 JOIN instances i ON i.id = s.instance_id
+                 WHERE s.study_uid = ?1 ORDER BY i.series_uid, i.instance_number, i.sop_uid, s.frame",
+            )?;
+            let ended = records(&mut statement, params![study_uid, model])?;
+            let mut statement = connection.prepare_cached(
+                "SELECT count(*) FROM slices s WHERE s.study_uid = ?1 AND s.state <> 'ineligible'
+                 AND NOT EXISTS (SELECT 1 FROM shadow_scores x WHERE x.slice_id = s.id AND x.model_id = ?2)",
+            )?;
+            let missing: i64 = statement.query_row(params![study_uid, model], |row| row.get(0))?;
+            Ok(ShadowSlices { ended, missing: missing as u64 })
+        })
+    }
+
+    /// Gives `visit` every decided study whose last slice came at `since` or later, with its final verdict and what this shadow
+    /// model made of its slices, the newest first and one at a time. All are as of one moment.
+    pub fn visit_judged_studies(&self, model: i64, since: &str, mut visit: impl FnMut(JudgedStudy)) -> Result<()> {
+        self.read(|connection| {
+            let mut studies = connection.prepare_cached(
+                "SELECT t.study_uid, t.accession_number, t.last_received_at, v.flagged, v.score, v.threshold, v.model,
+                        v.model_sha256
+                 FROM studies t INDEXED BY studies_by_time
+                 JOIN verdicts v ON v.id = (SELECT max(id) FROM verdicts WHERE study_uid = t.study_uid
+                                            AND revision = t.revision AND NOT provisional)
+                 WHERE t.last_received_at >= ?1 AND t.state = 'decided' ORDER BY t.last_received_at DESC",
+            )?;
+            let mut slices = connection.prepare_cached(
+                "SELECT c.probability, x.state, x.probability FROM slices s LEFT JOIN scores c ON c.id = s.score_id
+                 LEFT JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
+                 WHERE s.study_uid = ?1 AND s.state <> 'ineligible'",
+            )?;
+            // The open outer query is the read transaction that the inner ones run in.
+            let mut rows = studies.query([since])?;
+            while let Some(row) = rows.next()? {
+                let study_uid: String = row.get(0)?;
+                let slices = slices.query_map(params![study_uid, model], |row| {
+                    Ok(ScoredTwice {
+                        probability: row.get(0)?,
+                        shadow_state: row.get(1)?,
+                        shadow_probability: row.get(2)?,
+                    })
+                })?;
+                let slices = slices.collect::<rusqlite::Result<_>>()?;
+                visit(JudgedStudy {
+                    study_uid,
+                    accession_number: row.get(1)?,
+                    last_received_at: row.get(2)?,
+                    flagged: row.get(3)?,
+                    score: row.get(4)?,
+                    threshold: row.get(5)?,
+                    model: row.get(6)?,
+                    model_sha256: row.get(7)?,
+                    slices,
+                });
+            }
+            Ok(())
+        })
     }
 }

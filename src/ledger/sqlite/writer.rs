@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{LedgerError, Result};
+use crate::ledger::{LedgerError, Result};
 
 /// Writes that one commit may carry; bounds how long the first of them waits.
 const MOST_IN_A_COMMIT: usize = 256;

@@ -1,0 +1,58 @@
+//! Why the ledger did not do what it was asked.
+
+use std::path::PathBuf;
+
+/// What went wrong with the ledger. `NotFound` is the caller's, everything else the database's.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("cannot open the database {path}: {source}")]
+    Open { path: PathBuf, source: DatabaseError },
+    #[error("the database {path} cannot be brought to this version's schema: {source}")]
+    Migrate { path: PathBuf, source: DatabaseError },
+    #[error("database: {0}")]
+    Database(#[from] DatabaseError),
+    #[error("database: the transaction could not begin: {0}")]
+    Begin(String),
+    #[error("database: the transaction could not be committed: {0}")]
+    Commit(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+/// What the database said, whichever it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct DatabaseError {
+    source: Box<dyn std::error::Error + Send + Sync>,
+    may_pass: bool,
+}
+
+impl DatabaseError {
+    /// `may_pass`: it may be gone at the next try.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>, may_pass: bool) -> DatabaseError {
+        DatabaseError { source: source.into(), may_pass }
+    }
+}
+
+impl LedgerError {
+    /// A row that this version cannot read: it will be the same at the next try.
+    pub fn unreadable(why: impl std::fmt::Display) -> LedgerError {
+        LedgerError::Database(DatabaseError::new(format!("a row cannot be read: {why}"), false))
+    }
+
+    /// Whether it may be gone at the next try: another process kept the database from us for too long, or the disk is full, ails
+    /// or is not there yet.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            LedgerError::Open { source, .. } | LedgerError::Migrate { source, .. } | LedgerError::Database(source) => {
+                source.may_pass
+            }
+            LedgerError::NotFound(_) => false,
+            LedgerError::Begin(_) | LedgerError::Commit(_) | LedgerError::Closed => true,
+        }
+    }
+}
+
+pub type Result<T, E = LedgerError> = std::result::Result<T, E>;

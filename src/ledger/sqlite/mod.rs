@@ -1,0 +1,151 @@
+//! The ledger in one SQLite database.
+//!
+//! All writes of a process go through one thread. It takes whatever waits, runs each write in a savepoint of its own,
+//! commits once (`synchronous=FULL`) and only then answers: many associations share one sync, and an answer means that
+//! the rows are on disk. Reads have connections of their own and see what is committed (WAL).
+
+mod backup;
+mod check;
+mod error;
+mod outbox;
+mod queue;
+mod reader;
+mod report;
+mod retention;
+mod shadow;
+mod store;
+mod study;
+mod verdict;
+mod writer;
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+use tokio::sync::Notify;
+
+use super::{DatabaseError, LedgerError, Result, Wakeups};
+pub use check::Soundness;
+pub use reader::Reader;
+use writer::Writer;
+
+/// How long a statement waits for another process (`triaged ack`, an administrator's `sqlite3`) to finish its write.
+pub const BUSY: Duration = Duration::from_secs(30);
+
+/// Pages of the write-ahead log (16 MiB) after which it is copied into the database: an instance dirties about eight, mostly
+/// the same ones as the instance before, and a copy writes each once. At SQLite's 1000 it came every hundred instances, with
+/// two syncs that all associations wait for.
+const CHECKPOINT_PAGES: u32 = 4000;
+
+/// The database, shared by everyone in the process. Cheap to clone. Its reads are those of [`Reader`].
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Closed before the writer (fields drop in order): the last connection removes the write-ahead log, and a read-only one
+    /// could not.
+    reader: Reader,
+    writer: Writer,
+    /// Claims made while STAT and other slices waited: whose turn it is.
+    turns: AtomicU64,
+    /// The last count of the queue.
+    depth: AtomicU64,
+    /// Shared with the writer thread, which must never hold the writer itself.
+    wakeups: Arc<Wakeups>,
+}
+
+impl Ledger {
+    /// Opens the database, creating it or migrating it to this version's schema, and starts the writer thread.
+    pub fn open(path: &Path) -> Result<Ledger> {
+        let mut connection = connect(path)?;
+        migrations().to_latest(&mut connection).map_err(|error| LedgerError::Migrate {
+            path: path.into(),
+            source: match error {
+                rusqlite_migration::Error::RusqliteError { err, .. } => err.into(),
+                error => DatabaseError::new(error, false),
+            },
+        })?;
+        Ok(Ledger {
+            shared: Arc::new(Shared {
+                reader: Reader::new(path),
+                writer: Writer::start(connection),
+                turns: AtomicU64::new(0),
+                depth: AtomicU64::new(0),
+                wakeups: Arc::default(),
+            }),
+        })
+    }
+
+    /// Runs a write; when this returns `Ok`, it is committed and synced. What fails is rolled back alone.
+    async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.shared.writer.write(write).await
+    }
+
+    /// [`Ledger::write`] for threads outside the async runtime.
+    fn write_blocking<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.shared.writer.write_blocking(write)
+    }
+
+    /// Writes nothing, as every write is written: whether the ledger can be written.
+    pub async fn try_write(&self) -> Result<()> {
+        self.write(|_| Ok(())).await
+    }
+
+    pub fn queued(&self) -> &Notify {
+        &self.shared.wakeups.queued
+    }
+
+    pub fn posted(&self) -> &Notify {
+        &self.shared.wakeups.posted
+    }
+
+    pub fn changed(&self) -> &Notify {
+        &self.shared.wakeups.changed
+    }
+}
+
+impl Deref for Ledger {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.shared.reader
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "foreign_keys", "ON")?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    };
+    open().map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })
+}
+
+fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![
+        M::up(include_str!("migrations/0001_initial.sql")),
+        M::up(include_str!("migrations/0002_reading_order.sql")),
+        M::up(include_str!("migrations/0003_shadow.sql")),
+        M::up(include_str!("migrations/0004_retention.sql")),
+    ])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What people ask of the ledger: the worklist, a study's slices, verdicts and notifications.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::Reader;
+use super::reader::records;
+use crate::ledger::{NotificationRow, Result, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+
+/// In words at [`Reader::worklist`]; the index `studies_reading_order` has the same expressions.
+pub(super) const READING_ORDER: &str = "ORDER BY flagged IS 1 AND acknowledged_at IS NULL DESC, flagged IS 1 DESC,
+    slices_ineligible + slices_failed > 0 AND slices_scored = 0 DESC, last_received_at DESC";
+
+impl Reader {
+    /// The worklist in reading order: flagged and not acknowledged first, then flagged, then not triaged, then the rest; the
+    /// newest first within each.
+    pub fn worklist(&self, filter: &WorklistFilter) -> Result<Vec<WorklistRow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT * FROM worklist WHERE (NOT ?1 OR flagged = 1) AND (?3 IS NULL OR state = ?3) {READING_ORDER} LIMIT ?2"
+            ))?;
+            records(&mut statement, params![filter.flagged_only, filter.limit.map_or(-1, i64::from), filter.state])
+        })
+    }
+
+    /// A study's row of the worklist.
+    pub fn study(&self, study_uid: &str) -> Result<Option<WorklistRow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT * FROM worklist WHERE study_uid = ?1")?;
+            Ok(records(&mut statement, [study_uid])?.pop())
+        })
+    }
+
+    /// The Study Instance UIDs that `named` can mean, the newest first, at most `most`: the study with this UID, else those with
+    /// this accession number, else those whose UID begins so.
+    pub fn studies_named(&self, named: &str, most: usize) -> Result<Vec<String>> {
+        self.read(|connection| {
+            for condition in ["study_uid = ?1", "accession_number = ?1", "substr(study_uid, 1, length(?1)) = ?1"] {
+                let mut statement = connection.prepare_cached(&format!(
+                    "SELECT study_uid FROM studies WHERE {condition} ORDER BY last_received_at DESC LIMIT ?2"
+                ))?;
+                let found = statement.query_map(params![named, most as i64], |row| row.get(0))?;
+                let found = found.collect::<rusqlite::Result<Vec<String>>>()?;
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+            }
+            Ok(Vec::new())
+        })
+    }
+
+    /// The slices of a study, ordered by series, instance number and frame.
+    pub fn slices(&self, study_uid: &str) -> Result<Vec<SliceRow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT * FROM slice_results WHERE study_uid = ?1 ORDER BY series_uid, instance_number, sop_uid, frame",
+            )?;
+            records(&mut statement, [study_uid])
+        })
+    }
+
+    /// The slice threshold of the newest score of a study.
+    pub fn slice_threshold(&self, study_uid: &str) -> Result<Option<f64>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT c.threshold FROM slices s JOIN scores c ON c.id = s.score_id
+                 WHERE s.study_uid = ?1 ORDER BY c.id DESC LIMIT 1",
+            )?;
+            Ok(statement.query_row([study_uid], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// The verdicts on a study, oldest first.
+    pub fn verdicts(&self, study_uid: &str) -> Result<Vec<VerdictRow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT * FROM verdicts WHERE study_uid = ?1 ORDER BY id")?;
+            records(&mut statement, [study_uid])
+        })
+    }
+
+    /// The notifications of one study, or of all, oldest first.
+    pub fn notifications(&self, study_uid: Option<&str>) -> Result<Vec<NotificationRow>> {
+        self.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT * FROM notification_log WHERE (?1 IS NULL OR study_uid = ?1) ORDER BY id")?;
+            records(&mut statement, [study_uid])
+        })
+    }
+
+    /// The newest notifications, of one state or of all, newest first.
+    pub fn newest_notifications(&self, state: Option<&str>, limit: u32) -> Result<Vec<NotificationRow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT * FROM notification_log WHERE (?1 IS NULL OR state = ?1) ORDER BY id DESC LIMIT ?2",
+            )?;
+            records(&mut statement, params![state, limit])
+        })
+    }
+}
