@@ -12,6 +12,8 @@ use super::terminal::{Screen, moment, moment_or_dash, number_or_dash, text_or_da
 const ROWS_FOR_PEOPLE: u32 = 200;
 
 #[derive(Debug, clap::Args)]
+// Its group would have the name of that of the arguments that it is part of, which a debug build of clap refuses.
+#[group(skip)]
 pub struct Args {
     /// How to write it: a table for people, or all columns of the database view `worklist`
     #[arg(long, value_enum, default_value_t)]
