@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use triaged::archive::{Archive, Meta};
 use triaged::config::Settings;
-use triaged::dimse::command::{Operation, Request};
+use triaged::dimse::command::{Message, Operation};
 use triaged::dimse::pdu::{Event, PduStream};
 use triaged::dimse::status::Status;
 use triaged::inference::{Engine, Pipeline};
@@ -63,7 +63,7 @@ fn pdus(criterion: &mut Criterion) {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let client = TcpStream::connect(listener.local_addr().expect("a bound port")).await.expect("a connection");
             let (server, _) = listener.accept().await.expect("a connection");
-            (client, PduStream::new(server).expect("an open socket"))
+            (client, PduStream::new(Box::new(server)))
         });
         group.bench_function(format!("read an object in PDUs of {} KiB", size >> 10), |bencher| {
             bencher.iter(|| {
@@ -102,12 +102,13 @@ fn commands(criterion: &mut Criterion) {
         bytes.extend((value.len() as u32).to_le_bytes());
         bytes.extend_from_slice(value);
     }
-    let request = Request::parse(&bytes).expect("a C-STORE request");
+    let Ok(Message::Request(request)) = Message::parse(bytes.clone()) else { panic!("not a C-STORE request") };
     assert_eq!(request.operation, Operation::CStore);
     let mut group = criterion.benchmark_group("command");
-    group.bench_function("parse C-STORE-RQ", |bencher| bencher.iter(|| Request::parse(black_box(&bytes))));
+    group.bench_function("parse C-STORE-RQ", |bencher| bencher.iter(|| Message::parse(black_box(&bytes).clone())));
     group.bench_function("write C-STORE-RSP", |bencher| {
-        bencher.iter(|| black_box(&request).response(&Status::success()));
+        let success = Status::success().into();
+        bencher.iter(|| black_box(&request).response(&success));
     });
 }
 

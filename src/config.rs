@@ -42,6 +42,18 @@ pub struct Dimse {
     pub association_request_timeout_seconds: u64,
     pub idle_timeout_seconds: u64,
     pub other_storage_classes: Vec<String>,
+    pub tls: Tls,
+}
+
+/// `dimse.tls`. An empty path means that it is not set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub port: u16,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: PathBuf,
+    pub require_client_certificate: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -1,138 +1,129 @@
-//! One association, from its request to its end: messages are put together, handed to their service, and answered.
+//! One association, from its request to its end: negotiated, each request handed to its service, released or aborted.
 
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, PDataValue, PDataValueType, Pdu};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::intake::{Announced, Memory, Reception, Sender, Transfer, TransferId};
+use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
-use super::command::{LARGEST_COMMAND, Operation, Request};
-use super::pdu::{Event, PduError, PduStream};
-use super::policy::{Context, Decision};
+use super::command::{Operation, Request};
+use super::context::Context;
+use super::exchange::Exchange;
+use super::link::{ANSWER_PATIENCE, Arrival, Call, Caller, End, Link};
+use super::negotiation::negotiate;
+use super::pdu::{AbortReason, AssociateAccept, AssociateRequest, Event, Pdu, PduError, PduStream, release_response};
+use super::peer::Peer;
+use super::policy::{APPLICATION_CONTEXT, Applicant};
 use super::scp::Scp;
+use super::service::Handler;
 use super::status::Status;
-use super::store;
+use super::transport::Connection;
 
-/// How long the peer may take to read an answer, and to close after the last one.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the peer may take to close the connection after the last PDU.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who is at the other end.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    pub association: TransferId,
-    pub calling_ae: String,
-    pub address: IpAddr,
-}
-
-/// Why an association ended otherwise than by release.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    #[error(transparent)]
-    Pdu(#[from] PduError),
-    #[error("{0}")]
-    Protocol(String),
-    #[error("the peer aborted the association")]
-    Aborted,
-    #[error("the node is stopping")]
-    Stopping,
-}
-
 /// Serves a connection until it ends. Everything that goes wrong is logged here, once.
-pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Arc<Semaphore>, stop: CancellationToken) {
-    let mut stream = match PduStream::new(socket) {
-        Ok(stream) => stream,
-        Err(error) => return debug!(%address, %error, "the connection was gone before it could be served"),
-    };
-    let patience = scp.association_request_timeout;
-    let first = tokio::select! {
-        first = tokio::time::timeout(patience, stream.next(patience)) => first.unwrap_or(Err(PduError::Timeout(patience))),
+pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToken) {
+    let Connection { transport, address, certificate } = connection;
+    let mut stream = PduStream::new(transport);
+    let request = tokio::select! {
+        request = first_request(&mut stream, scp.association_request_timeout) => request,
         () = stop.cancelled() => return,
     };
-    let request = match first {
-        Ok(Event::Control(Pdu::AssociationRQ(request))) => request,
-        // Load balancers and port scanners: nothing to answer.
-        Ok(Event::Closed) => return debug!(%address, "the connection was closed before an association was asked for"),
-        Ok(_) => {
-            warn!(%address, "a PDU other than A-ASSOCIATE-RQ began the connection; aborted");
-            metrics::counter!("triaged_associations_total", "result" => "garbage").increment(1);
-            let _ = stream.send(&abort(AbortRQServiceProviderReason::UnexpectedPdu), CLOSE_PATIENCE).await;
-            return stream.finish(CLOSE_PATIENCE).await;
+    let request = match request {
+        Ok(request) => request,
+        Err(NoRequest::Left) => {
+            return debug!(%address, "the connection ended before an association was asked for");
         }
-        Err(error) => {
-            warn!(%address, "no association: {error}");
+        Err(NoRequest::Garbage(why, abort)) => {
+            warn!(%address, "no association: {why}");
             metrics::counter!("triaged_associations_total", "result" => "garbage").increment(1);
-            if let Some(abort) = error.abort() {
-                let _ = stream.send(&abort, CLOSE_PATIENCE).await;
+            if let Some(abort) = abort {
+                let _ = stream.send(&abort.encode(), CLOSE_PATIENCE).await;
                 stream.finish(CLOSE_PATIENCE).await;
             }
             return;
         }
     };
-    let place = places.try_acquire_owned().ok();
-    let (answer, contexts) = match scp.policy.decide(&request, place.is_none()) {
-        Decision::Accept { answer, contexts } => (answer, contexts),
-        Decision::Reject { answer, why } => {
+    let place = scp.places.clone().try_acquire_owned().ok();
+    let (calling_ae, called_ae) = (request.titles.calling(), request.titles.called());
+    let applicant = Applicant {
+        request: &request,
+        calling_ae: &calling_ae,
+        called_ae: &called_ae,
+        address,
+        certificate: certificate.as_ref(),
+    };
+    let admission = match scp.policy.admit(&applicant, place.is_none()) {
+        Ok(admission) => admission,
+        Err(refusal) => {
             // Whoever is refused must not keep others out while it takes its time to go.
             drop(place);
-            warn!(%address, calling_ae = request.calling_ae_title, "association rejected: {why}");
+            warn!(%address, calling_ae, "association rejected: {}", refusal.why);
             metrics::counter!("triaged_associations_total", "result" => "rejected").increment(1);
-            let _ = stream.send(&Pdu::AssociationRJ(answer), ANSWER_PATIENCE).await;
+            let _ = stream.send(&refusal.rejection.encode(), ANSWER_PATIENCE).await;
             return stream.finish(CLOSE_PATIENCE).await;
         }
     };
-    let calling_ae = request.calling_ae_title.trim_matches(['\0', ' ']).to_owned();
-    let transfer = scp.intake.begin_transfer(Sender { calling_ae: calling_ae.clone(), peer: address });
-    let peer = Peer { association: transfer.id(), calling_ae, address };
-    let refused = request.presentation_contexts.len() - contexts.len();
-    info!(association = peer.association, calling_ae = peer.calling_ae, %address, contexts = contexts.len(), refused, "association open");
-    if contexts.is_empty() {
+    let negotiated = negotiate(&request, &scp.services);
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let association = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let (contexts, refused) = (negotiated.contexts.len(), negotiated.results.len() - negotiated.contexts.len());
+    info!(association, calling_ae, %address, contexts, refused, "association open");
+    if contexts == 0 {
         warn!(
-            association = peer.association,
+            association,
             "none of the {refused} proposed presentation contexts can be accepted; see dimse.other_storage_classes"
         );
     }
-    if let Err(error) = stream.send(&Pdu::AssociationAC(answer), ANSWER_PATIENCE).await {
-        return warn!(association = peer.association, "association: {error}");
+    let answer = AssociateAccept {
+        titles: request.titles,
+        application_context: APPLICATION_CONTEXT.into(),
+        contexts: negotiated.results,
+        maximum_length: scp.max_pdu,
+        implementation_class_uid: IMPLEMENTATION_CLASS_UID,
+        implementation_version_name: IMPLEMENTATION_VERSION_NAME,
+        roles: negotiated.roles,
+        extended_negotiation: negotiated.extended_negotiation,
+        user_identity_response: admission.user_identity_response,
+    };
+    if let Err(error) = stream.send(&answer.encode(), ANSWER_PATIENCE).await {
+        return warn!(association, "association: {error}");
     }
     metrics::counter!("triaged_associations_total", "result" => "accepted").increment(1);
+    let user_identity = admission.user_identity;
+    let peer = Arc::new(Peer { association, calling_ae, called_ae, address, certificate, user_identity });
     let open = Open::new(place);
     let began = Instant::now();
-    let memory = Memory::default();
-    let idle = scp.idle_timeout;
-    let mut association =
-        Association { stream, transfer: &transfer, idle, contexts, peer, stop, memory, stored: 0, refused: 0 };
-    let end = association.run().await;
-    let Association { mut stream, peer, stored, refused, .. } = association;
+    let (caller, calls) = Caller::new();
+    let link = Link::new(stream, negotiated.contexts, request.maximum_length, scp.idle_timeout, caller);
+    let handlers = scp.services.iter().map(|_| None).collect();
+    let mut serving = Association { link, calls, scp: &scp, handlers, peer, stop, stored: 0, refused: 0 };
+    let end = serving.run().await;
+    let Association { link, handlers, peer, stored, refused, .. } = serving;
     let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
     match &end {
-        Ok(()) => info!(association = peer.association, stored, refused, seconds, "association released"),
-        Err(End::Stopping) => {
-            info!(association = peer.association, stored, refused, seconds, "association ended: {}", End::Stopping)
+        Ok(()) => info!(association, stored, refused, seconds, "association released"),
+        Err(End::Stopping) => info!(association, stored, refused, seconds, "association ended: {}", End::Stopping),
+        Err(end) => {
+            let calling_ae = &peer.calling_ae;
+            warn!(association, calling_ae, stored, refused, seconds, "association ended: {end}")
         }
-        Err(end) => warn!(
-            association = peer.association,
-            calling_ae = peer.calling_ae,
-            stored,
-            refused,
-            seconds,
-            "association ended: {end}"
-        ),
     }
-    drop((open, transfer));
+    // Before the goodbye: whoever hears that the association is over may rely on it.
+    drop((open, handlers));
     let goodbye = match end {
-        Ok(()) => Some(Pdu::ReleaseRP),
+        Ok(()) => Some(release_response()),
         Err(End::Aborted) => None,
-        Err(End::Stopping) => Some(abort(AbortRQServiceProviderReason::ReasonNotSpecified)),
-        Err(End::Protocol(_)) => Some(abort(AbortRQServiceProviderReason::UnexpectedPdu)),
-        Err(End::Pdu(error)) => error.abort(),
+        Err(End::Stopping) => Some(AbortReason::NotSpecified.encode()),
+        Err(End::Protocol(_)) => Some(AbortReason::UnexpectedPdu.encode()),
+        Err(End::Pdu(error)) => error.abort_reason().map(AbortReason::encode),
     };
+    let mut stream = link.into_stream();
     if let Some(goodbye) = goodbye
         && stream.send(&goodbye, CLOSE_PATIENCE).await.is_ok()
     {
@@ -140,8 +131,26 @@ pub async fn serve(socket: TcpStream, address: IpAddr, scp: Arc<Scp>, places: Ar
     }
 }
 
-fn abort(reason: AbortRQServiceProviderReason) -> Pdu {
-    Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) }
+/// Why a connection does not become an association.
+enum NoRequest {
+    /// The peer closed or aborted: there is nothing to answer. Load balancers and port scanners do so.
+    Left,
+    /// Something else came than an association request, and this is the A-ABORT for it.
+    Garbage(String, Option<AbortReason>),
+}
+
+/// Reads the A-ASSOCIATE-RQ, within the time of the ARTIM timer (PS3.8 9.1.5).
+async fn first_request(stream: &mut PduStream, patience: Duration) -> Result<AssociateRequest, NoRequest> {
+    let first = tokio::time::timeout(patience, stream.next(patience)).await;
+    match first.unwrap_or(Err(PduError::Timeout(patience))) {
+        Ok(Event::Control(Pdu::AssociateRequest(request))) => Ok(*request),
+        Ok(Event::Closed | Event::Control(Pdu::Abort { .. })) => Err(NoRequest::Left),
+        Ok(_) => {
+            let why = "a PDU other than A-ASSOCIATE-RQ began the connection".into();
+            Err(NoRequest::Garbage(why, Some(AbortReason::UnexpectedPdu)))
+        }
+        Err(error) => Err(NoRequest::Garbage(error.to_string(), error.abort_reason())),
+    }
 }
 
 /// Counts an association as open, and keeps its place, until this is dropped.
@@ -163,165 +172,84 @@ impl Drop for Open {
 }
 
 struct Association<'s> {
-    stream: PduStream,
-    transfer: &'s Transfer,
-    idle: Duration,
-    contexts: Vec<Context>,
-    peer: Peer,
+    link: Link,
+    /// Requests of the node to the peer. They are sent between two requests of the peer.
+    calls: mpsc::Receiver<Call>,
+    scp: &'s Scp,
+    /// One place for each service, filled at the service's first request.
+    handlers: Vec<Option<Box<dyn Handler>>>,
+    peer: Arc<Peer>,
     stop: CancellationToken,
-    /// Where objects are gathered; empty while one comes in.
-    memory: Memory,
     stored: u64,
     refused: u64,
 }
 
-/// A message that is coming in.
-enum Message<'s> {
-    Command { context: u8, bytes: Vec<u8> },
-    DataSet { context: u8, request: Request, reception: Result<Box<Reception<'s>>, Status> },
-}
-
-impl<'s> Association<'s> {
-    /// Serves messages until the peer releases.
+impl Association<'_> {
+    /// Serves requests until the peer releases.
     async fn run(&mut self) -> Result<(), End> {
-        let mut message: Option<Message<'s>> = None;
-        let idle = self.idle;
         loop {
-            // A stop waits for the message in flight, not for the next one.
-            let event = if message.is_none() {
-                tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => return Err(End::Stopping),
-                    event = self.stream.next(idle) => event?,
+            // A stop waits for the request that is being served, not for the next one.
+            let arrival = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(End::Stopping),
+                Some(call) = self.calls.recv(), if !self.link.is_calling() => {
+                    self.link.call(call).await?;
+                    continue;
                 }
-            } else {
-                self.stream.next(idle).await?
+                arrival = self.link.next_request() => arrival?,
             };
-            let piece = match event {
-                Event::Piece(piece) => piece,
-                Event::Closed => return Err(End::Protocol("the peer closed the connection without a release".into())),
-                Event::Control(Pdu::ReleaseRQ) if message.is_none() => return Ok(()),
-                Event::Control(Pdu::ReleaseRQ) => {
-                    return Err(End::Protocol("the peer released the association in the middle of a message".into()));
-                }
-                Event::Control(Pdu::AbortRQ { .. }) => return Err(End::Aborted),
-                Event::Control(other) => {
-                    return Err(End::Protocol(format!("unexpected PDU: {}", other.short_description())));
-                }
-            };
-            let Some(accepted) = self.contexts.iter().find(|c| c.id == piece.context) else {
-                return Err(End::Protocol(format!("presentation context {} was not accepted", piece.context)));
-            };
-            message = match message.take() {
-                None | Some(Message::Command { .. }) if !piece.command => {
-                    return Err(End::Protocol("a data set without its command".into()));
-                }
-                Some(Message::DataSet { .. }) if piece.command => {
-                    return Err(End::Protocol("a command in the middle of a data set".into()));
-                }
-                Some(Message::Command { context, .. } | Message::DataSet { context, .. })
-                    if context != piece.context =>
-                {
-                    return Err(End::Protocol("the presentation context changed within a message".into()));
-                }
-                Some(Message::DataSet { context, request, mut reception }) => {
-                    if let Ok(reception) = &mut reception {
-                        reception.write(piece.data).await;
-                    }
-                    if piece.last {
-                        let status = match reception {
-                            Ok(reception) => {
-                                let (outcome, memory) = reception.finish().await;
-                                self.memory = memory;
-                                store::status(&outcome)
-                            }
-                            Err(status) => status,
-                        };
-                        self.answer(context, &request, status).await?;
-                        None
-                    } else {
-                        Some(Message::DataSet { context, request, reception })
-                    }
-                }
-                begun => {
-                    let mut bytes = match begun {
-                        Some(Message::Command { bytes, .. }) => bytes,
-                        _ => Vec::new(),
-                    };
-                    if bytes.len() + piece.data.len() > LARGEST_COMMAND {
-                        return Err(End::Protocol(format!("a command set of more than {LARGEST_COMMAND} bytes")));
-                    }
-                    bytes.extend_from_slice(piece.data);
-                    let context = piece.context;
-                    if !piece.last {
-                        Some(Message::Command { context, bytes })
-                    } else {
-                        let request = Request::parse(&bytes).map_err(|error| End::Protocol(error.to_string()))?;
-                        if request.has_data_set {
-                            let refused = match request.operation {
-                                Operation::CStore => store::check(accepted, &request),
-                                _ => Err(self.without_data_set(&request)),
-                            };
-                            let reception = refused.map(|()| {
-                                let announced = Announced {
-                                    sop_class_uid: request.sop_class_uid.clone(),
-                                    sop_instance_uid: request.sop_instance_uid.clone(),
-                                    transfer_syntax: accepted.transfer_syntax.clone(),
-                                };
-                                Box::new(self.transfer.receive(announced, std::mem::take(&mut self.memory)))
-                            });
-                            Some(Message::DataSet { context, request, reception })
-                        } else {
-                            let status = self.without_data_set(&request);
-                            self.answer(context, &request, status).await?;
-                            None
-                        }
-                    }
-                }
-            };
-        }
-    }
-
-    /// The status of a request that is answered without looking at a data set.
-    fn without_data_set(&self, request: &Request) -> Status {
-        match request.operation {
-            // C-ECHO (PS3.7 9.1.5): that we answer is the answer.
-            Operation::CEcho | Operation::CCancel => Status::success(),
-            Operation::CStore => Status::new(Status::CANNOT_UNDERSTAND, "C-STORE without a data set"),
-            Operation::Other(code) => {
-                Status::new(Status::UNRECOGNIZED_OPERATION, format!("operation {code:04X}H is not offered here"))
+            match arrival {
+                Arrival::Release => return Ok(()),
+                // It has no response (PS3.7 9.3.2.3), and what it is about is over.
+                Arrival::Request { request, .. } if request.operation == Operation::CCancel => {}
+                Arrival::Request { context, request } => self.serve(context, request).await?,
             }
         }
     }
 
-    async fn answer(&mut self, context: u8, request: &Request, status: Status) -> Result<(), End> {
-        if request.operation == Operation::CStore {
+    async fn serve(&mut self, context: Arc<Context>, request: Request) -> Result<(), End> {
+        let service = self.service(&context, &request);
+        let operation = request.operation;
+        let mut exchange = Exchange::new(&mut self.link, &self.peer, context, request);
+        match service {
+            Some(at) => {
+                let handler = self.handlers[at].get_or_insert_with(|| self.scp.services[at].open(&self.peer));
+                handler.serve(&mut exchange).await?;
+            }
+            None => {
+                let why = format!("operation {operation:?} is not offered here");
+                exchange.respond(Status::new(Status::UNRECOGNIZED_OPERATION, why).into()).await?;
+            }
+        }
+        if exchange.answered().is_none() {
+            let why = "the service did not answer; this is a bug";
+            exchange.respond(Status::new(Status::PROCESSING_FAILURE, why).into()).await?;
+        }
+        let Some(status) = exchange.answered() else { return Ok(()) };
+        if !status.is_success() {
+            warn!(
+                association = self.peer.association,
+                calling_ae = self.peer.calling_ae,
+                sop_instance = exchange.request().sop_instance_uid,
+                status = format!("{:04X}H", status.code),
+                "{}",
+                status.comment
+            );
+        }
+        if operation == Operation::CStore {
             if status.is_success() {
                 self.stored += 1;
             } else {
                 self.refused += 1;
             }
         }
-        if !status.is_success() {
-            warn!(
-                association = self.peer.association,
-                calling_ae = self.peer.calling_ae,
-                sop_instance = request.sop_instance_uid,
-                status = format!("{:04X}H", status.code),
-                "{}",
-                status.comment
-            );
-        }
-        // C-CANCEL has no response (PS3.7 9.3.2.3).
-        if request.operation == Operation::CCancel {
-            return Ok(());
-        }
-        let value = PDataValue {
-            presentation_context_id: context,
-            value_type: PDataValueType::Command,
-            is_last: true,
-            data: request.response(&status),
-        };
-        Ok(self.stream.send(&Pdu::PData { data: vec![value] }, ANSWER_PATIENCE).await?)
+        Ok(())
+    }
+
+    /// The service that performs a request: the one that accepted its context, else any, so that C-ECHO is answered in every
+    /// context.
+    fn service(&self, context: &Context, request: &Request) -> Option<usize> {
+        let performs = |at: &usize| self.scp.services[*at].performs(request.operation);
+        Some(context.service).filter(performs).or_else(|| (0..self.scp.services.len()).find(performs))
     }
 }

@@ -1,31 +1,39 @@
 //! The listener: accepts connections under limits and gives each a task of its own.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::association;
 use super::scp::Scp;
+use super::tls::{HandshakeError, TlsServer};
+use super::transport::Connection;
 
 /// A bound port. Connections wait in the backlog until [`Listener::run`].
 pub struct Listener {
     socket: TcpListener,
+    tls: Option<Arc<TlsServer>>,
 }
 
 impl Listener {
+    /// A port for plain TCP.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A node that restarts must not wait for old connections to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        Ok(Listener { socket: socket.listen(1024)? })
+        Ok(Listener { socket: socket.listen(1024)?, tls: None })
+    }
+
+    /// The port, for TLS alone.
+    pub fn with_tls(self, tls: TlsServer) -> Listener {
+        Listener { tls: Some(Arc::new(tls)), ..self }
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
@@ -36,12 +44,8 @@ impl Listener {
     /// each has in flight.
     pub async fn run(self, scp: Arc<Scp>, stop: CancellationToken) {
         let associations = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(scp.max_associations));
-        // Connections that have not asked for an association are limited on their own, so that half-open ones cannot
-        // keep scanners out; past it, new connections wait in the backlog for the request timeout at most.
-        let connections = Arc::new(Semaphore::new(scp.max_associations.saturating_mul(2)));
         loop {
-            let Ok(connection) = connections.clone().acquire_owned().await else { break };
+            let Ok(permit) = scp.connections.clone().acquire_owned().await else { break };
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 () = stop.cancelled() => break,
@@ -49,22 +53,58 @@ impl Listener {
             let (socket, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Of one connection (reset before it was accepted), or no descriptors left: neither ends the node.
+                    // The connection was reset before it was accepted, or no descriptors are left: neither ends the node.
                     warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            let task = association::serve(socket, address.ip(), scp.clone(), places.clone(), stop.clone());
+            let address = address.ip();
+            let (scp, tls, stop) = (scp.clone(), self.tls.clone(), stop.clone());
+            let task = async move {
+                let patience = scp.association_request_timeout;
+                let connection = tokio::select! {
+                    connection = connect(socket, address, tls.as_deref(), patience) => connection,
+                    () = stop.cancelled() => None,
+                };
+                if let Some(connection) = connection {
+                    association::serve(connection, scp, stop).await;
+                }
+            };
             associations.spawn(async move {
                 if let Err(panic) = tokio::spawn(task).await {
-                    error!(address = %address.ip(), %panic, "an association ended by a bug; the node goes on");
+                    error!(%address, %panic, "an association ended by a bug; the node goes on");
                 }
-                drop(connection);
+                drop(permit);
             });
         }
         drop(self.socket);
         associations.close();
         associations.wait().await;
     }
+}
+
+/// Makes a connection of a socket: with TLS after the handshake, which may take `patience`. What fails is logged here.
+async fn connect(
+    socket: TcpStream,
+    address: IpAddr,
+    tls: Option<&TlsServer>,
+    patience: Duration,
+) -> Option<Connection> {
+    let Some(tls) = tls else {
+        let connection = Connection::plain(socket, address);
+        return connection
+            .inspect_err(|error| debug!(%address, %error, "the connection was gone before it could be served"))
+            .ok();
+    };
+    let why = match tokio::time::timeout(patience, tls.accept(socket, address)).await {
+        Ok(Ok(connection)) => return Some(connection),
+        // Load balancers and port scanners: nothing to answer.
+        Ok(Err(HandshakeError::Closed)) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the TLS handshake took longer than {patience:?}"),
+    };
+    warn!(%address, "no association: {why}");
+    metrics::counter!("triaged_associations_total", "result" => "garbage").increment(1);
+    None
 }

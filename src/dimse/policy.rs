@@ -1,196 +1,134 @@
-//! Association policy: who may associate, and which presentation contexts are accepted.
+//! Association policy: who may associate.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use dicom_dictionary_std::uids;
-use dicom_ul::pdu::{
-    AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason,
-    AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason, AssociationRJSource, AssociationRQ,
-    PresentationContextResult, PresentationContextResultReason, UserVariableItem,
-};
+use rustls::pki_types::CertificateDer;
 
 use crate::config;
-use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
+
+use super::pdu::{AssociateRequest, Rejection, UserIdentity, UserIdentityType};
 
 /// DICOM's application context (PS3.7 A.2.1).
-const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
+pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 
-/// The storage SOP classes that can be triaged; always accepted.
-pub const CT_STORAGE: [&str; 3] =
-    [uids::CT_IMAGE_STORAGE, uids::ENHANCED_CT_IMAGE_STORAGE, uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE];
+/// The shortest maximum length that a message can be sent in: the header of a presentation data value (6 bytes) and a
+/// fragment of an even number of bytes.
+const SHORTEST_MAXIMUM_LENGTH: u32 = 8;
 
-/// The transfer syntaxes accepted for storage: all that the pixel decoder reads. A test holds the list to that.
-pub const TRANSFER_SYNTAXES: [&str; 14] = [
-    uids::IMPLICIT_VR_LITTLE_ENDIAN,
-    uids::EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN,
-    uids::JPEG_BASELINE8_BIT,
-    uids::JPEG_EXTENDED12_BIT,
-    uids::JPEG_LOSSLESS,
-    uids::JPEG_LOSSLESS_SV1,
-    uids::JPEGLS_LOSSLESS,
-    uids::JPEGLS_NEAR_LOSSLESS,
-    uids::JPEG2000_LOSSLESS,
-    uids::JPEG2000,
-    uids::RLE_LOSSLESS,
-];
+/// Who asks for an association.
+pub struct Applicant<'r> {
+    pub request: &'r AssociateRequest,
+    pub calling_ae: &'r str,
+    pub called_ae: &'r str,
+    pub address: IpAddr,
+    /// The certificate that the peer proved to own, in a TLS session that asked for one.
+    pub certificate: Option<&'r CertificateDer<'static>>,
+}
 
-/// Retired (PS3.5 2016b), and still sent; the dictionary's constant is marked deprecated.
-const EXPLICIT_VR_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+/// Why an association is rejected.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub rejection: Rejection,
+    /// The reason in words, for the log.
+    pub why: String,
+}
 
-/// Who may associate, for what.
-#[derive(Debug, Clone)]
+/// Who was let in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// The user identity, if it was checked.
+    pub user_identity: Option<UserIdentity>,
+    /// The server response to it (PS3.7 D.3.3.7.2), if the peer asked for one.
+    pub user_identity_response: Option<Vec<u8>>,
+}
+
+/// Checks user identities (PS3.7 D.3.3.7).
+pub trait UserCheck: Send + Sync {
+    /// Whether this is a user who may associate. `Ok` carries the server response, which is empty for user names; `Err` says why
+    /// not, without the passcode.
+    fn check(&self, identity: &UserIdentity, applicant: &Applicant<'_>) -> Result<Vec<u8>, String>;
+}
+
+/// Who may associate.
+#[derive(Clone, Default)]
 pub struct Policy {
     ae_title: String,
     check_called_ae_title: bool,
     calling_ae_titles: HashSet<String>,
-    storage_classes: HashSet<String>,
-    max_pdu: u32,
-}
-
-/// A presentation context that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Context {
-    pub id: u8,
-    pub abstract_syntax: String,
-    pub transfer_syntax: String,
-}
-
-/// The answer to an association request.
-pub enum Decision {
-    Accept {
-        answer: AssociationAC,
-        contexts: Vec<Context>,
-    },
-    /// With the reason in words, for the log.
-    Reject {
-        answer: AssociationRJ,
-        why: String,
-    },
+    users: Option<Arc<dyn UserCheck>>,
 }
 
 impl Policy {
     pub fn new(settings: &config::Dimse) -> Policy {
-        let titles = settings.calling_ae_titles.iter().map(|t| t.trim().to_owned());
-        let classes = CT_STORAGE.iter().map(|c| c.to_string());
+        let titles = settings.calling_ae_titles.iter().map(|title| title.trim().to_owned());
         Policy {
             ae_title: settings.ae_title.trim().to_owned(),
             check_called_ae_title: settings.check_called_ae_title,
             calling_ae_titles: titles.collect(),
-            storage_classes: classes.chain(settings.other_storage_classes.iter().cloned()).collect(),
-            max_pdu: settings.max_pdu_bytes,
+            users: None,
         }
     }
 
-    /// Judges a request (PS3.8 9.3.2–9.3.4). `busy`: the associations are used up.
-    pub fn decide(&self, request: &AssociationRQ, busy: bool) -> Decision {
-        use AssociationRJResult::{Permanent, Transient};
-        let reject = |result, source, why: String| Decision::Reject { answer: AssociationRJ { result, source }, why };
-        let user = AssociationRJSource::ServiceUser;
+    /// The policy, with user identities checked. Without, they are neither looked at nor answered: a positive response would say
+    /// that somebody had been recognized.
+    pub fn with_users(self, users: Arc<dyn UserCheck>) -> Policy {
+        Policy { users: Some(users), ..self }
+    }
+
+    /// Judges a request (PS3.8 9.3.2 to 9.3.4). `busy`: as many associations are open as there may be.
+    pub fn admit(&self, applicant: &Applicant<'_>, busy: bool) -> Result<Admission, Refusal> {
+        let request = applicant.request;
+        let refuse = |rejection, why| Err(Refusal { rejection, why });
         if request.protocol_version & 1 == 0 {
-            let reason = AssociationRJServiceProviderASCEReason::ProtocolVersionNotSupported;
             let why = format!("protocol version {:#06x} is not supported", request.protocol_version);
-            return reject(Permanent, AssociationRJSource::ServiceProviderASCE(reason), why);
+            return refuse(Rejection::ProtocolVersionNotSupported, why);
         }
-        if uid(&request.application_context_name) != APPLICATION_CONTEXT {
-            let reason = AssociationRJServiceUserReason::ApplicationContextNameNotSupported;
-            let why = format!("application context {:?} is not DICOM's", request.application_context_name);
-            return reject(Permanent, user(reason), why);
+        if request.application_context != APPLICATION_CONTEXT {
+            let why = format!("application context {:?} is not DICOM's", request.application_context);
+            return refuse(Rejection::ApplicationContextNotSupported, why);
         }
-        if self.check_called_ae_title && title(&request.called_ae_title) != self.ae_title {
-            let reason = AssociationRJServiceUserReason::CalledAETitleNotRecognized;
-            let why = format!("called AE title {:?} is not {:?}", request.called_ae_title, self.ae_title);
-            return reject(Permanent, user(reason), why);
+        if self.check_called_ae_title && applicant.called_ae != self.ae_title {
+            let why = format!("called AE title {:?} is not {:?}", applicant.called_ae, self.ae_title);
+            return refuse(Rejection::CalledAeTitleNotRecognized, why);
         }
-        if !self.calling_ae_titles.is_empty() && !self.calling_ae_titles.contains(title(&request.calling_ae_title)) {
-            let reason = AssociationRJServiceUserReason::CallingAETitleNotRecognized;
-            let why = format!("calling AE title {:?} is not in dimse.calling_ae_titles", request.calling_ae_title);
-            return reject(Permanent, user(reason), why);
+        if !self.calling_ae_titles.is_empty() && !self.calling_ae_titles.contains(applicant.calling_ae) {
+            let why = format!("calling AE title {:?} is not in dimse.calling_ae_titles", applicant.calling_ae);
+            return refuse(Rejection::CallingAeTitleNotRecognized, why);
         }
+        if let Some(length) = request.maximum_length.filter(|length| *length < SHORTEST_MAXIMUM_LENGTH) {
+            let why = format!("the peer takes PDUs of at most {length} bytes, in which no answer can be sent");
+            return refuse(Rejection::ProviderNoReasonGiven, why);
+        }
+        let admission = match (&self.users, &request.user_identity) {
+            (None, _) => Admission::default(),
+            (Some(_), None) => return refuse(Rejection::NoReasonGiven, "no user identity is given".into()),
+            (Some(users), Some(identity)) => match users.check(identity, applicant) {
+                Ok(response) => Admission {
+                    user_identity_response: identity.positive_response_requested.then(|| {
+                        match identity.identity_type {
+                            // The server response to a user name is empty (PS3.7 table D.3-15).
+                            UserIdentityType::Username | UserIdentityType::UsernameAndPasscode => Vec::new(),
+                            _ => response,
+                        }
+                    }),
+                    user_identity: Some(identity.clone()),
+                },
+                Err(why) => return refuse(Rejection::NoReasonGiven, format!("the user identity is refused: {why}")),
+            },
+        };
         if busy {
-            let reason = AssociationRJServiceProviderPresentationReason::LocalLimitExceeded;
-            let source = AssociationRJSource::ServiceProviderPresentation(reason);
-            return reject(Transient, source, "dimse.max_associations are open already".into());
+            return refuse(Rejection::LocalLimitExceeded, "dimse.max_associations are open already".into());
         }
-        let mut contexts: Vec<Context> = Vec::new();
-        let mut results = Vec::new();
-        for proposed in &request.presentation_contexts {
-            let abstract_syntax = uid(&proposed.abstract_syntax);
-            let chosen = self.transfer_syntax(abstract_syntax, &proposed.transfer_syntaxes);
-            // An id stands for one context (PS3.8 9.3.2.2: odd, unique); the first keeps it.
-            let taken = contexts.iter().any(|c| c.id == proposed.id);
-            let (reason, transfer_syntax) = match chosen {
-                Ok(_) if taken => (PresentationContextResultReason::NoReason, uids::IMPLICIT_VR_LITTLE_ENDIAN),
-                Ok(syntax) => {
-                    contexts.push(Context {
-                        id: proposed.id,
-                        abstract_syntax: abstract_syntax.into(),
-                        transfer_syntax: syntax.into(),
-                    });
-                    (PresentationContextResultReason::Acceptance, syntax)
-                }
-                // The transfer syntax of a refused context is not significant, but must be there (PS3.8 9.3.3.2).
-                Err(reason) => (reason, uids::IMPLICIT_VR_LITTLE_ENDIAN),
-            };
-            results.push(PresentationContextResult {
-                id: proposed.id,
-                reason,
-                transfer_syntax: transfer_syntax.to_owned(),
-            });
-        }
-        let answer = AssociationAC {
-            protocol_version: 1,
-            application_context_name: APPLICATION_CONTEXT.into(),
-            called_ae_title: request.called_ae_title.clone(),
-            calling_ae_title: request.calling_ae_title.clone(),
-            presentation_contexts: results,
-            user_variables: vec![
-                UserVariableItem::MaxLength(self.max_pdu),
-                UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.into()),
-                UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.into()),
-            ],
-        };
-        Decision::Accept { answer, contexts }
+        Ok(admission)
     }
-
-    /// The first of the proposed transfer syntaxes that we read: the sender's own order tells what it has.
-    fn transfer_syntax(
-        &self,
-        abstract_syntax: &str,
-        proposed: &[String],
-    ) -> Result<&'static str, PresentationContextResultReason> {
-        let accepted: &[&'static str] = if abstract_syntax == uids::VERIFICATION {
-            &[uids::IMPLICIT_VR_LITTLE_ENDIAN, uids::EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN]
-        } else if self.storage_classes.contains(abstract_syntax) {
-            &TRANSFER_SYNTAXES
-        } else {
-            return Err(PresentationContextResultReason::AbstractSyntaxNotSupported);
-        };
-        proposed
-            .iter()
-            .find_map(|p| accepted.iter().find(|a| **a == uid(p)))
-            .copied()
-            .ok_or(PresentationContextResultReason::TransferSyntaxesNotSupported)
-    }
-}
-
-/// UIDs in items are not padded (PS3.8 annex F), but some senders pad them as in a data set.
-fn uid(raw: &str) -> &str {
-    raw.trim_matches(['\0', ' '])
-}
-
-fn title(raw: &str) -> &str {
-    raw.trim_matches(['\0', ' '])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dicom_encoding::TransferSyntaxIndex;
-    use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
-    use dicom_ul::pdu::PresentationContextProposed;
+    use crate::dimse::pdu::Titles;
 
     fn policy(change: impl FnOnce(&mut config::Dimse)) -> Policy {
         let mut settings = config::Settings::load(None, &[]).unwrap().dimse;
@@ -198,67 +136,75 @@ mod tests {
         Policy::new(&settings)
     }
 
-    fn request(contexts: &[(u8, &str, &[&str])]) -> AssociationRQ {
-        AssociationRQ {
+    fn request() -> AssociateRequest {
+        AssociateRequest {
             protocol_version: 1,
-            calling_ae_title: "CT1".into(),
-            called_ae_title: "TRIAGED".into(),
-            application_context_name: APPLICATION_CONTEXT.into(),
-            presentation_contexts: contexts
-                .iter()
-                .map(|(id, class, syntaxes)| PresentationContextProposed {
-                    id: *id,
-                    abstract_syntax: class.to_string(),
-                    transfer_syntaxes: syntaxes.iter().map(|s| s.to_string()).collect(),
-                })
-                .collect(),
-            user_variables: vec![],
+            titles: Titles::new("TRIAGED", "CT1"),
+            application_context: APPLICATION_CONTEXT.into(),
+            contexts: Vec::new(),
+            maximum_length: None,
+            implementation_class_uid: String::new(),
+            implementation_version_name: String::new(),
+            roles: Vec::new(),
+            extended_negotiation: Vec::new(),
+            user_identity: None,
         }
     }
 
-    #[test]
-    fn every_accepted_transfer_syntax_can_be_decoded() {
-        for syntax in TRANSFER_SYNTAXES {
-            let known = TransferSyntaxRegistry.get(syntax).unwrap_or_else(|| panic!("{syntax} is not in the registry"));
-            assert!(known.can_decode_all(), "{syntax} cannot be decoded");
-        }
-    }
-
-    #[test]
-    fn an_unknown_class_or_syntax_is_refused_and_the_others_go_on() {
-        let request = request(&[
-            (1, "1.2.3", &[uids::IMPLICIT_VR_LITTLE_ENDIAN]),
-            (3, uids::CT_IMAGE_STORAGE, &["1.2.3", "1.2.840.10008.1.2.4.90\0"]),
-            (5, uids::CT_IMAGE_STORAGE, &["1.2.3"]),
-            (7, uids::VERIFICATION, &[uids::JPEG2000_LOSSLESS, uids::IMPLICIT_VR_LITTLE_ENDIAN]),
-        ]);
-        let Decision::Accept { answer, contexts } = policy(|_| ()).decide(&request, false) else { panic!() };
-        let reasons: Vec<_> = answer.presentation_contexts.iter().map(|r| r.reason.clone() as u8).collect();
-        assert_eq!(reasons, [3, 0, 4, 0]);
-        assert_eq!(contexts[0].transfer_syntax, uids::JPEG2000_LOSSLESS);
-        assert_eq!(contexts[1].transfer_syntax, uids::IMPLICIT_VR_LITTLE_ENDIAN);
+    fn admit(policy: &Policy, request: &AssociateRequest, busy: bool) -> Result<Admission, Rejection> {
+        let applicant = Applicant {
+            request,
+            calling_ae: &request.titles.calling(),
+            called_ae: &request.titles.called(),
+            address: [127, 0, 0, 1].into(),
+            certificate: None,
+        };
+        policy.admit(&applicant, busy).map_err(|refusal| refusal.rejection)
     }
 
     #[test]
     fn who_may_not_associate_is_told_why() {
-        let why = |policy: Policy, busy| match policy.decide(&request(&[]), busy) {
-            Decision::Reject { answer, .. } => answer.source,
-            Decision::Accept { .. } => panic!("accepted"),
+        let refusal = |change: fn(&mut config::Dimse)| admit(&policy(change), &request(), false);
+        assert_eq!(
+            refusal(|s| (s.ae_title, s.check_called_ae_title) = ("OTHER".into(), true)),
+            Err(Rejection::CalledAeTitleNotRecognized)
+        );
+        assert_eq!(refusal(|s| s.calling_ae_titles = vec!["CT2".into()]), Err(Rejection::CallingAeTitleNotRecognized));
+        assert_eq!(refusal(|s| s.calling_ae_titles = vec!["CT1".into()]), Ok(Admission::default()));
+        assert_eq!(admit(&policy(|_| ()), &request(), true), Err(Rejection::LocalLimitExceeded));
+        let short = AssociateRequest { maximum_length: Some(7), ..request() };
+        assert_eq!(admit(&policy(|_| ()), &short, false), Err(Rejection::ProviderNoReasonGiven));
+        let other = AssociateRequest { application_context: "1.2.3".into(), ..request() };
+        assert_eq!(admit(&policy(|_| ()), &other, false), Err(Rejection::ApplicationContextNotSupported));
+    }
+
+    struct OnePasscode;
+
+    impl UserCheck for OnePasscode {
+        fn check(&self, identity: &UserIdentity, _: &Applicant<'_>) -> Result<Vec<u8>, String> {
+            if identity.secondary == b"open sesame" { Ok(Vec::new()) } else { Err("wrong passcode".into()) }
+        }
+    }
+
+    #[test]
+    fn a_user_identity_is_confirmed_only_where_it_is_checked() {
+        let identity = |passcode: &[u8]| UserIdentity {
+            identity_type: UserIdentityType::UsernameAndPasscode,
+            positive_response_requested: true,
+            primary: b"ali".to_vec(),
+            secondary: passcode.to_vec(),
         };
-        use AssociationRJServiceUserReason as User;
-        assert_eq!(
-            why(policy(|s| (s.ae_title, s.check_called_ae_title) = ("OTHER".into(), true)), false),
-            AssociationRJSource::ServiceUser(User::CalledAETitleNotRecognized)
-        );
-        assert_eq!(
-            why(policy(|s| s.calling_ae_titles = vec!["CT2".into()]), false),
-            AssociationRJSource::ServiceUser(User::CallingAETitleNotRecognized)
-        );
-        assert_eq!(
-            why(policy(|_| ()), true),
-            AssociationRJSource::ServiceProviderPresentation(
-                AssociationRJServiceProviderPresentationReason::LocalLimitExceeded
-            )
-        );
+        let asking = |identity| AssociateRequest { user_identity: identity, ..request() };
+        let right = asking(Some(identity(b"open sesame")));
+        assert_eq!(admit(&policy(|_| ()), &right, false), Ok(Admission::default()));
+        let checking = policy(|_| ()).with_users(Arc::new(OnePasscode));
+        let admission = admit(&checking, &right, false).unwrap();
+        assert_eq!(admission.user_identity_response, Some(Vec::new()));
+        assert!(admission.user_identity.is_some());
+        let quiet = asking(Some(UserIdentity { positive_response_requested: false, ..identity(b"open sesame") }));
+        assert_eq!(admit(&checking, &quiet, false).unwrap().user_identity_response, None);
+        assert_eq!(admit(&checking, &asking(Some(identity(b"guess"))), false), Err(Rejection::NoReasonGiven));
+        assert_eq!(admit(&checking, &asking(None), false), Err(Rejection::NoReasonGiven));
+        assert!(!format!("{right:?}").contains("sesame"));
     }
 }

@@ -10,6 +10,14 @@ pub struct Status {
 
 impl Status {
     pub const SUCCESS: u16 = 0x0000;
+    /// A response that others of the same operation follow (PS3.7 annex C).
+    pub const PENDING: u16 = 0xFF00;
+    /// A pending response of which some optional keys were not matched (PS3.4 C.4.1.1.4).
+    pub const PENDING_WITH_WARNING: u16 = 0xFF01;
+    /// The peer cancelled the operation (PS3.7 annex C).
+    pub const CANCELLED: u16 = 0xFE00;
+    /// Processing failure (PS3.7 C.5.16).
+    pub const PROCESSING_FAILURE: u16 = 0x0110;
     /// Refused: out of resources (PS3.4 B.2.3).
     pub const OUT_OF_RESOURCES: u16 = 0xA700;
     /// Error: data set does not match SOP Class (PS3.4 B.2.3).
@@ -33,6 +41,11 @@ impl Status {
 
     pub fn is_success(&self) -> bool {
         self.code == Status::SUCCESS
+    }
+
+    /// Whether other responses of the same operation follow.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.code, Status::PENDING | Status::PENDING_WITH_WARNING)
     }
 
     /// The comment as an Error Comment (0000,0902) can carry it: LO, 64 characters of the default repertoire.

@@ -5,6 +5,7 @@ mod support;
 
 mod alarm;
 mod architecture;
+mod associate;
 mod commands;
 mod compare;
 mod dependencies;
@@ -21,4 +22,5 @@ mod send;
 mod shadow;
 mod skips;
 mod start;
+mod tls;
 mod web;

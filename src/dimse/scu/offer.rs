@@ -6,7 +6,15 @@ use dicom_dictionary_std::uids;
 use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use super::{Accepted, Object};
+use super::find::Object;
+
+/// A presentation context that the peer accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    pub id: u8,
+    pub abstract_syntax: String,
+    pub transfer_syntax: String,
+}
 
 /// Presentation context IDs are the odd numbers of a byte (PS3.8 9.3.2.2).
 const MOST_CONTEXTS: usize = 128;

@@ -7,7 +7,7 @@ use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
 use dicom_pixeldata::Transcode;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use super::chain;
+use super::error::chain;
 use super::find::Object;
 use super::offer::{Choice, syntax_name};
 use triaged_imaging::{DicomObject, read_bytes};

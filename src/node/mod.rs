@@ -1,43 +1,46 @@
 //! The node: wires the stages together, starts them from the back to the front, and stops them from the front to the
 //! back, so that nothing is handed to a stage that is not there.
 
+mod error;
+mod lock;
+mod pulse;
+mod readiness;
+mod stage;
+
 use std::fs::File;
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::archive::{Archive, create_synced};
+use crate::archive::Archive;
 use crate::config::Settings;
+use crate::dimse::tls::TlsServer;
 use crate::dimse::{Listener, Scp};
-use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow, ShadowStatus};
+use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
 use crate::intake::{Intake, Limits};
-use crate::ledger::{Ledger, LedgerError};
-use crate::notify::{self, ChannelError, Worker};
+use crate::ledger::Ledger;
+use crate::notify::{self, Worker};
 use crate::retention::Retention;
 use crate::triage::{Activity, Judge, StatRule};
-use crate::web::{self, Check, Readiness, Site};
+use crate::web::{self, Site};
+
+pub use error::StartError;
+pub use lock::lock;
+
+use pulse::Pulse;
+use readiness::readiness;
+use stage::Stage;
 
 /// How long a stop waits for the objects that associations have in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a node that is no longer alive tries to leave its ledger in order.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often it is tried whether the ledger can be written.
-const PULSE: Duration = Duration::from_secs(5);
-
-/// The ledger may be locked by another process for so long before the node is no longer alive: a restart does not help against
-/// that, against other troubles of a database it may.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What of the node is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,50 +51,12 @@ pub enum Role {
     Score,
 }
 
-/// Why the node did not start. Nothing was accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("the data folder {path} cannot be used: {source}")]
-    DataFolder { path: PathBuf, source: io::Error },
-    #[error("another triaged works on the data folder {path}; give this one a data_dir of its own")]
-    Locked { path: PathBuf },
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error("the shadow model (inference.shadow): {0}")]
-    Shadow(#[source] EngineError),
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    #[error("metrics cannot be recorded: {0}")]
-    Metrics(String),
-    #[error("{setting}: cannot listen on {address}: {source}")]
-    Listen { setting: &'static str, address: String, source: io::Error },
-}
-
-impl StartError {
-    /// Whether it may be gone at the next try, so that whoever started the node should start it again. What a person has
-    /// to mend, settings and models, may not.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            StartError::DataFolder { .. } | StartError::Locked { .. } => true,
-            StartError::Ledger(error) => error.may_pass(),
-            // After a power cut the driver may come later than the node.
-            StartError::Engine(error) | StartError::Shadow(error) => {
-                matches!(error, EngineError::Device { .. } | EngineError::Run(_))
-            }
-            // An address that the network has yet to give to this machine; a port in use stays so.
-            StartError::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
-            StartError::Channel(_) | StartError::Metrics(_) => false,
-        }
-    }
-}
-
 /// A running node.
 pub struct Node {
     ledger: Ledger,
     engine: EngineInfo,
-    dimse: Option<(SocketAddr, Stage)>,
+    /// The plain port first, then that for TLS, if there is one.
+    dimse: Vec<(SocketAddr, Stage)>,
     pipeline: (Pipeline, CancellationToken),
     shadow: Option<Shadow>,
     judge: Stage,
@@ -100,62 +65,6 @@ pub struct Node {
     web: Option<(SocketAddr, Stage)>,
     pulse: Pulse,
     _lock: File,
-}
-
-/// A task with the token that stops it.
-struct Stage {
-    task: JoinHandle<()>,
-    stop: CancellationToken,
-}
-
-impl Stage {
-    fn start<F: Future<Output = ()> + Send + 'static>(run: impl FnOnce(CancellationToken) -> F) -> Stage {
-        let stop = CancellationToken::new();
-        Stage { task: tokio::spawn(run(stop.clone())), stop }
-    }
-
-    async fn stop(self, name: &str, patience: Duration) {
-        self.stop.cancel();
-        if tokio::time::timeout(patience, self.task).await.is_err() {
-            warn!("{name} did not stop within {patience:?}");
-        }
-    }
-}
-
-/// Whether the ledger can be written, looked at again and again: a write may have to wait longer than the watchdog does.
-struct Pulse {
-    task: JoinHandle<()>,
-    last: Arc<Mutex<Instant>>,
-}
-
-impl Pulse {
-    fn of(ledger: Ledger) -> Pulse {
-        let last = Arc::new(Mutex::new(Instant::now()));
-        let beat = last.clone();
-        let task = tokio::spawn(async move {
-            loop {
-                match ledger.try_write().await {
-                    Ok(()) => *beat.lock().expect("nobody panics while holding it") = Instant::now(),
-                    Err(LedgerError::Closed) => return,
-                    Err(error) => error!("the ledger cannot be written: {error}"),
-                }
-                tokio::time::sleep(PULSE).await;
-            }
-        });
-        Pulse { task, last }
-    }
-
-    fn beats(&self) -> bool {
-        let last = *self.last.lock().expect("nobody panics while holding it");
-        !self.task.is_finished() && last.elapsed() < LEDGER_PATIENCE
-    }
-}
-
-impl Drop for Pulse {
-    /// It holds the ledger, whose last handle joins the writer thread.
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Node {
@@ -187,17 +96,7 @@ impl Node {
             );
         }
         // Ports first: a port in use should be told at once, not after the model is loaded.
-        let dimse = match serve {
-            false => None,
-            true => {
-                let address = SocketAddr::new(settings.dimse.listen, settings.dimse.port);
-                let listen =
-                    |source| StartError::Listen { setting: "dimse.port", address: address.to_string(), source };
-                let listener = Listener::bind(address).map_err(listen)?;
-                let bound = listener.address().map_err(listen)?;
-                Some((listener, bound))
-            }
-        };
+        let listeners = if serve { listeners(&settings)? } else { Vec::new() };
         let site = match serve && !settings.web.listen.is_empty() {
             false => None,
             true => {
@@ -255,20 +154,22 @@ impl Node {
             info!("web on http://{bound}");
             (bound, Stage::start(|stop| web::serve(listener, site, stop)))
         });
-        let dimse = dimse.map(|(listener, bound)| {
-            let limits = Limits {
-                max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
-                max_queue: settings.inference.max_queue,
-            };
-            let intake = Intake::new(archive, ledger.clone(), activity, stat, limits);
-            let scp = Arc::new(Scp::new(&settings.dimse, intake));
-            info!(ae_title = settings.dimse.ae_title, data_dir = %data_dir.display(), "DICOM on {bound}");
+        let limits = Limits {
+            max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
+            max_queue: settings.inference.max_queue,
+        };
+        let intake = Intake::new(archive, ledger.clone(), activity, stat, limits);
+        let scp = Arc::new(Scp::new(&settings.dimse, intake));
+        let mut dimse = Vec::new();
+        for (listener, bound, protocol) in listeners {
+            info!(ae_title = settings.dimse.ae_title, data_dir = %data_dir.display(), "{protocol} on {bound}");
+            let (scp, listening) = (scp.clone(), listening.clone());
             let run = async move |stop| {
                 listener.run(scp, stop).await;
                 listening.store(false, Ordering::SeqCst);
             };
-            (bound, Stage::start(run))
-        });
+            dimse.push((bound, Stage::start(run)));
+        }
         let pulse = Pulse::of(ledger.clone());
         Ok(Node {
             ledger,
@@ -287,7 +188,7 @@ impl Node {
 
     /// Where associations are accepted.
     pub fn dimse_address(&self) -> Option<SocketAddr> {
-        self.dimse.as_ref().map(|(address, _)| *address)
+        self.dimse.first().map(|(address, _)| *address)
     }
 
     pub fn web_address(&self) -> Option<SocketAddr> {
@@ -306,7 +207,7 @@ impl Node {
     pub fn is_alive(&self) -> bool {
         let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
-        stages.into_iter().all(|stage| !stage.task.is_finished()) && self.pipeline.0.is_alive() && self.pulse.beats()
+        stages.into_iter().all(Stage::is_running) && self.pipeline.0.is_alive() && self.pulse.beats()
     }
 
     /// For a node that is no longer alive: gives back the claims of slices that are not to be blamed for it, and no more. Takes some
@@ -331,7 +232,9 @@ impl Node {
         if let Some(shadow) = &self.shadow {
             shadow.stop();
         }
-        if let Some((_, stage)) = self.dimse {
+        // All ports refuse from now on, while the associations of each finish.
+        self.dimse.iter().for_each(|(_, stage)| stage.cancel());
+        for (_, stage) in self.dimse {
             stage.stop("associations", STOP_PATIENCE).await;
         }
         let (pipeline, stop) = self.pipeline;
@@ -361,17 +264,24 @@ impl Node {
     }
 }
 
-/// Makes the data folder and takes its lock, which is held while the file lives.
-pub fn lock(data_dir: &Path) -> Result<File, StartError> {
-    let folder = |source| StartError::DataFolder { path: data_dir.into(), source };
-    create_synced(data_dir).map_err(folder)?;
-    let path = data_dir.join("triaged.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(folder)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::Locked { path: data_dir.into() }),
-        Err(error) => Err(folder(error.into())),
+/// Binds the ports of DICOM, each with the name that the log gives it.
+fn listeners(settings: &Settings) -> Result<Vec<(Listener, SocketAddr, &'static str)>, StartError> {
+    let bind = |setting, port| {
+        let address = SocketAddr::new(settings.dimse.listen, port);
+        let failed = |source| StartError::Listen { setting, address: address.to_string(), source };
+        let listener = Listener::bind(address).map_err(failed)?;
+        let bound = listener.address().map_err(failed)?;
+        Ok::<_, StartError>((listener, bound))
+    };
+    let (listener, bound) = bind("dimse.port", settings.dimse.port)?;
+    let mut listeners = vec![(listener, bound, "DICOM")];
+    let tls = &settings.dimse.tls;
+    if tls.port != 0 {
+        let server = TlsServer::new(tls)?;
+        let (listener, bound) = bind("dimse.tls.port", tls.port)?;
+        listeners.push((listener.with_tls(server), bound, "DICOM over TLS"));
     }
+    Ok(listeners)
 }
 
 /// Loads the second model, if one is named, and starts it in shadow; else notes that there is none.
@@ -400,68 +310,4 @@ async fn start_shadow(
         "a second model runs in shadow: its results are stored and used for nothing"
     );
     Ok(Some(shadow))
-}
-
-/// A model as `/readyz` names it.
-fn model_in_words(engine: &EngineInfo) -> String {
-    format!("{} version {} SHA-256 {}", engine.card.name, engine.card.version, engine.card.sha256)
-}
-
-fn provider_in_words(engine: &EngineInfo) -> String {
-    match &engine.fallback {
-        None => engine.provider.to_owned(),
-        Some(why) => format!("{}; fell back, as inference.device is \"auto\": {why}", engine.provider),
-    }
-}
-
-/// What `/readyz` says.
-fn readiness(
-    settings: &Settings,
-    engine: &EngineInfo,
-    shadow: Option<ShadowStatus>,
-    ledger: &Ledger,
-    archive: &Archive,
-    listening: Arc<AtomicBool>,
-) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
-    let min_free = settings.archive.min_free_mib.saturating_mul(1 << 20);
-    let (model, provider) = (model_in_words(engine), provider_in_words(engine));
-    let (ledger, archive) = (ledger.clone(), archive.clone());
-    Arc::new(move || {
-        let check = |name: &str, ok, detail: String| Check { name: name.into(), ok, detail };
-        let queue = ledger.queue_depth();
-        let free = archive.free_bytes();
-        let mut readiness = Readiness {
-            checks: vec![
-                check("model", true, model.clone()),
-                check("provider", true, provider.clone()),
-                match queue {
-                    Ok(waiting) => check("ledger", true, format!("{waiting} slices wait")),
-                    Err(error) => check("ledger", false, error.to_string()),
-                },
-                match free {
-                    Ok(free) => check(
-                        "disk",
-                        free >= min_free,
-                        format!("{} MiB free of at least {}", free >> 20, min_free >> 20),
-                    ),
-                    Err(error) => check("disk", false, error.to_string()),
-                },
-                check("dimse", listening.load(Ordering::SeqCst), "accepts associations".into()),
-            ],
-        };
-        // The node does its work with or without it, so it is never the reason to be not ready.
-        if let Some(shadow) = &shadow {
-            let model = model_in_words(&shadow.info);
-            let detail = match (shadow.ended(), ledger.shadow_queue_depth()) {
-                (Some(why), _) => format!("{model}; works no longer, until the node is started again: {why}"),
-                (None, Ok(waiting)) => {
-                    let provider = provider_in_words(&shadow.info);
-                    format!("{model} on {provider}; used for nothing; {waiting} slices wait for it")
-                }
-                (None, Err(error)) => format!("{model}; {error}"),
-            };
-            readiness.checks.push(check("shadow", true, detail));
-        }
-        readiness
-    })
 }

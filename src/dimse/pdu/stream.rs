@@ -1,19 +1,17 @@
-//! PDUs from and to a socket (PS3.8 9.3).
+//! PDUs from and to a transport (PS3.8 9.3).
 //!
 //! P-DATA-TF is not gathered: its presentation data values are handed on in the pieces in which they arrive, so memory
-//! does not depend on any length the peer states. All other PDUs are small, bounded, and made by dicom-ul.
+//! does not depend on any length the peer states. All other PDUs are small and bounded.
 
-use std::io;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, MAXIMUM_PDU_SIZE, Pdu, read_pdu, write_pdu};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-/// Of a PDU other than P-DATA-TF. An A-ASSOCIATE-RQ with 128 presentation contexts of forty transfer syntaxes each is
-/// about 340 KB.
-const LARGEST_CONTROL_PDU: u32 = 512 * 1024;
+use crate::dimse::transport::Transport;
+
+use super::error::{LARGEST_CONTROL_PDU, PduError};
+use super::incoming::Pdu;
+use super::types::P_DATA_TF;
 
 const READ_BUFFER: usize = 128 * 1024;
 
@@ -32,50 +30,16 @@ pub enum Event<'b> {
 #[derive(Debug)]
 pub struct Piece<'b> {
     pub context: u8,
-    /// Of the command set; otherwise of the data set.
+    /// It belongs to the command set; otherwise to the data set.
     pub command: bool,
     pub data: &'b [u8],
     /// The command set or data set is complete with this piece.
     pub last: bool,
 }
 
-/// Why nothing further can be read from this connection.
-#[derive(Debug, thiserror::Error)]
-pub enum PduError {
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-    #[error("the connection was closed in the middle of a PDU")]
-    Truncated,
-    #[error("nothing was received for {0:?}")]
-    Timeout(Duration),
-    #[error("{0}")]
-    NotDicom(&'static str),
-    #[error("unknown PDU type {0:02X}H")]
-    UnknownType(u8),
-    #[error(
-        "a PDU of type {pdu_type:02X}H states a length of {length} bytes, at most {LARGEST_CONTROL_PDU} are sensible"
-    )]
-    TooLarge { pdu_type: u8, length: u32 },
-    #[error("malformed PDU: {0}")]
-    Malformed(String),
-}
-
-impl PduError {
-    /// The A-ABORT that answers it (PS3.8 9.3.8), if the peer can still be told.
-    pub fn abort(&self) -> Option<Pdu> {
-        let reason = match self {
-            PduError::Io(_) | PduError::Truncated => return None,
-            PduError::Timeout(_) => AbortRQServiceProviderReason::ReasonNotSpecified,
-            PduError::NotDicom(_) | PduError::UnknownType(_) => AbortRQServiceProviderReason::UnrecognizedPdu,
-            PduError::TooLarge { .. } | PduError::Malformed(_) => AbortRQServiceProviderReason::InvalidPduParameter,
-        };
-        Some(Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) })
-    }
-}
-
-/// A socket that speaks PDUs.
+/// A transport that speaks PDUs.
 pub struct PduStream {
-    socket: TcpStream,
+    transport: Box<dyn Transport>,
     buffer: Box<[u8]>,
     /// What was read and not yet handed on is `buffer[start..end]`.
     start: usize,
@@ -84,6 +48,14 @@ pub struct PduStream {
     pdata_left: u32,
     /// The presentation data value being read, and the bytes left of it.
     value: Option<Value>,
+    /// The PDU other than P-DATA-TF being read. Its length is only a claim, so this grows as bytes arrive.
+    control: Option<Control>,
+}
+
+struct Control {
+    pdu_type: u8,
+    length: usize,
+    body: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,20 +67,20 @@ struct Value {
 }
 
 impl PduStream {
-    pub fn new(socket: TcpStream) -> io::Result<PduStream> {
-        // Our replies are small and waited for.
-        socket.set_nodelay(true)?;
-        Ok(PduStream {
-            socket,
+    pub fn new(transport: Box<dyn Transport>) -> PduStream {
+        PduStream {
+            transport,
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             start: 0,
             end: 0,
             pdata_left: 0,
             value: None,
-        })
+            control: None,
+        }
     }
 
-    /// The next piece or PDU. `patience` is how long the peer may be silent.
+    /// The next piece or PDU. `patience` is how long the peer may be silent. Nothing is lost if the future is dropped: the next
+    /// call goes on with what has arrived.
     pub async fn next(&mut self, patience: Duration) -> Result<Event<'_>, PduError> {
         loop {
             if let Some(value) = self.value {
@@ -127,6 +99,14 @@ impl PduStream {
                     last: value.last && left == 0,
                 }));
             }
+            if let Some(control) = &self.control {
+                if control.body.len() < control.length {
+                    self.gather(patience).await?;
+                    continue;
+                }
+                let Some(Control { pdu_type, body, .. }) = self.control.take() else { continue };
+                return Ok(Event::Control(Pdu::parse(pdu_type, &body)?));
+            }
             if self.pdata_left > 0 {
                 self.begin_value(patience).await?;
                 continue;
@@ -140,15 +120,15 @@ impl PduStream {
             self.require(6, patience).await?;
             let header = &self.buffer[self.start..self.start + 6];
             let length = u32::from_be_bytes([header[2], header[3], header[4], header[5]]);
-            if pdu_type == 0x04 {
-                self.start += 6;
-                self.pdata_left = length;
-                continue;
-            }
-            if length > LARGEST_CONTROL_PDU {
+            if pdu_type != P_DATA_TF && length > LARGEST_CONTROL_PDU {
                 return Err(PduError::TooLarge { pdu_type, length });
             }
-            return Ok(Event::Control(self.control(6 + length as usize, patience).await?));
+            self.start += 6;
+            if pdu_type == P_DATA_TF {
+                self.pdata_left = length;
+            } else {
+                self.control = Some(Control { pdu_type, length: length as usize, body: Vec::new() });
+            }
         }
     }
 
@@ -173,22 +153,17 @@ impl PduStream {
         Ok(())
     }
 
-    /// Reads a whole PDU of `size` bytes. A copy of its own, grown as bytes arrive: the length is only a claim.
-    async fn control(&mut self, size: usize, patience: Duration) -> Result<Pdu, PduError> {
-        let mut bytes = Vec::new();
-        while bytes.len() < size {
-            if self.start == self.end && !self.fill(patience).await? {
-                return Err(PduError::Truncated);
-            }
-            let n = (self.end - self.start).min(size - bytes.len());
-            bytes.extend_from_slice(&self.buffer[self.start..self.start + n]);
+    /// Adds what has arrived to the PDU other than P-DATA-TF that is being read.
+    async fn gather(&mut self, patience: Duration) -> Result<(), PduError> {
+        if self.start == self.end && !self.fill(patience).await? {
+            return Err(PduError::Truncated);
+        }
+        if let Some(Control { length, body, .. }) = &mut self.control {
+            let n = (self.end - self.start).min(*length - body.len());
+            body.extend_from_slice(&self.buffer[self.start..self.start + n]);
             self.start += n;
         }
-        match read_pdu(&bytes[..], MAXIMUM_PDU_SIZE, false) {
-            Ok(Some(pdu)) => Ok(pdu),
-            Ok(None) => Err(PduError::Malformed("an item is longer than its PDU".into())),
-            Err(error) => Err(PduError::Malformed(error.to_string())),
-        }
+        Ok(())
     }
 
     /// Makes at least `n` bytes lie in the buffer.
@@ -209,44 +184,38 @@ impl PduStream {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        acknowledge_at_once(&self.socket);
-        let read = self.socket.read(&mut self.buffer[self.end..]);
+        self.transport.before_read();
+        let read = self.transport.read(&mut self.buffer[self.end..]);
         let n = tokio::time::timeout(patience, read).await.map_err(|_| PduError::Timeout(patience))??;
         self.end += n;
         Ok(n > 0)
     }
 
-    /// Sends a PDU. A peer that does not read is not waited for longer than `patience`.
-    pub async fn send(&mut self, pdu: &Pdu, patience: Duration) -> Result<(), PduError> {
-        let mut bytes = Vec::new();
-        write_pdu(&mut bytes, pdu).map_err(|error| PduError::Malformed(error.to_string()))?;
-        tokio::time::timeout(patience, self.socket.write_all(&bytes))
-            .await
-            .map_err(|_| PduError::Timeout(patience))??;
+    /// Sends encoded PDUs. A peer that does not read is not waited for longer than `patience`.
+    pub async fn send(&mut self, pdus: &[u8], patience: Duration) -> Result<(), PduError> {
+        let send = async {
+            self.transport.write_all(pdus).await?;
+            // A TLS session may hold back what a TCP connection sends at once.
+            self.transport.flush().await
+        };
+        tokio::time::timeout(patience, send).await.map_err(|_| PduError::Timeout(patience))??;
         Ok(())
     }
 
     /// Says goodbye properly: after an A-RELEASE-RP or A-ABORT the peer closes (PS3.8 9.2, ARTIM). Closing first, with
     /// unread bytes, would reset the connection and could take our last PDU with it.
     pub async fn finish(mut self, patience: Duration) {
-        let _ = self.socket.shutdown().await;
+        let _ = self.transport.shutdown().await;
         let drain = async {
             let mut left = 4 << 20;
             while left > 0
-                && let Ok(n @ 1..) = self.socket.read(&mut self.buffer).await
+                && let Ok(n @ 1..) = self.transport.read(&mut self.buffer).await
             {
                 left -= n.min(left);
             }
         };
         let _ = tokio::time::timeout(patience, drain).await;
     }
-}
-
-/// Senders leave Nagle's algorithm on, so the last segment of an object waits for our ACK, and Linux delays that by some
-/// 40 ms unless told otherwise. TCP_QUICKACK does not stick, so it is set before every read.
-fn acknowledge_at_once(socket: &TcpStream) {
-    // Where the system refuses, the connection only is slower.
-    let _ = rustix::net::sockopt::set_tcp_quickack(socket.as_fd(), true);
 }
 
 fn recognise(pdu_type: u8) -> Result<(), PduError> {
@@ -262,7 +231,7 @@ fn recognise(pdu_type: u8) -> Result<(), PduError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -270,7 +239,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        (client, PduStream::new(server).unwrap())
+        (client, PduStream::new(Box::new(server)))
     }
 
     /// All that arrives of `bytes`, however it is cut into segments: data by (context, command), until end or error.
