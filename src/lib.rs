@@ -23,7 +23,7 @@ pub mod retention;
 pub mod triage;
 pub mod web;
 
-/// What every result row names as the software that made it.
+/// The software that every result row names as its maker.
 pub const SOFTWARE: &str = concat!("triaged ", env!("CARGO_PKG_VERSION"));
 
 /// Implementation Class UID (PS3.7 D.3.3.2): made from a UUID under 2.25 (PS3.5 B.2), for this implementation and for good.

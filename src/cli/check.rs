@@ -10,6 +10,7 @@ use std::time::Duration;
 use triaged::assets;
 use triaged::config::{self, Settings};
 use triaged::dimse::scu::{self, Peer};
+use triaged::dimse::tls::TlsServer;
 use triaged::inference::{Engine, EngineError};
 use triaged::ledger::{ArchivedFile, Reader};
 use triaged::notify;
@@ -80,6 +81,9 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>) -> Result {
     }
     model(&settings, &mut report)?;
     report.line("DICOM port", dimse(&settings))?;
+    if settings.dimse.tls.port != 0 {
+        report.line("DICOM over TLS", tls(&settings))?;
+    }
     report.line("web", web(&settings))?;
     report.line("notification", channels(&settings))?;
     if let Some(Ok(ledger)) = &ledger {
@@ -220,6 +224,15 @@ fn dimse(settings: &Settings) -> Finding {
             }
         }
         Err(error) => (Fail, format!("cannot listen on {address}: {error}")),
+    }
+}
+
+/// Whether certificate, key and authority can be used.
+fn tls(settings: &Settings) -> Finding {
+    let tls = &settings.dimse.tls;
+    match TlsServer::new(tls) {
+        Ok(_) => (Fine, format!("port {}, certificate {}", tls.port, tls.certificate.display())),
+        Err(error) => (Fail, error.to_string()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is negotiated with a peer that is let in: presentation contexts, roles, extended negotiation.
+//! Negotiation with a peer that is let in (PS3.8 9.3.2, PS3.7 D.3.3): presentation contexts, roles, extended negotiation.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::pdu::{
 };
 use super::service::Service;
 
-/// What a peer may do on its association.
+/// The result: a peer may do this on its association.
 #[derive(Debug, Default)]
 pub struct Negotiated {
     pub contexts: Vec<Arc<Context>>,

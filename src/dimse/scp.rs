@@ -1,4 +1,4 @@
-//! What every association of the node shares.
+//! The service class provider: everything that all associations of the node share.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub code: u16,
-    /// What happened, without patient data.
+    /// The reason in words, without patient data.
     pub comment: String,
 }
 

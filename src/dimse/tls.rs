@@ -64,7 +64,7 @@ pub struct TlsServer {
 
 struct Current {
     config: Arc<ServerConfig>,
-    /// Of each file: when it was changed, and its size.
+    /// When each file was changed, and its size.
     files: Vec<Option<(SystemTime, u64)>>,
 }
 

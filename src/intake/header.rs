@@ -1,4 +1,4 @@
-//! What the ledger needs of a data set: what identifies the object, and whether it can be triaged.
+//! The header of an object, as the ledger needs it: its identity, and whether it can be triaged.
 
 use std::io;
 

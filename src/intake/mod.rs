@@ -59,7 +59,7 @@ pub struct Sender {
     pub peer: IpAddr,
 }
 
-/// What became of an object.
+/// The fate of an object that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is on disk and recorded.

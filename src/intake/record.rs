@@ -25,7 +25,7 @@ struct Object {
     received_at: String,
 }
 
-/// What the blocking part of taking an object in came to.
+/// The result of the blocking part of taking an object in.
 enum Taken {
     /// The file is in its place, and this is what the ledger says of it.
     Recorded {
@@ -41,7 +41,7 @@ enum Taken {
     Refused(Outcome),
 }
 
-/// Where the file went.
+/// The place that the file went to.
 enum Placed {
     /// `placing` keeps the file there until its row is committed.
     Kept {

@@ -42,7 +42,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a node that is no longer alive tries to leave its ledger in order.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What of the node is started.
+/// The part of the node that is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Everything.
@@ -186,7 +186,7 @@ impl Node {
         })
     }
 
-    /// Where associations are accepted.
+    /// The address at which associations are accepted over plain TCP.
     pub fn dimse_address(&self) -> Option<SocketAddr> {
         self.dimse.first().map(|(address, _)| *address)
     }

@@ -1,4 +1,4 @@
-//! What `/readyz` says.
+//! The checks that `/readyz` shows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

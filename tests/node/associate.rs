@@ -126,7 +126,7 @@ impl Peer {
     fn release(mut self) {
         self.send(&pdu(5, &[0; 4]));
         assert_eq!(self.read().0, 6);
-        assert_eq!(self.rest(), []);
+        assert!(self.rest().is_empty());
     }
 }
 
@@ -205,12 +205,12 @@ fn an_abort_ends_every_state_without_an_answer() {
     let abort = pdu(7, &[0, 0, 0, 0]);
     // Before the association; between messages; within one; after the release was answered.
     let mut peer = Peer::connect(&node, &abort);
-    assert_eq!(peer.rest(), []);
+    assert!(peer.rest().is_empty());
     for messages in [vec![], p_data(1, 1, &echo(1)[..9])] {
         let mut peer = Peer::connect(&node, &association);
         peer.accepted();
         peer.send(&[messages, abort.clone()].concat());
-        assert_eq!(peer.rest(), []);
+        assert!(peer.rest().is_empty());
         node.wait_for_log("the peer aborted the association");
     }
     let mut peer = Peer::connect(&node, &association);
@@ -218,7 +218,7 @@ fn an_abort_ends_every_state_without_an_answer() {
     // A second release, and whatever else comes after the first, is not answered.
     peer.send(&[pdu(5, &[0; 4]), pdu(5, &[0; 4]), abort].concat());
     assert_eq!(peer.read().0, 6);
-    assert_eq!(peer.rest(), []);
+    assert!(peer.rest().is_empty());
     // A release response that answers nothing, and an association within the association.
     for unexpected in [pdu(6, &[0; 4]), association.clone()] {
         let mut peer = Peer::connect(&node, &association);

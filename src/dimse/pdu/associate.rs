@@ -310,7 +310,7 @@ pub struct AssociateAccept {
     pub user_identity_response: Option<Vec<u8>>,
 }
 
-/// What is said to a presentation context (PS3.8 9.3.3.2).
+/// The answer to a presentation context (PS3.8 9.3.3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextResult {
     pub id: u8,

@@ -15,7 +15,7 @@ use super::types::P_DATA_TF;
 
 const READ_BUFFER: usize = 128 * 1024;
 
-/// What arrived.
+/// A thing that arrived.
 #[derive(Debug)]
 pub enum Event<'b> {
     /// A PDU other than P-DATA-TF.
@@ -41,7 +41,7 @@ pub struct Piece<'b> {
 pub struct PduStream {
     transport: Box<dyn Transport>,
     buffer: Box<[u8]>,
-    /// What was read and not yet handed on is `buffer[start..end]`.
+    /// `buffer[start..end]` was read and is not yet handed on.
     start: usize,
     end: usize,
     /// Bytes left of the P-DATA-TF PDU being read.

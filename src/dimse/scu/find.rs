@@ -17,7 +17,7 @@ pub struct Object {
     pub transfer_syntax: String,
 }
 
-/// What was found.
+/// The objects that were found, and the files that are none.
 #[derive(Debug, Default)]
 pub struct Found {
     /// In order of path, folder by folder.
@@ -101,7 +101,7 @@ fn look(path: PathBuf, found: &mut Found) {
     }
 }
 
-/// What the data set says goes before what the file meta group says: the peer sees the data set.
+/// The data set's word goes before that of the file meta group: the peer sees the data set.
 fn uid(header: &DicomObject, tag: dicom_core::Tag, in_meta: &str) -> String {
     let in_data_set = header.get(tag).and_then(|element| element.to_str().ok()).map(|text| trimmed(&text));
     in_data_set.filter(|uid| !uid.is_empty()).unwrap_or_else(|| trimmed(in_meta))

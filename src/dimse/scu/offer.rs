@@ -19,7 +19,7 @@ pub struct Accepted {
 /// Presentation context IDs are the odd numbers of a byte (PS3.8 9.3.2.2).
 const MOST_CONTEXTS: usize = 128;
 
-/// What objects may be converted to, best first.
+/// Transfer syntaxes that objects may be converted to, best first.
 const FALLBACKS: [&str; 2] = [uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN];
 
 /// The presentation contexts for a set of objects: a pair of SOP class and transfer syntax each, so that the peer cannot

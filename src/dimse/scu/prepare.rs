@@ -45,7 +45,7 @@ pub(super) fn prepare(object: &Object, choice: &Choice) -> Result<Prepared, Stri
     Ok(Prepared { context: choice.context, transfer_syntax: choice.transfer_syntax.clone(), bytes, begin })
 }
 
-/// Where the data set begins, in a file that [`read_bytes`] could read: behind preamble, prefix and group 0002. Its group
+/// The offset at which the data set begins, in a file that [`read_bytes`] could read: behind preamble, prefix and group 0002. Its group
 /// length is not believed, it is wrong in too many files.
 fn data_set_begin(file: &[u8]) -> usize {
     let mut at = match file {

@@ -1,4 +1,4 @@
-//! What a peer answers to an object.
+//! The answers of a peer to objects.
 
 /// An object that the peer has stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

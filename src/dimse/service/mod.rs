@@ -1,4 +1,4 @@
-//! What the node does for its peers: one [`Service`] for each DIMSE service, each in a file of its own.
+//! The services that the node provides: one [`Service`] for each DIMSE service, each in a file of its own.
 
 pub mod echo;
 pub mod store;
@@ -49,9 +49,9 @@ pub trait Handler: Send {
     /// pending responses before the last one. What it leaves of the data set is read and dropped.
     ///
     /// # Errors
-    /// What ends the association. Everything else is a status.
+    /// Only if the association has to end. Everything else is a status.
     fn serve<'s>(&'s mut self, exchange: &'s mut Exchange<'_>) -> Served<'s>;
 }
 
-/// What [`Handler::serve`] returns.
+/// The future that [`Handler::serve`] returns.
 pub type Served<'s> = Pin<Box<dyn Future<Output = Result<(), End>> + Send + 's>>;

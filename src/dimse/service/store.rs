@@ -108,7 +108,7 @@ impl Handler for Storing {
     }
 }
 
-/// What can be said before a byte of the data set was read.
+/// Refuses a request for a reason that is known before a byte of the data set was read.
 fn check(context: &Context, request: &Request) -> Result<(), Status> {
     if !request.has_data_set {
         return Err(Status::new(Status::CANNOT_UNDERSTAND, "C-STORE without a data set"));
