@@ -138,18 +138,34 @@ fn an_item_that_can_be_passed_over_does_not_end_the_association() {
     let length = maximum_length(16384);
     let ct = context(1, CT);
     for (what, bytes, expected) in [
-        ("an unknown item", request(&[ct.clone()], &[length.clone()], &item(0x60, b"abcd")), vec![(1, 0)]),
+        (
+            "an unknown item",
+            request(std::slice::from_ref(&ct), std::slice::from_ref(&length), &item(0x60, b"abcd")),
+            vec![(1, 0)],
+        ),
         (
             "a context without abstract syntax",
             request(&[ct.clone(), no_abstract_syntax], &[], &[]),
             vec![(1, 0), (5, 2)],
         ),
-        ("a role sub-item with a byte too many", request(&[ct.clone()], &[length.clone(), role], &[]), vec![(1, 0)]),
-        ("an unknown sub-item", request(&[ct.clone()], &[item(0x9f, b"x"), length.clone()], &[]), vec![(1, 0)]),
-        ("stray bytes at the end", request(&[ct.clone()], &[length.clone()], &[0, 0]), vec![(1, 0)]),
-        ("no user information", request(&[ct.clone()], &[], &[]), vec![(1, 0)]),
-        ("no context at all", request(&[], &[length.clone()], &[]), vec![]),
-        ("an even context id", request(&[context(2, CT)], &[length], &[]), vec![(2, 0)]),
+        (
+            "a role sub-item with a byte too many",
+            request(std::slice::from_ref(&ct), &[length.clone(), role], &[]),
+            vec![(1, 0)],
+        ),
+        (
+            "an unknown sub-item",
+            request(std::slice::from_ref(&ct), &[item(0x9f, b"x"), length.clone()], &[]),
+            vec![(1, 0)],
+        ),
+        (
+            "stray bytes at the end",
+            request(std::slice::from_ref(&ct), std::slice::from_ref(&length), &[0, 0]),
+            vec![(1, 0)],
+        ),
+        ("no user information", request(std::slice::from_ref(&ct), &[], &[]), vec![(1, 0)]),
+        ("no context at all", request(&[], std::slice::from_ref(&length), &[]), vec![]),
+        ("an even context id", request(&[context(2, CT)], std::slice::from_ref(&length), &[]), vec![(2, 0)]),
     ] {
         let mut peer = Peer::connect(&node, &bytes);
         assert_eq!(peer.accepted(), expected, "{what}");
