@@ -2,6 +2,8 @@
 //!
 //! `conf/triaged.toml` is compiled in as the defaults, so the documented default and the real one are the same text.
 
+mod notify;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,10 @@ use dicom_core::Tag;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_dictionary_std::StandardDataDictionary;
 use serde::Deserialize;
+
+pub use notify::{
+    Channel, ChannelKind, Email, EscalationStep, MailSecurity, Notify, Route, WEBHOOK, Webhook, WebhookFormat,
+};
 
 /// The defaults, as documented.
 pub const DEFAULTS: &str = include_str!("../conf/triaged.toml");
@@ -142,26 +148,8 @@ impl TryFrom<String> for AttributeValue {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Notify {
-    pub first_retry_seconds: f64,
-    pub longest_retry_seconds: f64,
-    pub max_attempts: u32,
-    pub webhook: Webhook,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Webhook {
-    pub url: String,
-    pub secret: Secret,
-    pub timeout_seconds: f64,
-    pub include_patient_id: bool,
-}
-
 /// A value that no log and no error shows.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -187,6 +175,7 @@ impl std::fmt::Debug for Secret {
 #[serde(deny_unknown_fields)]
 pub struct Web {
     pub listen: String,
+    pub public_url: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -241,7 +230,8 @@ impl Settings {
                 .with_list_parse_key("dimse.calling_ae_titles")
                 .with_list_parse_key("dimse.other_storage_classes")
                 .with_list_parse_key("triage.stat_calling_ae_titles")
-                .with_list_parse_key("triage.stat_attributes"),
+                .with_list_parse_key("triage.stat_attributes")
+                .with_list_parse_key("notify.events"),
         );
         for (key, value) in flags {
             builder = builder.set_override(*key, value.as_str())?;
@@ -302,10 +292,17 @@ impl Settings {
             ("notify.first_retry_seconds", self.notify.first_retry_seconds),
             ("notify.longest_retry_seconds", self.notify.longest_retry_seconds),
             ("notify.webhook.timeout_seconds", self.notify.webhook.timeout_seconds),
+            ("notify.dead_first_retry_minutes", self.notify.dead_first_retry_minutes),
+            ("notify.dead_longest_retry_minutes", self.notify.dead_longest_retry_minutes),
+            ("notify.dead_retry_days", self.notify.dead_retry_days),
+            ("notify.undelivered_minutes", self.notify.undelivered_minutes),
         ] {
             if !seconds(value) {
-                return wrong(key, value, "a number of seconds, at least 0");
+                return wrong(key, value, "a number of at least 0, and at most 31536000");
             }
+        }
+        if self.notify.dead_first_retry_minutes == 0.0 {
+            return wrong("notify.dead_first_retry_minutes", 0, "more than 0");
         }
         if self.notify.max_attempts == 0 {
             return wrong("notify.max_attempts", 0, "at least 1");

@@ -13,6 +13,7 @@ pub mod archive;
 pub mod assets;
 pub mod config;
 pub mod dimse;
+pub mod event;
 pub mod inference;
 pub mod intake;
 pub mod ledger;

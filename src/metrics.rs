@@ -74,6 +74,13 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("triaged_notification_seconds", Histogram(REQUEST_SECONDS), Unit::Seconds, "An attempt to notify, by `channel`"),
     ("triaged_notifications_pending", Gauge, Unit::Count, "Notifications to be delivered, by `channel`"),
     ("triaged_notifications_dead", Gauge, Unit::Count, "Notifications given up and not requeued, by `channel`"),
+    ("triaged_escalations_total", Counter, Unit::Count, "Messages raised because nobody acknowledged in time"),
+    (
+        "triaged_unrouted_events_total",
+        Counter,
+        Unit::Count,
+        "Events that a person should hear of and for which no route holds, by `kind`",
+    ),
     (
         "triaged_last_slice_to_notification_seconds",
         Histogram(NOTIFICATION_SECONDS),

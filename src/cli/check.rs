@@ -11,9 +11,10 @@ use triaged::assets;
 use triaged::config::{self, Settings};
 use triaged::dimse::scu::{self, Peer};
 use triaged::dimse::tls::TlsServer;
+use triaged::event::{Event, Kind, Test};
 use triaged::inference::{Engine, EngineError};
-use triaged::ledger::{ArchivedFile, Reader};
-use triaged::notify;
+use triaged::ledger::{ArchivedFile, Reader, now};
+use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
 use triaged_model::ModelCard;
 
 use super::terminal::{Screen, clean};
@@ -56,7 +57,14 @@ impl Report {
     }
 }
 
-pub fn run(settings: Result<Settings>, config: Option<&Path>) -> Result {
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Send a test message through every notification channel, and say how each went
+    #[arg(long)]
+    send_test: bool,
+}
+
+pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Result {
     let mut report = Report { screen: Screen::of_stdout(), failed: false };
     let settings = match settings {
         Ok(settings) => settings,
@@ -86,6 +94,9 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>) -> Result {
     }
     report.line("web", web(&settings))?;
     report.line("notification", channels(&settings))?;
+    if args.send_test {
+        send_test(&settings, &mut report)?;
+    }
     if let Some(Ok(ledger)) = &ledger {
         report.line("dead letters", dead(ledger))?;
     }
@@ -280,16 +291,47 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn channels(settings: &Settings) -> Finding {
-    match notify::channels(&settings.notify) {
+    let channels = match notify::channels(&settings.notify, &Surroundings::default()) {
+        Err(error) => return (Fail, error.to_string()),
+        Ok(channels) => channels,
+    };
+    let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
+    match Routing::new(&settings.notify, &names) {
         Err(error) => (Fail, error.to_string()),
-        Ok(channels) if channels.is_empty() => {
+        Ok(_) if names.is_empty() => {
             (Warn, "no channel is configured: flagged studies show only in the worklist (notify.webhook.url)".into())
         }
-        Ok(channels) => {
-            let names: Vec<&str> = channels.iter().map(|channel| channel.name()).collect();
-            (Fine, names.join(", "))
+        Ok(routing) if routing.unheard().contains(&Kind::Flagged) => {
+            (Warn, format!("{}; no route of notify.routes hears of flagged studies", names.join(", ")))
         }
+        Ok(_) => (Fine, names.join(", ")),
     }
+}
+
+/// Delivers a test message on each channel, without the ledger and without a second attempt.
+fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
+    // What is wrong with the settings was told before.
+    let Ok(channels) = notify::channels(&settings.notify, &Surroundings::default()) else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for channel in channels {
+        let test = Test { ae_title: settings.dimse.ae_title.clone(), software: triaged::SOFTWARE.into() };
+        let message = Message {
+            id: 0,
+            idempotency_key: format!("test-{}", uuid::Uuid::new_v4()),
+            created_at: now(),
+            step: 0,
+            event: Event::Test(test),
+            study_url: None,
+            acknowledge_url: None,
+        };
+        let finding = match runtime.block_on(channel.deliver(&message)) {
+            Outcome::Delivered => (Fine, "a test message was delivered".into()),
+            Outcome::Retry { error, .. } => (Fail, format!("{}; for now", error.in_full())),
+            Outcome::Reject { error } => (Fail, error.in_full()),
+        };
+        report.line(channel.name(), finding)?;
+    }
+    Ok(())
 }
 
 fn dead(ledger: &Reader) -> Finding {

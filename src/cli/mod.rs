@@ -70,7 +70,7 @@ enum Command {
     /// Make a synthetic head CT series, healthy or with a bleed, for trying things out
     Phantom(phantom::Args),
     /// Check settings, model, database, disk and ports: a line each, exit code 1 if anything fails
-    Check,
+    Check(check::Args),
     /// Score a study, or all, again with the current model, as a new revision
     Rescore(rescore::Args),
     /// Copy the database, consistent as of one moment, also while the node runs
@@ -147,7 +147,7 @@ fn run(cli: Cli) -> Result {
         Command::Send(args) => send::run(args),
         Command::Echo(args) => echo::run(args),
         Command::Phantom(args) => phantom::run(args),
-        Command::Check => check::run(global.settings(&[]), global.config.as_deref()),
+        Command::Check(args) => check::run(global.settings(&[]), global.config.as_deref(), args),
         Command::Rescore(args) => rescore::run(global.settings(&[])?, args, global.log.is_some()),
         Command::Backup(args) => backup::run(&global.settings(&[])?, args),
     }

@@ -32,7 +32,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         let rows = dead.iter().map(|row| {
             let mut cells = study::notification_cells(row);
             // The state is the same for all; who it is about is not.
-            cells[3] = text_or_dash(Some(&row.study_uid));
+            cells[3] = text_or_dash(row.study_uid.as_deref());
             (false, cells)
         });
         let header =

@@ -21,10 +21,11 @@ use crate::archive::Archive;
 use crate::config::Settings;
 use crate::dimse::tls::TlsServer;
 use crate::dimse::{Listener, Scp};
+use crate::event::Kind;
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
 use crate::intake::{Intake, Limits};
-use crate::ledger::Ledger;
-use crate::notify::{self, Worker};
+use crate::ledger::{Ledger, LedgerError};
+use crate::notify::{self, ArchivedStudies, ChannelError, Escalation, Links, Routing, Surroundings, Worker};
 use crate::retention::Retention;
 use crate::triage::{Activity, Judge, StatRule};
 use crate::web::{self, Site};
@@ -89,11 +90,20 @@ impl Node {
         if waiting > 0 {
             info!(waiting, "slices wait to be scored from before");
         }
-        let channels = notify::channels(&settings.notify)?;
+        let files = ArchivedStudies { ledger: ledger.clone(), data_dir: data_dir.clone() };
+        let channels = notify::channels(&settings.notify, &Surroundings { files: Arc::new(files) })?;
+        let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
+        let routing = Arc::new(Routing::new(&settings.notify, &names)?);
+        let keys = ledger.clone();
+        let key = tokio::task::spawn_blocking(move || keys.link_key()).await.map_err(|_| LedgerError::Closed)??;
+        let links = Links::new(&settings.web.public_url, key);
+        let links = Arc::new(links.map_err(|why| ChannelError { key: "web.public_url".into(), why })?);
         if channels.is_empty() && serve {
             warn!(
                 "no notification channel is configured: flagged studies show only in the worklist (notify.webhook.url)"
             );
+        } else if serve && routing.unheard().contains(&Kind::Flagged) {
+            warn!("no route of notify.routes hears of flagged studies: they show only in the worklist");
         }
         // Ports first: a port in use should be told at once, not after the model is loaded.
         let listeners = if serve { listeners(&settings)? } else { Vec::new() };
@@ -120,15 +130,17 @@ impl Node {
         };
 
         let activity = Activity::default();
-        let names = channels.iter().map(|channel| channel.name().to_owned()).collect();
         let workers = match serve {
             false => Vec::new(),
             true => channels
                 .into_iter()
                 .map(|channel| {
-                    let worker = Worker::new(ledger.clone(), channel, &settings.notify);
+                    let worker = Worker::new(ledger.clone(), channel, &settings.notify, links.clone());
                     Stage::start(|stop| worker.run(stop))
                 })
+                .chain([Stage::start(|stop| {
+                    Escalation::new(ledger.clone(), routing.clone(), &settings.notify).run(stop)
+                })])
                 .collect(),
         };
         let judge = Judge {
@@ -136,7 +148,7 @@ impl Node {
             activity: activity.clone(),
             card: info.card.clone(),
             settings: settings.triage.clone(),
-            channels: names,
+            routing,
         };
         let judge = Stage::start(|stop| judge.run(stop));
         let retention = match serve {
@@ -150,7 +162,7 @@ impl Node {
         let web = site.map(|(listener, bound)| {
             let shadow = shadow.as_ref().map(|shadow| shadow.status().clone());
             let readiness = readiness(&settings, &info, shadow, &ledger, &archive, listening.clone());
-            let site = Site { ledger: ledger.clone(), readiness, metrics };
+            let site = Site { ledger: ledger.clone(), readiness, metrics, links };
             info!("web on http://{bound}");
             (bound, Stage::start(|stop| web::serve(listener, site, stop)))
         });

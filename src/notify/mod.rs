@@ -1,30 +1,47 @@
-//! Telling people: channels, and the worker that takes messages from the outbox to a channel until they arrived.
+//! Telling people and systems: channels, the routes that say which channel hears what, and the worker that takes messages
+//! from the outbox to a channel until they arrived.
 //!
 //! Delivery is at least once: a crash between the counterpart's answer and its record in the ledger sends the message
 //! again, with the same idempotency key.
 
-mod event;
+#[cfg(feature = "email")]
+mod email;
+mod escalation;
+mod files;
+mod links;
+mod message;
+mod retry;
+mod routing;
+mod schedule;
 mod webhook;
+mod words;
 mod worker;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use event::{ALERT, AlertEvent, NOTICE, WORDING};
+#[cfg(feature = "email")]
+pub use email::Email;
+pub use escalation::Escalation;
+pub use files::{ArchivedStudies, NoFiles, StudyFile, StudyFiles};
+pub use links::{AcknowledgeLink, LinkError, Links};
+pub use message::{Include, Message};
+pub use routing::Routing;
 pub use webhook::Webhook;
 pub use worker::Worker;
 
-use crate::config;
-use crate::ledger::OutboxRow;
+use crate::config::{self, ChannelKind};
+use schedule::QuietHours;
 
-/// A way to tell people. It knows a message and its counterpart, and nothing of the node.
+/// A way to tell people or systems. It knows a message and its counterpart, and nothing of the node.
 pub trait Channel: Send + Sync {
-    /// As in the outbox's `channel`, in metrics and in logs.
+    /// As in the configuration, in the outbox's `channel`, in metrics and in logs.
     fn name(&self) -> &str;
 
-    /// Tries once. Every attempt on a row sends the same content under the same identity (idempotency key, message
+    /// Tries once. Every attempt on a message sends the same content under the same identity (idempotency key, message
     /// control id, SOP Instance UID …), so that the counterpart can tell a repetition. Must end in bounded time.
-    fn deliver<'a>(&'a self, row: &'a OutboxRow) -> Attempt<'a>;
+    fn deliver<'a>(&'a self, message: &'a Message) -> Attempt<'a>;
 }
 
 /// An attempt under way.
@@ -35,9 +52,9 @@ pub type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 pub enum Outcome {
     /// The counterpart has it.
     Delivered,
-    /// It may work later; not before `after`, if the counterpart asked for that.
+    /// It may work soon; not before `after`, if the counterpart asked for that.
     Retry { error: Failure, after: Option<Duration> },
-    /// It will never work without a person's help.
+    /// It will hardly work before a person mends something, here or at the counterpart.
     Reject { error: Failure },
 }
 
@@ -46,8 +63,18 @@ pub enum Outcome {
 pub struct Failure {
     /// For log and ledger: no patient data and no secrets.
     pub text: String,
-    /// What the counterpart said, bounded. It may repeat patient data, so it goes to the ledger only.
+    /// The counterpart's answer, bounded. It may repeat patient data, so it goes to the ledger only.
     pub reply: Option<String>,
+}
+
+impl Failure {
+    /// As an administrator reads it.
+    pub fn in_full(&self) -> String {
+        match &self.reply {
+            Some(reply) => format!("{}: {reply}", self.text),
+            None => self.text.clone(),
+        }
+    }
 }
 
 impl<T: Into<String>> From<T> for Failure {
@@ -56,19 +83,63 @@ impl<T: Into<String>> From<T> for Failure {
     }
 }
 
-/// Why a channel cannot be opened with its settings.
+/// Why channels or routes cannot be used as they are configured.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {key}: {why}")]
 pub struct ChannelError {
-    pub key: &'static str,
+    pub key: String,
     pub why: String,
 }
 
+impl ChannelError {
+    fn new(key: impl Into<String>, why: impl Into<String>) -> ChannelError {
+        ChannelError { key: key.into(), why: why.into() }
+    }
+}
+
+/// What a channel may use of the node.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub files: Arc<dyn StudyFiles>,
+}
+
+impl Default for Surroundings {
+    /// For a process that has no archive at hand.
+    fn default() -> Surroundings {
+        Surroundings { files: Arc::new(NoFiles) }
+    }
+}
+
 /// Opens the channels that are configured; none is a choice, too.
-pub fn channels(settings: &config::Notify) -> Result<Vec<Box<dyn Channel>>, ChannelError> {
+pub fn channels(settings: &config::Notify, surroundings: &Surroundings) -> Result<Vec<Box<dyn Channel>>, ChannelError> {
+    let zone = schedule::zone(&settings.time_zone).map_err(|why| ChannelError::new("notify.time_zone", why))?;
     let mut channels: Vec<Box<dyn Channel>> = Vec::new();
-    if !settings.webhook.url.is_empty() {
-        channels.push(Box::new(Webhook::new(&settings.webhook)?));
+    for config::Channel { name, quiet_hours, kind } in settings.all_channels() {
+        if name.is_empty() || name.len() > 40 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        {
+            return Err(ChannelError::new(
+                "notify.channels",
+                format!("name = {name:?}: a channel's name is 1 to 40 letters, digits, hyphens, dots and underscores"),
+            ));
+        }
+        if channels.iter().any(|channel| channel.name() == name) {
+            let why = format!("two channels have the name {name:?}; the one of notify.webhook is \"webhook\"");
+            return Err(ChannelError::new("notify.channels", why));
+        }
+        QuietHours::parse(&quiet_hours, &settings.time_zone)
+            .map_err(|why| ChannelError::new(format!("notify.channels, channel {name:?}.quiet_hours"), why))?;
+        channels.push(match kind {
+            ChannelKind::Webhook(settings) => Box::new(Webhook::new(&name, &settings, &zone)?),
+            #[cfg(feature = "email")]
+            ChannelKind::Email(settings) => Box::new(Email::new(&name, &settings, &zone, surroundings)?),
+            #[cfg(not(feature = "email"))]
+            ChannelKind::Email(_) => {
+                // Channels that send mail are the only ones here that read studies.
+                let _ = surroundings;
+                let why = "kind = \"email\": this triaged was built without e-mail (cargo feature `email`)";
+                return Err(ChannelError::new(format!("notify.channels, channel {name:?}"), why));
+            }
+        });
     }
     Ok(channels)
 }

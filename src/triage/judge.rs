@@ -4,27 +4,25 @@
 //! no slice of it waits; or at the hard cap, whatever still waits. A slice that comes or is scored later reopens it as
 //! its next revision.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::config;
-use crate::ledger::{Alert, Ledger, OpenStudy, Verdict, now};
-use crate::notify::{ALERT, AlertEvent, NOTICE, WORDING};
-use triaged_model::Judgement;
-use triaged_model::ModelCard;
-
 use super::Activity;
+use super::events::study_event;
+use crate::config;
+use crate::event::Event;
+use crate::ledger::{Ledger, LedgerError, OpenStudy, Verdict, now};
+use crate::notify::Routing;
+use triaged_model::{Judgement, ModelCard};
 
 /// Studies are not looked at more often than this, however many slices are scored meanwhile …
 const SHORTEST: Duration = Duration::from_millis(100);
 /// … and as often as this though nothing rang: time passes, and other processes write.
 const LONGEST: Duration = Duration::from_millis(500);
-
-/// Slices that an alert names.
-const TOP_SLICES: usize = 3;
 
 /// The triage stage.
 pub struct Judge {
@@ -32,8 +30,8 @@ pub struct Judge {
     pub activity: Activity,
     pub card: ModelCard,
     pub settings: config::Triage,
-    /// The names of the channels that alerts go to.
-    pub channels: Vec<String>,
+    /// Who hears of which verdict.
+    pub routing: Arc<Routing>,
 }
 
 /// What is to be done about a study now.
@@ -66,7 +64,7 @@ impl Judge {
     async fn round(&self) -> crate::ledger::Result<()> {
         let (ledger, sha256) = (self.ledger.clone(), self.card.sha256.clone());
         let open = tokio::task::spawn_blocking(move || ledger.open_studies(&sha256)).await;
-        for study in open.map_err(|_| crate::ledger::LedgerError::Closed)?? {
+        for study in open.map_err(|_| LedgerError::Closed)?? {
             if study.slices_of_other_models > 0 {
                 self.ledger.requeue_other_models(study.study_uid, self.card.sha256.clone()).await?;
                 continue;
@@ -111,8 +109,19 @@ impl Judge {
             slices_failed: study.slices_failed,
             decided_at: now(),
         };
-        let alerts = if judgement.flagged { self.alerts(&study, &verdict, &judgement).await? } else { Vec::new() };
-        if !self.ledger.decide(verdict.clone(), alerts).await? {
+        let (ledger, finding, decided) = (self.ledger.clone(), self.card.finding.clone(), verdict.clone());
+        let was_flagged = study.flagged;
+        let event = tokio::task::spawn_blocking(move || study_event(&ledger, &study, &decided, finding)).await;
+        let event = event.map_err(|_| LedgerError::Closed)??;
+        let event = match verdict.flagged {
+            Some(true) => Some(Event::Flagged(event)),
+            // The machine never retracts: a study that was flagged stays so for whoever was told.
+            _ if was_flagged => None,
+            Some(false) => Some(Event::NotFlagged(event)),
+            None => Some(Event::Incomplete(event)),
+        };
+        let messages = event.map(|event| self.routing.messages(event)).unwrap_or_default();
+        if !self.ledger.decide(verdict.clone(), messages).await? {
             return Ok(());
         }
         let words = match verdict.flagged {
@@ -136,46 +145,6 @@ impl Judge {
             metrics::counter!("triaged_verdicts_total", "flagged" => words).increment(1);
         }
         Ok(())
-    }
-
-    async fn alerts(
-        &self,
-        study: &OpenStudy,
-        verdict: &Verdict,
-        judgement: &Judgement,
-    ) -> crate::ledger::Result<Vec<Alert>> {
-        let (ledger, study_uid) = (self.ledger.clone(), study.study_uid.clone());
-        let top = tokio::task::spawn_blocking(move || ledger.top_slices(&study_uid, TOP_SLICES)).await;
-        let event = AlertEvent {
-            study_uid: study.study_uid.clone(),
-            accession_number: study.accession_number.clone(),
-            patient_id: study.patient_id.clone(),
-            finding: self.card.finding.clone(),
-            wording: WORDING.into(),
-            revision: study.revision,
-            provisional: verdict.provisional,
-            score: judgement.score,
-            threshold: judgement.threshold,
-            model: self.card.name.clone(),
-            model_sha256: self.card.sha256.clone(),
-            slices_received: verdict.slices_received,
-            slices_scored: verdict.slices_scored,
-            slices_ineligible: verdict.slices_ineligible,
-            slices_failed: verdict.slices_failed,
-            top_slices: top.map_err(|_| crate::ledger::LedgerError::Closed)??,
-            first_received_at: study.first_received_at.clone(),
-            last_received_at: study.last_received_at.clone(),
-            decided_at: verdict.decided_at.clone(),
-            software: crate::SOFTWARE.into(),
-            notice: NOTICE.into(),
-        };
-        let alert = |channel: &String| Alert {
-            channel: channel.clone(),
-            kind: ALERT.into(),
-            finding: self.card.finding.clone(),
-            event: event.to_json(),
-        };
-        Ok(self.channels.iter().map(alert).collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod activity;
 mod eligibility;
+mod events;
 mod judge;
 mod shadow;
 mod urgency;

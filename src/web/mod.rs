@@ -5,6 +5,7 @@ mod api;
 mod connection;
 mod guard;
 mod health;
+mod links;
 mod pages;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use health::{Check, Readiness};
 
 use crate::ledger::{Ledger, LedgerError};
+use crate::notify::Links;
 use connection::Bounded;
 
 /// Connections at one time; further ones wait until one is closed.
@@ -43,6 +45,8 @@ pub struct Site {
     /// May block: it is called off the async threads.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     pub metrics: PrometheusHandle,
+    /// Checks the acknowledge links of messages.
+    pub links: Arc<Links>,
 }
 
 /// Serves until `stop`, then lets requests under way finish for a few seconds.
@@ -64,6 +68,7 @@ fn router(site: Site, loopback: bool) -> Router {
         .route("/studies/{uid}", get(pages::study))
         .route("/studies/{uid}/acknowledge", post(pages::acknowledge))
         .route("/notifications/{id}/requeue", post(pages::requeue))
+        .route("/acknowledge", get(links::ask).post(links::acknowledge))
         .route("/style.css", get(pages::style))
         .route("/api/v1/studies", get(api::studies))
         .route("/api/v1/studies/{uid}", get(api::study))

@@ -80,7 +80,7 @@ pub(super) fn failure(failed: Failed) -> Response {
     (status, page(&Failure { status: status.as_u16(), why })).into_response()
 }
 
-fn page(template: &impl Template) -> Response {
+pub(super) fn page(template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => Html(html).into_response(),
         Err(error) => {

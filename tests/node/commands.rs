@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use triaged::ledger::{Alert, Delivery, Ledger, NewInstance, NewSlice, Score, Verdict, WorklistRow, now};
+use crate::support::ledgers::study_event;
+use triaged::event::Event;
+use triaged::ledger::{Delivery, Ledger, NewInstance, NewMessage, NewSlice, Score, Verdict, WorklistRow, now};
 
 /// A data folder with a ledger in it.
 struct Site {
@@ -127,12 +130,8 @@ impl Site {
                 slices_failed: study.slices_failed,
                 decided_at: now(),
             };
-            let alerts = flagged.filter(|&flagged| flagged).map(|_| Alert {
-                channel: "webhook".into(),
-                kind: "alert".into(),
-                finding: "ich".into(),
-                event: "{}".into(),
-            });
+            let (channel, event) = ("webhook".into(), Arc::new(Event::Flagged(study_event(&study.study_uid))));
+            let alerts = flagged.filter(|&flagged| flagged).map(|_| NewMessage { channel, event, escalation: None });
             assert!(self.runtime.block_on(self.ledger.decide(verdict, alerts.into_iter().collect())).unwrap());
         }
     }
@@ -154,7 +153,9 @@ impl Site {
 
     fn kill_the_only_notification(&self) -> i64 {
         let row = self.ledger.due("webhook", 10, Duration::from_secs(3600)).unwrap().remove(0);
-        self.runtime.block_on(self.ledger.settle(row.id, Delivery::Dead { error: "HTTP 404".into() })).unwrap();
+        self.runtime
+            .block_on(self.ledger.settle(row.id, Delivery::Dead { at: now(), error: "HTTP 404".into() }))
+            .unwrap();
         row.id
     }
 }

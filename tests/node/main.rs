@@ -10,7 +10,10 @@ mod commands;
 mod compare;
 mod dependencies;
 mod durable;
+mod escalation;
 mod hostile;
+#[cfg(feature = "email")]
+mod mail;
 mod notify;
 mod orthanc;
 mod pixels;

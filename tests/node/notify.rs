@@ -1,110 +1,61 @@
 //! Promise 6: one alarm, and it arrives. The webhook against a receiver on a real socket.
 
-use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crate::support::ledgers::{Fixture, Study};
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use crate::support::ledgers::{Fixture, Study, study_event};
+use crate::support::receivers::{Request, Running, any_port, from_file, next, receiver};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::config;
+use triaged::event::{Event, Kind, StudyEvent};
 use triaged::ledger::Ledger;
-use triaged::notify::{Worker, channels};
+use triaged::notify::{Links, Surroundings, Worker, channels};
 
 const SECRET: &str = "a shared secret";
 
-struct Request {
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-    at: Instant,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().unwrap()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-}
-
-/// What the receiver answers, in order; then 200 for ever.
-type Answers = Vec<Response>;
-
-#[derive(Clone)]
-struct Receiver {
-    answers: Arc<Mutex<VecDeque<Response>>>,
-    requests: mpsc::UnboundedSender<Request>,
-    /// A request is answered once it got a permit.
-    gate: Arc<Semaphore>,
-    inside: Arc<AtomicUsize>,
-    most_inside: Arc<AtomicUsize>,
-}
-
-/// A receiver, its address and what it got. With `open` false it answers only what the gate lets through.
-async fn receiver(
-    on: SocketAddr,
-    answers: Answers,
-    open: bool,
-) -> (SocketAddr, Receiver, mpsc::UnboundedReceiver<Request>) {
-    let (requests, got) = mpsc::unbounded_channel();
-    let receiver = Receiver {
-        answers: Arc::new(Mutex::new(answers.into())),
-        requests,
-        gate: Arc::new(Semaphore::new(if open { Semaphore::MAX_PERMITS } else { 0 })),
-        inside: Arc::default(),
-        most_inside: Arc::default(),
-    };
-    let listener = TcpListener::bind(on).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let app = Router::new().fallback(receive).with_state(receiver.clone());
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    (address, receiver, got)
-}
-
-async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let inside = receiver.inside.fetch_add(1, Ordering::SeqCst) + 1;
-    receiver.most_inside.fetch_max(inside, Ordering::SeqCst);
-    // Some tests do not listen.
-    let _ = receiver.requests.send(Request { uri, headers, body, at: Instant::now() });
-    receiver.gate.acquire().await.unwrap().forget();
-    receiver.inside.fetch_sub(1, Ordering::SeqCst);
-    receiver.answers.lock().unwrap().pop_front().unwrap_or_else(|| StatusCode::OK.into_response())
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
 fn settings(url: String) -> config::Notify {
-    let webhook =
-        config::Webhook { url, secret: SECRET.to_owned().into(), timeout_seconds: 10.0, include_patient_id: false };
-    config::Notify { first_retry_seconds: 0.01, longest_retry_seconds: 5.0, max_attempts: 30, webhook }
+    let webhook = config::Webhook {
+        url,
+        secret: SECRET.to_owned().into(),
+        timeout_seconds: 10.0,
+        include_patient_id: false,
+        include_accession_number: None,
+        format: config::WebhookFormat::Triaged,
+        routing_key: String::new().into(),
+        template_file: String::new(),
+        content_type: "application/json".into(),
+    };
+    config::Notify {
+        first_retry_seconds: 0.01,
+        longest_retry_seconds: 5.0,
+        max_attempts: 30,
+        dead_first_retry_minutes: 10.0,
+        dead_longest_retry_minutes: 360.0,
+        dead_retry_days: 7.0,
+        undelivered_minutes: 5.0,
+        events: vec![Kind::Flagged],
+        time_zone: "UTC".into(),
+        webhook,
+        channels: vec![],
+        routes: vec![],
+    }
 }
 
 /// The node's part: the webhook's worker, running.
 fn start(ledger: &Ledger, settings: &config::Notify) -> (CancellationToken, JoinHandle<()>) {
-    let channel = channels(settings).unwrap().remove(0);
+    let channel = channels(settings, &Surroundings::default()).unwrap().remove(0);
     let stop = CancellationToken::new();
-    let worker = Worker::new(ledger.clone(), channel, settings);
+    let worker = Worker::new(ledger.clone(), channel, settings, Arc::new(Links::none()));
     (stop.clone(), tokio::spawn(worker.run(stop)))
-}
-
-async fn next(requests: &mut mpsc::UnboundedReceiver<Request>) -> Request {
-    tokio::time::timeout(Duration::from_secs(20), requests.recv()).await.expect("a request in time").unwrap()
 }
 
 /// HMAC as RFC 2104 writes it, so that the signature is not checked by what made it.
@@ -197,6 +148,24 @@ fn assert_conforms(value: &Value, schema: &Value, root: &Value) {
                 other => panic!("type {other}"),
             },
             "const" => value == rule,
+            "enum" => rule.as_array().unwrap().contains(value),
+            "allOf" => {
+                rule.as_array().unwrap().iter().for_each(|part| assert_conforms(value, part, root));
+                true
+            }
+            "then" => true,
+            "if" => {
+                // The schema's conditions are on the kind alone.
+                let kind = &rule["properties"]["kind"];
+                let holds = match kind.get("const") {
+                    Some(only) => &value["kind"] == only,
+                    None => kind["enum"].as_array().unwrap().contains(&value["kind"]),
+                };
+                if holds {
+                    assert_conforms(value, &schema["then"], root);
+                }
+                true
+            }
             "minimum" => value.as_f64().unwrap() >= rule.as_f64().unwrap(),
             "maximum" => value.as_f64().unwrap() <= rule.as_f64().unwrap(),
             "minLength" => value.as_str().unwrap().chars().count() as u64 >= rule.as_u64().unwrap(),
@@ -429,5 +398,155 @@ async fn a_delivery_is_measured() {
 
 #[test]
 fn without_a_url_there_is_no_channel() {
-    assert!(channels(&settings(String::new())).unwrap().is_empty());
+    assert!(channels(&settings(String::new()), &Surroundings::default()).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn each_channel_hears_what_its_route_says_with_its_own_settings() {
+    let fixture = Fixture::new();
+    let (plain, _, mut at_plain) = receiver(any_port(), vec![], true).await;
+    let (pager, _, mut at_pager) = receiver(any_port(), vec![], true).await;
+    let (audit, _, mut at_audit) = receiver(any_port(), vec![], true).await;
+    let settings = from_file(&format!(
+        r#"
+        [notify.webhook]
+        url = "http://{plain}/"
+        [[notify.channels]]
+        name = "pager"
+        kind = "webhook"
+        url = "http://{pager}/"
+        secret = "another secret"
+        include_accession_number = true
+        [[notify.channels]]
+        name = "audit"
+        kind = "webhook"
+        url = "http://{audit}/"
+        include_patient_id = true
+        [[notify.routes]]
+        channels = ["webhook"]
+        [[notify.routes]]
+        calling_ae_titles = ["CT1"]
+        minimum_score = 0.8
+        channels = ["pager"]
+        [[notify.routes]]
+        events = ["flagged", "not_flagged", "incomplete"]
+        channels = ["audit"]
+        "#
+    ));
+    let running = Running::start(&fixture.ledger, &settings);
+    for (uid, probabilities) in [("1.2.1", &[0.9][..]), ("1.2.2", &[0.6]), ("1.2.3", &[0.1])] {
+        fixture.judge_and_route(&Study::new(uid, probabilities), &running.routing).await;
+    }
+    let unjudged = Study { ineligible: &["a localizer"], ..Study::new("1.2.4", &[]) };
+    fixture.judge_and_route(&unjudged, &running.routing).await;
+
+    let mut audited = Vec::new();
+    for _ in 0..4 {
+        let body = next(&mut at_audit).await.json();
+        assert_eq!(body["patient_id"], "PAT-1");
+        audited.push((body["study_uid"].as_str().unwrap().to_owned(), body["wording"].as_str().unwrap().to_owned()));
+    }
+    audited.sort();
+    let expected = [("1.2.1", "flagged"), ("1.2.2", "flagged"), ("1.2.3", "not flagged"), ("1.2.4", "incomplete")];
+    assert_eq!(audited, expected.map(|(uid, words)| (uid.to_owned(), words.to_owned())));
+    let paged = next(&mut at_pager).await;
+    let body = paged.json();
+    assert_eq!((&body["study_uid"], &body["accession_number"]), (&"1.2.1".into(), &"ACC-1".into()));
+    assert!(body.get("patient_id").is_none(), "each channel has its own settings: {body}");
+    let signed = [paged.header("x-triaged-timestamp").as_bytes(), b".", &paged.body].concat();
+    let expected = format!("sha256={}", hmac_sha256(b"another secret", &signed));
+    assert_eq!(paged.header("x-triaged-signature"), expected);
+    let mut plain: Vec<String> = Vec::new();
+    for _ in 0..2 {
+        plain.push(next(&mut at_plain).await.json()["study_uid"].as_str().unwrap().to_owned());
+    }
+    plain.sort();
+    assert_eq!(plain, ["1.2.1", "1.2.2"]);
+    running.stop().await;
+    assert!(at_plain.try_recv().is_err() && at_pager.try_recv().is_err() && at_audit.try_recv().is_err());
+    let schema: Value = serde_json::from_str(include_str!("../../docs/webhook.schema.json")).unwrap();
+    assert_conforms(&body, &schema, &schema);
+}
+
+#[tokio::test]
+async fn a_flag_is_told_once_a_channel_and_each_revision_once() {
+    let fixture = Fixture::new();
+    let (address, _, mut requests) = receiver(any_port(), vec![], true).await;
+    let settings =
+        from_file(&format!("notify.events = ['flagged', 'revised']\nnotify.webhook.url = 'http://{address}/'\n"));
+    let running = Running::start(&fixture.ledger, &settings);
+    fixture.judge_and_route(&Study::new("1.2.3", &[0.9]), &running.routing).await;
+    next(&mut requests).await;
+    // The same flag again, and two further revisions of which one is told twice.
+    let revised = |revision| Event::Revised(StudyEvent { revision, ..study_event("1.2.3") });
+    for event in [Event::Flagged(study_event("1.2.3")), revised(2), revised(2), revised(3)] {
+        fixture.ledger.post(running.routing.messages(event)).await.unwrap();
+    }
+    let mut told: Vec<String> = Vec::new();
+    for _ in 0..2 {
+        let body = next(&mut requests).await.json();
+        told.push(format!("{} {}", body["kind"].as_str().unwrap(), body["revision"]));
+    }
+    told.sort();
+    assert_eq!(told, ["revised 2", "revised 3"]);
+    running.stop().await;
+    assert!(requests.try_recv().is_err());
+    let log: Vec<String> = fixture.notifications().into_iter().map(|row| row.kind).collect();
+    assert_eq!(log, ["flagged", "revised", "revised"]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_tried_at_once_when_its_channel_delivers_another_message() {
+    let fixture = Fixture::new();
+    let (address, _, mut requests) = receiver(any_port(), vec![StatusCode::NOT_FOUND.into_response()], true).await;
+    // By itself it would be tried after an hour.
+    let text = format!("notify.dead_first_retry_minutes = 60\nnotify.webhook.url = 'http://{address}/'\n");
+    let running = Running::start(&fixture.ledger, &from_file(&text));
+    fixture.judge(&Study::new("1.2.1", &[0.9]), "webhook").await;
+    let dead = fixture.until(|row| row.state == "dead").await;
+    assert!(dead.next_attempt_at.unwrap() > dead.created_at);
+    next(&mut requests).await;
+    // It was tried a while ago; one that was tried just now would not be tried with every other message.
+    let rested = "UPDATE outbox SET last_attempt_at = '2026-01-01T00:00:00.000Z'";
+    let path = fixture.path();
+    tokio::task::spawn_blocking(move || rusqlite::Connection::open(path).unwrap().execute(rested, []).unwrap())
+        .await
+        .unwrap();
+    fixture.judge(&Study::new("1.2.2", &[0.9]), "webhook").await;
+    let told = [next(&mut requests).await.json(), next(&mut requests).await.json()];
+    assert_eq!([&told[0]["study_uid"], &told[1]["study_uid"]], ["1.2.2", "1.2.1"]);
+    running.stop().await;
+    assert!(fixture.notifications().iter().all(|row| row.state == "delivered"));
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_tried_slowly_by_itself_until_it_is_too_old() {
+    let fixture = Fixture::new();
+    let gone = || StatusCode::FORBIDDEN.into_response();
+    let (address, _, mut requests) = receiver(any_port(), vec![gone(), gone()], true).await;
+    // 0.6 seconds stand for the ten minutes of the default.
+    let text = format!("notify.dead_first_retry_minutes = 0.01\nnotify.webhook.url = 'http://{address}/'\n");
+    let running = Running::start(&fixture.ledger, &from_file(&text));
+    fixture.judge(&Study::new("1.2.1", &[0.9]), "webhook").await;
+    let first = next(&mut requests).await;
+    let row = fixture.until(|row| row.state == "delivered").await;
+    assert_eq!((row.attempts, row.last_error), (3, None));
+    let (second, third) = (next(&mut requests).await, next(&mut requests).await);
+    assert_eq!(first.header("idempotency-key"), third.header("idempotency-key"));
+    assert!(second.at - first.at >= Duration::from_millis(290), "half of 0.6 seconds at least");
+    running.stop().await;
+
+    let fixture = Fixture::new();
+    let (address, _, mut requests) = receiver(any_port(), vec![gone()], true).await;
+    let text = format!(
+        "notify.dead_first_retry_minutes = 0.001\nnotify.dead_retry_days = 0\nnotify.webhook.url = 'http://{address}/'\n"
+    );
+    let running = Running::start(&fixture.ledger, &from_file(&text));
+    fixture.judge(&Study::new("1.2.1", &[0.9]), "webhook").await;
+    fixture.until(|row| row.state == "dead").await;
+    next(&mut requests).await;
+    // The worker looks once a second.
+    let more = tokio::time::timeout(Duration::from_millis(2500), requests.recv()).await;
+    assert!(more.is_err(), "it was too old at once");
+    running.stop().await;
 }

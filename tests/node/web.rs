@@ -13,7 +13,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use triaged::ledger::Delivery;
+use triaged::ledger::{Delivery, now};
+use triaged::notify::Links;
 use triaged::web::{Check, Readiness, Site, serve};
 
 struct Node {
@@ -46,6 +47,7 @@ impl Node {
             ledger: fixture.ledger.clone(),
             readiness: Arc::new(readiness),
             metrics: triaged::metrics::install().unwrap(),
+            links: Arc::new(Links::none()),
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, site, stop.clone()));
@@ -96,7 +98,7 @@ impl Node {
         self.fixture.judge(&Study::new(uid, &[0.9]), "webhook").await;
         let id = self.fixture.ledger.due("webhook", 10, Duration::from_secs(3600)).unwrap().pop().unwrap().id;
         let error = "HTTP 404 Not Found: <img src=x onerror=alert(1)>".into();
-        self.fixture.ledger.settle(id, Delivery::Dead { error }).await.unwrap();
+        self.fixture.ledger.settle(id, Delivery::Dead { at: now(), error }).await.unwrap();
         id
     }
 }
@@ -197,7 +199,7 @@ async fn what_came_from_outside_is_text_and_never_markup() {
         )
         .await;
     let id = node.fixture.notifications()[0].id;
-    node.fixture.ledger.settle(id, Delivery::Dead { error: hostile.into() }).await.unwrap();
+    node.fixture.ledger.settle(id, Delivery::Dead { at: now(), error: hostile.into() }).await.unwrap();
 
     let worklist = node.page("/").await;
     let link = worklist.split(r#"href="/studies/"#).nth(1).unwrap().split('"').next().unwrap();

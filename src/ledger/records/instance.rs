@@ -64,3 +64,12 @@ pub struct Quarantined {
     pub peer: String,
     pub received_at: String,
 }
+
+/// An instance whose file the archive holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceFile {
+    pub series_uid: String,
+    pub sop_uid: String,
+    /// Relative to the data folder.
+    pub path: String,
+}

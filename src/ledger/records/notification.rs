@@ -1,31 +1,46 @@
-//! Messages that must arrive: the rows of the outbox.
+//! Messages that must arrive: the rows of the outbox, and what follows when nobody acknowledges.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::fields::record;
+use crate::event::Event;
 
-/// A message for one channel, to be sent because of a verdict.
+/// A message to be written: an event for one channel.
 #[derive(Debug, Clone)]
-pub struct Alert {
+pub struct NewMessage {
     pub channel: String,
-    pub kind: String,
-    pub finding: String,
-    /// Channel-neutral JSON.
-    pub event: String,
+    pub event: Arc<Event>,
+    /// `None`: now. Otherwise it is raised then, unless the study is acknowledged before.
+    pub escalation: Option<Step>,
 }
 
-/// A message to deliver. All that a channel knows.
+/// A step of escalation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// From 1.
+    pub number: u32,
+    /// How long after the event.
+    pub after: Duration,
+}
+
+/// A message to deliver, as its channel's worker takes it.
 #[derive(Debug, Clone)]
 pub struct OutboxRow {
     pub id: i64,
-    pub study_uid: String,
-    pub revision: i64,
-    pub kind: String,
+    /// `None`: it is about the node.
+    pub study_uid: Option<String>,
     /// The same at every attempt.
     pub idempotency_key: String,
-    /// Channel-neutral JSON.
+    /// [`Event::to_json`], of this or an earlier version.
     pub event: String,
+    /// 0, or the step of escalation.
+    pub step: u32,
     /// Attempts made before.
     pub attempts: u32,
     pub created_at: String,
+    /// It was given up before, and is tried again all the same.
+    pub dead: bool,
 }
 
 /// How an attempt to deliver ended.
@@ -37,17 +52,48 @@ pub enum Delivery {
         at: String,
         error: String,
     },
-    /// Never to be tried again by the machine.
+    /// Given up: an administrator sees it. It is tried again at this time, if it is not too old by then.
     Dead {
+        at: String,
         error: String,
     },
+}
+
+/// Which dead messages are tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct Revival {
+    /// The longest wait between attempts; what is due later than that was written before the clock was set back.
+    pub longest: Duration,
+    /// Older ones are left to a person.
+    pub oldest: Duration,
+}
+
+/// A message about a verdict that is not delivered though it was tried.
+#[derive(Debug, Clone)]
+pub struct Undelivered {
+    pub id: i64,
+    pub channel: String,
+    pub attempts: u32,
+    pub created_at: String,
+    /// [`crate::event::Event::to_json`].
+    pub event: String,
+}
+
+/// An acknowledge link as it is used: once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkUse {
+    /// The study is acknowledged by it. `first` is false where somebody was faster.
+    Acknowledged { first: bool },
+    /// It was used before, at this time.
+    UsedBefore { at: String },
 }
 
 record! {
     /// A row of the view `notification_log`.
     pub struct NotificationRow {
         pub id: i64,
-        pub study_uid: String,
+        /// `None`: it is about the node.
+        pub study_uid: Option<String>,
         pub revision: i64,
         pub channel: String,
         pub state: String,
@@ -56,5 +102,11 @@ record! {
         pub delivered_at: Option<String>,
         pub acknowledged_at: Option<String>,
         pub last_error: Option<String>,
+        /// The kind of event, as in [`crate::event::Kind`].
+        pub kind: String,
+        /// 0, or the step of escalation.
+        pub step: i64,
+        /// When it is tried next; a dead one only while it is not too old.
+        pub next_attempt_at: Option<String>,
     }
 }

@@ -1,7 +1,5 @@
 //! Slices: claimed from the queue, and scored.
 
-use serde::{Deserialize, Serialize};
-
 /// The row of a slice.
 pub type SliceId = i64;
 
@@ -37,14 +35,4 @@ pub struct Score {
     pub claimed_at: String,
     pub decoded_at: String,
     pub scored_at: String,
-}
-
-/// A slice that contributed to a flag.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TopSlice {
-    pub series_uid: String,
-    pub sop_uid: String,
-    /// Counts from 1.
-    pub frame: u32,
-    pub probability: f64,
 }

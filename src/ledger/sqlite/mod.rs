@@ -7,6 +7,8 @@
 mod backup;
 mod check;
 mod error;
+mod escalation;
+mod files;
 mod outbox;
 mod queue;
 mod reader;
@@ -144,6 +146,7 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0002_reading_order.sql")),
         M::up(include_str!("migrations/0003_shadow.sql")),
         M::up(include_str!("migrations/0004_retention.sql")),
+        M::up(include_str!("migrations/0007_delivery.sql")),
     ])
 }
 

@@ -1,12 +1,14 @@
-//! The outbox: messages that must arrive. Delivered, or dead and seen by an administrator who can requeue them.
+//! The outbox: messages that must arrive. Delivered, or dead and seen by an administrator; a dead one is tried again slowly,
+//! and at once where a person requeues it or its channel works again.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::Ledger;
-use crate::ledger::{Delivery, LedgerError, OutboxRow, Result, format_time, now};
+use crate::event::Event;
+use crate::ledger::{Delivery, LedgerError, NewMessage, OutboxRow, Result, Revival, Step, format_time, now};
 
 impl Ledger {
     /// The messages of a channel that are due, oldest first. Blocks.
@@ -14,26 +16,30 @@ impl Ledger {
     /// `longest` is the longest wait between attempts: what is due later than that was written before the clock was set
     /// back, and is due now, for an alarm must not wait for the clock to catch up.
     pub fn due(&self, channel: &str, most: usize, longest: Duration) -> Result<Vec<OutboxRow>> {
-        let latest = Timestamp::now().checked_add(longest).unwrap_or(Timestamp::MAX);
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT id, study_uid, revision, kind, idempotency_key, event, attempts, created_at
+                "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state
                  FROM outbox INDEXED BY outbox_pending
                  WHERE state = 'pending' AND channel = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?4)
                  ORDER BY next_attempt_at LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![channel, now(), most as i64, format_time(latest)], |row| {
-                Ok(OutboxRow {
-                    id: row.get(0)?,
-                    study_uid: row.get(1)?,
-                    revision: row.get(2)?,
-                    kind: row.get(3)?,
-                    idempotency_key: row.get(4)?,
-                    event: row.get(5)?,
-                    attempts: row.get(6)?,
-                    created_at: row.get(7)?,
-                })
-            })?;
+            let rows = statement.query_map(params![channel, now(), most as i64, from_now(longest)], outbox_row)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The dead messages of a channel that are to be tried again now, oldest first. Blocks.
+    pub fn due_dead(&self, channel: &str, most: usize, revival: Revival) -> Result<Vec<OutboxRow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state
+                 FROM outbox INDEXED BY outbox_dead
+                 WHERE state = 'dead' AND channel = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?4)
+                    AND created_at >= ?5
+                 ORDER BY next_attempt_at LIMIT ?3",
+            )?;
+            let (latest, oldest) = (from_now(revival.longest), ago(revival.oldest));
+            let rows = statement.query_map(params![channel, now(), most as i64, latest, oldest], outbox_row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
@@ -60,27 +66,63 @@ impl Ledger {
         })
     }
 
+    /// Writes messages that no verdict brings, such as those about the node.
+    pub async fn post(&self, messages: Vec<NewMessage>) -> Result<()> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        self.write(move |connection| post(connection, &messages)).await?;
+        self.posted().notify_waiters();
+        Ok(())
+    }
+
     /// Writes how an attempt ended.
     pub async fn settle(&self, id: i64, delivery: Delivery) -> Result<()> {
         self.write(move |connection| {
+            let t = now();
             match delivery {
                 Delivery::Delivered => connection.execute(
-                    "UPDATE outbox SET state = 'delivered', attempts = attempts + 1, delivered_at = ?2, last_error = NULL
+                    "UPDATE outbox SET state = 'delivered', attempts = attempts + 1, delivered_at = ?2, last_attempt_at = ?2,
+                        last_error = NULL
                      WHERE id = ?1",
-                    params![id, now()],
+                    params![id, t],
                 )?,
                 Delivery::Retry { at, error } => connection.execute(
-                    "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3 WHERE id = ?1",
-                    params![id, at, error],
+                    "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3, last_attempt_at = ?4
+                     WHERE id = ?1",
+                    params![id, at, error, t],
                 )?,
-                Delivery::Dead { error } => connection.execute(
-                    "UPDATE outbox SET state = 'dead', attempts = attempts + 1, last_error = ?2 WHERE id = ?1",
-                    params![id, error],
+                Delivery::Dead { at, error } => connection.execute(
+                    "UPDATE outbox SET state = 'dead', attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3,
+                        last_attempt_at = ?4
+                     WHERE id = ?1",
+                    params![id, at, error, t],
                 )?,
             };
             Ok(())
         })
         .await
+    }
+
+    /// The channel works again: its dead messages are due now, but for those that were tried within `pause` or are older
+    /// than `oldest`. Returns how many.
+    pub async fn revive_dead(&self, channel: String, pause: Duration, oldest: Duration) -> Result<u64> {
+        let revived = self
+            .write(move |connection| {
+                let rows = connection
+                    .prepare_cached(
+                        "UPDATE outbox INDEXED BY outbox_dead SET next_attempt_at = ?2
+                         WHERE state = 'dead' AND channel = ?1 AND next_attempt_at > ?2 AND created_at >= ?4
+                            AND (last_attempt_at IS NULL OR last_attempt_at <= ?3)",
+                    )?
+                    .execute(params![channel, now(), ago(pause), ago(oldest)])?;
+                Ok(rows as u64)
+            })
+            .await?;
+        if revived > 0 {
+            self.posted().notify_waiters();
+        }
+        Ok(revived)
     }
 
     /// Sends dead messages again: the one with this id, or all. Returns how many.
@@ -109,7 +151,83 @@ impl Ledger {
     }
 }
 
-fn acknowledge(connection: &Connection, study_uid: &str) -> Result<bool> {
+/// Writes messages within the caller's transaction. One that its channel was sent before is passed over (promise 6).
+pub(super) fn post(connection: &Connection, messages: &[NewMessage]) -> Result<()> {
+    let created = now();
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO outbox (study_uid, revision, channel, kind, finding, model_sha256, occasion, idempotency_key, event,
+            next_attempt_at, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT DO NOTHING",
+    )?;
+    for NewMessage { channel, event, escalation } in messages {
+        let verdict = event.verdict();
+        if let Some(step) = escalation {
+            escalate_later(connection, channel, event, *step)?;
+            continue;
+        }
+        insert.execute(params![
+            event.study_uid(),
+            event.revision(),
+            channel,
+            event.kind().as_str(),
+            verdict.map_or("", |study| &study.finding),
+            verdict.map_or("", |study| &study.model_sha256),
+            event.occasion(),
+            uuid::Uuid::new_v4().to_string(),
+            event.to_json(),
+            created
+        ])?;
+    }
+    Ok(())
+}
+
+/// Notes whom to tell when nobody acknowledges in time.
+fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: Step) -> Result<()> {
+    let verdict = event.verdict();
+    connection
+        .prepare_cached(
+            "INSERT INTO escalations (study_uid, revision, kind, finding, model_sha256, occasion, step, channel, event,
+                created_at, due_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            event.study_uid(),
+            event.revision(),
+            event.kind().as_str(),
+            verdict.map_or("", |study| &study.finding),
+            verdict.map_or("", |study| &study.model_sha256),
+            event.occasion(),
+            step.number,
+            channel,
+            event.to_json(),
+            now(),
+            from_now(step.after)
+        ])?;
+    Ok(())
+}
+
+fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
+    Ok(OutboxRow {
+        id: row.get(0)?,
+        study_uid: row.get(1)?,
+        idempotency_key: row.get(2)?,
+        event: row.get(3)?,
+        step: row.get(4)?,
+        attempts: row.get(5)?,
+        created_at: row.get(6)?,
+        dead: row.get::<_, String>(7)? == "dead",
+    })
+}
+
+fn from_now(wait: Duration) -> String {
+    format_time(Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX))
+}
+
+fn ago(time: Duration) -> String {
+    format_time(Timestamp::now().checked_sub(time).unwrap_or(Timestamp::MIN))
+}
+
+pub(super) fn acknowledge(connection: &Connection, study_uid: &str) -> Result<bool> {
     let t = now();
     let known: bool =
         connection

@@ -3,8 +3,10 @@ use std::time::Duration;
 
 use super::report::READING_ORDER;
 use super::*;
+use crate::event::{Event, StudyEvent};
 use crate::ledger::{
-    Alert, Claim, Delivery, NewInstance, NewSlice, OpenStudy, Score, Stored, Verdict, WorklistRow, format_time, now,
+    Claim, Delivery, NewInstance, NewMessage, NewSlice, OpenStudy, Score, Stored, Verdict, WorklistRow, format_time,
+    now,
 };
 
 mod shadow;
@@ -72,8 +74,10 @@ fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
     }
 }
 
-fn alert() -> Vec<Alert> {
-    vec![Alert { channel: "webhook".into(), kind: "alert".into(), finding: "ich".into(), event: "{}".into() }]
+fn alert() -> Vec<NewMessage> {
+    let (study_uid, model_sha256) = ("s".into(), "00".into());
+    let event = StudyEvent { study_uid, model_sha256, ..StudyEvent::sample() };
+    vec![NewMessage { channel: "webhook".into(), event: Arc::new(Event::Flagged(event)), escalation: None }]
 }
 
 fn row(ledger: &Ledger, study: &str) -> WorklistRow {
@@ -316,7 +320,7 @@ async fn a_dead_letter_can_be_requeued_and_acknowledged() {
     let study = ledger.open_studies("00").unwrap().remove(0);
     ledger.decide(verdict(&study, false, true), alert()).await.unwrap();
     let due = ledger.due("webhook", 10, HOUR).unwrap().remove(0);
-    ledger.settle(due.id, Delivery::Dead { error: "404".into() }).await.unwrap();
+    ledger.settle(due.id, Delivery::Dead { at: now(), error: "404".into() }).await.unwrap();
     assert!(ledger.due("webhook", 10, HOUR).unwrap().is_empty());
     let check = ledger.clone();
     tokio::task::spawn_blocking(move || {

@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Ledger;
-use crate::ledger::{Alert, OpenStudy, Result, TopSlice, Verdict, now};
+use super::outbox::post;
+use crate::event::TopSlice;
+use crate::ledger::{NewMessage, OpenStudy, Result, Verdict};
 
 impl Ledger {
     /// The studies whose verdict by this model is due some time. Blocks.
@@ -47,7 +49,7 @@ impl Ledger {
     pub fn top_slices(&self, study_uid: &str, most: usize) -> Result<Vec<TopSlice>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT i.series_uid, i.sop_uid, s.frame, c.probability
+                "SELECT i.series_uid, i.sop_uid, s.frame, c.probability, i.instance_number
                  FROM slices s JOIN scores c ON c.id = s.score_id JOIN instances i ON i.id = s.instance_id
                  WHERE s.study_uid = ?1 AND s.state = 'scored' ORDER BY c.probability DESC LIMIT ?2",
             )?;
@@ -57,16 +59,26 @@ impl Ledger {
                     sop_uid: row.get(1)?,
                     frame: row.get(2)?,
                     probability: row.get(3)?,
+                    instance_number: row.get(4)?,
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
 
-    /// Writes a verdict with its alerts. Returns false, and writes nothing, when the study has gone on since it was
+    /// The AE titles that sent instances of a study. Blocks.
+    pub fn calling_ae_titles(&self, study_uid: &str) -> Result<Vec<String>> {
+        self.read(|connection| {
+            let sql = "SELECT DISTINCT calling_ae FROM instances WHERE study_uid = ?1 ORDER BY calling_ae";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_map([study_uid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Writes a verdict with its messages. Returns false, and writes nothing, when the study has gone on since it was
     /// looked at: it will be looked at again.
-    pub async fn decide(&self, verdict: Verdict, alerts: Vec<Alert>) -> Result<bool> {
-        let decided = self.write(move |connection| decide(connection, &verdict, &alerts)).await?;
+    pub async fn decide(&self, verdict: Verdict, messages: Vec<NewMessage>) -> Result<bool> {
+        let decided = self.write(move |connection| decide(connection, &verdict, &messages)).await?;
         if decided {
             self.posted().notify_waiters();
         }
@@ -74,7 +86,7 @@ impl Ledger {
     }
 }
 
-fn decide(connection: &Connection, verdict: &Verdict, alerts: &[Alert]) -> Result<bool> {
+fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -> Result<bool> {
     let current: Option<i64> = connection
         .prepare_cached(
             "SELECT 1 FROM studies WHERE study_uid = ?1 AND revision = ?2 AND state = 'receiving'
@@ -134,25 +146,6 @@ fn decide(connection: &Connection, verdict: &Verdict, alerts: &[Alert]) -> Resul
             verdict.provisional,
             verdict.decided_at
         ])?;
-    let created = now();
-    for alert in alerts {
-        connection
-            .prepare_cached(
-                "INSERT INTO outbox (study_uid, revision, channel, kind, finding, model_sha256, idempotency_key, event,
-                    next_attempt_at, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9) ON CONFLICT (study_uid, channel, kind, finding, model_sha256) DO NOTHING",
-            )?
-            .execute(params![
-                verdict.study_uid,
-                verdict.revision,
-                alert.channel,
-                alert.kind,
-                alert.finding,
-                verdict.model_sha256,
-                uuid::Uuid::new_v4().to_string(),
-                alert.event,
-                created
-            ])?;
-    }
+    post(connection, messages)?;
     Ok(true)
 }

@@ -5,10 +5,12 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use triaged::ledger::{Alert, Ledger, NewInstance, NewSlice, NotificationRow, Score, TopSlice, Verdict, now};
-use triaged::notify::{ALERT, AlertEvent, NOTICE, WORDING};
+use triaged::event::{Event, StudyEvent, TopSlice};
+use triaged::ledger::{Ledger, NewInstance, NewMessage, NewSlice, NotificationRow, Score, Verdict, now};
+use triaged::notify::Routing;
 
 pub struct Fixture {
     pub folder: tempfile::TempDir,
@@ -29,6 +31,40 @@ impl<'a> Study<'a> {
     pub fn new(uid: &'a str, probabilities: &'a [f64]) -> Study<'a> {
         let accession_number = Some("ACC-1");
         Study { uid, accession_number, patient_id: Some("PAT-1"), calling_ae: "CT1", probabilities, ineligible: &[] }
+    }
+}
+
+/// A verdict on a study as channels are told of it.
+pub fn study_event(study_uid: &str) -> StudyEvent {
+    StudyEvent {
+        study_uid: study_uid.into(),
+        accession_number: Some("ACC-1".into()),
+        patient_id: Some("PAT-1".into()),
+        calling_ae_titles: vec!["CT1".into()],
+        station_name: None,
+        finding: "intracranial hemorrhage".into(),
+        revision: 1,
+        provisional: false,
+        score: Some(0.9),
+        threshold: 0.5,
+        model: "m10".into(),
+        model_sha256: "ab".repeat(32),
+        slices_received: 1,
+        slices_scored: 1,
+        slices_ineligible: 0,
+        slices_failed: 0,
+        remarks: vec![],
+        top_slices: vec![TopSlice {
+            series_uid: format!("{study_uid}.1"),
+            sop_uid: format!("{study_uid}.1.1"),
+            instance_number: Some(1),
+            frame: 1,
+            probability: 0.9,
+        }],
+        first_received_at: now(),
+        last_received_at: now(),
+        decided_at: now(),
+        software: triaged::SOFTWARE.into(),
     }
 }
 
@@ -92,6 +128,19 @@ impl Fixture {
 
     /// Receives a study and judges it by its highest probability; a flagged one alerts on `channel`.
     pub async fn judge(&self, study: &Study<'_>, channel: &str) {
+        self.judge_and_tell(study, |event| match event {
+            Event::Flagged(_) => vec![NewMessage { channel: channel.into(), event: Arc::new(event), escalation: None }],
+            _ => vec![],
+        })
+        .await;
+    }
+
+    /// Receives a study and judges it by its highest probability; who hears of it is the routing's matter.
+    pub async fn judge_and_route(&self, study: &Study<'_>, routing: &Routing) {
+        self.judge_and_tell(study, |event| routing.messages(event)).await;
+    }
+
+    async fn judge_and_tell(&self, study: &Study<'_>, messages: impl FnOnce(Event) -> Vec<NewMessage>) {
         self.receive(study).await;
         let open = self
             .ledger
@@ -118,42 +167,27 @@ impl Fixture {
             slices_failed: open.slices_failed,
             decided_at: now(),
         };
-        let event = AlertEvent {
-            study_uid: study.uid.into(),
+        let event = StudyEvent {
             accession_number: study.accession_number.map(str::to_owned),
             patient_id: study.patient_id.map(str::to_owned),
-            finding: "intracranial hemorrhage".into(),
-            wording: WORDING.into(),
+            calling_ae_titles: vec![study.calling_ae.into()],
             revision: open.revision,
-            provisional: false,
-            score: score.unwrap_or_default(),
-            threshold: 0.5,
-            model: "m10".into(),
-            model_sha256: "ab".repeat(32),
+            score,
             slices_received: verdict.slices_received,
             slices_scored: verdict.slices_scored,
             slices_ineligible: verdict.slices_ineligible,
             slices_failed: verdict.slices_failed,
-            top_slices: vec![TopSlice {
-                series_uid: format!("{}.1", study.uid),
-                sop_uid: format!("{}.1.1", study.uid),
-                frame: 1,
-                probability: score.unwrap_or_default(),
-            }],
             first_received_at: open.opened_at.clone(),
             last_received_at: open.last_received_at.clone(),
             decided_at: verdict.decided_at.clone(),
-            software: triaged::SOFTWARE.into(),
-            notice: NOTICE.into(),
+            ..study_event(study.uid)
         };
-        let alert = Alert {
-            channel: channel.into(),
-            kind: ALERT.into(),
-            finding: event.finding.clone(),
-            event: event.to_json(),
+        let event = match flagged {
+            Some(true) => Event::Flagged(event),
+            Some(false) => Event::NotFlagged(event),
+            None => Event::Incomplete(event),
         };
-        let alerts = if flagged == Some(true) { vec![alert] } else { vec![] };
-        assert!(self.ledger.decide(verdict, alerts).await.unwrap());
+        assert!(self.ledger.decide(verdict, messages(event)).await.unwrap());
     }
 
     pub fn notifications(&self) -> Vec<NotificationRow> {

@@ -1,78 +1,67 @@
-//! The webhook: an alert as a signed JSON POST.
+//! The webhook: a message as a signed JSON POST.
 //!
 //! `X-Triaged-Signature` is `sha256=` and the hexadecimal HMAC-SHA256, keyed with the shared secret, of
 //! `X-Triaged-Timestamp` (Unix seconds), a full stop and the body as sent. A receiver checks the signature, refuses
 //! timestamps that are too old, and drops an `Idempotency-Key` that it has seen. `docs/webhook.schema.json` describes the
 //! body.
 
+mod body;
+mod chat;
+
 use std::error::Error as _;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
-use serde::Serialize;
 use sha2::Sha256;
 
-use super::{AlertEvent, Attempt, Channel, ChannelError, Failure, Outcome};
-use crate::config;
-use crate::ledger::{OutboxRow, TopSlice};
+use super::words::Words;
+use super::{Attempt, Channel, ChannelError, Failure, Include, Message, Outcome};
+use crate::config::{self, WebhookFormat};
+use body::{Body, kind};
 
-/// The version of the body, as in `docs/webhook.schema.json`.
-const BODY_VERSION: u32 = 1;
-
-/// Of a reply, so many bytes are read, and so many characters kept for the administrator.
+/// How many bytes of a reply are read, and how many characters of it are kept for the administrator.
 const MOST_REPLY_BYTES: usize = 64 * 1024;
 const MOST_REPLY_CHARS: usize = 200;
 
-/// POSTs alerts to one URL.
+/// POSTs messages to one URL.
 pub struct Webhook {
+    name: String,
     client: Client,
     url: Url,
     secret: String,
-    include_patient_id: bool,
+    include: Include,
+    format: Format,
+    content_type: HeaderValue,
+    zone: TimeZone,
 }
 
-/// The body. Identical at every attempt on a row.
-#[derive(Serialize)]
-struct Body<'a> {
-    version: u32,
-    /// The idempotency key.
-    id: &'a str,
-    kind: &'a str,
-    created_at: &'a str,
-    study_uid: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accession_number: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patient_id: Option<&'a str>,
-    finding: &'a str,
-    wording: &'a str,
-    notice: &'a str,
-    revision: i64,
-    provisional: bool,
-    score: f64,
-    threshold: f64,
-    model: &'a str,
-    model_sha256: &'a str,
-    slices_received: i64,
-    slices_scored: i64,
-    slices_ineligible: i64,
-    slices_failed: i64,
-    top_slices: &'a [TopSlice],
-    first_received_at: &'a str,
-    last_received_at: &'a str,
-    decided_at: &'a str,
-    software: &'a str,
+/// How a message becomes a body.
+enum Format {
+    Triaged,
+    Teams,
+    Slack,
+    Pager { routing_key: String },
+    Template(Box<chat::Template>),
 }
 
 impl Webhook {
-    pub fn new(settings: &config::Webhook) -> Result<Webhook, ChannelError> {
-        let wrong = |key, why: String| ChannelError { key, why };
-        let url = Url::parse(&settings.url).map_err(|error| wrong("notify.webhook.url", error.to_string()))?;
-        if settings.timeout_seconds <= 0.0 {
-            return Err(wrong("notify.webhook.timeout_seconds", "must be more than 0".into()));
+    /// Errors name the setting as `section.key`.
+    pub fn new(name: &str, settings: &config::Webhook, zone: &TimeZone) -> Result<Webhook, ChannelError> {
+        let section = match name {
+            config::WEBHOOK => "notify.webhook".to_owned(),
+            other => format!("notify.channels, channel {other:?}"),
+        };
+        let wrong = |key: &str, why: String| ChannelError::new(format!("{section}.{key}"), why);
+        let url = Url::parse(&settings.url).map_err(|error| wrong("url", error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong("url", "starts with https:// or http://".into()));
+        }
+        if !(settings.timeout_seconds > 0.0 && settings.timeout_seconds <= 3600.0) {
+            return Err(wrong("timeout_seconds", "must be more than 0, and at most 3600".into()));
         }
         // reqwest takes the process's provider. Where one is installed already, that one will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -89,56 +78,47 @@ impl Webhook {
         if is_loopback(&url) {
             client = client.no_proxy();
         }
-        let client = client.build().map_err(|error| {
-            wrong("notify.webhook.url", format!("the HTTP client cannot start: {}", in_full(error)))
-        })?;
+        let client = client
+            .build()
+            .map_err(|error| wrong("url", format!("the HTTP client cannot start: {}", in_full(error))))?;
         Ok(Webhook {
+            name: name.to_owned(),
             client,
             url,
             secret: settings.secret.reveal().to_owned(),
-            include_patient_id: settings.include_patient_id,
+            include: Include {
+                patient_id: settings.include_patient_id,
+                // Cards for people carry it unless that is switched off; the first format kept it with the patient ID.
+                accession_number: settings.include_accession_number.unwrap_or(match settings.format {
+                    WebhookFormat::Triaged => settings.include_patient_id,
+                    _ => true,
+                }),
+            },
+            format: Format::new(settings).map_err(|(key, why)| wrong(key, why))?,
+            content_type: HeaderValue::from_str(&settings.content_type)
+                .map_err(|_| wrong("content_type", format!("{:?} is not a media type", settings.content_type)))?,
+            zone: zone.clone(),
         })
     }
 
-    fn body(&self, row: &OutboxRow) -> Result<Vec<u8>, String> {
-        let event = AlertEvent::from_json(&row.event)?;
-        let body = Body {
-            version: BODY_VERSION,
-            id: &row.idempotency_key,
-            kind: &row.kind,
-            created_at: &row.created_at,
-            study_uid: &event.study_uid,
-            accession_number: event.accession_number.as_deref().filter(|_| self.include_patient_id),
-            patient_id: event.patient_id.as_deref().filter(|_| self.include_patient_id),
-            finding: &event.finding,
-            wording: &event.wording,
-            notice: &event.notice,
-            revision: event.revision,
-            provisional: event.provisional,
-            score: event.score,
-            threshold: event.threshold,
-            model: &event.model,
-            model_sha256: &event.model_sha256,
-            slices_received: event.slices_received,
-            slices_scored: event.slices_scored,
-            slices_ineligible: event.slices_ineligible,
-            slices_failed: event.slices_failed,
-            top_slices: &event.top_slices,
-            first_received_at: &event.first_received_at,
-            last_received_at: &event.last_received_at,
-            decided_at: &event.decided_at,
-            software: &event.software,
-        };
-        serde_json::to_vec(&body).map_err(|error| format!("the event in the outbox cannot be written: {error}"))
+    fn body(&self, message: &Message) -> Result<Vec<u8>, String> {
+        let words = || Words::of(message, self.include, &self.zone);
+        Ok(match &self.format {
+            Format::Triaged => Body::new(message, self.include).to_json(),
+            Format::Teams => chat::teams(&words()).to_string().into_bytes(),
+            Format::Slack => chat::slack(&words()).to_string().into_bytes(),
+            Format::Pager { routing_key } => chat::pager(message, &words(), routing_key).to_string().into_bytes(),
+            Format::Template(template) => template.render(message, &words(), self.include)?.into_bytes(),
+        })
     }
 
-    fn headers(&self, row: &OutboxRow, body: &[u8]) -> Result<HeaderMap, String> {
+    fn headers(&self, message: &Message, body: &[u8]) -> Result<HeaderMap, String> {
         let value =
             |text: &str| HeaderValue::from_str(text).map_err(|_| format!("{text:?} cannot be an HTTP header's value"));
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("idempotency-key", value(&row.idempotency_key)?);
-        headers.insert("x-triaged-event", value(&row.kind)?);
+        headers.insert(CONTENT_TYPE, self.content_type.clone());
+        headers.insert("idempotency-key", value(&message.idempotency_key)?);
+        headers.insert("x-triaged-event", value(kind(&message.event))?);
         let timestamp = Timestamp::now().as_second().to_string();
         headers.insert("x-triaged-timestamp", value(&timestamp)?);
         if !self.secret.is_empty() {
@@ -148,8 +128,8 @@ impl Webhook {
         Ok(headers)
     }
 
-    async fn post(&self, row: &OutboxRow) -> Outcome {
-        let prepared = self.body(row).and_then(|body| Ok((self.headers(row, &body)?, body)));
+    async fn post(&self, message: &Message) -> Outcome {
+        let prepared = self.body(message).and_then(|body| Ok((self.headers(message, &body)?, body)));
         let (headers, body) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Outcome::Reject { error: error.into() },
@@ -166,8 +146,7 @@ impl Webhook {
             return Outcome::Delivered;
         }
         if status.is_redirection() {
-            let text =
-                format!("HTTP {status}: redirects are not followed; set notify.webhook.url to the final address");
+            let text = format!("HTTP {status}: redirects are not followed; set the webhook's url to the final address");
             return Outcome::Reject { error: text.into() };
         }
         let after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
@@ -203,21 +182,59 @@ impl Webhook {
         let segments = self.url.path_segments().into_iter().flatten().map(str::to_owned);
         let query = self.url.query_pairs().map(|(_, value)| value.into_owned());
         let login = [self.url.username().to_owned(), self.url.password().unwrap_or_default().to_owned()];
-        let mut secrets: Vec<String> =
-            segments.chain(query).chain(login).chain([self.secret.clone()]).filter(|s| s.len() >= 4).collect();
+        let mut secrets: Vec<String> = segments
+            .chain(query)
+            .chain(login)
+            .chain([self.secret.clone(), self.format.secret().to_owned()])
+            .filter(|s| s.len() >= 4)
+            .collect();
         // The longest first, so that none leaves a rest of another behind.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets
     }
 }
 
-impl Channel for Webhook {
-    fn name(&self) -> &str {
-        "webhook"
+impl Format {
+    /// The error is the setting's key and what is wrong with it.
+    fn new(settings: &config::Webhook) -> Result<Format, (&'static str, String)> {
+        Ok(match settings.format {
+            WebhookFormat::Triaged => Format::Triaged,
+            WebhookFormat::Teams => Format::Teams,
+            WebhookFormat::Slack => Format::Slack,
+            WebhookFormat::Pagerduty => {
+                let routing_key = settings.routing_key.reveal().to_owned();
+                if routing_key.is_empty() {
+                    return Err(("routing_key", "is empty: a pager needs the key of its service".into()));
+                }
+                Format::Pager { routing_key }
+            }
+            WebhookFormat::Template => {
+                let file = &settings.template_file;
+                let source = std::fs::read_to_string(file)
+                    .map_err(|error| ("template_file", format!("cannot read {file:?}: {error}")))?;
+                let is_json = settings.content_type.contains("json");
+                let template = chat::Template::parse(source, is_json)
+                    .map_err(|why| ("template_file", format!("{file:?}: {why}")))?;
+                Format::Template(Box::new(template))
+            }
+        })
     }
 
-    fn deliver<'a>(&'a self, row: &'a OutboxRow) -> Attempt<'a> {
-        Box::pin(self.post(row))
+    fn secret(&self) -> &str {
+        match self {
+            Format::Pager { routing_key } => routing_key,
+            _ => "",
+        }
+    }
+}
+
+impl Channel for Webhook {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn deliver<'a>(&'a self, message: &'a Message) -> Attempt<'a> {
+        Box::pin(self.post(message))
     }
 }
 
@@ -285,52 +302,18 @@ mod tests {
             secret: String::new().into(),
             timeout_seconds,
             include_patient_id: false,
+            include_accession_number: None,
+            format: WebhookFormat::Triaged,
+            routing_key: String::new().into(),
+            template_file: String::new(),
+            content_type: "application/json".into(),
         };
-        Webhook::new(&settings).err().expect("refused").to_string()
+        Webhook::new("webhook", &settings, &TimeZone::UTC).err().expect("refused").to_string()
     }
 
     #[test]
     fn settings_that_cannot_work_are_refused_with_their_key() {
         assert!(refused("http://", 1.0).contains("notify.webhook.url"));
         assert!(refused("http://localhost/", 0.0).contains("notify.webhook.timeout_seconds"));
-    }
-
-    #[test]
-    fn the_bodys_fields_are_those_of_the_published_schema() {
-        let schema: serde_json::Value = serde_json::from_str(include_str!("../../docs/webhook.schema.json")).unwrap();
-        let body = Body {
-            version: BODY_VERSION,
-            id: "",
-            kind: "",
-            created_at: "",
-            study_uid: "",
-            accession_number: Some(""),
-            patient_id: Some(""),
-            finding: "",
-            wording: "",
-            notice: "",
-            revision: 1,
-            provisional: false,
-            score: 0.0,
-            threshold: 0.0,
-            model: "",
-            model_sha256: "",
-            slices_received: 0,
-            slices_scored: 0,
-            slices_ineligible: 0,
-            slices_failed: 0,
-            top_slices: &[],
-            first_received_at: "",
-            last_received_at: "",
-            decided_at: "",
-            software: "",
-        };
-        let body = serde_json::to_value(body).unwrap();
-        let keys = |value: &serde_json::Value| {
-            let mut keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
-            keys.sort();
-            keys
-        };
-        assert_eq!(keys(&body), keys(&schema["properties"]));
     }
 }

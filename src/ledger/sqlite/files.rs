@@ -1,0 +1,20 @@
+//! Where the archive keeps the instances of a study.
+
+use super::Reader;
+use crate::ledger::{InstanceFile, Result};
+
+impl Reader {
+    /// The instances of a study that still have their file, by series and instance number. Blocks.
+    pub fn instance_files(&self, study_uid: &str) -> Result<Vec<InstanceFile>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT series_uid, sop_uid, path FROM instances WHERE study_uid = ?1 AND removed_at IS NULL
+                 ORDER BY series_uid, instance_number, sop_uid",
+            )?;
+            let rows = statement.query_map([study_uid], |row| {
+                Ok(InstanceFile { series_uid: row.get(0)?, sop_uid: row.get(1)?, path: row.get(2)? })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+}

@@ -1,0 +1,305 @@
+//! Who hears what: from an event to the messages that tell it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::ChannelError;
+use super::schedule::{Schedule, zone};
+use crate::config;
+use crate::event::{Event, Kind};
+use crate::ledger::{NewMessage, Step};
+
+/// The routing table of the configuration.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    routes: Vec<Route>,
+    zone: TimeZone,
+}
+
+/// A row of the table. It holds for an event that fulfils all its conditions.
+#[derive(Debug, Clone)]
+struct Route {
+    events: Vec<Kind>,
+    /// Upper case, as AE titles and station names are compared without regard to it.
+    calling_ae_titles: Vec<String>,
+    stations: Vec<String>,
+    schedule: Schedule,
+    minimum_score: Option<f64>,
+    fallback: bool,
+    channels: Vec<String>,
+    /// In order of time.
+    escalation: Vec<(Step, Vec<String>)>,
+}
+
+impl Routing {
+    /// Reads the table. `channels` are the names of those that are open.
+    pub fn new(settings: &config::Notify, channels: &[String]) -> Result<Routing, ChannelError> {
+        let zone = zone(&settings.time_zone).map_err(|why| ChannelError::new("notify.time_zone", why))?;
+        let mut routes = Vec::new();
+        for (number, route) in (1..).zip(&settings.routes) {
+            routes.push(
+                Route::new(route, settings, channels)
+                    .map_err(|why| ChannelError::new(format!("notify.routes, route {number}"), why))?,
+            );
+        }
+        if settings.routes.is_empty() && !channels.is_empty() {
+            routes.push(Route::to_all(settings.events.clone(), channels.to_vec()));
+        }
+        Ok(Routing { routes, zone })
+    }
+
+    /// No channel, no message: for a process that tells nobody.
+    pub fn silent() -> Routing {
+        Routing { routes: Vec::new(), zone: TimeZone::UTC }
+    }
+
+    /// The messages that tell an event now, one a channel. None where nobody wants to hear of it.
+    pub fn messages(&self, event: Event) -> Vec<NewMessage> {
+        self.messages_at(event, Timestamp::now())
+    }
+
+    fn messages_at(&self, event: Event, at: Timestamp) -> Vec<NewMessage> {
+        let mut channels: Vec<&String> = Vec::new();
+        let mut later: Vec<(Step, &String)> = Vec::new();
+        for route in self.holding(&event, at) {
+            if event.kind().is_urgent() {
+                let steps = route.escalation.iter().flat_map(|(step, to)| to.iter().map(|channel| (*step, channel)));
+                later.extend(steps);
+            }
+            for channel in &route.channels {
+                // A channel that failed cannot tell of its failure.
+                let failed = matches!(&event, Event::DeliveryFailed(failed) if failed.channel == *channel);
+                if !failed && !channels.contains(&channel) {
+                    channels.push(channel);
+                }
+            }
+        }
+        if channels.is_empty()
+            && event.kind().is_urgent()
+            && self.routes.iter().any(|r| r.events.contains(&event.kind()))
+        {
+            metrics::counter!("triaged_unrouted_events_total", "kind" => event.kind().as_str()).increment(1);
+            tracing::warn!(
+                study = event.study_uid(),
+                kind = %event.kind(),
+                "no route of notify.routes holds for this event, so nobody is told of it"
+            );
+        }
+        // Where routes differ about a step's time, the earlier one is first, and the ledger keeps the first.
+        later.sort_by_key(|(step, _)| step.after);
+        let event = Arc::new(event);
+        let message =
+            |channel: &String, escalation| NewMessage { channel: channel.clone(), event: event.clone(), escalation };
+        let now = channels.into_iter().map(|channel| message(channel, None));
+        now.chain(later.into_iter().map(|(step, channel)| message(channel, Some(step)))).collect()
+    }
+
+    /// The routes that hold for an event: those without `fallback`, or else those with it.
+    fn holding(&self, event: &Event, at: Timestamp) -> Vec<&Route> {
+        let holding = |fallback: bool| -> Vec<&Route> {
+            let routes = self.routes.iter().filter(|route| route.fallback == fallback);
+            routes.filter(|route| route.holds(event, at, &self.zone)).collect()
+        };
+        let first = holding(false);
+        if first.is_empty() { holding(true) } else { first }
+    }
+
+    /// The kinds of event that no channel ever hears of.
+    pub fn unheard(&self) -> Vec<Kind> {
+        Kind::ALL
+            .into_iter()
+            .filter(|kind| *kind != Kind::Test && !self.routes.iter().any(|route| route.events.contains(kind)))
+            .collect()
+    }
+}
+
+impl Route {
+    fn new(route: &config::Route, settings: &config::Notify, channels: &[String]) -> Result<Route, String> {
+        if route.channels.is_empty() {
+            return Err("channels is empty: the route tells nobody".into());
+        }
+        if route.minimum_score.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
+            return Err("minimum_score is between 0 and 1".into());
+        }
+        let known = |names: &[String]| match names.iter().find(|name| !channels.contains(name)) {
+            None => Ok(()),
+            Some(unknown) => {
+                let known = if channels.is_empty() { "none".to_owned() } else { channels.join(", ") };
+                Err(format!("there is no channel {unknown:?}; configured: {known}"))
+            }
+        };
+        known(&route.channels)?;
+        let mut escalation = Vec::new();
+        let mut before = 0.0;
+        for (number, step) in (1..).zip(&route.escalation) {
+            known(&step.channels)?;
+            if step.channels.is_empty() || !(step.after_minutes > before && step.after_minutes <= 14_400.0) {
+                return Err(format!(
+                    "escalation, step {number}: it needs channels, and after_minutes that grow from step to step, at most \
+                     14400"
+                ));
+            }
+            before = step.after_minutes;
+            let after = Duration::from_secs_f64(step.after_minutes * 60.0);
+            escalation.push((Step { number, after }, step.channels.clone()));
+        }
+        let events = if route.events.is_empty() { &settings.events } else { &route.events };
+        let upper = |names: &[String]| names.iter().map(|name| name.trim().to_uppercase()).collect();
+        Ok(Route {
+            events: events.clone(),
+            calling_ae_titles: upper(&route.calling_ae_titles),
+            stations: upper(&route.stations),
+            schedule: Schedule::parse(&route.hours, &route.weekdays)?,
+            minimum_score: route.minimum_score,
+            fallback: route.fallback,
+            channels: route.channels.clone(),
+            escalation,
+        })
+    }
+
+    fn to_all(events: Vec<Kind>, channels: Vec<String>) -> Route {
+        Route {
+            events,
+            calling_ae_titles: Vec::new(),
+            stations: Vec::new(),
+            schedule: Schedule::default(),
+            minimum_score: None,
+            fallback: false,
+            channels,
+            escalation: Vec::new(),
+        }
+    }
+
+    fn holds(&self, event: &Event, at: Timestamp, zone: &TimeZone) -> bool {
+        let is_wanted = |wanted: &[String], name: &str| wanted.contains(&name.trim().to_uppercase());
+        let score = event.verdict().and_then(|study| study.score);
+        self.events.contains(&event.kind())
+            && (self.calling_ae_titles.is_empty()
+                || event.calling_ae_titles().iter().any(|title| is_wanted(&self.calling_ae_titles, title)))
+            && (self.stations.is_empty() || event.station_name().is_some_and(|name| is_wanted(&self.stations, name)))
+            && self.minimum_score.is_none_or(|least| score.is_some_and(|score| score >= least))
+            && self.schedule.holds(at, zone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::event::{DeliveryFailed, StudyEvent};
+
+    const CHANNELS: &str = "
+        [[notify.channels]]\nname = 'day'\nkind = 'webhook'\nurl = 'http://127.0.0.1:1/'
+        [[notify.channels]]\nname = 'night'\nkind = 'webhook'\nurl = 'http://127.0.0.1:1/'
+        [[notify.channels]]\nname = 'chief'\nkind = 'webhook'\nurl = 'http://127.0.0.1:1/'\n";
+
+    fn settings(routes: &str) -> config::Notify {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("notify.time_zone = 'UTC'\n{CHANNELS}{routes}")).unwrap();
+        Settings::load(Some(file.path()), &[]).unwrap().notify
+    }
+
+    fn routing(routes: &str) -> Result<Routing, ChannelError> {
+        Routing::new(&settings(routes), &["day", "night", "chief"].map(String::from))
+    }
+
+    // 2026-11-27 is a Friday.
+    fn heard(routes: &str, event: Event, at: &str) -> Vec<String> {
+        let messages = routing(routes).unwrap().messages_at(event, at.parse().unwrap());
+        messages.into_iter().map(|message| message.channel).collect()
+    }
+
+    const NOON: &str = "2026-11-27T12:00:00Z";
+
+    #[test]
+    fn without_routes_every_channel_hears_what_notify_events_says() {
+        assert_eq!(heard("", Event::Flagged(StudyEvent::sample()), NOON), ["day", "night", "chief"]);
+        assert!(heard("", Event::NotFlagged(StudyEvent::sample()), NOON).is_empty());
+    }
+
+    #[test]
+    fn every_condition_of_a_route_must_hold() {
+        let route = |condition: &str| format!("[[notify.routes]]\n{condition}\nchannels = ['day']\n");
+        for (condition, holds) in [
+            ("", true),
+            ("events = ['incomplete']", false),
+            ("calling_ae_titles = ['ct2']", true),
+            ("calling_ae_titles = ['MR']", false),
+            ("stations = ['ROOM 2']", true),
+            ("stations = ['ROOM 3']", false),
+            ("hours = '07:00-18:00'", true),
+            ("hours = '18:00-07:00'", false),
+            ("weekdays = ['fri']", true),
+            ("weekdays = ['sat', 'sun']", false),
+            ("minimum_score = 0.7", true),
+            ("minimum_score = 0.71", false),
+            ("calling_ae_titles = ['CT1']\nweekdays = ['sat']", false),
+        ] {
+            let heard = heard(&route(condition), Event::Flagged(StudyEvent::sample()), NOON);
+            assert_eq!(heard == ["day"], holds, "{condition}: {heard:?}");
+        }
+    }
+
+    #[test]
+    fn all_routes_that_hold_count_once_a_channel_and_a_fallback_only_where_none_does() {
+        let routes = "[[notify.routes]]\nhours = '07:00-18:00'\nchannels = ['day', 'chief']\n
+            [[notify.routes]]\nminimum_score = 0.6\nchannels = ['chief']\n
+            [[notify.routes]]\nfallback = true\nchannels = ['night']\n";
+        assert_eq!(heard(routes, Event::Flagged(StudyEvent::sample()), NOON), ["day", "chief"]);
+        let weak = StudyEvent { score: Some(0.5), ..StudyEvent::sample() };
+        assert_eq!(heard(routes, Event::Flagged(weak), "2026-11-27T20:00:00Z"), ["night"]);
+    }
+
+    #[test]
+    fn a_channel_that_failed_does_not_hear_of_its_failure() {
+        let failed = DeliveryFailed {
+            notification: 1,
+            channel: "day".into(),
+            attempts: 3,
+            created_at: String::new(),
+            undelivered: Box::new(Event::Flagged(StudyEvent::sample())),
+        };
+        assert_eq!(heard("", Event::DeliveryFailed(failed), NOON), ["night", "chief"]);
+    }
+
+    #[test]
+    fn an_escalation_tells_further_channels_later_and_only_of_what_is_urgent() {
+        let routes = "[[notify.routes]]\nevents = ['flagged', 'not_flagged']\nchannels = ['day']
+            escalation = [{ after_minutes = 10, channels = ['night'] }, { after_minutes = 20, channels = ['chief', 'day'] }]\n";
+        let told = |event| -> Vec<(String, u32, u64)> {
+            let messages = routing(routes).unwrap().messages_at(event, NOON.parse().unwrap());
+            let step = |message: &NewMessage| {
+                message.escalation.map_or((0, 0), |step| (step.number, step.after.as_secs() / 60))
+            };
+            messages.iter().map(|message| (message.channel.clone(), step(message).0, step(message).1)).collect()
+        };
+        let expected = [("day", 0, 0), ("night", 1, 10), ("chief", 2, 20), ("day", 2, 20)];
+        let expected = expected.map(|(channel, step, minutes)| (channel.to_owned(), step, minutes));
+        assert_eq!(told(Event::Flagged(StudyEvent::sample())), expected);
+        assert_eq!(told(Event::NotFlagged(StudyEvent::sample())), [("day".to_owned(), 0, 0)]);
+    }
+
+    #[test]
+    fn a_route_that_cannot_be_meant_is_refused_by_its_number() {
+        for (route, word) in [
+            ("channels = ['nite']", "\"nite\""),
+            ("channels = []", "tells nobody"),
+            ("channels = ['day']\nhours = 'night'", "time span"),
+            ("channels = ['day']\nweekdays = ['someday']", "weekday"),
+            ("channels = ['day']\nminimum_score = 7.0", "minimum_score"),
+            ("channels = ['day']\nescalation = [{ after_minutes = 5, channels = ['nite'] }]", "\"nite\""),
+            ("channels = ['day']\nescalation = [{ after_minutes = 0, channels = ['chief'] }]", "step 1"),
+            (
+                "channels = ['day']\nescalation = [{ after_minutes = 5, channels = ['chief'] },
+                  { after_minutes = 5, channels = ['night'] }]",
+                "step 2",
+            ),
+        ] {
+            let error = routing(&format!("[[notify.routes]]\n{route}\n")).unwrap_err().to_string();
+            assert!(error.contains("route 1") && error.contains(word), "{error}");
+        }
+    }
+}

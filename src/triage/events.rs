@@ -1,0 +1,40 @@
+//! Events of the triage stage.
+
+use crate::event::StudyEvent;
+use crate::ledger::{Ledger, OpenStudy, Result, Verdict};
+
+/// How many slices an event names.
+const TOP_SLICES: usize = 3;
+
+/// A verdict as the channels are told of it. `finding` is the model card's. Blocks.
+pub(super) fn study_event(
+    ledger: &Ledger,
+    study: &OpenStudy,
+    verdict: &Verdict,
+    finding: String,
+) -> Result<StudyEvent> {
+    Ok(StudyEvent {
+        study_uid: study.study_uid.clone(),
+        accession_number: study.accession_number.clone(),
+        patient_id: study.patient_id.clone(),
+        calling_ae_titles: ledger.calling_ae_titles(&study.study_uid)?,
+        station_name: None,
+        finding,
+        revision: verdict.revision,
+        provisional: verdict.provisional,
+        score: verdict.score,
+        threshold: verdict.threshold,
+        model: verdict.model.clone(),
+        model_sha256: verdict.model_sha256.clone(),
+        slices_received: verdict.slices_received,
+        slices_scored: verdict.slices_scored,
+        slices_ineligible: verdict.slices_ineligible,
+        slices_failed: verdict.slices_failed,
+        remarks: Vec::new(),
+        top_slices: ledger.top_slices(&study.study_uid, TOP_SLICES)?,
+        first_received_at: study.first_received_at.clone(),
+        last_received_at: study.last_received_at.clone(),
+        decided_at: verdict.decided_at.clone(),
+        software: crate::SOFTWARE.into(),
+    })
+}

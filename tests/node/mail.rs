@@ -1,0 +1,195 @@
+//! Alerts by e-mail, against a real mail server (aiosmtpd).
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::support::ledgers::{Fixture, Study};
+use crate::support::receivers::{Running, from_file};
+use crate::support::{has, python, run};
+use serde_json::Value;
+use triaged::notify::Links;
+
+/// A mail server and the mails it accepts, one a recipient.
+struct MailServer {
+    child: Child,
+    port: u16,
+    mails: mpsc::Receiver<Value>,
+}
+
+impl MailServer {
+    /// `None`, said aloud, where the server's packages are absent.
+    fn start(arguments: &[&str]) -> Option<MailServer> {
+        let mut child = Command::new(python()?)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/smtp.py"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(Ok(first)) = lines.next() else {
+            eprintln!("SKIP: aiosmtpd does not run here (make test-deps)");
+            return None;
+        };
+        let port = first.strip_prefix("port ").unwrap().parse().unwrap();
+        let (accepted, mails) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                // A test that has seen enough does not listen any more.
+                let _ = accepted.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Some(MailServer { child, port, mails })
+    }
+
+    async fn next(&self) -> Value {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Ok(mail) = self.mails.try_recv() {
+                return mail;
+            }
+            assert!(std::time::Instant::now() < deadline, "no mail came");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A certificate for localhost that nobody signed: its file and its key's.
+fn certificate(folder: &Path) -> Option<(String, String)> {
+    if !has("openssl") {
+        return None;
+    }
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (certificate, key, settings) = (path("cert.pem"), path("key.pem"), path("openssl.conf"));
+    let text = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n[name]\nCN = localhost\n\
+                [extensions]\nsubjectAltName = DNS:localhost\nbasicConstraints = critical, CA:FALSE\n";
+    std::fs::write(&settings, text).unwrap();
+    let arguments = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-config",
+        &settings,
+        "-keyout",
+        &key,
+        "-out",
+        &certificate,
+    ];
+    run("openssl", &arguments).unwrap();
+    Some((certificate, key))
+}
+
+fn settings(port: u16, more: &str) -> String {
+    format!(
+        r#"
+        [notify]
+        first_retry_seconds = 0.05
+        time_zone = "UTC"
+        [[notify.channels]]
+        name = "mail"
+        kind = "email"
+        server = "localhost"
+        port = {port}
+        from = "triaged <triaged@example.org>"
+        {more}
+        "#
+    )
+}
+
+/// Quoted-printable undone, as far as these mails need it.
+fn readable(mail: &Value) -> String {
+    mail["data"].as_str().unwrap().replace("=\r\n", "").replace("=3D", "=").replace("=C2=A0", " ")
+}
+
+#[tokio::test]
+async fn a_flag_is_mailed_without_patient_data_in_its_subject_and_the_same_at_every_attempt() {
+    let Some(server) = MailServer::start(&["--greylist", "2"]) else { return };
+    let fixture = Fixture::new();
+    let settings = from_file(&settings(server.port, "security = 'none'\nto = ['a@example.org', 'b@example.org']\n"));
+    let links = Links::new("https://triaged.example.org", vec![1; 32]).unwrap();
+    let running = Running::start_with(&fixture.ledger, &settings, links);
+    let hostile =
+        Study { accession_number: Some("ACC-1\r\nBcc: evil@example.org <b>"), ..Study::new("1.2.3", &[0.2, 0.9]) };
+    fixture.judge_and_route(&hostile, &running.routing).await;
+    let mails = [server.next().await, server.next().await];
+    let row = fixture.until(|row| row.state == "delivered").await;
+    assert!(row.attempts >= 2, "the first attempt was put off");
+    assert_eq!(mails[0]["data"], mails[1]["data"]);
+    let mut recipients: Vec<&str> = mails.iter().map(|mail| mail["to"][0].as_str().unwrap()).collect();
+    recipients.sort_unstable();
+    assert_eq!(recipients, ["a@example.org", "b@example.org"]);
+    let text = readable(&mails[0]);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("Subject: Study flagged: suspected intracranial hemorrhage"), "{head}");
+    assert!(!head.contains("ACC-1") && !head.contains("Bcc"), "{head}");
+    for header in ["Auto-Submitted: auto-generated", "X-Triaged-Event: flagged", "Importance: high", "Message-ID: <"] {
+        assert!(head.contains(header), "{header} in {head}");
+    }
+    assert!(body.contains("Accession number: ACC-1  Bcc: evil@example.org <b>"), "{body}");
+    assert!(body.contains("&#60;b&#62;") || body.contains("&lt;b&gt;"), "the page escapes it: {body}");
+    assert!(body.contains("https://triaged.example.org/studies/1.2.3"), "{body}");
+    assert!(body.contains("/acknowledge?study="), "{body}");
+    assert!(body.contains("instance 1") && body.contains("not a diagnosis") && !body.contains("PAT-1"), "{body}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_recipient_keeps_nobody_else_from_being_told_and_is_seen() {
+    let Some(server) = MailServer::start(&["--refuse", "gone@example.org"]) else { return };
+    let fixture = Fixture::new();
+    let settings = from_file(&settings(server.port, "security = 'none'\nto = ['gone@example.org', 'b@example.org']\n"));
+    let running = Running::start(&fixture.ledger, &settings);
+    fixture.judge_and_route(&Study::new("1.2.3", &[0.9]), &running.routing).await;
+    assert_eq!(server.next().await["to"][0], "b@example.org");
+    let row = fixture.until(|row| row.state == "dead").await;
+    let error = row.last_error.unwrap();
+    assert!(error.contains("550") && error.contains("gone@example.org"), "{error}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_goes_only_over_tls_that_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((certificate, key)) = certificate(folder.path()) else { return };
+    for security in ["starttls", "tls"] {
+        let login = ["--user", "triaged", "--password", "a secret"];
+        let tls = ["--security", security, "--certificate", &certificate, "--key", &key];
+        let Some(server) = MailServer::start(&[&tls[..], &login].concat()) else { return };
+        let password = folder.path().join("password");
+        std::fs::write(&password, "a secret\n").unwrap();
+        let account = format!(
+            "security = '{security}'\nusername = 'triaged'\npassword_file = '{}'\nto = ['a@example.org']\n",
+            password.display()
+        );
+        // Nobody vouches for the certificate: nothing is sent.
+        let fixture = Fixture::new();
+        let running = Running::start(&fixture.ledger, &from_file(&settings(server.port, &account)));
+        fixture.judge_and_route(&Study::new("1.2.3", &[0.9]), &running.routing).await;
+        let row = fixture.until(|row| row.attempts > 0).await;
+        assert!(row.last_error.unwrap().contains("certificate"));
+        assert!(server.mails.try_recv().is_err());
+        running.stop().await;
+
+        let fixture = Fixture::new();
+        let trusted = format!("{account}ca_file = '{certificate}'\n");
+        let running = Running::start(&fixture.ledger, &from_file(&settings(server.port, &trusted)));
+        fixture.judge_and_route(&Study::new("1.2.3", &[0.9]), &running.routing).await;
+        let mail = server.next().await;
+        assert_eq!((&mail["tls"], &mail["user"]), (&true.into(), &"triaged".into()), "{security}");
+        fixture.until(|row| row.state == "delivered").await;
+        running.stop().await;
+    }
+}
