@@ -154,8 +154,11 @@ impl Email {
                         temporary.get_or_insert(failure)
                     };
                 }
+                Ok(Err(_)) => {
+                    permanent.get_or_insert_with(|| Failure::from("sending panicked; this is a bug"));
+                }
                 Err(_) => {
-                    drop(temporary.get_or_insert_with(|| Failure::from("the mail server did not answer in time")))
+                    temporary.get_or_insert_with(|| Failure::from("the mail server did not answer in time"));
                 }
             }
         }
@@ -183,8 +186,8 @@ impl Email {
         let plain = render(Text { words: &words, patient_name }.render())?;
         let page = render(Page { words: &words, patient_name }.render())?;
         let domain = self.from.email.domain();
-        let created: SystemTime =
-            message.created_at.parse::<Timestamp>().map_or_else(|_| SystemTime::UNIX_EPOCH, SystemTime::from);
+        let created = message.created_at.parse::<Timestamp>().map_or(0, |created| created.as_second());
+        let created = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(created).unwrap_or(0));
         let header =
             |name: &'static str, value: &str| HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned());
         let mut builder = lettre::Message::builder()
