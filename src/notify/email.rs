@@ -146,7 +146,7 @@ impl Email {
             match attempt {
                 Ok(Ok(Ok(_))) => self.note_sent(message.id, place),
                 Ok(Ok(Err(error))) => {
-                    let failure = failure(&error, &to.email.to_string());
+                    let failure = failure(&error, to.email.as_ref());
                     let lasting = error.is_permanent() || error.is_tls() || error.is_client();
                     if lasting {
                         permanent.get_or_insert(failure)

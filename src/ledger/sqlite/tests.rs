@@ -365,6 +365,31 @@ fn the_worklist_is_read_in_the_order_of_an_index() {
 }
 
 #[test]
+fn an_alert_of_the_former_version_is_still_delivered_and_not_raised_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("triaged.db");
+    let mut connection = connect(&path).unwrap();
+    migrations().to_version(&mut connection, 4).unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO studies (study_uid, first_received_at, last_received_at, opened_at) VALUES ('s', 't', 't', 't');
+             INSERT INTO outbox (study_uid, revision, channel, kind, finding, model_sha256, idempotency_key, event,
+                next_attempt_at, created_at)
+             VALUES ('s', 1, 'webhook', 'alert', 'intracranial hemorrhage', '00', 'k', '{}', '2026-01-01T00:00:00.000Z', 't')",
+        )
+        .unwrap();
+    drop(connection);
+    let ledger = Ledger::open(&path).unwrap();
+    let due = ledger.due("webhook", 10, HOUR).unwrap().remove(0);
+    assert_eq!((due.idempotency_key.as_str(), due.step), ("k", 0));
+    ledger.write_blocking(|connection| super::outbox::post(connection, &alert())).unwrap();
+    let log = ledger.notifications(None).unwrap();
+    assert_eq!(log.len(), 1, "the same flag is told once a channel: {log:?}");
+    assert_eq!((log[0].kind.as_str(), log[0].state.as_str()), ("flagged", "pending"));
+    assert_eq!(row(&ledger, "s").notified_at, None, "the view finds the new table");
+}
+
+#[test]
 fn migrations_are_valid() {
     migrations().validate().unwrap();
 }
