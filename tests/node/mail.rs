@@ -31,6 +31,7 @@ impl MailServer {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(Ok(first)) = lines.next() else {
             eprintln!("SKIP: aiosmtpd does not run here (make test-deps)");
+            child.wait().unwrap();
             return None;
         };
         let port = first.strip_prefix("port ").unwrap().parse().unwrap();
