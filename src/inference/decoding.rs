@@ -52,7 +52,7 @@ pub(super) fn decode(
     let input = |object: &DicomObject| Ok(imaging::model_input(object, claim.frame - 1, transform)?);
     let file = archive.file(&claim.path);
     if !is_large(&file, &claim.transfer_syntax) {
-        return input(&imaging::read_file(&file)?);
+        return input(&imaging::read_frames(&file)?);
     }
     // A panic while it was locked left at worst no object, which is read again.
     if let Some((held, object)) = &*large.read().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -64,7 +64,7 @@ pub(super) fn decode(
     let mut large = large.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     if large.as_ref().is_none_or(|(held, _)| *held != claim.path) {
         *large = None;
-        *large = Some((claim.path.clone(), imaging::read_file(&file)?));
+        *large = Some((claim.path.clone(), imaging::read_frames(&file)?));
     }
     input(&large.as_ref().expect("it was just put there").1)
 }

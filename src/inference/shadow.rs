@@ -292,7 +292,7 @@ impl Worker {
         }
         if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
             self.last = None;
-            let object = imaging::read_file(self.archive.file(&claim.path));
+            let object = imaging::read_frames(self.archive.file(&claim.path));
             self.last = Some((claim.path.clone(), object.map_err(decoding::Failure::from)?));
         }
         let (_, object) = self.last.as_ref().expect("it was just read");

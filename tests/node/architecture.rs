@@ -18,9 +18,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("triaged::cli", "results", "study"),
     ("triaged::cli", "results", "worklist"),
     ("triaged::inference", "lane", "engine"),
-    ("triaged_imaging", "bounded", "object"),
-    ("triaged_imaging", "error", "pixels"),
-    ("triaged_imaging", "meta", "object"),
     ("triaged_imaging::phantom", "anatomy", "lesion"),
 ];
 

@@ -1,21 +1,26 @@
-//! Attribute values as real objects carry them: padded, of the wrong VR, with too many values.
+//! Attribute values as real objects carry them: padded, of the wrong VR, with too many values, in any character set.
 
 use dicom_core::value::{PrimitiveValue, Value};
 use dicom_core::{Tag, VR};
 use dicom_object::InMemDicomObject;
-use dicom_object::mem::InMemElement;
 
-/// The first value as text without padding; `None` where it is absent or empty.
+use crate::character_set::CharacterSet;
+
+/// The first value as text without padding; `None` if it is absent or empty.
 pub fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
     values(object, tag).into_iter().next().filter(|value| !value.is_empty())
 }
 
-/// All values as text without padding; none where the attribute is absent.
+/// All values as text without padding; none if the attribute is absent.
+///
+/// Text that is not ASCII is decoded by the data set's Specific Character Set, whatever the VR: scanners write code strings (CS) in it too,
+/// against PS3.5. What cannot be decoded becomes U+FFFD.
 pub fn values(object: &InMemDicomObject, tag: Tag) -> Vec<String> {
-    let Some(Value::Primitive(value)) = object.get(tag).map(InMemElement::value) else { return Vec::new() };
+    let Some(element) = object.get(tag) else { return Vec::new() };
+    let Value::Primitive(value) = element.value() else { return Vec::new() };
     let whole = match value {
-        // VR UN, from systems that forgot the dictionary
-        PrimitiveValue::U8(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        // Bytes are text that the reader left for this function, and VR UN, from systems that forgot the dictionary.
+        PrimitiveValue::U8(bytes) => CharacterSet::of(object).decode(bytes, element.vr() == VR::PN),
         other => other.to_raw_str().into_owned(),
     };
     whole.split('\\').map(|value| value.trim_matches(['\0', ' ', '\t', '\r', '\n']).to_string()).collect()

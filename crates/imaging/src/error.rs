@@ -10,10 +10,10 @@ pub enum ImagingError {
     NotMonochrome { samples: i64, photometric: String },
     #[error(
         "an image of {rows} rows and {columns} columns: both must be from 1 to {limit}",
-        limit = super::pixels::MAX_SIDE
+        limit = crate::layout::MAX_SIDE
     )]
     Size { rows: i64, columns: i64 },
-    #[error("{frames} frames: a number from 1 to {limit} is possible", limit = super::pixels::MAX_FRAMES)]
+    #[error("{frames} frames: a number from 1 to {limit} is possible", limit = crate::layout::MAX_FRAMES)]
     Frames { frames: String },
     #[error("{allocated} bits allocated, {stored} stored: 8 or 16 allocated and 2 to 16 stored are possible")]
     Depth { allocated: i64, stored: i64 },

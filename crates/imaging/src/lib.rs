@@ -5,11 +5,10 @@
 //! Training and the node both call [`model_input`]; there is no second way from an object to a tensor.
 
 pub mod attributes;
-mod bounded;
+mod character_set;
 mod codec;
 mod error;
-mod jpeg12;
-mod meta;
+mod layout;
 mod object;
 pub mod phantom;
 mod pixels;
@@ -19,9 +18,10 @@ mod transform;
 
 pub use codec::can_decode;
 pub use error::ImagingError;
+pub use layout::{MAX_FRAMES, MAX_SIDE};
 pub use object::{
     DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ReadCause, ReadError, is_deflated, read_bytes, read_file,
-    read_header, read_header_bytes,
+    read_frames, read_frames_bytes, read_header, read_header_bytes,
 };
-pub use pixels::{AIR, Frame, MAX_FRAMES, MAX_SIDE, ModalityLut, decode_frame, frame_count};
+pub use pixels::{AIR, Frame, ModalityLut, decode_frame, frame_count};
 pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input};

@@ -4,19 +4,16 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use dicom_core::Tag;
-use dicom_core::value::{PrimitiveValue, Value};
+use dicom_core::value::{PixelFragmentSequence, PrimitiveValue, Value};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
 
 use super::attributes::{decimal, integer, item, text};
-use super::codec::{self, Layout};
+use super::codec::{self, Decoded};
 use super::error::ImagingError;
+use super::layout::{Layout, MAX_FRAMES, MAX_SIDE};
 use super::object::DicomObject;
 
-/// Rows and columns of an image are from 1 to this. CT is 512 or 768, rarely 1024; 4096² pixels take 64 MiB decoded.
-pub const MAX_SIDE: u16 = 4096;
-/// Frames of an object; enhanced CT of a whole body has some thousands.
-pub const MAX_FRAMES: u32 = 16_384;
 /// What lies outside the field of view counts as air, and nothing is less dense than air (HU).
 pub const AIR: f32 = -1024.0;
 
@@ -123,9 +120,10 @@ pub fn decode_frame(object: &DicomObject, frame: u32) -> Result<Frame, ImagingEr
     if frame >= frames {
         return Err(ImagingError::NoSuchFrame { frame, frames });
     }
-    let cells = cells(object, &layout, frame, frames)?;
+    let decoded = decoded(object, &layout, frame, frames)?;
     let padding = padding(object, &layout);
-    let stored = stored_values(&cells, &layout, padding.as_ref());
+    let layout = sample_bits(object, &layout, &decoded);
+    let stored = stored_values(&decoded.cells, &layout, padding.as_ref());
     Ok(Frame { rows: layout.rows.into(), columns: layout.columns.into(), stored, modality_lut, padding })
 }
 
@@ -159,8 +157,8 @@ fn layout(object: &DicomObject) -> Result<Layout, ImagingError> {
     })
 }
 
-/// The pixel cells of a frame: as many as the image has pixels, each with all its allocated bits.
-fn cells(object: &DicomObject, layout: &Layout, frame: u32, frames: u32) -> Result<Vec<u16>, ImagingError> {
+/// The pixel cells of a frame, as many as the image has pixels.
+fn decoded(object: &DicomObject, layout: &Layout, frame: u32, frames: u32) -> Result<Decoded, ImagingError> {
     let element = object.get(tags::PIXEL_DATA).ok_or(ImagingError::NoPixelData)?;
     let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
     match element.value() {
@@ -168,40 +166,96 @@ fn cells(object: &DicomObject, layout: &Layout, frame: u32, frames: u32) -> Resu
         Value::PixelSequence(sequence) => codec::decode(object, sequence, syntax, layout, frame, frames),
         Value::Primitive(PrimitiveValue::Empty) => Err(ImagingError::NoPixelData),
         Value::Primitive(value) => {
-            let pixels = usize::from(layout.rows) * usize::from(layout.columns);
-            let size = pixels * usize::from(layout.bits_allocated / 8);
-            let begin = size as u64 * u64::from(frame);
-            let truncated =
-                |present| ImagingError::Truncated { frame, needed: begin + size as u64, present: present as u64 };
-            if let PrimitiveValue::U16(words) = value {
-                let present = words.len() * 2;
-                if layout.bits_allocated == 16 {
-                    let begin = (begin / 2) as usize;
-                    return words.get(begin..begin + pixels).map(<[u16]>::to_vec).ok_or_else(|| truncated(present));
+            if codec::is_encapsulated(syntax) {
+                let bytes = value.to_bytes();
+                // A codestream that was not encapsulated, which only one can be.
+                if codec::is_codestream(&bytes) {
+                    let sequence = PixelFragmentSequence::new_fragments(vec![bytes.into_owned()]);
+                    return codec::decode(object, &sequence, syntax, layout, frame, frames);
                 }
-                // 8-bit pixels in words: the first pixel is in the low byte, whatever the byte order (PS3.5 section 8.2)
-                let begin = begin as usize;
-                if begin + pixels > present {
-                    return Err(truncated(present));
+                // Otherwise somebody decompressed it and left the transfer syntax: then the size is right.
+                let size = layout.pixels() as u64 * layout.bytes_per_cell() as u64 * u64::from(frames);
+                if bytes.len() as u64 != size.next_multiple_of(2) {
+                    return Err(ImagingError::TransferSyntax(format!("{syntax} of pixel data without fragments")));
                 }
-                let byte = |index: usize| words[index / 2].to_le_bytes()[index % 2];
-                return Ok((begin..begin + pixels).map(|index| byte(index).into()).collect());
             }
-            let bytes: Cow<'_, [u8]> = match value {
-                PrimitiveValue::U8(bytes) => Cow::Borrowed(bytes),
-                other => other.to_bytes(),
-            };
-            let begin = begin as usize;
-            let bytes = bytes.get(begin..begin + size).ok_or_else(|| truncated(bytes.len()))?;
             #[expect(deprecated, reason = "retired from the standard, not from archives")]
             let big = syntax == uids::EXPLICIT_VR_BIG_ENDIAN;
-            Ok(match (layout.bits_allocated, big) {
-                (8, _) => bytes.iter().map(|&byte| byte.into()).collect(),
-                (_, false) => bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
-                (_, true) => bytes.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect(),
-            })
+            Ok(Decoded { cells: native_cells(value, big, layout, frame)?, precision: None })
         }
     }
+}
+
+/// The cells of a frame of uncompressed pixel data, each with all its allocated bits.
+fn native_cells(value: &PrimitiveValue, big: bool, layout: &Layout, frame: u32) -> Result<Vec<u16>, ImagingError> {
+    let pixels = layout.pixels();
+    let size = pixels * layout.bytes_per_cell();
+    let begin = size as u64 * u64::from(frame);
+    let truncated = |present| ImagingError::Truncated { frame, needed: begin + size as u64, present: present as u64 };
+    if let PrimitiveValue::U16(words) = value {
+        let present = words.len() * 2;
+        if layout.bits_allocated == 16 {
+            let begin = (begin / 2) as usize;
+            return words.get(begin..begin + pixels).map(<[u16]>::to_vec).ok_or_else(|| truncated(present));
+        }
+        // 8-bit pixels in words: the first pixel is in the low byte, whatever the byte order (PS3.5 section 8.2)
+        let begin = begin as usize;
+        if begin + pixels > present {
+            return Err(truncated(present));
+        }
+        let byte = |index: usize| words[index / 2].to_le_bytes()[index % 2];
+        return Ok((begin..begin + pixels).map(|index| byte(index).into()).collect());
+    }
+    let bytes: Cow<'_, [u8]> = match value {
+        PrimitiveValue::U8(bytes) => Cow::Borrowed(bytes),
+        other => other.to_bytes(),
+    };
+    let begin = begin as usize;
+    let bytes = bytes.get(begin..begin + size).ok_or_else(|| truncated(bytes.len()))?;
+    Ok(match (layout.bits_allocated, big) {
+        (8, _) => bytes.iter().map(|&byte| byte.into()).collect(),
+        (_, false) => bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+        (_, true) => bytes.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect(),
+    })
+}
+
+/// Which bits of the cells are the sample.
+///
+/// A codestream says itself how many bits its samples have. Encoders write 12 where 16 are stored, with the sign in bit 11, or 13-bit samples as
+/// unsigned though the object is signed; pydicom and DCMTK read the sign from the codestream's highest bit too.
+fn sample_bits(object: &DicomObject, layout: &Layout, decoded: &Decoded) -> Layout {
+    let shifted = layout.high_bit + 1 > layout.bits_stored;
+    match decoded.precision {
+        Some(precision) if precision <= layout.bits_stored => {
+            Layout { bits_stored: precision, high_bit: precision - 1, ..*layout }
+        }
+        // More bits are coded than are stored: overlays in them do not count, anything else does.
+        Some(precision) if !shifted && !has_embedded_overlay(object) => {
+            Layout { bits_allocated: 16, bits_stored: precision, high_bit: precision - 1, ..*layout }
+        }
+        _ if shifted && is_right_justified(&decoded.cells, layout) => {
+            Layout { high_bit: layout.bits_stored - 1, ..*layout }
+        }
+        _ => *layout,
+    }
+}
+
+/// Whether a plane of an overlay is in the bits of the pixel cells that are not stored ones (PS3.5 section 8.1.2, retired).
+fn has_embedded_overlay(object: &DicomObject) -> bool {
+    (0x6000..0x6020).step_by(2).any(|group| {
+        let position = integer(object, Tag(group, 0x0102));
+        position.is_some_and(|bit| bit > 0) && object.get(Tag(group, 0x3000)).is_none()
+    })
+}
+
+/// Whether samples are in the low bits of the cells, though High Bit says that they are in high ones. Some systems write High Bit 15 for 12
+/// bits and do not shift. Samples that are shifted leave the low bits 0, or overlays in them, and use the high ones.
+fn is_right_justified(cells: &[u16], layout: &Layout) -> bool {
+    let below = (1_u16 << (layout.high_bit + 1 - layout.bits_stored)) - 1;
+    let above = u16::MAX << layout.bits_stored;
+    let sign = 1 << (layout.bits_stored - 1);
+    let extended = |cell: u16| layout.signed && cell & (above | sign) == above | sign;
+    cells.iter().any(|cell| cell & below != 0) && cells.iter().all(|&cell| cell & above == 0 || extended(cell))
 }
 
 /// From pixel cells to stored values: the stored bits cut out, so that overlay bits in the others do not count, and

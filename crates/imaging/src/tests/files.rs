@@ -154,7 +154,9 @@ fn what_is_no_dicom_says_so() {
     }
     assert!(matches!(cause(&preamble()), ReadCause::NotDicom));
     let missing = read_file("/nonexistent/file").expect_err("no such file");
-    assert!(missing.to_string().starts_with("cannot read /nonexistent/file as a DICOM object: "));
+    assert!(missing.to_string().starts_with("cannot be read as a DICOM object: "));
+    assert!(!missing.to_string().contains("/nonexistent"), "people are shown this text");
+    assert_eq!(missing.path, std::path::Path::new("/nonexistent/file"));
 }
 
 #[test]

@@ -38,6 +38,17 @@ fn signed_values_are_extended_from_the_stored_bits() {
 }
 
 #[test]
+fn high_bit_15_of_samples_that_were_not_shifted() {
+    let high = us(tags::HIGH_BIT, 15);
+    assert_eq!(stored(&image(3, [high.clone(), words(&[0, 1046, 4095])])), [0, 1046, 4095]);
+    let signed = us(tags::PIXEL_REPRESENTATION, 1);
+    assert_eq!(stored(&image(3, [high.clone(), signed.clone(), words(&[0xFFFF, 0xF800, 0x07FF])])), [-1, -2048, 2047]);
+    // shifted ones
+    assert_eq!(stored(&image(2, [high.clone(), words(&[0x4160, 0xFFF0])])), [1046, 4095]);
+    assert_eq!(stored(&image(2, [high, signed, words(&[0xFFF0, 0x0010])])), [-1, 1]);
+}
+
+#[test]
 fn eight_bits_in_bytes_and_in_words() {
     let eight = [us(tags::BITS_ALLOCATED, 8), us(tags::BITS_STORED, 8), us(tags::HIGH_BIT, 7)];
     let bytes = DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::from(vec![0_u8, 128, 255, 0]));

@@ -4,6 +4,9 @@ mod compressed;
 mod files;
 mod hounsfield;
 mod inputs;
+mod lossless_jpeg;
+mod structure;
+mod texts;
 
 use dicom_core::value::{C, DataSetSequence, PixelFragmentSequence, PrimitiveValue, Value};
 use dicom_core::{DataElement, Length, Tag, VR};

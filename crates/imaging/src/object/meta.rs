@@ -1,15 +1,17 @@
 //! The file meta group (PS3.10 section 7.1), read as far as it is there.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTable, FileMetaTableBuilder, InMemDicomObject};
 
-use super::object::{DicomObject, Encoding, ReadCause};
-
-/// Bytes of one element of the file meta group.
-const MAX_META_VALUE: u64 = 1 << 20;
+use super::DicomObject;
+use super::encoding::Encoding;
+use super::error::ReadCause;
+use super::head::is_long;
+use super::limits::MAX_META_VALUE;
+use super::source::Source;
 
 /// The file meta group as far as it is there.
 #[derive(Debug, Default)]
@@ -28,11 +30,10 @@ pub(super) struct Meta {
 
 impl Meta {
     /// Skips preamble and prefix, then reads elements until the group is no longer 0002. The group length is ignored:
-    /// it is missing or wrong in too many files. Leaves `reader` at the data set.
-    pub fn read<R: Read + Seek>(reader: &mut R, size: u64) -> Result<Meta, ReadCause> {
-        reader.seek(SeekFrom::Start(0))?;
+    /// it is missing or wrong in too many files. Leaves `source` at the data set.
+    pub fn read<R: Read + Seek>(source: &mut Source<R>) -> Result<Meta, ReadCause> {
         let mut head = [0; 132];
-        let known = read_up_to(reader, &mut head)?;
+        let known = source.look(0, &mut head)?;
         let begin = if known == 132 && &head[128..] == b"DICM" {
             132
         } else if head.starts_with(b"DICM") {
@@ -48,34 +49,31 @@ impl Meta {
             }
             0
         };
-        reader.seek(SeekFrom::Start(begin))?;
+        source.go_to(begin)?;
         let mut meta = Meta::default();
         loop {
-            let at = reader.stream_position()?;
+            let at = source.position();
             let mut header = [0; 8];
-            if read_up_to(reader, &mut header)? < 8 || header[..2] != [2, 0] {
-                reader.seek(SeekFrom::Start(at))?;
+            if source.read(&mut header)? < 8 || header[..2] != [2, 0] {
+                source.go_to(at)?;
                 return Ok(meta);
             }
             let tag = Tag(2, u16::from_le_bytes([header[2], header[3]]));
             let length = match VR::from_binary([header[4], header[5]]) {
-                Some(VR::OB | VR::OW | VR::UN | VR::UT | VR::SQ | VR::UC | VR::UR | VR::OF | VR::OD | VR::OL) => {
+                Some(vr) if is_long(vr) => {
                     let mut long = [0; 4];
-                    reader.read_exact(&mut long)?;
+                    source.read(&mut long)?;
                     u64::from(u32::from_le_bytes(long))
                 }
                 Some(_) => u64::from(u16::from_le_bytes([header[6], header[7]])),
                 // written in implicit VR against PS3.10 section 7.1
                 None => u64::from(u32::from_le_bytes([header[4], header[5], header[6], header[7]])),
             };
-            let position = reader.stream_position()?;
-            let left = size.saturating_sub(position);
+            let (position, left) = (source.position(), source.left());
             if length > left || length > MAX_META_VALUE {
                 return Err(ReadCause::Truncated { tag, position, length, left });
             }
-            let mut value = vec![0; length as usize];
-            reader.read_exact(&mut value)?;
-            meta.keep(tag, value);
+            meta.keep(tag, source.take(length)?);
         }
     }
 
@@ -133,18 +131,4 @@ impl Meta {
         let meta: FileMetaTable = builder.build().expect("a meta table needs only a transfer syntax, which was given");
         data_set.with_exact_meta(meta)
     }
-}
-
-/// Fills `buffer` as far as the reader goes; returns how far.
-pub(super) fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
