@@ -85,13 +85,15 @@ pub struct Inference {
     pub max_attempts: u32,
     pub shadow: String,
     pub shadow_days: u32,
+    pub cuda: Cuda,
 }
 
 impl Inference {
     /// What a second model is loaded with, where one is to run in shadow: the same device, a slice at a time, and one
     /// thread, so that it never takes more than one core from the model that counts.
     pub fn of_shadow(&self) -> Option<Inference> {
-        let shadow = Inference { model: self.shadow.clone(), threads: 1, batch_size: 1, ..self.clone() };
+        let cuda = Cuda { lanes: 1, binding: Binding::Plain, ..self.cuda.clone() };
+        let shadow = Inference { model: self.shadow.clone(), threads: 1, batch_size: 1, cuda, ..self.clone() };
         (!self.shadow.is_empty()).then_some(shadow)
     }
 }
@@ -104,6 +106,31 @@ pub enum Device {
     Cuda,
     Tensorrt,
     Cpu,
+}
+
+/// `inference.cuda`: how the model runs on a GPU. Of no effect on a CPU.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cuda {
+    pub lanes: usize,
+    pub binding: Binding,
+    pub batch_ms: f64,
+    pub tf32: bool,
+    pub channels_last: bool,
+}
+
+/// `inference.cuda.binding`: how a batch gets to the GPU and its probabilities back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// The faster one of plain and pinned, as measured at start.
+    Auto,
+    /// ONNX Runtime copies from and to ordinary memory.
+    Plain,
+    /// Memory that the GPU reads and writes by itself, bound once for each batch size.
+    Pinned,
+    /// As pinned, and the launches of a batch size are recorded once and replayed (a CUDA graph).
+    Graph,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -276,6 +303,16 @@ impl Settings {
         if i.batch_size > 256 {
             return wrong("inference.batch_size", i.batch_size, "at most 256");
         }
+        if i.cuda.lanes > 16 {
+            return wrong("inference.cuda.lanes", i.cuda.lanes, "at most 16");
+        }
+        if i.cuda.binding == Binding::Graph && i.cuda.lanes > 1 {
+            // CUDA records everything that the process asks of the GPU meanwhile, and fails on what cannot be recorded.
+            return wrong("inference.cuda.lanes", i.cuda.lanes, "1 where inference.cuda.binding is \"graph\"");
+        }
+        if !(i.cuda.batch_ms > 0.0 && i.cuda.batch_ms <= 10_000.0) {
+            return wrong("inference.cuda.batch_ms", i.cuda.batch_ms, "above 0, at most 10000");
+        }
         if i.max_queue == 0 {
             return wrong("inference.max_queue", 0, "at least 1");
         }
@@ -366,12 +403,14 @@ mod tests {
             ("TRIAGED__NOTIFY__WEBHOOK__URL", "http://127.0.0.1:1/x"),
             ("TRIAGED__TRIAGE__QUIET_SECONDS", "1"),
             ("TRIAGED__INFERENCE__DEVICE", "cpu"),
+            ("TRIAGED__INFERENCE__CUDA__BINDING", "pinned"),
         ])
         .unwrap();
         assert_eq!(settings.dimse.calling_ae_titles, ["CT1", "CT2"]);
         assert_eq!(settings.notify.webhook.url, "http://127.0.0.1:1/x");
         assert_eq!(settings.triage.quiet_seconds, 1.0);
         assert_eq!(settings.inference.device, Device::Cpu);
+        assert_eq!(settings.inference.cuda.binding, Binding::Pinned);
     }
 
     #[test]
@@ -388,6 +427,8 @@ mod tests {
             ("TRIAGED__DIMSE__MAX_PDU_BYTES", "7", "max_pdu_bytes"),
             ("TRIAGED__DIMSE__AE_TITLE", "ABCDEFGHIJKLMNOPQ", "ae_title"),
             ("TRIAGED__INFERENCE__DEVICE", "gpu", "gpu"),
+            ("TRIAGED__INFERENCE__CUDA__BINDING", "fast", "fast"),
+            ("TRIAGED__INFERENCE__CUDA__BATCH_MS", "0", "batch_ms"),
             ("TRIAGED__INFERENCE__SHADOW_DAYS", "0", "shadow_days"),
             ("TRIAGED__WEB__LISTEN", "everywhere", "web.listen"),
         ] {

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use triaged::assets;
-use triaged::config::{self, Settings};
+use triaged::config::{self, Device, Settings};
 use triaged::dimse::scu::{self, Peer};
 use triaged::dimse::tls::TlsServer;
 use triaged::event::{Event, Kind, Test};
-use triaged::inference::{Engine, EngineError};
+use triaged::inference::{Engine, EngineError, libraries};
 use triaged::ledger::{ArchivedFile, Reader, now};
 use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
 use triaged_model::ModelCard;
@@ -193,9 +193,33 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
             }
         },
     };
+    // Whoever asks for a GPU gets each missing library named; where "auto" has fallen back, what it would take.
+    let wants = settings.inference.device;
+    let no_gpu = !matches!(wants, Device::Cpu) && finding.0 != Fine;
     report.line("provider", finding)?;
+    if no_gpu {
+        gpu_libraries(&library, wants, report)?;
+    }
     if let Some(shadow) = settings.inference.of_shadow() {
         report.line("shadow model", shadow_model(&shadow))?;
+    }
+    Ok(())
+}
+
+/// Each library of the GPU's provider that the system's loader does not find, on a line of its own.
+fn gpu_libraries(onnxruntime: &Path, device: Device, report: &mut Report) -> Result<()> {
+    let verdict = if device == Device::Auto { Warn } else { Fail };
+    if !onnxruntime.with_file_name("libonnxruntime_providers_cuda.so").exists() {
+        let text = "this ONNX Runtime is a build for CPUs; `make onnxruntime-cuda` brings the GPU build";
+        return report.line("GPU library", (verdict, text.into()));
+    }
+    let missing = libraries::missing(onnxruntime, device);
+    for name in &missing {
+        let source = libraries::source(name).map_or(String::new(), |source| format!(": {source}"));
+        report.line("GPU library", (verdict, format!("{name} is not found{source}")))?;
+    }
+    if missing.is_empty() {
+        report.line("GPU libraries", (Fine, "all are found".into()))?;
     }
     Ok(())
 }

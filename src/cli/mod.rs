@@ -6,6 +6,7 @@
 
 mod ack;
 mod backup;
+mod bench_model;
 mod chart;
 mod check;
 mod compare;
@@ -75,6 +76,8 @@ enum Command {
     Rescore(rescore::Args),
     /// Copy the database, consistent as of one moment, also while the node runs
     Backup(backup::Args),
+    /// Measure the model alone on this machine, with the node's own code; JSON on standard output
+    BenchModel(bench_model::Args),
 }
 
 /// Why a command ended badly: one line for people, an exit code for scripts.
@@ -150,6 +153,7 @@ fn run(cli: Cli) -> Result {
         Command::Check(args) => check::run(global.settings(&[]), global.config.as_deref(), args),
         Command::Rescore(args) => rescore::run(global.settings(&[])?, args, global.log.is_some()),
         Command::Backup(args) => backup::run(&global.settings(&[])?, args),
+        Command::BenchModel(args) => bench_model::run(&global.settings(&args.settings())?, args),
     }
 }
 

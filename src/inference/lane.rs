@@ -1,35 +1,52 @@
 //! One session of ONNX Runtime, with the threads that are its share: what scores one slice, or one batch, at a time.
 
+use std::collections::BTreeMap;
+
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 
-use super::engine::{EngineError, first_line};
+use super::bound::{Bound, Memory};
+use super::error::{EngineError, first_line};
 use super::priority::stand_back;
 use triaged_imaging::Tensor;
 use triaged_model::ModelCard;
+
+/// How a lane is made.
+#[derive(Clone, Default)]
+pub(super) struct Plan {
+    /// None: ONNX Runtime's own, the CPU.
+    pub dispatch: Option<ExecutionProviderDispatch>,
+    /// Threads of the session; 0: ONNX Runtime's choice.
+    pub threads: usize,
+    /// Slices that it scores at once, at most.
+    pub batch_size: usize,
+    /// Whether batches are filled up to 1, 2, 4 … slices, or [`Plan::batch_size`]. For each shape that is new to it, a GPU's
+    /// library searches for the fastest kernel anew, and that must not happen while a patient waits.
+    pub padded: bool,
+    /// How a batch gets to the model; none: from ordinary memory that is not bound.
+    pub memory: Option<Memory>,
+}
 
 /// A session and the memory that its input is gathered in.
 pub(super) struct Lane {
     session: Session,
     card: ModelCard,
     batch_size: usize,
+    padded: bool,
     input: Vec<f32>,
+    memory: Option<Memory>,
+    /// By the number of slices.
+    bound: BTreeMap<usize, Bound>,
 }
 
 impl Lane {
-    /// A session of so many threads, 0: ONNX Runtime's choice, for batches of so many slices at most. It is made on a thread
-    /// that stands back: ONNX Runtime's own threads are started with it and inherit its priority.
-    pub fn new(
-        environment: &Environment,
-        dispatch: Option<ExecutionProviderDispatch>,
-        threads: usize,
-        batch_size: usize,
-        card: &ModelCard,
-        model: &[u8],
-    ) -> ort::Result<Self> {
+    /// A session as planned. It is made on a thread that stands back: ONNX Runtime's own threads are started with it and
+    /// inherit its priority.
+    pub fn new(environment: &Environment, plan: Plan, card: &ModelCard, model: &[u8]) -> ort::Result<Self> {
+        let Plan { dispatch, threads, batch_size, padded, memory } = plan;
         let made = std::thread::scope(|scope| {
             let make = scope.spawn(|| {
                 stand_back();
@@ -51,12 +68,34 @@ impl Lane {
         });
         let session =
             made.unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))?;
-        Ok(Self { session, card: card.clone(), batch_size, input: Vec::new() })
+        let bound = BTreeMap::new();
+        Ok(Self { session, card: card.clone(), batch_size, padded, input: Vec::new(), memory, bound })
     }
 
     /// Slices that it scores at once, at most.
     pub fn batch_size(&self) -> usize {
         self.batch_size
+    }
+
+    /// Changes how many slices it scores at once, at most.
+    pub fn set_batch_size(&mut self, batch_size: usize) {
+        self.batch_size = batch_size;
+        self.bound.retain(|size, _| *size <= batch_size);
+    }
+
+    /// Changes how batches get to the model.
+    pub fn set_memory(&mut self, memory: Option<Memory>) {
+        self.memory = memory;
+        self.bound.clear();
+    }
+
+    /// The batches that it runs, by their number of slices: each one a shape of its own to a GPU. Ends with the largest.
+    pub fn sizes(&self) -> Vec<usize> {
+        match self.padded {
+            true => ladder(self.batch_size),
+            false if self.batch_size == 1 => vec![1],
+            false => vec![1, self.batch_size],
+        }
     }
 
     /// Whether the graph has what the card names; else what it lacks.
@@ -73,10 +112,15 @@ impl Lane {
         Ok(())
     }
 
-    /// Scores blank slices. The smallest and the largest batch are different shapes to a GPU.
+    /// Scores blank slices, in batches of each size. Twice where launches are recorded: that happens at the second run.
     pub fn warm_up(&mut self) -> Result<(), EngineError> {
-        self.score_blank(1)?;
-        self.score_blank(self.batch_size)
+        let runs = if matches!(self.memory, Some(Memory::Graph(_))) { 3 } else { 1 };
+        for size in self.sizes() {
+            for _ in 0..runs {
+                self.score_blank(size)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether it scores a blank slice: tells a lost GPU from a slice that is to blame.
@@ -84,7 +128,8 @@ impl Lane {
         self.score_blank(1).is_ok()
     }
 
-    fn score_blank(&mut self, size: usize) -> Result<(), EngineError> {
+    /// Scores so many blank slices as one batch.
+    pub fn score_blank(&mut self, size: usize) -> Result<(), EngineError> {
         let shape = self.card.transform.shape();
         let blank = Tensor { shape, data: vec![0.0; shape.iter().product()] };
         self.score(&vec![&blank; size]).map(drop)
@@ -96,23 +141,67 @@ impl Lane {
             return Ok(Vec::new());
         }
         let run = |error: ort::Error| EngineError::Run(first_line(&error.to_string()));
-        let card = &self.card;
-        let [channels, height, width] = card.transform.shape();
-        self.input.clear();
+        let shape = self.card.transform.shape();
         for slice in slices {
-            assert_eq!(slice.shape, [channels, height, width], "tensors are made by the card's own transform");
-            self.input.extend_from_slice(&slice.data);
+            assert_eq!(slice.shape, shape, "tensors are made by the card's own transform");
         }
-        let input =
-            TensorRef::from_array_view(([slices.len(), channels, height, width], &self.input[..])).map_err(run)?;
-        let outputs = self.session.run(ort::inputs![card.input.as_str() => input]).map_err(run)?;
-        let (_, probabilities) = outputs[card.output.as_str()].try_extract_tensor::<f32>().map_err(run)?;
-        if probabilities.len() != slices.len() {
-            return Err(EngineError::Run(format!("{} values came for {} slices", probabilities.len(), slices.len())));
+        let size = match self.padded {
+            true => ladder(self.batch_size).into_iter().find(|size| *size >= slices.len()).unwrap_or(slices.len()),
+            false => slices.len(),
+        };
+        let mut probabilities = match self.memory {
+            None => self.run_plain(slices, size),
+            Some(memory) => self.run_bound(slices, size, memory),
         }
+        .map_err(run)?;
+        if probabilities.len() != size {
+            return Err(EngineError::Run(format!("{} values came for {size} slices", probabilities.len())));
+        }
+        // What filled the batch up.
+        probabilities.truncate(slices.len());
         if let Some(wrong) = probabilities.iter().find(|p| !(0.0..=1.0).contains(*p)) {
             return Err(EngineError::Run(format!("{wrong} is not a probability")));
         }
         Ok(probabilities.iter().map(|p| f64::from(*p)).collect())
+    }
+
+    fn run_plain(&mut self, slices: &[&Tensor], size: usize) -> ort::Result<Vec<f32>> {
+        let [channels, height, width] = self.card.transform.shape();
+        self.input.clear();
+        for slice in slices {
+            self.input.extend_from_slice(&slice.data);
+        }
+        self.input.resize(size * channels * height * width, 0.0);
+        let input = TensorRef::from_array_view(([size, channels, height, width], &self.input[..]))?;
+        let outputs = self.session.run(ort::inputs![self.card.input.as_str() => input])?;
+        Ok(outputs[self.card.output.as_str()].try_extract_tensor::<f32>()?.1.to_vec())
+    }
+
+    fn run_bound(&mut self, slices: &[&Tensor], size: usize, memory: Memory) -> ort::Result<Vec<f32>> {
+        use std::collections::btree_map::Entry;
+        let bound = match self.bound.entry(size) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Bound::new(&self.session, &self.card, size, memory)?),
+        };
+        bound.run(&mut self.session, slices)
+    }
+}
+
+/// 1, 2, 4 … below `most`, and `most`.
+pub(super) fn ladder(most: usize) -> Vec<usize> {
+    let powers = (0..usize::BITS).map(|power| 1 << power).take_while(|size| *size < most);
+    powers.chain([most.max(1)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_filled_up_to_few_sizes() {
+        assert_eq!(ladder(1), [1]);
+        assert_eq!(ladder(2), [1, 2]);
+        assert_eq!(ladder(16), [1, 2, 4, 8, 16]);
+        assert_eq!(ladder(24), [1, 2, 4, 8, 16, 24]);
     }
 }

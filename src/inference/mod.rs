@@ -1,13 +1,21 @@
 //! Scores: the model card, the ONNX Runtime session, batching, and which execution provider really ran.
 
+mod bench;
+mod bound;
 mod decoding;
 mod engine;
+mod error;
+mod gpu_loss;
 mod held;
 mod lane;
+pub mod libraries;
 mod pipeline;
 mod priority;
 mod shadow;
+mod tuning;
 
-pub use engine::{Engine, EngineError, EngineInfo};
+pub use bench::{Bench, BenchError, Measured, bench};
+pub use engine::{Engine, EngineInfo};
+pub use error::EngineError;
 pub use pipeline::Pipeline;
 pub use shadow::{Shadow, ShadowStatus};

@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::decoding::{Failure, LargeObject, decode, forget};
-use super::engine::{Engine, EngineError, EngineInfo};
+use super::engine::{Engine, EngineInfo};
+use super::error::EngineError;
+use super::gpu_loss;
 use super::held::Held;
 use super::lane::Lane;
 use super::priority::stand_back;
@@ -77,7 +79,11 @@ impl Pipeline {
     ) -> Pipeline {
         let info = engine.info();
         let decoders = match settings.decode_threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(8),
+            // A GPU leaves the cores to decoding.
+            0 => {
+                let most = if info.provider == "CPUExecutionProvider" { 8 } else { 32 };
+                std::thread::available_parallelism().map_or(1, |n| n.get()).min(most)
+            }
             n => n,
         };
         let batch_size = info.batch_size;
@@ -370,7 +376,10 @@ fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>
 
 /// A GPU that is lost, for one. The lane ends, and the node with it, to be restarted; what the lane held stays queued.
 fn no_longer_runs(error: &str) {
-    error!("the model no longer runs: {error}");
+    match gpu_loss::explained(error) {
+        Some(what) => error!("the model no longer runs, the GPU is lost: {error}; {what}"),
+        None => error!("the model no longer runs: {error}"),
+    }
 }
 
 /// Why slices have no scores.

@@ -17,7 +17,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("triaged::cli", "results", "compare"),
     ("triaged::cli", "results", "study"),
     ("triaged::cli", "results", "worklist"),
-    ("triaged::inference", "lane", "engine"),
     ("triaged_imaging::phantom", "anatomy", "lesion"),
 ];
 

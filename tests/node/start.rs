@@ -2,6 +2,7 @@
 //! mend it, with 1 where it may pass by itself and the service manager should try again.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use crate::support::{Node, card, refused, refused_with};
 
@@ -11,14 +12,24 @@ fn a_device_that_is_not_there_is_no_silent_fallback() {
         eprintln!("SKIP this machine has a GPU");
         return;
     }
-    let said = refused_with(1, &[("TRIAGED__INFERENCE__DEVICE", "cuda")]);
-    assert!(said.contains("inference.device = \"cuda\" cannot run here"), "{said}");
+    for device in ["cuda", "tensorrt"] {
+        // A library without the device stays without it; a driver may come later than the node.
+        let (code, words) = if library_is_for_gpus() { (1, "docs/gpu.md") } else { (2, "make onnxruntime-cuda") };
+        let said = refused_with(code, &[("TRIAGED__INFERENCE__DEVICE", device)]);
+        let begins = format!("inference.device = \"{device}\" cannot run here");
+        assert!(said.contains(&begins) && said.contains(words), "{said}");
+    }
     // "auto" falls back, and says so where an administrator looks.
     let node = Node::start(&[("TRIAGED__INFERENCE__DEVICE", "auto")]);
     assert!(node.log().contains("falls back to the CPU"));
     let (status, ready) = node.get("/readyz");
     assert_eq!(status, 200);
     assert!(ready.contains("CPUExecutionProvider; fell back"), "{ready}");
+}
+
+fn library_is_for_gpus() -> bool {
+    std::env::var_os("ORT_DYLIB_PATH")
+        .is_some_and(|library| Path::new(&library).with_file_name("libonnxruntime_providers_cuda.so").exists())
 }
 
 #[test]

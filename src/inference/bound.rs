@@ -1,0 +1,107 @@
+//! A batch of one size whose input and output are bound to memory once, in place of a copy that ONNX Runtime makes anew
+//! for each run.
+
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{IoBinding, RunOptions, Session};
+use ort::value::Tensor as Value;
+
+use triaged_imaging::Tensor;
+use triaged_model::ModelCard;
+
+/// The run option that tells recorded graphs of one session from each other: each batch size has its own.
+const GRAPH_ID: &str = "gpu_graph_id";
+
+/// The memory that batches are bound to; a GPU is named by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// Ordinary memory: nothing is gained, but the code is the same, so a machine without a GPU can test it.
+    #[cfg_attr(not(test), allow(dead_code, reason = "only tests bind on a CPU"))]
+    Host,
+    /// Page-locked memory, which the GPU reads and writes by itself.
+    Pinned(i32),
+    /// Page-locked memory, and memory of the GPU whose addresses stay the same, as the replay of recorded launches needs it.
+    Graph(i32),
+}
+
+/// Bound input and output of so many slices. Fields are dropped from the top: tensors go before the binding, which keeps the
+/// session, and with it the allocator of their memory, alive.
+pub(super) struct Bound {
+    input_name: String,
+    input: Value<f32>,
+    output: Value<f32>,
+    replayed: Option<Replayed>,
+    binding: IoBinding,
+}
+
+/// What a replay reads and writes.
+struct Replayed {
+    input: Value<f32>,
+    output: Value<f32>,
+    options: RunOptions,
+}
+
+impl Bound {
+    pub fn new(session: &Session, card: &ModelCard, size: usize, memory: Memory) -> ort::Result<Self> {
+        let [channels, height, width] = card.transform.shape();
+        let allocator = |device: AllocationDevice<'static>, gpu, kind| {
+            Allocator::new(session, MemoryInfo::new(device, gpu, AllocatorType::Device, kind)?)
+        };
+        let host = match memory {
+            Memory::Host => Allocator::default(),
+            Memory::Pinned(gpu) | Memory::Graph(gpu) => {
+                allocator(AllocationDevice::CUDA_PINNED, gpu, MemoryType::CPUOutput)?
+            }
+        };
+        let (input_shape, output_shape) = ([size, channels, height, width], [size, 1]);
+        let mut input = Value::<f32>::new(&host, input_shape)?;
+        // A batch that is not full is filled up with slices that were there before: never with what memory happened to hold.
+        input.try_extract_tensor_mut::<f32>()?.1.fill(0.0);
+        let mut output = Value::<f32>::new(&host, output_shape)?;
+        let mut binding = session.create_binding()?;
+        let replayed = match memory {
+            Memory::Graph(gpu) => {
+                let device = allocator(AllocationDevice::CUDA, gpu, MemoryType::Default)?;
+                let input = Value::<f32>::new(&device, input_shape)?;
+                let mut output = Value::<f32>::new(&device, output_shape)?;
+                binding.bind_input(card.input.as_str(), &input)?;
+                binding.bind_output(card.output.as_str(), &mut output)?;
+                let mut options = RunOptions::new()?;
+                options.set(GRAPH_ID, size.to_string())?;
+                Some(Replayed { input, output, options })
+            }
+            Memory::Host | Memory::Pinned(_) => {
+                binding.bind_output(card.output.as_str(), &mut output)?;
+                None
+            }
+        };
+        Ok(Self { input_name: card.input.clone(), input, output, replayed, binding })
+    }
+
+    /// What the model says of at most as many slices as were bound; one value for each slice that was bound.
+    pub fn run(&mut self, session: &mut Session, slices: &[&Tensor]) -> ort::Result<Vec<f32>> {
+        let (_, values) = self.input.try_extract_tensor_mut::<f32>()?;
+        let mut left = values;
+        for slice in slices {
+            let (place, rest) = left
+                .split_at_mut_checked(slice.data.len())
+                .ok_or_else(|| ort::Error::new("there are more slices than were bound"))?;
+            place.copy_from_slice(&slice.data);
+            left = rest;
+        }
+        match &mut self.replayed {
+            None => {
+                // Binding is what copies to the GPU; on a CPU the memory itself is the input.
+                self.binding.bind_input(self.input_name.as_str(), &self.input)?;
+                self.binding.synchronize_inputs()?;
+                session.run_binding(&self.binding)?;
+                self.binding.synchronize_outputs()?;
+            }
+            Some(Replayed { input, output, options }) => {
+                self.input.copy_into(&mut *input)?;
+                session.run_binding_with_options(&self.binding, options)?;
+                output.copy_into(&mut self.output)?;
+            }
+        }
+        Ok(self.output.try_extract_tensor::<f32>()?.1.to_vec())
+    }
+}
