@@ -8,12 +8,14 @@ mod evaluate;
 mod export;
 mod fit;
 mod folds;
+mod half;
 mod put_ablation;
 mod quantize;
 mod quick_eval;
 mod report;
 mod run_data;
 mod scores;
+mod step_time;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::{Parser, Subcommand};
 use triaged_kernels::ConvBackend;
 
+use self::half::HalfArgs;
 use ablate::{AblateArgs, do_ablate};
 use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
 use compare::Format;
@@ -37,6 +40,7 @@ use quantize::{QuantizeArgs, do_quantize};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use report::do_report;
 use run_data::check_begun;
+use step_time::{StepTimeArgs, do_step_time};
 
 use crate::cross_validation::CrossValidation;
 use crate::data::phantoms;
@@ -116,6 +120,10 @@ enum Command {
     },
     /// Write an eight-bit copy of a cross-validated m11 and its cards; its figures are measured anew, fold by fold
     Quantize(QuantizeArgs),
+    /// Write a half-precision (float16) copy of an exported model and its cards, for GPUs, and state what the rounding costs
+    Half(HalfArgs),
+    /// Measure how long a training step takes on a device, and whether loading slices keeps up; JSON on standard output
+    StepTime(StepTimeArgs),
     /// Train the study's candidates by its protocol, each on a sample of its own size, and compare them with the study
     QuickEval(QuickEvalArgs),
     /// Cross-validate the recipe with one thing changed at a time, on the same folds, and set the rows side by side
@@ -202,6 +210,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
         Command::Quantize(args) => on_device(args.run.machine.device, Job::Quantize(args)),
+        Command::Half(args) => half::do_half(&args),
+        Command::StepTime(args) => on_device(args.device, Job::StepTime(args)),
         Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
         Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),
         Command::PutAblation { card, ablation } => put_ablation::put_ablation(&card, &ablation),
@@ -222,6 +232,7 @@ enum Job {
     Evaluate { run: RunArgs, on: Option<PathBuf>, cross_validation: Option<PathBuf> },
     Export { run: RunArgs, export: ExportArgs },
     Quantize(QuantizeArgs),
+    StepTime(StepTimeArgs),
     QuickEval(QuickEvalArgs),
     Ablate(Box<AblateArgs>),
     Train { data: DataArgs, fit: FitArgs, folds: FoldArgs, out: PathBuf, card_version: String },
@@ -263,6 +274,7 @@ impl Job {
             }
             Job::Export { run, export } => do_export::<B::InnerBackend>(&run.run, &run.machine, &export, device, name),
             Job::Quantize(args) => do_quantize::<B::InnerBackend>(&args, device, name),
+            Job::StepTime(args) => do_step_time::<B>(&args, device, name),
             Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
             Job::Ablate(args) => do_ablate::<B>(&args, device),
             Job::Train { data, fit, folds, out, card_version } => {

@@ -12,7 +12,7 @@ pub(super) fn class_weights(labels: &[bool]) -> [f32; 2] {
 }
 
 /// Mean weighted binary cross-entropy of logits, in the form that does not overflow.
-pub(super) fn loss_of<B: Backend>(
+pub(crate) fn loss_of<B: Backend>(
     logits: Tensor<B, 2>,
     positive: &[bool],
     weights: [f32; 2],
