@@ -10,6 +10,7 @@ CARGO ?= cargo
 CARGO_TARGET_DIR ?= target
 RELEASE = $(CARGO_TARGET_DIR)/release
 ONNXRUNTIME = $(RELEASE)/lib
+GPU_TARGET ?= $(CARGO_TARGET_DIR)/gpu
 
 RECIPE ?= m11
 
@@ -86,6 +87,21 @@ onnxruntime-keep: deps
 models-link:
 	@mkdir -p "$(RELEASE)"
 	@ln -sfnr models "$(RELEASE)/models"
+
+# A build of its own: Burn's CUDA backend has other features. Compiling it needs no card; CUDA 13.0 is the oldest that it
+# may then meet, whatever the newest is that its bindings know.
+.PHONY: gpu-bundle
+gpu-bundle: deps ## Pack what a machine with an NVIDIA card and no network needs into gpu-bundle/ (see docs/gpu.md)
+	CUDARC_CUDA_VERSION=13000 $(CARGO) build --release --locked --workspace --bin triaged --bin triaged-training \
+		--features triaged-training/cuda --target-dir "$(GPU_TARGET)"
+	@scripts/onnxruntime.py cuda "$(GPU_TARGET)/onnxruntime"
+	@python=.venv/bin/python; [[ -x $$python ]] || python=python3; \
+		"$$python" gpu/bundle.py --programs "$(GPU_TARGET)/release" --onnxruntime "$(GPU_TARGET)/onnxruntime" \
+		--real ../shared/data/ct-ich --real ../shared/data/ge-head --out gpu-bundle
+
+.PHONY: gpu-check
+gpu-check: ## On a machine with an NVIDIA card: put gpu-bundle/ together and measure everything (8 minutes)
+	cd gpu-bundle && python3 join.py && python3 bundle/gpu-check
 
 .PHONY: deps
 deps: ## Install the system packages that building needs, where missing

@@ -11,6 +11,7 @@ mod compare;
 mod dependencies;
 mod durable;
 mod escalation;
+mod gpu;
 mod hostile;
 #[cfg(feature = "email")]
 mod mail;
