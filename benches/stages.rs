@@ -21,7 +21,7 @@ use triaged::dimse::command::{Message, Operation};
 use triaged::dimse::pdu::{Event, PduStream};
 use triaged::dimse::status::Status;
 use triaged::inference::{Engine, Pipeline};
-use triaged::ledger::{Ledger, NewInstance, NewSlice, now};
+use triaged::ledger::{Ledger, NewInstance, SliceStart, now};
 use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 use triaged_imaging::{Transform, Window, decode_frame, frame_input, read_file};
 
@@ -193,7 +193,7 @@ fn meta(sop_uid: &str) -> Meta {
     }
 }
 
-fn instance(number: u64, path: &str, slices: NewSlice) -> NewInstance {
+fn instance(number: u64, path: &str, slices: SliceStart) -> NewInstance {
     NewInstance {
         sop_uid: format!("1.2.3.{number}"),
         sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
@@ -209,8 +209,9 @@ fn instance(number: u64, path: &str, slices: NewSlice) -> NewInstance {
         calling_ae: "CT".into(),
         peer: "127.0.0.1".into(),
         received_at: now(),
-        slices: vec![slices],
+        slices: vec![slices.into()],
         stat: false,
+        about: Default::default(),
     }
 }
 
@@ -230,7 +231,7 @@ fn ledger(criterion: &mut Criterion) {
                     .map(|_| {
                         number += 1;
                         let (ledger, new) =
-                            (ledger.clone(), instance(number, "x", NewSlice::Ineligible("bench".into())));
+                            (ledger.clone(), instance(number, "x", SliceStart::Ineligible("bench".into())));
                         runtime.spawn(async move { ledger.store(new).await.expect("a commit") })
                     })
                     .collect();
@@ -270,7 +271,7 @@ fn pipeline(criterion: &mut Criterion) {
                 let ledger = Ledger::open(&folder.path().join("triaged.db")).expect("a new database");
                 runtime.block_on(async {
                     for number in 0..SLICES {
-                        ledger.store(instance(number, "slice.dcm", NewSlice::Queued)).await.expect("a commit");
+                        ledger.store(instance(number, "slice.dcm", SliceStart::Queued)).await.expect("a commit");
                     }
                 });
                 (folder, archive, ledger, engine().expect("it loaded before"))

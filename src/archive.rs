@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -87,6 +88,8 @@ impl Archive {
         let archive = Archive { root: data_dir.to_owned(), min_free: 0, placing: Arc::default() };
         for folder in ["incoming", "archive", "quarantine"] {
             create_synced(&data_dir.join(folder))?;
+            // Also those that an earlier version made by the umask.
+            fs::set_permissions(data_dir.join(folder), fs::Permissions::from_mode(0o700))?;
         }
         let mut parts = 0;
         for entry in fs::read_dir(data_dir.join("incoming"))? {
@@ -108,7 +111,7 @@ impl Archive {
     pub fn begin(&self, bytes: &[u8]) -> io::Result<Incoming> {
         self.room()?;
         let path = self.root.join("incoming").join(format!("{}.part", uuid::Uuid::new_v4()));
-        let file = File::options().write(true).create_new(true).open(&path)?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
         let mut incoming = Incoming { file, path, size: 0, kept: false };
         incoming.write(bytes)?;
         Ok(incoming)
@@ -263,7 +266,7 @@ fn create_all(folder: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     create_all(parent)?;
-    match fs::create_dir(folder) {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
         // Another association may have made it meanwhile; the sync below is still ours to do.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}

@@ -29,6 +29,7 @@ pub struct Settings {
     pub archive: Archive,
     pub inference: Inference,
     pub triage: Triage,
+    pub privacy: Privacy,
     pub notify: Notify,
     pub web: Web,
     pub log: Log,
@@ -141,6 +142,44 @@ pub struct Triage {
     pub provisional_alerts: bool,
     pub stat_calling_ae_titles: Vec<String>,
     pub stat_attributes: Vec<AttributeValue>,
+    pub gate: Gate,
+}
+
+/// `[triage.gate]`: which slices are triaged, where the model card does not say it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    pub max_tilt_degrees: f64,
+    pub localizer_words: Vec<String>,
+    pub image_types_out: Vec<String>,
+    pub reformat_words: Vec<String>,
+    pub other_plane_words: Vec<String>,
+    pub head_words: Vec<String>,
+    pub contrast_words: Vec<String>,
+    pub sharp_kernels: Vec<String>,
+    pub sharp_series_words: Vec<String>,
+    pub quality_phrases: Vec<String>,
+}
+
+impl Default for Gate {
+    /// As in `conf/triaged.toml`.
+    fn default() -> Gate {
+        let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build();
+        defaults.and_then(|defaults| defaults.get("triage.gate")).expect("the defaults are tested to be valid")
+    }
+}
+
+/// `[privacy]`: what the ledger keeps of persons beside patient ID and accession number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Privacy {
+    pub keep_patient_name: bool,
+    pub keep_birth_date: bool,
+    pub keep_sex: bool,
+    pub keep_referring_physician: bool,
+    pub keep_study_date: bool,
+    pub keep_descriptions: bool,
+    pub keep_station: bool,
 }
 
 /// An attribute with a value, written `Keyword=VALUE` or `gggg,eeee=VALUE`.
@@ -258,7 +297,16 @@ impl Settings {
                 .with_list_parse_key("dimse.other_storage_classes")
                 .with_list_parse_key("triage.stat_calling_ae_titles")
                 .with_list_parse_key("triage.stat_attributes")
-                .with_list_parse_key("notify.events"),
+                .with_list_parse_key("notify.events")
+                .with_list_parse_key("triage.gate.localizer_words")
+                .with_list_parse_key("triage.gate.image_types_out")
+                .with_list_parse_key("triage.gate.reformat_words")
+                .with_list_parse_key("triage.gate.other_plane_words")
+                .with_list_parse_key("triage.gate.head_words")
+                .with_list_parse_key("triage.gate.contrast_words")
+                .with_list_parse_key("triage.gate.sharp_kernels")
+                .with_list_parse_key("triage.gate.sharp_series_words")
+                .with_list_parse_key("triage.gate.quality_phrases"),
         );
         for (key, value) in flags {
             builder = builder.set_override(*key, value.as_str())?;

@@ -39,6 +39,13 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "Connections to the DICOM port by what came of them (`result`): accepted, rejected, garbage",
     ),
     ("triaged_instances_total", Counter, Unit::Count, "Instances received by what became of them (`outcome`)"),
+    (
+        "triaged_set_aside_objects",
+        Gauge,
+        Unit::Count,
+        "Objects kept and not taken in, by `kind`: conflict (other content under known UIDs), replaced (made room for a copy that \
+         can be read), unreadable (refused)",
+    ),
     ("triaged_received_bytes_total", Counter, Unit::Bytes, "Bytes of data sets received"),
     ("triaged_archive_bytes", Gauge, Unit::Bytes, "Files of the archive, where retention is configured"),
     ("triaged_removed_files_total", Counter, Unit::Count, "Files removed from the archive by retention"),
@@ -69,7 +76,7 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Slices that were queued by how they ended (`state`); not those that were ineligible when they came",
     ),
-    ("triaged_verdicts_total", Counter, Unit::Count, "Verdicts by `flagged`"),
+    ("triaged_verdicts_total", Counter, Unit::Count, "Verdicts by `flagged`: flagged, not flagged or incomplete"),
     ("triaged_notifications_total", Counter, Unit::Count, "Attempts to notify by `channel` and `outcome`"),
     ("triaged_notification_seconds", Histogram(REQUEST_SECONDS), Unit::Seconds, "An attempt to notify, by `channel`"),
     ("triaged_notifications_pending", Gauge, Unit::Count, "Notifications to be delivered, by `channel`"),

@@ -1,24 +1,47 @@
-//! `triaged ack`: a person has seen a study.
+//! `triaged ack`: a person has seen a study's verdict and takes care of it.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use triaged::config::Settings;
-use triaged::ledger::Ledger;
+use triaged::ledger::{Acknowledged, Ledger};
 
-use super::{Result, existing_database, study, terminal};
+use super::{Failure, Result, existing_database, study, terminal};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Study Instance UID, the beginning of one, or an accession number
     study: String,
+    /// Who has seen it [default: the user who runs this]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// A note that stays with the acknowledgement
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// Take the acknowledgement back: the study is unread again
+    #[arg(long, conflicts_with = "note")]
+    undo: bool,
 }
 
 pub fn run(settings: &Settings, args: Args) -> Result {
     let ledger = Ledger::open(&existing_database(settings)?)?;
     let study_uid = study::find(&ledger, &args.study)?;
-    let first = ledger.acknowledge(&study_uid)?;
-    let what = if first { "acknowledged" } else { "was acknowledged before:" };
-    writeln!(io::stdout().lock(), "{what} {}", terminal::clean(&study_uid))?;
+    let user = || ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let actor = args.by.or_else(user).unwrap_or_else(|| "somebody at the command line".into());
+    let shown = terminal::clean(&study_uid);
+    let mut out = io::stdout().lock();
+    if args.undo {
+        if !ledger.undo_acknowledgement(&study_uid, &actor)? {
+            return Err(Failure::failed(format!("{shown} is not acknowledged")));
+        }
+        writeln!(out, "no longer acknowledged {shown}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let what = match ledger.acknowledge(&study_uid, &actor, args.note.as_deref())? {
+        Acknowledged::First => "acknowledged",
+        Acknowledged::Before => "was acknowledged before:",
+        Acknowledged::Seen => "marked as seen, for it is not flagged:",
+    };
+    writeln!(out, "{what} {shown}")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -94,6 +94,10 @@ mod tests {
             provider: None,
             received_at: String::new(),
             scored_at: None,
+            position: None,
+            thickness: None,
+            doubts: None,
+            calling_ae: "CT".into(),
         }
     }
 

@@ -99,6 +99,7 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
     }
     if let Some(Ok(ledger)) = &ledger {
         report.line("dead letters", dead(ledger))?;
+        report.line("set aside", set_aside(ledger))?;
     }
     Ok(if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -356,6 +357,25 @@ fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
         report.line(channel.name(), finding)?;
     }
     Ok(())
+}
+
+fn set_aside(ledger: &Reader) -> Finding {
+    match ledger.count_set_aside() {
+        Err(error) => (Fail, error.to_string()),
+        Ok([0, replaced, unreadable]) => (
+            Fine,
+            format!(
+                "none in conflict; {replaced} copies were replaced by others that can be read, {unreadable} were refused"
+            ),
+        ),
+        Ok([conflicts, ..]) => (
+            Warn,
+            format!(
+                "{conflicts} objects are set aside: other content under UIDs that were received before; the view set_aside and \
+                 each study's page name them"
+            ),
+        ),
+    }
 }
 
 fn dead(ledger: &Reader) -> Finding {

@@ -101,10 +101,19 @@ impl Study {
                 row.slices_received, row.slices_scored, row.slices_ineligible, row.slices_failed
             ),
         );
+        for (name, said) in [("missing", &row.missing), ("warnings", &row.warnings)] {
+            if let Some(said) = said {
+                line(name, clean(said).into_owned());
+            }
+        }
+        if row.set_aside > 0 {
+            line("set aside", format!("{} objects with other content under UIDs of this study", row.set_aside));
+        }
         line("received", format!("{} to {} UTC", moment(&row.first_received_at), moment(&row.last_received_at)));
         line("decided", moment_or_dash(row.decided_at.as_deref()));
         line("notified", moment_or_dash(row.notified_at.as_deref()));
-        line("acknowledged", moment_or_dash(row.acknowledged_at.as_deref()));
+        let by = row.acknowledged_by.as_deref().map(|by| format!(" by {}", clean(by))).unwrap_or_default();
+        line("acknowledged", moment_or_dash(row.acknowledged_at.as_deref()) + &by);
 
         let heading = |text: &str| format!("\n{}\n", screen.strong(text));
         if !self.verdicts.is_empty() {
@@ -141,7 +150,7 @@ fn verdict_cells(v: &VerdictRow) -> Vec<String> {
     let words = match v.flagged {
         Some(true) => "FLAGGED",
         Some(false) => "not flagged",
-        None => "not triaged",
+        None => "incomplete",
     };
     vec![
         v.revision.to_string(),

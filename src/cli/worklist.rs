@@ -62,7 +62,7 @@ pub fn run(ledger: &Reader, args: Args) -> Result<()> {
 /// hardly triaged.
 fn table(rows: &[WorklistRow], screen: Screen) -> String {
     let cells = rows.iter().map(|row| {
-        let alarm = row.flagged == Some(true) && row.acknowledged_at.is_none();
+        let alarm = row.flagged == Some(true) && row.is_unread();
         let cells = vec![
             verdict(row),
             number_or_dash(row.score),
@@ -92,7 +92,7 @@ fn table(rows: &[WorklistRow], screen: Screen) -> String {
     screen.table(&header, cells.collect())
 }
 
-/// The verdict as people read it: "FLAGGED", "not flagged", "not triaged" or "receiving".
+/// The verdict as people read it: "FLAGGED", "not flagged", "incomplete", "not triaged" or "receiving".
 pub fn verdict(row: &WorklistRow) -> String {
     match (row.flagged, row.state.as_str()) {
         (Some(true), "receiving") => "FLAGGED (receiving)".into(),

@@ -49,7 +49,12 @@ pub(super) fn decode(
     transform: &Transform,
     large: &LargeObject,
 ) -> Result<Tensor, Failure> {
-    let input = |object: &DicomObject| Ok(imaging::model_input(object, claim.frame - 1, transform)?);
+    let input = |object: &DicomObject| {
+        if let Some(claimed) = &claim.head_check {
+            check_head(object, claim.frame - 1, claimed)?;
+        }
+        Ok(imaging::model_input(object, claim.frame - 1, transform)?)
+    };
     let file = archive.file(&claim.path);
     if !is_large(&file, &claim.transfer_syntax) {
         return input(&imaging::read_frames(&file)?);
@@ -67,6 +72,16 @@ pub(super) fn decode(
         *large = Some((claim.path.clone(), imaging::read_frames(&file)?));
     }
     input(&large.as_ref().expect("it was just put there").1)
+}
+
+/// The header named another part of the body: is it a head all the same?
+fn check_head(object: &DicomObject, frame: u32, claimed: &str) -> Result<(), Failure> {
+    let frame = imaging::decode_frame(object, frame)?;
+    let signs = imaging::head_signs(&frame.hounsfield(), frame.rows, frame.columns);
+    match signs.is_some_and(|signs| signs.is_head()) {
+        true => Ok(()),
+        false => Err(Failure::Ineligible(format!("not the head: {claimed}, and the pixels are not those of a head"))),
+    }
 }
 
 /// Lets go of the object while nothing waits: it may take GiB. Whoever decodes from it now leaves it for the next time.

@@ -171,6 +171,7 @@ mod tests {
             frame: 1,
             path: "p".into(),
             transfer_syntax: "1.2.840.10008.1.2".into(),
+            head_check: None,
             attempts: 0,
             deaths,
             claimed_at: "t".into(),

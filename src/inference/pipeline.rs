@@ -214,7 +214,10 @@ impl Shared {
                 Ok(false) => {
                     metrics::counter!("triaged_slices_total", "state" => state).increment(1);
                     let (sop_instance, frame) = (&claim.sop_uid, claim.frame);
-                    info!(%sop_instance, frame, state, "{reason}");
+                    match state {
+                        "failed" => warn!(%sop_instance, frame, state, "{reason}"),
+                        _ => info!(%sop_instance, frame, state, "{reason}"),
+                    }
                     shared.held.release(claim.slice);
                 }
                 Ok(true) => {

@@ -4,10 +4,11 @@ use std::io;
 
 use dicom_dictionary_std::tags;
 
-use crate::ledger::NewSlice;
-use crate::triage::{Eligibility, StatRule, assess};
+use crate::config;
+use crate::ledger::{About, NewSlice, SliceFacts, SliceStart};
+use crate::triage::{Assessment, Decision, Gate, StatRule};
 use triaged_imaging::attributes::text;
-use triaged_imaging::{self as imaging, DicomObject, ReadCause, ReadError};
+use triaged_imaging::{DicomObject, ReadCause, ReadError};
 
 use super::{Announced, Outcome, Sender};
 
@@ -19,6 +20,14 @@ pub struct Header {
     pub patient_id: Option<String>,
     pub slices: Vec<NewSlice>,
     pub stat: bool,
+    pub about: About,
+}
+
+/// How an object is read: who is urgent, what is triaged, and what is kept of persons.
+pub struct Rules {
+    pub stat: StatRule,
+    pub gate: Gate,
+    pub privacy: config::Privacy,
 }
 
 /// Why a file is not taken in.
@@ -40,12 +49,7 @@ impl From<ReadError> for Unfit {
 }
 
 /// Reads the header of an object.
-pub fn identify(
-    object: &DicomObject,
-    announced: &Announced,
-    sender: &Sender,
-    stat: &StatRule,
-) -> Result<Header, Unfit> {
+pub fn identify(object: &DicomObject, announced: &Announced, sender: &Sender, rules: &Rules) -> Result<Header, Unfit> {
     let mismatch = |why: String| Unfit::Object(Outcome::DoesNotMatch(why));
     // RSNA files have no SOP Class UID; only one that is there and says otherwise is wrong.
     for (tag, said, what) in [
@@ -70,18 +74,56 @@ pub fn identify(
         instance_number,
         accession_number: text(object, tags::ACCESSION_NUMBER),
         patient_id: text(object, tags::PATIENT_ID),
-        slices: slices(object),
-        stat: stat.is_stat(&sender.calling_ae, object),
+        slices: slices(object, &rules.gate),
+        about: about(object, &rules.privacy),
+        stat: rules.stat.is_stat(&sender.calling_ae, object),
     })
 }
 
 /// One slice per frame; a single one where the object cannot be triaged at all.
-fn slices(object: &DicomObject) -> Vec<NewSlice> {
-    match assess(object) {
-        Eligibility::Ineligible(reason) => vec![NewSlice::Ineligible(reason)],
-        Eligibility::Eligible => match imaging::frame_count(object) {
-            Ok(frames) => vec![NewSlice::Queued; frames.max(1) as usize],
-            Err(error) => vec![NewSlice::Ineligible(error.to_string())],
-        },
+fn slices(object: &DicomObject, gate: &Gate) -> Vec<NewSlice> {
+    gate.assess(object).into_iter().map(slice).collect()
+}
+
+fn slice(assessment: Assessment) -> NewSlice {
+    let Assessment { decision, doubts, is_substitute, plane } = assessment;
+    let (start, head_check) = match decision {
+        Decision::Triage => (SliceStart::Queued, None),
+        Decision::Look(claimed) => (SliceStart::Queued, Some(claimed)),
+        Decision::Out(reason) => (SliceStart::Ineligible(reason), None),
+    };
+    // A head by its pixels, whatever the header says, is still to be marked.
+    let doubts: Vec<String> = doubts.into_iter().chain(head_check.clone()).collect();
+    let facts = SliceFacts {
+        position: plane.place,
+        orientation: plane.stack(),
+        thickness: plane.thickness,
+        doubts: (!doubts.is_empty()).then(|| doubts.join("; ")),
+        is_substitute,
+        head_check,
+    };
+    NewSlice { start, facts }
+}
+
+/// No attribute is kept longer than this.
+const MOST_CHARACTERS: usize = 256;
+
+fn about(object: &DicomObject, privacy: &config::Privacy) -> About {
+    let kept = |keep: bool, tag| {
+        let value = keep.then(|| text(object, tag)).flatten()?;
+        Some(value.chars().take(MOST_CHARACTERS).collect())
+    };
+    About {
+        patient_name: kept(privacy.keep_patient_name, tags::PATIENT_NAME),
+        birth_date: kept(privacy.keep_birth_date, tags::PATIENT_BIRTH_DATE),
+        sex: kept(privacy.keep_sex, tags::PATIENT_SEX),
+        referring_physician: kept(privacy.keep_referring_physician, tags::REFERRING_PHYSICIAN_NAME),
+        study_date: kept(privacy.keep_study_date, tags::STUDY_DATE),
+        study_description: kept(privacy.keep_descriptions, tags::STUDY_DESCRIPTION),
+        modality: kept(true, tags::MODALITY),
+        station_name: kept(privacy.keep_station, tags::STATION_NAME),
+        institution_name: kept(privacy.keep_station, tags::INSTITUTION_NAME),
+        series_description: kept(privacy.keep_descriptions, tags::SERIES_DESCRIPTION),
+        kernel: kept(true, tags::CONVOLUTION_KERNEL),
     }
 }

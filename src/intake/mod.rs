@@ -15,9 +15,10 @@ use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
 use crate::ledger::Ledger;
-use crate::triage::{Activity, StatRule};
+use crate::triage::Activity;
 
 pub use crate::triage::TransferId;
+pub use header::Rules;
 pub use reception::{Memory, Reception};
 
 /// Takes in what transfers bring. Cheap to clone.
@@ -26,7 +27,7 @@ pub struct Intake {
     archive: Archive,
     ledger: Ledger,
     activity: Activity,
-    stat: Arc<StatRule>,
+    rules: Arc<Rules>,
     limits: Limits,
     /// Turns at reading a header. A hostile header inflates to hundreds of megabytes, so only a few are read at one time,
     /// however many transfers are open.
@@ -101,13 +102,13 @@ impl Outcome {
 }
 
 impl Intake {
-    pub fn new(archive: Archive, ledger: Ledger, activity: Activity, stat: StatRule, limits: Limits) -> Intake {
+    pub fn new(archive: Archive, ledger: Ledger, activity: Activity, rules: Rules, limits: Limits) -> Intake {
         let turns = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
         Intake {
             archive,
             ledger,
             activity,
-            stat: Arc::new(stat),
+            rules: Arc::new(rules),
             limits,
             reading: Arc::new(Semaphore::new(turns)),
             gathering: Arc::new(reception::gathering()),

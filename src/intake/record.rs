@@ -32,6 +32,8 @@ enum Taken {
         stored: Stored,
         path: String,
         study_uid: String,
+        series_uid: String,
+        size: u64,
     },
     /// The file is in quarantine. Its row is still to be written.
     SetAside {
@@ -46,7 +48,7 @@ enum Placed {
     /// `placing` keeps the file there until its row is committed.
     Kept {
         path: String,
-        header: Header,
+        header: Box<Header>,
         placing: OwnedRwLockReadGuard<()>,
     },
     SetAside {
@@ -90,7 +92,8 @@ impl Intake {
         let (placed, size, memory) = self.file(arrived, &object);
         let taken = match placed {
             Ok(Placed::Kept { path, header, placing }) => {
-                let study_uid = header.study_uid.clone();
+                let header = *header;
+                let (study_uid, series_uid) = (header.study_uid.clone(), header.series_uid.clone());
                 let Object { announced, sender, digest, received_at, .. } = object;
                 let instance = NewInstance {
                     sop_uid: announced.sop_instance_uid,
@@ -109,10 +112,11 @@ impl Intake {
                     received_at,
                     slices: header.slices,
                     stat: header.stat,
+                    about: header.about,
                 };
                 let then = move |stored| {
                     let taken = match stored {
-                        Ok(stored) => Taken::Recorded { stored, path, study_uid },
+                        Ok(stored) => Taken::Recorded { stored, path, study_uid, series_uid, size },
                         Err(error) => Taken::Refused(Outcome::not_stored(error)),
                     };
                     drop(placing);
@@ -154,7 +158,7 @@ impl Intake {
     fn read(&self, header: impl FnOnce() -> Result<DicomObject, ReadError>, object: &Object) -> Result<Header, Unfit> {
         let turn = Handle::current().block_on(self.reading.acquire()).expect("the semaphore is never closed");
         let data_set = header()?;
-        let read = identify(&data_set, &object.announced, &object.sender, &self.stat);
+        let read = identify(&data_set, &object.announced, &object.sender, &self.rules);
         drop((data_set, turn));
         read
     }
@@ -166,7 +170,7 @@ impl Intake {
                 self.activity.touch(&header.study_uid, object.transfer);
                 let placing = Handle::current().block_on(self.archive.placing());
                 let path = self.archive.keep(received, &header.study_uid, sop_uid)?;
-                Ok(Placed::Kept { path, header, placing })
+                Ok(Placed::Kept { path, header: Box::new(header), placing })
             }
             Err(Unfit::Disk(error)) => Err(error),
             Err(Unfit::Object(outcome)) => {
@@ -181,21 +185,24 @@ impl Intake {
             Taken::Refused(outcome) => outcome,
             Taken::SetAside { path, outcome } => {
                 let reason = outcome.reason().to_owned();
-                self.quarantined(object, path, None, reason, outcome).await
+                self.quarantined(object, path, None, 0, reason, outcome).await
             }
-            Taken::Recorded { stored: Stored::New, .. } => Outcome::Stored,
+            Taken::Recorded { stored: Stored::New | Stored::Replaced, .. } => Outcome::Stored,
             // The same bytes at the same place: the file that is there was just written again.
             Taken::Recorded { stored: Stored::Duplicate, .. } => Outcome::Duplicate,
-            Taken::Recorded { stored: Stored::Conflict { kept_digest }, path, study_uid } => {
+            Taken::Recorded { stored: Stored::Conflict { kept_digest }, path, study_uid, series_uid, size } => {
                 let reason = format!(
-                    "the same SOP Instance UID was received before with other content (SHA-256 {kept_digest}); the first is kept"
+                    "the same Study, Series and SOP Instance UID were received before with other content (SHA-256 {kept_digest}); the first is kept"
                 );
                 let (sop_instance, calling_ae) = (&object.announced.sop_instance_uid, &object.sender.calling_ae);
                 warn!(sop_instance, calling_ae, "{reason}");
                 let archive = self.archive.clone();
                 let moved = tokio::task::spawn_blocking(move || archive.move_to_quarantine(&path)).await;
                 match moved {
-                    Ok(Ok(to)) => self.quarantined(object, to, Some(study_uid), reason, Outcome::SetAside).await,
+                    Ok(Ok(to)) => {
+                        let uids = Some((study_uid, series_uid));
+                        self.quarantined(object, to, uids, size, reason, Outcome::SetAside).await
+                    }
                     Ok(Err(error)) => Outcome::not_stored(error),
                     Err(panic) => Outcome::not_stored(panic),
                 }
@@ -208,15 +215,20 @@ impl Intake {
         &self,
         object: Object,
         path: String,
-        study_uid: Option<String>,
+        uids: Option<(String, String)>,
+        size: u64,
         reason: String,
         outcome: Outcome,
     ) -> Outcome {
+        let (study_uid, series_uid) = uids.unzip();
         let row = Quarantined {
             sop_uid: object.announced.sop_instance_uid,
             study_uid,
+            series_uid,
             digest: object.digest,
             path,
+            size,
+            transfer_syntax: object.announced.transfer_syntax,
             reason,
             calling_ae: object.sender.calling_ae,
             peer: object.sender.peer.to_string(),

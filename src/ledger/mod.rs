@@ -10,7 +10,7 @@ mod wakeups;
 
 pub use error::{DatabaseError, LedgerError, Result};
 pub use records::*;
-pub use sqlite::{Ledger, Reader};
+pub use sqlite::{Acknowledged, Ledger, Reader};
 pub use wakeups::Wakeups;
 
 /// The current moment as the ledger writes it: UTC ISO 8601 with milliseconds.

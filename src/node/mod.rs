@@ -23,11 +23,11 @@ use crate::dimse::tls::TlsServer;
 use crate::dimse::{Listener, Scp};
 use crate::event::Kind;
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
-use crate::intake::{Intake, Limits};
+use crate::intake::{Intake, Limits, Rules};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::{self, ArchivedStudies, ChannelError, Escalation, Links, Routing, Surroundings, Worker};
 use crate::retention::Retention;
-use crate::triage::{Activity, Judge, StatRule};
+use crate::triage::{Activity, Gate, Judge, StatRule};
 use crate::web::{self, Site};
 
 pub use error::StartError;
@@ -170,7 +170,9 @@ impl Node {
             max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
             max_queue: settings.inference.max_queue,
         };
-        let intake = Intake::new(archive, ledger.clone(), activity, stat, limits);
+        let gate = Gate::new(&settings.triage.gate, &info.card.made_for);
+        let rules = Rules { stat, gate, privacy: settings.privacy.clone() };
+        let intake = Intake::new(archive, ledger.clone(), activity, rules, limits);
         let scp = Arc::new(Scp::new(&settings.dimse, intake));
         let mut dimse = Vec::new();
         for (listener, bound, protocol) in listeners {

@@ -1,4 +1,5 @@
-//! Which transfers still bring slices of which study: a study is complete only when they have ended.
+//! Which transfers still bring slices of which study, and since when a study is quiet. A transfer that goes on to another study has
+//! ended for the one before.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +16,30 @@ const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// have ended then.
 #[derive(Clone, Default)]
 pub struct Activity {
-    studies: Arc<Mutex<HashMap<String, Study>>>,
+    known: Arc<Mutex<Known>>,
     transfers: Arc<AtomicU64>,
 }
 
+#[derive(Default)]
+struct Known {
+    studies: HashMap<String, Study>,
+    /// The study that a transfer brought an object of last.
+    latest: HashMap<TransferId, String>,
+}
+
 struct Study {
+    /// Transfers that are open and brought an object of this study last.
     open: HashSet<TransferId>,
     last: Instant,
+}
+
+/// How long a study has been quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiet {
+    /// Since its last object came or its last transfer ended. [`Duration::MAX`]: since before the process started.
+    pub lasting: Duration,
+    /// A transfer is open that may well bring more of it.
+    pub is_open: bool,
 }
 
 impl Activity {
@@ -33,16 +51,24 @@ impl Activity {
     /// A transfer brings an object of this study. Called before the object is recorded, so that the study is never seen as
     /// quiet while a slice of it is on its way into the ledger.
     pub fn touch(&self, study_uid: &str, transfer: TransferId) {
-        let mut studies = self.lock();
-        let study =
-            studies.entry(study_uid.to_owned()).or_insert_with(|| Study { open: HashSet::new(), last: Instant::now() });
+        let mut known = self.lock();
+        let before = known.latest.insert(transfer, study_uid.to_owned());
+        if let Some(before) = before.filter(|before| before != study_uid)
+            && let Some(study) = known.studies.get_mut(&before)
+        {
+            study.open.remove(&transfer);
+        }
+        let new = || Study { open: HashSet::new(), last: Instant::now() };
+        let study = known.studies.entry(study_uid.to_owned()).or_insert_with(new);
         study.open.insert(transfer);
         study.last = Instant::now();
     }
 
-    /// A transfer has ended, however it did. Its studies' quiet time begins now.
+    /// A transfer has ended, however it did. The quiet time of its last study begins now.
     pub fn ended(&self, transfer: TransferId) {
-        self.lock().retain(|_, study| {
+        let mut known = self.lock();
+        known.latest.remove(&transfer);
+        known.studies.retain(|_, study| {
             if study.open.remove(&transfer) {
                 study.last = Instant::now();
             }
@@ -51,26 +77,24 @@ impl Activity {
         });
     }
 
-    /// How long a study has been quiet; `None` while a transfer that contributed to it is open. A study that is not known
-    /// here has been quiet since before the process started.
-    pub fn quiet_for(&self, study_uid: &str) -> Option<Duration> {
-        match self.lock().get(study_uid) {
-            None => Some(Duration::MAX),
-            Some(study) if study.open.is_empty() => Some(study.last.elapsed()),
-            Some(_) => None,
+    /// How long a study has been quiet. One that is not known here has been quiet since before the process started.
+    pub fn quiet_for(&self, study_uid: &str) -> Quiet {
+        match self.lock().studies.get(study_uid) {
+            None => Quiet { lasting: Duration::MAX, is_open: false },
+            Some(study) => Quiet { lasting: study.last.elapsed(), is_open: !study.open.is_empty() },
         }
     }
 
     /// Forgets a study that was decided, unless something still brings slices of it.
     pub fn forget(&self, study_uid: &str) {
-        let mut studies = self.lock();
-        if studies.get(study_uid).is_some_and(|study| study.open.is_empty()) {
-            studies.remove(study_uid);
+        let mut known = self.lock();
+        if known.studies.get(study_uid).is_some_and(|study| study.open.is_empty()) {
+            known.studies.remove(study_uid);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Study>> {
-        self.studies.lock().expect("nobody panics while holding the activity map")
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("nobody panics while holding what is known of studies")
     }
 }
 
@@ -79,19 +103,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_study_is_quiet_only_when_all_its_transfers_have_ended() {
+    fn a_transfer_is_open_for_the_study_it_brings_and_for_no_other() {
         let activity = Activity::default();
-        let (first, second) = (activity.begin(), activity.begin());
-        assert_ne!(first, second);
-        assert_eq!(activity.quiet_for("s"), Some(Duration::MAX));
-        activity.touch("s", first);
-        activity.touch("s", second);
-        activity.touch("other", second);
-        activity.ended(first);
-        assert_eq!(activity.quiet_for("s"), None);
-        activity.ended(second);
-        assert!(activity.quiet_for("s").is_some());
+        assert_eq!(activity.quiet_for("s").lasting, Duration::MAX);
+        activity.touch("s", 1);
+        activity.touch("s", 2);
+        activity.ended(1);
+        assert!(activity.quiet_for("s").is_open);
+        activity.touch("other", 2);
+        assert!(!activity.quiet_for("s").is_open && activity.quiet_for("other").is_open);
+        activity.ended(2);
+        assert!(!activity.quiet_for("other").is_open);
         activity.forget("s");
-        assert_eq!(activity.quiet_for("s"), Some(Duration::MAX));
+        assert_eq!(activity.quiet_for("s").lasting, Duration::MAX);
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn study_event(
         slices_scored: verdict.slices_scored,
         slices_ineligible: verdict.slices_ineligible,
         slices_failed: verdict.slices_failed,
-        remarks: Vec::new(),
+        remarks: verdict.evidence.missing.iter().chain(&verdict.evidence.warnings).cloned().collect(),
         top_slices: ledger.top_slices(&study.study_uid, TOP_SLICES)?,
         first_received_at: study.first_received_at.clone(),
         last_received_at: study.last_received_at.clone(),

@@ -1,28 +1,32 @@
 //! Judges studies: provisionally as soon as the evidence suffices, finally when a study is complete.
 //!
-//! A study is complete when every association that brought slices of it has ended, nothing came for the quiet time, and
-//! no slice of it waits; or at the hard cap, whatever still waits. A slice that comes or is scored later reopens it as
-//! its next revision.
+//! A study is complete when nothing came for it for the quiet time and no slice of it waits; or at the hard cap, whatever still
+//! waits. While the transfer that brought its last object is open and brings no other study, the quiet time is twice as long, and ten seconds at least.
+//! A slice that comes or is scored later reopens it as its next revision.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::Activity;
 use super::events::study_event;
+use super::series::{StudyJudgement, judge, judge_early};
+use super::{Activity, Quiet};
 use crate::config;
 use crate::event::Event;
-use crate::ledger::{Ledger, LedgerError, OpenStudy, Verdict, now};
+use crate::ledger::{Evidence, Finding, Ledger, LedgerError, OpenStudy, Verdict, now};
 use crate::notify::Routing;
-use triaged_model::{Judgement, ModelCard};
+use triaged_model::ModelCard;
 
 /// Studies are not looked at more often than this, however many slices are scored meanwhile …
 const SHORTEST: Duration = Duration::from_millis(100);
 /// … and as often as this though nothing rang: time passes, and other processes write.
 const LONGEST: Duration = Duration::from_millis(500);
+
+/// A study whose transfer is open and brings no other study is not judged before this, however short the quiet time.
+const OPEN_QUIET_SECONDS: f64 = 10.0;
 
 /// The triage stage.
 pub struct Judge {
@@ -69,48 +73,71 @@ impl Judge {
                 self.ledger.requeue_other_models(study.study_uid, self.card.sha256.clone()).await?;
                 continue;
             }
-            let judgement = self.card.study_rule.judge(&study.probabilities);
+            let early = judge_early(&study.slices, &self.card.study_rule, &self.card.made_for);
             let due = due(
                 &study,
-                &judgement,
+                early.finding == Finding::Flagged,
                 self.activity.quiet_for(&study.study_uid),
                 age(&study.last_received_at),
                 age(&study.opened_at),
                 &self.settings,
             );
+            let judgement = match due {
+                Due::Nothing => continue,
+                Due::Provisional => early,
+                Due::Final => judge(&study.slices, &self.card.study_rule, &self.card.made_for),
+            };
             let uid = study.study_uid.clone();
             // What is wrong with one study must not keep the others waiting.
-            if due != Due::Nothing
-                && let Err(error) = self.decide(study, judgement, due == Due::Provisional).await
-            {
+            if let Err(error) = self.decide(study, judgement, due == Due::Provisional).await {
                 error!(study = uid, "the study cannot be judged: {error}");
             }
         }
         Ok(())
     }
 
-    async fn decide(&self, study: OpenStudy, judgement: Judgement, provisional: bool) -> crate::ledger::Result<()> {
-        let scored = !study.probabilities.is_empty();
-        // Part of the evidence can flag a study; only all of it can leave it unflagged (promise 7).
-        let conclusive = scored && (judgement.flagged || study.slices_queued() == 0);
+    async fn decide(
+        &self,
+        study: OpenStudy,
+        judgement: StudyJudgement,
+        provisional: bool,
+    ) -> crate::ledger::Result<()> {
+        let mut warnings = judgement.doubts.clone();
+        if study.has_several_patients {
+            warnings.insert(0, "several patient IDs came under this Study Instance UID".into());
+        }
+        if study.set_aside > 0 {
+            warnings.push(format!(
+                "{} of its objects were set aside: other content under UIDs that it has",
+                study.set_aside
+            ));
+        }
+        let joined = |texts: &[String]| (!texts.is_empty()).then(|| texts.join("; "));
         let verdict = Verdict {
             study_uid: study.study_uid.clone(),
             revision: study.revision,
             provisional,
-            flagged: conclusive.then_some(judgement.flagged),
-            score: scored.then_some(judgement.score),
+            flagged: judgement.finding.flagged(),
+            score: judgement.score,
             threshold: judgement.threshold,
             rule: serde_json::to_string(&self.card.study_rule).expect("a rule is a name and numbers"),
             model: self.card.name.clone(),
             model_sha256: self.card.sha256.clone(),
             slices_received: study.slices_received,
-            slices_scored: study.probabilities.len() as i64,
+            slices_scored: study.slices_scored(),
             slices_ineligible: study.slices_ineligible,
             slices_failed: study.slices_failed,
             decided_at: now(),
+            last_received_at: study.last_received_at.clone(),
+            evidence: Evidence {
+                missing: joined(&judgement.missing),
+                warnings: joined(&warnings),
+                positives: judgement.positives as i64,
+                series: judgement.series.clone(),
+            },
         };
         let (ledger, finding, decided) = (self.ledger.clone(), self.card.finding.clone(), verdict.clone());
-        let was_flagged = study.flagged;
+        let (was_flagged, has_several_patients) = (study.flagged, study.has_several_patients);
         let event = tokio::task::spawn_blocking(move || study_event(&ledger, &study, &decided, finding)).await;
         let event = event.map_err(|_| LedgerError::Closed)??;
         let event = match verdict.flagged {
@@ -124,11 +151,10 @@ impl Judge {
         if !self.ledger.decide(verdict.clone(), messages).await? {
             return Ok(());
         }
-        let words = match verdict.flagged {
-            Some(true) => "flagged",
-            Some(false) => "not flagged",
-            None => "not triaged",
-        };
+        let words = judgement.finding.name();
+        if has_several_patients {
+            warn!(study = verdict.study_uid, "several patient IDs came under one Study Instance UID");
+        }
         info!(
             study = verdict.study_uid,
             revision = verdict.revision,
@@ -138,6 +164,7 @@ impl Judge {
             scored = verdict.slices_scored,
             ineligible = verdict.slices_ineligible,
             failed = verdict.slices_failed,
+            missing = verdict.evidence.missing,
             "study {words}"
         );
         if !provisional {
@@ -148,21 +175,25 @@ impl Judge {
     }
 }
 
-/// `quiet`: since the last of its associations ended, `None` while one is open, `MAX` when that was before the process
-/// started. `silent`: since its last object came, by the wall clock, which may be set back; so it counts only then.
+/// `silent`: since its last object came, by the wall clock, which may be set back; so it counts only where the process has not
+/// seen the study itself.
 fn due(
     study: &OpenStudy,
-    judgement: &Judgement,
-    quiet: Option<Duration>,
+    flags: bool,
+    quiet: Quiet,
     silent: Duration,
     open_for: Duration,
     settings: &config::Triage,
 ) -> Due {
-    let quiet = quiet.map(|quiet| if quiet == Duration::MAX { silent } else { quiet });
-    let quiet_enough = quiet.is_some_and(|quiet| quiet.as_secs_f64() >= settings.quiet_seconds);
+    let lasting = if quiet.lasting == Duration::MAX { silent } else { quiet.lasting };
+    let wanted = match quiet.is_open {
+        true => (2.0 * settings.quiet_seconds).max(OPEN_QUIET_SECONDS),
+        false => settings.quiet_seconds,
+    };
+    let quiet_enough = lasting.as_secs_f64() >= wanted;
     if quiet_enough && study.slices_queued() == 0 || open_for.as_secs_f64() >= settings.hard_cap_seconds {
         Due::Final
-    } else if settings.provisional_alerts && judgement.flagged && !study.flagged {
+    } else if settings.provisional_alerts && flags && !study.flagged {
         Due::Provisional
     } else {
         Due::Nothing
@@ -180,14 +211,18 @@ fn age(time: &str) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{SliceEvidence, SliceState};
 
-    const SETTINGS: config::Triage = config::Triage {
-        quiet_seconds: 10.0,
-        hard_cap_seconds: 900.0,
-        provisional_alerts: true,
-        stat_calling_ae_titles: Vec::new(),
-        stat_attributes: Vec::new(),
-    };
+    fn settings() -> config::Triage {
+        config::Triage {
+            quiet_seconds: 10.0,
+            hard_cap_seconds: 900.0,
+            provisional_alerts: true,
+            stat_calling_ae_titles: Vec::new(),
+            stat_attributes: Vec::new(),
+            gate: config::Gate::default(),
+        }
+    }
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_secs(1);
 
@@ -205,42 +240,61 @@ mod tests {
             first_received_at: now(),
             last_received_at: now(),
             slices_of_other_models: 0,
-            probabilities: vec![0.5; scored],
+            has_several_patients: false,
+            set_aside: 0,
+            slices: vec![scored_slice(); scored],
         }
     }
 
-    fn judgement(flagged: bool) -> Judgement {
-        Judgement { score: 0.5, threshold: 0.5, flagged }
+    fn scored_slice() -> SliceEvidence {
+        SliceEvidence {
+            series_uid: "1".into(),
+            state: SliceState::Scored { probability: 0.5, positive: true },
+            reason: None,
+            instance_number: None,
+            frame: 1,
+            position: None,
+            orientation: None,
+            thickness: None,
+            doubts: None,
+            is_substitute: false,
+        }
+    }
+
+    fn quiet(lasting: Duration) -> Quiet {
+        Quiet { lasting, is_open: false }
     }
 
     #[test]
-    fn a_study_waits_for_its_associations_its_quiet_time_and_its_queue() {
-        let no = judgement(false);
-        assert_eq!(due(&study(2, 2), &no, None, LONG, LONG, &SETTINGS), Due::Nothing, "an association is open");
-        assert_eq!(due(&study(2, 2), &no, Some(SHORT), LONG, LONG, &SETTINGS), Due::Nothing, "it just ended");
-        let before = Some(Duration::MAX);
-        assert_eq!(
-            due(&study(2, 2), &no, before, SHORT, LONG, &SETTINGS),
-            Due::Nothing,
-            "a slice came before a restart"
-        );
-        assert_eq!(due(&study(2, 1), &no, Some(LONG), LONG, LONG, &SETTINGS), Due::Nothing, "a slice waits");
-        assert_eq!(due(&study(2, 2), &no, Some(LONG), LONG, LONG, &SETTINGS), Due::Final);
+    fn a_study_waits_for_its_quiet_time_and_its_queue() {
+        let due = |study: &OpenStudy, quiet, silent| due(study, false, quiet, silent, LONG, &settings());
+        assert_eq!(due(&study(2, 2), quiet(SHORT), LONG), Due::Nothing, "something just came");
+        assert_eq!(due(&study(2, 2), quiet(Duration::MAX), SHORT), Due::Nothing, "a slice came before a restart");
+        assert_eq!(due(&study(2, 1), quiet(LONG), LONG), Due::Nothing, "a slice waits");
+        assert_eq!(due(&study(2, 2), quiet(LONG), LONG), Due::Final);
+    }
+
+    #[test]
+    fn an_open_association_makes_a_study_wait_longer_and_not_for_ever() {
+        let open = |seconds| Quiet { lasting: Duration::from_secs(seconds), is_open: true };
+        let due = |quiet| due(&study(2, 2), false, quiet, LONG, LONG, &settings());
+        assert_eq!((due(open(11)), due(open(20))), (Due::Nothing, Due::Final));
     }
 
     #[test]
     fn the_hard_cap_does_not_wait() {
         let cap = Duration::from_secs(900);
-        assert_eq!(due(&study(2, 1), &judgement(false), None, SHORT, cap, &SETTINGS), Due::Final);
+        assert_eq!(due(&study(2, 1), false, quiet(SHORT), SHORT, cap, &settings()), Due::Final);
     }
 
     #[test]
     fn the_alert_does_not_wait_for_the_rest_of_the_study_and_comes_once() {
-        assert_eq!(due(&study(30, 3), &judgement(true), None, SHORT, SHORT, &SETTINGS), Due::Provisional);
+        let due = |study: &OpenStudy, settings: &config::Triage| due(study, true, quiet(SHORT), SHORT, SHORT, settings);
+        assert_eq!(due(&study(30, 3), &settings()), Due::Provisional);
         let alerted = OpenStudy { flagged: true, ..study(30, 4) };
-        assert_eq!(due(&alerted, &judgement(true), None, SHORT, SHORT, &SETTINGS), Due::Nothing);
-        let off = config::Triage { provisional_alerts: false, ..SETTINGS };
-        assert_eq!(due(&study(30, 3), &judgement(true), None, SHORT, SHORT, &off), Due::Nothing);
+        assert_eq!(due(&alerted, &settings()), Due::Nothing);
+        let off = config::Triage { provisional_alerts: false, ..settings() };
+        assert_eq!(due(&study(30, 3), &off), Due::Nothing);
     }
 
     #[test]

@@ -1,14 +1,16 @@
-//! From scores to a verdict: eligibility, urgency, study activity and completion, the card's study rule.
+//! From scores to a verdict: the acquisition gate, urgency, study activity and completion, the card's study rule.
 
 mod activity;
-mod eligibility;
 mod events;
+mod gate;
 mod judge;
+mod series;
 mod shadow;
+mod stack;
 mod urgency;
 
-pub use activity::{Activity, TransferId};
-pub use eligibility::{Eligibility, assess};
+pub use activity::{Activity, Quiet, TransferId};
+pub use gate::{Assessment, Decision, Gate, Plane};
 pub use judge::Judge;
 pub use shadow::{Agreement, ComparedStudy, Comparison, LeftOut, ModelName, ShadowStudy, SliceAgreement};
 pub use urgency::StatRule;

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Failed, Site};
-use crate::ledger::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+use crate::ledger::{
+    Acknowledged, AcknowledgementRow, NotificationRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter,
+    WorklistRow,
+};
 use crate::triage::ShadowStudy;
 
 /// Rows in an answer, where the request does not say and at most.
@@ -48,17 +51,15 @@ enum NotificationState {
     Dead,
 }
 
-/// A row of the worklist with what may be said of the study.
+/// A row of the worklist; `verdict` is what people read: FLAGGED, not flagged, incomplete, not triaged or receiving.
 #[derive(Serialize)]
-struct Study {
-    #[serde(flatten)]
-    row: WorklistRow,
-    verdict: &'static str,
-}
+#[serde(transparent)]
+struct Study(WorklistRow);
 
 impl From<WorklistRow> for Study {
     fn from(row: WorklistRow) -> Study {
-        Study { verdict: row.verdict_in_words(), row }
+        let verdict = Some(row.verdict_in_words().to_owned());
+        Study(WorklistRow { verdict, ..row })
     }
 }
 
@@ -87,14 +88,21 @@ pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, Pa
     Ok(Json(json!({
         "study": Study::from(whole.row),
         "slices": whole.slices,
+        "series": whole.series,
         "verdicts": whole.verdicts,
+        "acknowledgements": whole.acknowledgements,
+        "set_aside": whole.set_aside,
         "notifications": whole.notifications,
         "shadow": whole.shadow,
     }))
     .into_response())
 }
 
-/// `POST /api/v1/studies/{uid}/acknowledge`: `first` is false where somebody was faster.
+/// Who acknowledges while there are no accounts.
+pub(super) const SOMEBODY: &str = "somebody at the page";
+
+/// `POST /api/v1/studies/{uid}/acknowledge`: `first` is false where somebody was faster; `seen` is true where the study is not
+/// flagged, so that there is nothing to acknowledge.
 pub(super) async fn acknowledge(
     State(site): State<Site>,
     uid: Result<Path<String>, PathRejection>,
@@ -102,14 +110,15 @@ pub(super) async fn acknowledge(
 ) -> Answer {
     small(body)?;
     let uid = study_uid(uid)?;
-    let (first, row) = site
+    let (acknowledged, row) = site
         .ledger(move |ledger| {
-            let first = ledger.acknowledge(&uid)?;
-            Ok((first, ledger.study(&uid)?))
+            let acknowledged = ledger.acknowledge(&uid, SOMEBODY, None)?;
+            Ok((acknowledged, ledger.study(&uid)?))
         })
         .await?;
     let acknowledged_at = row.and_then(|row| row.acknowledged_at);
-    Ok(Json(json!({ "first": first, "acknowledged_at": acknowledged_at })).into_response())
+    let (first, seen) = (acknowledged == Acknowledged::First, acknowledged == Acknowledged::Seen);
+    Ok(Json(json!({ "first": first, "seen": seen, "acknowledged_at": acknowledged_at })).into_response())
 }
 
 /// `GET /api/v1/notifications?state=pending|delivered|dead&limit=n`, newest first.
@@ -144,7 +153,10 @@ pub(super) async fn requeue(
 pub(super) struct WholeStudy {
     pub(super) row: WorklistRow,
     pub(super) slices: Vec<SliceRow>,
+    pub(super) series: Vec<SeriesRow>,
     pub(super) verdicts: Vec<VerdictRow>,
+    pub(super) acknowledgements: Vec<AcknowledgementRow>,
+    pub(super) set_aside: Vec<SetAsideRow>,
     pub(super) notifications: Vec<NotificationRow>,
     /// What a shadow model scored, used for nothing.
     pub(super) shadow: Option<ShadowStudy>,
@@ -158,7 +170,10 @@ pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejec
             Ok(Some(WholeStudy {
                 row,
                 slices: ledger.slices(&uid)?,
+                series: ledger.series(&uid)?,
                 verdicts: ledger.verdicts(&uid)?,
+                acknowledgements: ledger.acknowledgements(&uid)?,
+                set_aside: ledger.set_aside(Some(&uid), MOST_LIMIT)?,
                 notifications: ledger.notifications(Some(&uid))?,
                 shadow: ShadowStudy::of_study(ledger, &uid)?,
             }))

@@ -80,5 +80,11 @@ pub(super) async fn ready(State(site): State<Site>) -> Response {
 
 /// `/metrics`, in the Prometheus text format.
 pub(super) async fn metrics(State(site): State<Site>) -> Response {
+    // Counted when somebody asks; where the ledger fails, the last count stays.
+    if let Ok(Ok(counts)) = tokio::time::timeout(PATIENCE, site.ledger(|ledger| ledger.count_set_aside())).await {
+        for (kind, count) in ["conflict", "replaced", "unreadable"].into_iter().zip(counts) {
+            metrics::gauge!("triaged_set_aside_objects", "kind" => kind).set(count as f64);
+        }
+    }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], site.metrics.render()).into_response()
 }

@@ -67,6 +67,7 @@ fn router(site: Site, loopback: bool) -> Router {
         .route("/", get(pages::worklist))
         .route("/studies/{uid}", get(pages::study))
         .route("/studies/{uid}/acknowledge", post(pages::acknowledge))
+        .route("/studies/{uid}/unacknowledge", post(pages::unacknowledge))
         .route("/notifications/{id}/requeue", post(pages::requeue))
         .route("/acknowledge", get(links::ask).post(links::acknowledge))
         .route("/style.css", get(pages::style))

@@ -8,7 +8,9 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 
 use super::api::{self, WholeStudy};
 use super::{Failed, Site};
-use crate::ledger::{NotificationRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+use crate::ledger::{
+    AcknowledgementRow, NotificationRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow,
+};
 use crate::triage::ShadowStudy;
 
 /// Studies on the worklist page; the rest is a matter for the API.
@@ -22,6 +24,8 @@ const MOST_SLICES: usize = 2000;
 struct Worklist {
     studies: Vec<WorklistRow>,
     unread: usize,
+    incomplete: usize,
+    set_aside: u64,
     dead: usize,
     is_cut: bool,
 }
@@ -34,6 +38,9 @@ struct Study {
     slices: Vec<SliceRow>,
     is_cut: bool,
     verdicts: Vec<VerdictRow>,
+    series_results: Vec<SeriesRow>,
+    acknowledgements: Vec<AcknowledgementRow>,
+    set_aside: Vec<SetAsideRow>,
     notifications: Vec<NotificationRow>,
     shadow: Option<ShadowStudy>,
 }
@@ -92,16 +99,17 @@ pub(super) fn page(template: &impl Template) -> Response {
 
 /// `GET /`
 pub(super) async fn worklist(State(site): State<Site>) -> Result<Response, NoPage> {
-    let (studies, dead) = site
+    let (studies, dead, [set_aside, ..]) = site
         .ledger(|ledger| {
             let filter = WorklistFilter { limit: Some(MOST_STUDIES), ..WorklistFilter::default() };
             let dead = ledger.newest_notifications(Some("dead"), 100)?;
-            Ok((ledger.worklist(&filter)?, dead.len()))
+            Ok((ledger.worklist(&filter)?, dead.len(), ledger.count_set_aside()?))
         })
         .await?;
-    let unread = studies.iter().filter(|row| row.flagged == Some(true) && row.acknowledged_at.is_none()).count();
+    let unread = studies.iter().filter(|row| row.flagged == Some(true) && row.is_unread()).count();
+    let incomplete = studies.iter().filter(|row| row.is_incomplete() && row.is_unread()).count();
     let is_cut = studies.len() == MOST_STUDIES as usize;
-    Ok(page(&Worklist { studies, unread, dead, is_cut }))
+    Ok(page(&Worklist { studies, unread, incomplete, set_aside, dead, is_cut }))
 }
 
 /// `GET /studies/{uid}`
@@ -109,14 +117,27 @@ pub(super) async fn study(
     State(site): State<Site>,
     uid: Result<Path<String>, PathRejection>,
 ) -> Result<Response, NoPage> {
-    let WholeStudy { row, mut slices, verdicts, notifications, mut shadow } = api::whole_study(&site, uid).await?;
+    let whole = api::whole_study(&site, uid).await?;
+    let WholeStudy { row, mut slices, verdicts, notifications, mut shadow, .. } = whole;
+    let (series_results, acknowledgements, set_aside) = (whole.series, whole.acknowledgements, whole.set_aside);
     let series = charts(&slices);
     let is_cut = slices.len() > MOST_SLICES;
     slices.truncate(MOST_SLICES);
     if let Some(shadow) = &mut shadow {
         shadow.slices.truncate(MOST_SLICES);
     }
-    Ok(page(&Study { row, series, slices, is_cut, verdicts, notifications, shadow }))
+    Ok(page(&Study {
+        row,
+        series,
+        slices,
+        is_cut,
+        verdicts,
+        series_results,
+        acknowledgements,
+        set_aside,
+        notifications,
+        shadow,
+    }))
 }
 
 /// `POST /studies/{uid}/acknowledge`, from the study's page.
@@ -125,7 +146,17 @@ pub(super) async fn acknowledge(
     uid: Result<Path<String>, PathRejection>,
 ) -> Result<Redirect, NoPage> {
     let uid = api::study_uid(uid)?;
-    site.ledger(move |ledger| ledger.acknowledge(&uid)).await?;
+    site.ledger(move |ledger| ledger.acknowledge(&uid, api::SOMEBODY, None)).await?;
+    Ok(Redirect::to("/"))
+}
+
+/// `POST /studies/{uid}/unacknowledge`, from the study's page.
+pub(super) async fn unacknowledge(
+    State(site): State<Site>,
+    uid: Result<Path<String>, PathRejection>,
+) -> Result<Redirect, NoPage> {
+    let uid = api::study_uid(uid)?;
+    site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, api::SOMEBODY)).await?;
     Ok(Redirect::to("/"))
 }
 

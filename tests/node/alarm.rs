@@ -67,8 +67,8 @@ fn a_study_that_is_not_flagged_calls_nobody() {
         ("TRIAGED__INFERENCE__MODEL", &card(folder.path(), flags_none)),
         ("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url),
     ]);
-    storescu(&node, &[], &dicom_files(&ge)[..4]).unwrap();
-    node.wait_until("SELECT state = 'decided' AND flagged = 0 FROM worklist");
+    storescu(&node, &[], &dicom_files(&ge)).unwrap();
+    node.wait_until("SELECT count(*) = 1 AND total(state = 'decided' AND flagged IS 0) = 1 FROM worklist");
     assert_eq!(node.query::<i64>("SELECT count(*) FROM notification_log"), 0);
     assert!(receiver.requests().is_empty());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::ledgers::study_event;
 use triaged::event::Event;
-use triaged::ledger::{Delivery, Ledger, NewInstance, NewMessage, NewSlice, Score, Verdict, WorklistRow, now};
+use triaged::ledger::{Delivery, Ledger, NewInstance, NewMessage, Score, SliceStart, Verdict, WorklistRow, now};
 
 /// A data folder with a ledger in it.
 struct Site {
@@ -72,7 +72,7 @@ impl Site {
         run(self.folder.path(), args)
     }
 
-    fn instance(&self, study: &str, number: i64, accession: &str, slice: NewSlice) {
+    fn instance(&self, study: &str, number: i64, accession: &str, slice: SliceStart) {
         let instance = NewInstance {
             sop_uid: format!("{study}.1.{number}"),
             sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
@@ -88,8 +88,9 @@ impl Site {
             calling_ae: "CT".into(),
             peer: "127.0.0.1".into(),
             received_at: now(),
-            slices: vec![slice],
+            slices: vec![slice.into()],
             stat: false,
+            about: Default::default(),
         };
         self.runtime.block_on(self.ledger.store(instance)).unwrap();
     }
@@ -112,7 +113,7 @@ impl Site {
         });
         self.runtime.block_on(self.ledger.complete(scores.collect())).unwrap();
         for study in self.ledger.open_studies(&"ab".repeat(32)).unwrap() {
-            let score = study.probabilities.iter().copied().reduce(f64::max);
+            let score = study.highest_probability();
             let flagged = score.map(|score| score >= 0.5);
             let verdict = Verdict {
                 study_uid: study.study_uid.clone(),
@@ -125,10 +126,12 @@ impl Site {
                 model: "m10".into(),
                 model_sha256: "ab".repeat(32),
                 slices_received: study.slices_received,
-                slices_scored: study.probabilities.len() as i64,
+                slices_scored: study.slices_scored(),
                 slices_ineligible: study.slices_ineligible,
                 slices_failed: study.slices_failed,
                 decided_at: now(),
+                last_received_at: now(),
+                evidence: Default::default(),
             };
             let (channel, event) = ("webhook".into(), Arc::new(Event::Flagged(study_event(&study.study_uid))));
             let alerts = flagged.filter(|&flagged| flagged).map(|_| NewMessage { channel, event, escalation: None });
@@ -139,10 +142,10 @@ impl Site {
     /// Three studies: flagged (UID 1.2.10), not flagged (1.2.20), and one whose only slice is ineligible (1.2.30).
     fn with_three_studies() -> Site {
         let site = Site::new();
-        site.instance("1.2.10", 1, "ACC10", NewSlice::Queued);
-        site.instance("1.2.10", 2, "ACC10", NewSlice::Queued);
-        site.instance("1.2.20", 1, "ACC20", NewSlice::Queued);
-        site.instance("1.2.30", 1, "ACC30", NewSlice::Ineligible("image type is LOCALIZER".into()));
+        site.instance("1.2.10", 1, "ACC10", SliceStart::Queued);
+        site.instance("1.2.10", 2, "ACC10", SliceStart::Queued);
+        site.instance("1.2.20", 1, "ACC20", SliceStart::Queued);
+        site.instance("1.2.30", 1, "ACC30", SliceStart::Ineligible("image type is LOCALIZER".into()));
         site.score_and_judge(&[0.1, 0.93, 0.2]);
         site
     }
@@ -242,7 +245,7 @@ fn a_study_is_found_by_uid_accession_number_or_unique_beginning() {
 #[test]
 fn what_a_scanner_sent_can_neither_command_the_terminal_nor_be_a_formula() {
     let site = Site::new();
-    site.instance("1.2.40", 1, "=cmd|'/c calc'!A1", NewSlice::Ineligible("\x1b]0;x\x07\u{9b}31m".into()));
+    site.instance("1.2.40", 1, "=cmd|'/c calc'!A1", SliceStart::Ineligible("\x1b]0;x\x07\u{9b}31m".into()));
     for args in [
         &["results"] as &[&str],
         &["results", "--format", "json"],

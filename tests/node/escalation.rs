@@ -48,7 +48,9 @@ async fn who_does_not_acknowledge_in_time_is_followed_by_the_next_channel_over_a
     assert!(told.iter().all(|body| body.get("escalation_step").is_none()), "{told:?}");
     // One is acknowledged in time; then the node is gone while the other becomes due.
     let ledger = fixture.ledger.clone();
-    assert!(tokio::task::spawn_blocking(move || ledger.acknowledge("1.2.1").unwrap()).await.unwrap());
+    let acknowledge = move || ledger.acknowledge("1.2.1", "Dr A", None).unwrap();
+    let acknowledged = tokio::task::spawn_blocking(acknowledge).await.unwrap();
+    assert_eq!(acknowledged, triaged::ledger::Acknowledged::First);
     running.stop().await;
     let Fixture { folder, ledger } = fixture;
     drop(ledger);

@@ -262,7 +262,10 @@ fn objects_that_cannot_be_triaged_are_kept_with_the_reason() {
     let changes: [(&str, &[&str]); 9] = [
         ("localizer", &["-i", "(0008,0008)=ORIGINAL\\PRIMARY\\LOCALIZER"]),
         ("screenshot", &["-i", "(0008,0008)=DERIVED\\SECONDARY"]),
-        ("chest", &["-i", "(0018,0015)=CHEST"]),
+        (
+            "chest",
+            &["-i", "(0008,2218)[0].(0008,0100)=51185008", "-i", "(0008,2218)[0].(0008,0102)=SCT", "-e", "(0018,0015)"],
+        ),
         ("no-pixels", &["-e", "(7fe0,0010)"]),
         ("no-rows", &["-i", "(0028,0010)=0"]),
         ("absurd", &["-i", "(0028,0010)=65535", "-i", "(0028,0011)=65535"]),
@@ -322,8 +325,9 @@ fn without_file(number: i64) -> triaged::ledger::NewInstance {
         calling_ae: "CT".into(),
         peer: "127.0.0.1".into(),
         received_at: triaged::ledger::now(),
-        slices: vec![triaged::ledger::NewSlice::Queued],
+        slices: vec![triaged::ledger::SliceStart::Queued.into()],
         stat: false,
+        about: Default::default(),
     }
 }
 

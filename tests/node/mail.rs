@@ -30,7 +30,7 @@ impl MailServer {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(Ok(first)) = lines.next() else {
-            eprintln!("SKIP: aiosmtpd does not run here (make test-deps)");
+            eprintln!("SKIP aiosmtpd does not run here (make test-deps)");
             child.wait().unwrap();
             return None;
         };

@@ -27,4 +27,5 @@ mod shadow;
 mod skips;
 mod start;
 mod tls;
+mod verdicts;
 mod web;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use dicom_dictionary_std::{tags, uids};
 use proptest::prelude::*;
-use triaged::triage::assess;
+use triaged::triage::Gate;
 use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 use triaged_imaging::{
     Frame, Transform, Window, decode_frame, frame_count, model_input, read_bytes, read_file, read_header,
@@ -217,7 +217,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         if let Ok(object) = read_bytes(&bytes) {
-            let _ = assess(&object);
+            let _ = Gate::default().assess(&object);
             for frame in 0..frame_count(&object).unwrap_or(1).min(3) {
                 if let Ok(tensor) = model_input(&object, frame, &brain()) {
                     prop_assert_eq!(tensor.data.len(), 32 * 32);

@@ -8,6 +8,7 @@ pub mod attributes;
 mod character_set;
 mod codec;
 mod error;
+mod head;
 mod layout;
 mod object;
 pub mod phantom;
@@ -18,6 +19,7 @@ mod transform;
 
 pub use codec::can_decode;
 pub use error::ImagingError;
+pub use head::{HeadSigns, head_signs};
 pub use layout::{MAX_FRAMES, MAX_SIDE};
 pub use object::{
     DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ReadCause, ReadError, is_deflated, read_bytes, read_file,

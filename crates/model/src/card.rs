@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::StudyRule;
+use crate::{MadeFor, StudyRule};
 use triaged_imaging::Transform;
 
 /// The card's format; a card of another format is refused.
@@ -39,6 +39,9 @@ pub struct ModelCard {
     pub slice_threshold: f64,
     /// How the slices' probabilities become the study's verdict.
     pub study_rule: StudyRule,
+    /// The acquisitions it was made for.
+    #[serde(default, skip_serializing_if = "MadeFor::is_default")]
+    pub made_for: MadeFor,
     /// For people and for training; the node only shows it.
     #[serde(default)]
     pub about: serde_json::Value,
@@ -93,6 +96,7 @@ impl ModelCard {
             return Err(format!("the transform makes an input of {channels}×{height}×{width}"));
         }
         self.transform.check()?;
+        self.made_for.check()?;
         self.study_rule.check()
     }
 }

@@ -24,20 +24,69 @@ pub struct NewInstance {
     pub slices: Vec<NewSlice>,
     /// Scored before others.
     pub stat: bool,
+    pub about: About,
+}
+
+/// What the worklist and administrators see of a study and its series, from the object's header. Which of it is kept is the
+/// site's choice (`[privacy]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    pub patient_name: Option<String>,
+    pub birth_date: Option<String>,
+    pub sex: Option<String>,
+    pub referring_physician: Option<String>,
+    pub study_date: Option<String>,
+    pub study_description: Option<String>,
+    pub modality: Option<String>,
+    pub station_name: Option<String>,
+    pub institution_name: Option<String>,
+    pub series_description: Option<String>,
+    pub kernel: Option<String>,
 }
 
 impl NewInstance {
     /// Whether a slice of it is to be scored.
     pub fn has_queued_slices(&self) -> bool {
-        self.slices.contains(&NewSlice::Queued)
+        self.slices.iter().any(|slice| slice.start == SliceStart::Queued)
+    }
+}
+
+/// A slice as it is received.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSlice {
+    pub start: SliceStart,
+    pub facts: SliceFacts,
+}
+
+impl From<SliceStart> for NewSlice {
+    /// A slice of which nothing more is known.
+    fn from(start: SliceStart) -> NewSlice {
+        NewSlice { start, facts: SliceFacts::default() }
     }
 }
 
 /// How a slice begins: queued for scoring, or ineligible with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NewSlice {
+pub enum SliceStart {
     Queued,
     Ineligible(String),
+}
+
+/// What the header says of a slice, as far as it is judged by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SliceFacts {
+    /// Along the normal of its plane, in mm.
+    pub position: Option<f64>,
+    /// Names the orientation of the plane: slices of one stack have the same.
+    pub orientation: Option<String>,
+    /// In mm.
+    pub thickness: Option<f64>,
+    /// What is doubtful about it, though it is scored.
+    pub doubts: Option<String>,
+    /// Its series is judged only where the study has no better one that is complete.
+    pub is_substitute: bool,
+    /// What the header says against a head: the pixels decide, when they are decoded.
+    pub head_check: Option<String>,
 }
 
 /// What became of an instance that was recorded.
@@ -45,10 +94,12 @@ pub enum NewSlice {
 pub enum Stored {
     /// It is new; its slices are in the queue.
     New,
-    /// The same SOP Instance UID with the same content is already there: nothing changed, except that an instance whose file had
-    /// been removed has it again.
+    /// The same Study, Series and SOP Instance UID with the same content is already there: nothing changed, except that an
+    /// instance whose file had been removed has it again.
     Duplicate,
-    /// The same SOP Instance UID with other content is already there: the first is kept, this one belongs in quarantine.
+    /// It took the place of a copy with the same UIDs that could not be read; its slices are in the queue.
+    Replaced,
+    /// The same UIDs with other content are already there: the first is kept, this one belongs in quarantine.
     Conflict { kept_digest: String },
 }
 
@@ -56,9 +107,14 @@ pub enum Stored {
 #[derive(Debug, Clone)]
 pub struct Quarantined {
     pub sop_uid: String,
+    /// None where the object could not be read.
     pub study_uid: Option<String>,
+    pub series_uid: Option<String>,
     pub digest: String,
     pub path: String,
+    /// Bytes.
+    pub size: u64,
+    pub transfer_syntax: String,
     pub reason: String,
     pub calling_ae: String,
     pub peer: String,

@@ -10,12 +10,12 @@ mod slice;
 mod study;
 
 pub use fields::{Field, FieldError, Record};
-pub use instance::{InstanceFile, NewInstance, NewSlice, Quarantined, Stored};
+pub use instance::{About, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
 pub use removal::{ArchivedFile, MarkedFile, RemovalRule};
-pub use report::{SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+pub use report::{AcknowledgementRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
 pub use shadow::{
     JudgedStudy, NewShadowModel, ScoredTwice, ShadowEnd, ShadowModel, ShadowOutcome, ShadowRow, ShadowSlices,
 };
 pub use slice::{Claim, Score, SliceId};
-pub use study::{OpenStudy, Verdict};
+pub use study::{Evidence, Finding, OpenStudy, SeriesVerdict, SliceEvidence, SliceState, Verdict};

@@ -22,6 +22,28 @@ record! {
         pub notified_at: Option<String>,
         pub acknowledged_at: Option<String>,
         pub revision: i64,
+        /// `flagged`, `not flagged` or `incomplete`; none while it is receiving and not flagged.
+        pub verdict: Option<String>,
+        pub missing: Option<String>,
+        pub warnings: Option<String>,
+        pub set_aside: i64,
+        pub acknowledged_by: Option<String>,
+        pub seen_at: Option<String>,
+        pub seen_by: Option<String>,
+        pub seconds_to_alert: Option<f64>,
+        pub former_patient_ids: Option<String>,
+        pub former_accession_numbers: Option<String>,
+        pub patient_name: Option<String>,
+        pub birth_date: Option<String>,
+        pub sex: Option<String>,
+        pub referring_physician: Option<String>,
+        pub study_date: Option<String>,
+        pub study_description: Option<String>,
+        pub modality: Option<String>,
+        pub station_name: Option<String>,
+        pub institution_name: Option<String>,
+        pub calling_ae: Option<String>,
+        pub peer: Option<String>,
     }
 }
 
@@ -32,8 +54,76 @@ impl WorklistRow {
             (Some(true), _) => "FLAGGED",
             (_, "receiving") => "receiving",
             (Some(false), _) => "not flagged",
-            (None, _) => "not triaged",
+            (None, _) if self.slices_scored == 0 => "not triaged",
+            (None, _) => "incomplete",
         }
+    }
+
+    /// Whether a person should look at it who has not: flagged or incomplete, and not acknowledged.
+    pub fn is_unread(&self) -> bool {
+        self.can_be_acknowledged() && self.acknowledged_at.is_none()
+    }
+
+    /// What is flagged or incomplete is acknowledged; what is not flagged can only be marked as seen.
+    pub fn can_be_acknowledged(&self) -> bool {
+        self.flagged == Some(true) || self.is_incomplete()
+    }
+
+    /// Decided, and part of the evidence is missing.
+    pub fn is_incomplete(&self) -> bool {
+        self.flagged.is_none() && self.state == "decided"
+    }
+}
+
+record! {
+    /// A row of the view `series_results`.
+    pub struct SeriesRow {
+        pub study_uid: String,
+        pub series_uid: String,
+        pub description: Option<String>,
+        pub kernel: Option<String>,
+        pub verdict: Option<String>,
+        pub score: Option<f64>,
+        pub threshold: Option<f64>,
+        pub reason: Option<String>,
+        pub doubts: Option<String>,
+        pub positives: i64,
+        pub slices_received: i64,
+        pub slices_scored: i64,
+        pub slices_failed: i64,
+        pub revision: Option<i64>,
+        pub decided_at: Option<String>,
+    }
+}
+
+record! {
+    /// An object that was kept, but not taken in.
+    pub struct SetAsideRow {
+        pub study_uid: Option<String>,
+        pub series_uid: Option<String>,
+        pub sop_uid: String,
+        /// `conflict`, `unreadable` or `replaced`.
+        pub kind: String,
+        pub reason: String,
+        pub path: String,
+        pub calling_ae: String,
+        pub received_at: String,
+    }
+}
+
+record! {
+    /// What a person did about a verdict: a row of the view `acknowledgement_log`.
+    pub struct AcknowledgementRow {
+        pub study_uid: String,
+        /// `acknowledged` or `seen`.
+        pub kind: String,
+        pub actor: String,
+        pub note: Option<String>,
+        pub at: String,
+        pub verdict: Option<String>,
+        pub revision: Option<i64>,
+        pub undone_at: Option<String>,
+        pub undone_by: Option<String>,
     }
 }
 
@@ -64,6 +154,12 @@ record! {
         pub provider: Option<String>,
         pub received_at: String,
         pub scored_at: Option<String>,
+        /// Along the normal of its plane, in mm.
+        pub position: Option<f64>,
+        /// In mm.
+        pub thickness: Option<f64>,
+        pub doubts: Option<String>,
+        pub calling_ae: String,
     }
 }
 
@@ -80,5 +176,9 @@ record! {
         pub model_sha256: String,
         pub software: String,
         pub decided_at: String,
+        pub verdict: Option<String>,
+        pub missing: Option<String>,
+        pub warnings: Option<String>,
+        pub positives: Option<i64>,
     }
 }

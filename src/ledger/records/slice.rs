@@ -15,6 +15,8 @@ pub struct Claim {
     pub path: String,
     /// The UID of the transfer syntax that the file is in.
     pub transfer_syntax: String,
+    /// What the header says against a head: it is only scored if its pixels are those of a head.
+    pub head_check: Option<String>,
     /// How often it was tried before, with an end that was recorded.
     pub attempts: u32,
     /// How often the process ended while it was claimed.

@@ -16,14 +16,137 @@ pub struct OpenStudy {
     pub last_received_at: String,
     /// Slices whose score is another model's.
     pub slices_of_other_models: i64,
-    /// The probabilities of the slices scored so far.
-    pub probabilities: Vec<f64>,
+    /// Different patient IDs came under its Study Instance UID.
+    pub has_several_patients: bool,
+    /// Objects of it that were set aside.
+    pub set_aside: i64,
+    pub slices: Vec<SliceEvidence>,
+}
+
+/// A slice of a study, as far as it is judged by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SliceEvidence {
+    pub series_uid: String,
+    pub state: SliceState,
+    /// Why it is out, or failed.
+    pub reason: Option<String>,
+    pub instance_number: Option<i64>,
+    /// Counts from 1.
+    pub frame: i64,
+    /// Along the normal of its plane, in mm.
+    pub position: Option<f64>,
+    pub orientation: Option<String>,
+    /// In mm.
+    pub thickness: Option<f64>,
+    pub doubts: Option<String>,
+    pub is_substitute: bool,
+}
+
+impl SliceEvidence {
+    /// Whether it is a place of its series: all but those that the gate put out.
+    pub fn has_place(&self) -> bool {
+        !matches!(self.state, SliceState::Out)
+    }
+}
+
+/// How far a slice has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SliceState {
+    Queued,
+    Scored {
+        probability: f64,
+        positive: bool,
+    },
+    /// It passed the gate and could not be scored, for whatever reason.
+    Failed,
+    /// The header named another part of the body, and the pixels are not those of a head.
+    NoHead,
+    /// The gate put it out.
+    Out,
+}
+
+impl SliceState {
+    /// Whether the slice is, or is to be, part of the evidence.
+    pub fn is_of_interest(&self) -> bool {
+        matches!(self, SliceState::Queued | SliceState::Scored { .. } | SliceState::Failed)
+    }
+}
+
+/// What a verdict finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    Flagged,
+    NotFlagged,
+    /// Part of the evidence is missing, and what is there does not flag.
+    Incomplete,
+}
+
+impl Finding {
+    /// As in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Finding::Flagged => "flagged",
+            Finding::NotFlagged => "not flagged",
+            Finding::Incomplete => "incomplete",
+        }
+    }
+
+    /// Neither true nor false where part of the evidence is missing.
+    pub fn flagged(self) -> Option<bool> {
+        match self {
+            Finding::Flagged => Some(true),
+            Finding::NotFlagged => Some(false),
+            Finding::Incomplete => None,
+        }
+    }
+}
+
+/// What a verdict says of one series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesVerdict {
+    pub series_uid: String,
+    /// None where the series was not judged.
+    pub finding: Option<Finding>,
+    pub score: Option<f64>,
+    pub threshold: f64,
+    /// Why it was not judged, or what is missing.
+    pub reason: Option<String>,
+    pub doubts: Option<String>,
+    pub positives: i64,
+    pub slices_received: i64,
+    pub slices_scored: i64,
+    pub slices_failed: i64,
+}
+
+/// What stands behind a verdict.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evidence {
+    /// What is missing, for people; none where nothing is, or the study is flagged.
+    pub missing: Option<String>,
+    /// What is doubtful about the slices that were judged, and about the study.
+    pub warnings: Option<String>,
+    /// Positive places of the series that has most of them.
+    pub positives: i64,
+    pub series: Vec<SeriesVerdict>,
 }
 
 impl OpenStudy {
     /// Slices that are still to be scored.
     pub fn slices_queued(&self) -> i64 {
-        self.slices_received - self.slices_ineligible - self.slices_failed - self.probabilities.len() as i64
+        self.slices_received - self.slices_ineligible - self.slices_failed - self.slices_scored()
+    }
+
+    /// The highest probability of its scored slices.
+    pub fn highest_probability(&self) -> Option<f64> {
+        let probability = |slice: &SliceEvidence| match slice.state {
+            SliceState::Scored { probability, .. } => Some(probability),
+            _ => None,
+        };
+        self.slices.iter().filter_map(probability).reduce(f64::max)
+    }
+
+    pub fn slices_scored(&self) -> i64 {
+        self.slices.iter().filter(|slice| matches!(slice.state, SliceState::Scored { .. })).count() as i64
     }
 }
 
@@ -34,7 +157,7 @@ pub struct Verdict {
     pub revision: i64,
     /// The evidence suffices, but the study is not complete.
     pub provisional: bool,
-    /// `None`: no slice was scored, so the study is not triaged.
+    /// `None`: incomplete.
     pub flagged: Option<bool>,
     pub score: Option<f64>,
     pub threshold: f64,
@@ -48,4 +171,7 @@ pub struct Verdict {
     pub slices_ineligible: i64,
     pub slices_failed: i64,
     pub decided_at: String,
+    /// The last object that was received before it.
+    pub last_received_at: String,
+    pub evidence: Evidence,
 }

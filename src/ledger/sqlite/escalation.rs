@@ -118,7 +118,9 @@ impl Ledger {
             }
             let sql = "INSERT INTO used_links (nonce, study_uid, used_at, expires_at) VALUES (?1, ?2, ?3, ?4)";
             connection.execute(sql, params![nonce, study_uid, t, expires_at])?;
-            Ok(LinkUse::Acknowledged { first: super::outbox::acknowledge(connection, &study_uid)? })
+            let by = "the link of a notification";
+            let acknowledged = super::acknowledgement::acknowledge(connection, &study_uid, by, None)?;
+            Ok(LinkUse::Acknowledged { first: acknowledged == super::Acknowledged::First })
         })
     }
 }

@@ -4,6 +4,7 @@
 //! commits once (`synchronous=FULL`) and only then answers: many associations share one sync, and an answer means that
 //! the rows are on disk. Reads have connections of their own and see what is committed (WAL).
 
+mod acknowledgement;
 mod backup;
 mod check;
 mod error;
@@ -21,9 +22,10 @@ mod verdict;
 mod writer;
 
 use std::ops::Deref;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -31,6 +33,7 @@ use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
 use super::{DatabaseError, LedgerError, Result, Wakeups};
+pub use acknowledgement::Acknowledged;
 pub use check::Soundness;
 pub use reader::Reader;
 use writer::Writer;
@@ -56,6 +59,8 @@ struct Shared {
     writer: Writer,
     /// Claims made while STAT and other slices waited: whose turn it is.
     turns: AtomicU64,
+    /// The study that had the last turn: of STAT slices, of new ones, of those that are scored again.
+    last_studies: Mutex<[String; 3]>,
     /// The last count of the queue.
     depth: AtomicU64,
     /// Shared with the writer thread, which must never hold the writer itself.
@@ -73,11 +78,15 @@ impl Ledger {
                 error => DatabaseError::new(error, false),
             },
         })?;
+        connection
+            .pragma_update(None, "foreign_keys", "ON")
+            .map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
         Ok(Ledger {
             shared: Arc::new(Shared {
                 reader: Reader::new(path),
                 writer: Writer::start(connection),
                 turns: AtomicU64::new(0),
+                last_studies: Mutex::default(),
                 depth: AtomicU64::new(0),
                 wakeups: Arc::default(),
             }),
@@ -126,14 +135,25 @@ impl Deref for Ledger {
     }
 }
 
+/// Makes the database file for its owner alone, whatever the umask; SQLite gives its log files the same mode.
+fn restrict(path: &Path) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+
 fn connect(path: &Path) -> Result<Connection> {
+    if let Err(error) = restrict(path) {
+        // SQLite says better what is wrong with the file; that it is not ours to change is no reason to stop.
+        tracing::debug!(path = %path.display(), "the mode of the database could not be set: {error}");
+    }
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        connection.pragma_update(None, "foreign_keys", "ON")?;
+        // Migrations build tables anew, which foreign keys forbid; they are turned on after them.
+        connection.pragma_update(None, "foreign_keys", "OFF")?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     };
@@ -147,6 +167,7 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0003_shadow.sql")),
         M::up(include_str!("migrations/0004_retention.sql")),
         M::up(include_str!("migrations/0007_delivery.sql")),
+        M::up(include_str!("migrations/0008_verdicts.sql")).foreign_key_check(),
     ])
 }
 

@@ -143,12 +143,6 @@ impl Ledger {
         self.posted().notify_waiters();
         Ok(requeued)
     }
-
-    /// Notes that a person has seen a study's alert. Returns false where it was acknowledged before.
-    pub fn acknowledge(&self, study_uid: &str) -> Result<bool> {
-        let study_uid = study_uid.to_owned();
-        self.write_blocking(move |connection| acknowledge(connection, &study_uid))
-    }
 }
 
 /// Writes messages within the caller's transaction. One that its channel was sent before is passed over (promise 6).
@@ -225,23 +219,4 @@ fn from_now(wait: Duration) -> String {
 
 fn ago(time: Duration) -> String {
     format_time(Timestamp::now().checked_sub(time).unwrap_or(Timestamp::MIN))
-}
-
-pub(super) fn acknowledge(connection: &Connection, study_uid: &str) -> Result<bool> {
-    let t = now();
-    let known: bool =
-        connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1)", [study_uid], |row| row.get(0))?;
-    if !known {
-        return Err(LedgerError::NotFound(format!("there is no study {study_uid}")));
-    }
-    let first = connection.execute(
-        "UPDATE studies SET acknowledged_at = ?2 WHERE study_uid = ?1 AND acknowledged_at IS NULL",
-        params![study_uid, t],
-    )?;
-    connection.execute(
-        "UPDATE outbox SET acknowledged_at = ?2 WHERE study_uid = ?1 AND acknowledged_at IS NULL",
-        params![study_uid, t],
-    )?;
-    Ok(first == 1)
 }

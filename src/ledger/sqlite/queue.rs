@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::store::replace_by_quarantined;
 use super::study::reopen;
 use super::{Ledger, Reader};
 use crate::ledger::{Claim, Result, Score, SliceId, now};
 
 impl Claim {
-    /// From the columns id, study_uid, sop_uid, frame, path, attempts, claims and transfer_syntax, in this order.
+    /// From the columns id, study_uid, sop_uid, frame, path, attempts, claims, transfer_syntax and head_check, in this order.
     pub(super) fn from_row(row: &Row<'_>, claimed_at: &str) -> rusqlite::Result<Self> {
         let attempts = row.get(5)?;
         Ok(Self {
@@ -24,6 +25,7 @@ impl Claim {
             frame: row.get(3)?,
             path: row.get(4)?,
             transfer_syntax: row.get(7)?,
+            head_check: row.get(8)?,
             attempts,
             deaths: row.get::<_, u32>(6)?.saturating_sub(attempts),
             claimed_at: claimed_at.to_owned(),
@@ -35,24 +37,32 @@ impl Claim {
 const OTHERS_TURN: u64 = 4;
 
 impl Ledger {
-    /// The next queued slices that are not `held` already, at most `most`: STAT ones before others, each kind in the order it
-    /// came. Blocks.
+    /// The next queued slices that are not `held` already, at most `most`: STAT ones before others, three of four while both
+    /// wait; new arrivals before slices that are scored again. Within each kind studies take turns, so that a large one does not
+    /// keep the others waiting. Blocks.
     pub fn claim(&self, held: &HashSet<SliceId>, most: usize) -> Result<Vec<Claim>> {
-        let (stat, others) = self.read(|connection| {
-            let stat = next(connection, Urgency::Stat, held, most)?;
-            Ok((stat, next(connection, Urgency::Other, held, most)?))
+        let mut last_studies = self.shared.last_studies.lock().expect("nobody panics while holding it");
+        let [stat, new, again] = self.read(|connection| {
+            let claims = |priority, last: &str| by_turns(connection, priority, last, held, most);
+            Ok([claims(-1, &last_studies[0])?, claims(0, &last_studies[1])?, claims(1, &last_studies[2])?])
         })?;
-        let (mut stat, mut others) = (stat.into_iter().peekable(), others.into_iter().peekable());
+        let (mut stat, mut new, mut again) =
+            (stat.into_iter().peekable(), new.into_iter().peekable(), again.into_iter().peekable());
         let mut claims = Vec::new();
         while claims.len() < most {
-            let both = stat.peek().is_some() && others.peek().is_some();
+            let both = stat.peek().is_some() && (new.peek().is_some() || again.peek().is_some());
             let others_turn =
                 both && self.shared.turns.fetch_add(1, Ordering::Relaxed) % OTHERS_TURN == OTHERS_TURN - 1;
-            let claim = if others_turn { others.next() } else { stat.next().or_else(|| others.next()) };
-            match claim {
-                Some(claim) => claims.push(claim),
-                None => break,
-            }
+            let of_others = new.peek().map_or(2, |_| 1);
+            let kind = if stat.peek().is_some() && !others_turn { 0 } else { of_others };
+            let claim = match kind {
+                0 => stat.next(),
+                1 => new.next(),
+                _ => again.next(),
+            };
+            let Some(claim) = claim else { break };
+            last_studies[kind].clone_from(&claim.study_uid);
+            claims.push(claim);
         }
         Ok(claims)
     }
@@ -144,9 +154,16 @@ impl Ledger {
                      WHERE id = ?1 AND state = 'queued'",
                 )?
                 .execute(params![slice, state, reason])?;
-            Ok(())
+            let instance =
+                connection.query_row("SELECT instance_id FROM slices WHERE id = ?1", [slice], |row| row.get(0))?;
+            replace_by_quarantined(connection, instance)
         })
-        .await?;
+        .await
+        .inspect(|replaced| {
+            if *replaced {
+                self.queued().notify_waiters();
+            }
+        })?;
         self.changed().notify_waiters();
         Ok(())
     }
@@ -190,29 +207,60 @@ impl Ledger {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Urgency {
-    Stat,
-    Other,
-}
+/// Slices that a study gets in its turn. More of a large object, which is read anew for each turn.
+const TURN: usize = 4;
+const TURN_OF_LARGE: usize = 64;
+const LARGE_BYTES: i64 = 16 << 20;
+/// Studies whose turns are looked at for one claim.
+const MOST_STUDIES: usize = 16;
 
-fn next(connection: &Connection, urgency: Urgency, held: &HashSet<SliceId>, most: usize) -> Result<Vec<Claim>> {
+/// The queued slices of a priority, study by study in turns, beginning behind the study that had the last one.
+fn by_turns(
+    connection: &Connection,
+    priority: i64,
+    last: &str,
+    held: &HashSet<SliceId>,
+    most: usize,
+) -> Result<Vec<Claim>> {
+    let mut next_study = connection.prepare_cached(
+        "SELECT min(study_uid) FROM slices INDEXED BY slices_turns
+         WHERE state = 'queued' AND priority = ?1 AND study_uid > ?2",
+    )?;
+    let mut studies: Vec<String> = Vec::new();
+    let (mut behind, mut wrapped) = (last.to_owned(), false);
+    while studies.len() < MOST_STUDIES {
+        match next_study.query_row(params![priority, behind], |row| row.get::<_, Option<String>>(0))? {
+            Some(study) if wrapped && (study.as_str() > last || studies.contains(&study)) => break,
+            Some(study) => {
+                behind.clone_from(&study);
+                studies.push(study);
+            }
+            None if wrapped => break,
+            None => (behind, wrapped) = (String::new(), true),
+        }
+    }
     let claimed_at = now();
-    let mut statement = connection.prepare_cached(match urgency {
-        Urgency::Stat => {
-            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims, i.transfer_syntax
-             FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
-             WHERE s.state = 'queued' AND s.priority < 0 ORDER BY s.priority, s.id LIMIT ?1"
+    let mut slices = connection.prepare_cached(
+        "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims, i.transfer_syntax, s.head_check, i.size
+         FROM slices s INDEXED BY slices_turns JOIN instances i ON i.id = s.instance_id
+         WHERE s.state = 'queued' AND s.priority = ?1 AND s.study_uid = ?2 ORDER BY s.id LIMIT ?3",
+    )?;
+    let mut waiting = Vec::new();
+    for study in studies {
+        let claim = |row: &Row<'_>| Ok((Claim::from_row(row, &claimed_at)?, row.get::<_, i64>(9)? >= LARGE_BYTES));
+        let rows = slices.query_map(params![priority, study, (held.len() + most) as i64], claim)?;
+        let fresh = rows.filter(|row| row.as_ref().map_or(true, |(claim, _)| !held.contains(&claim.slice)));
+        waiting.push(fresh.take(most).collect::<rusqlite::Result<Vec<(Claim, bool)>>>()?.into_iter().peekable());
+    }
+    let mut claims = Vec::new();
+    while claims.len() < most && waiting.iter_mut().any(|study| study.peek().is_some()) {
+        for study in &mut waiting {
+            let turn = if study.peek().is_some_and(|(_, is_large)| *is_large) { TURN_OF_LARGE } else { TURN };
+            claims.extend(study.take(turn).map(|(claim, _)| claim));
         }
-        Urgency::Other => {
-            "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims, i.transfer_syntax
-             FROM slices s INDEXED BY slices_queued JOIN instances i ON i.id = s.instance_id
-             WHERE s.state = 'queued' AND s.priority >= 0 ORDER BY s.priority, s.id LIMIT ?1"
-        }
-    })?;
-    let rows = statement.query_map([(held.len() + most) as i64], |row| Claim::from_row(row, &claimed_at))?;
-    let fresh = rows.filter(|row| row.as_ref().map_or(true, |claim| !held.contains(&claim.slice)));
-    Ok(fresh.take(most).collect::<rusqlite::Result<_>>()?)
+    }
+    claims.truncate(most);
+    Ok(claims)
 }
 
 /// Reopens the study of a slice that waited until the hard cap decided it.

@@ -4,15 +4,17 @@ use rusqlite::{OptionalExtension, params};
 
 use super::Reader;
 use super::reader::records;
-use crate::ledger::{NotificationRow, Result, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+use crate::ledger::{
+    NotificationRow, Result, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow,
+};
 
 /// In words at [`Reader::worklist`]; the index `studies_reading_order` has the same expressions.
-pub(super) const READING_ORDER: &str = "ORDER BY flagged IS 1 AND acknowledged_at IS NULL DESC, flagged IS 1 DESC,
-    slices_ineligible + slices_failed > 0 AND slices_scored = 0 DESC, last_received_at DESC";
+pub(super) const READING_ORDER: &str = "ORDER BY flagged IS 1 AND acknowledged_at IS NULL DESC, verdict IS 'incomplete' AND acknowledged_at IS NULL DESC, flagged IS 1 DESC,
+    verdict IS 'incomplete' DESC, last_received_at DESC";
 
 impl Reader {
-    /// The worklist in reading order: flagged and not acknowledged first, then flagged, then not triaged, then the rest; the
-    /// newest first within each.
+    /// The worklist in reading order: flagged and not acknowledged first, then incomplete and not acknowledged, then flagged, then
+    /// incomplete, then the rest; the newest first within each.
     pub fn worklist(&self, filter: &WorklistFilter) -> Result<Vec<WorklistRow>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&format!(
@@ -66,6 +68,36 @@ impl Reader {
                  WHERE s.study_uid = ?1 ORDER BY c.id DESC LIMIT 1",
             )?;
             Ok(statement.query_row([study_uid], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// The series of a study, each with its verdict or why it has none.
+    pub fn series(&self, study_uid: &str) -> Result<Vec<SeriesRow>> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT * FROM series_results WHERE study_uid = ?1 ORDER BY series_uid")?;
+            records(&mut statement, [study_uid])
+        })
+    }
+
+    /// The objects of a study, or of all, that were kept and not taken in, newest first; at most `most`.
+    pub fn set_aside(&self, study_uid: Option<&str>, most: u32) -> Result<Vec<SetAsideRow>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT * FROM set_aside WHERE (?1 IS NULL OR study_uid = ?1) ORDER BY received_at DESC LIMIT ?2",
+            )?;
+            records(&mut statement, params![study_uid, most])
+        })
+    }
+
+    /// How many objects are set aside, by why: conflict, replaced, unreadable.
+    pub fn count_set_aside(&self) -> Result<[u64; 3]> {
+        self.read(|connection| {
+            let sql = "SELECT coalesce(sum(kind = 'conflict'), 0), coalesce(sum(kind = 'replaced'), 0),
+                              coalesce(sum(kind = 'unreadable'), 0) FROM quarantine";
+            let count = |row: &rusqlite::Row<'_>, column| row.get::<_, i64>(column).map(|count| count as u64);
+            let counts = |row: &rusqlite::Row<'_>| Ok([count(row, 0)?, count(row, 1)?, count(row, 2)?]);
+            Ok(connection.prepare_cached(sql)?.query_row([], counts)?)
         })
     }
 

@@ -84,7 +84,7 @@ impl Ledger {
 /// receipt is the new one, so that it stays as long as any.
 pub(super) fn restore_file(
     connection: &Connection,
-    sop_uid: &str,
+    instance: i64,
     path: &str,
     size: u64,
     received_at: &str,
@@ -92,16 +92,16 @@ pub(super) fn restore_file(
     let restored = connection
         .prepare_cached(
             "UPDATE instances SET removed_at = NULL, path = ?2, size = ?3, received_at = ?4
-             WHERE sop_uid = ?1 AND removed_at IS NOT NULL",
+             WHERE id = ?1 AND removed_at IS NOT NULL",
         )?
-        .execute(params![sop_uid, path, size as i64, received_at])?;
+        .execute(params![instance, path, size as i64, received_at])?;
     if restored > 0 {
         connection
             .prepare_cached(
                 "UPDATE studies SET last_received_at = max(last_received_at, ?2)
-                 WHERE study_uid = (SELECT study_uid FROM instances WHERE sop_uid = ?1)",
+                 WHERE study_uid = (SELECT study_uid FROM instances WHERE id = ?1)",
             )?
-            .execute(params![sop_uid, received_at])?;
+            .execute(params![instance, received_at])?;
     }
     Ok(())
 }

@@ -108,7 +108,7 @@ impl Ledger {
     pub fn claim_shadow(&self, most: usize) -> Result<Vec<Claim>> {
         let mut claims = self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT q.slice_id, s.study_uid, i.sop_uid, s.frame, i.path, q.attempts, q.claims, i.transfer_syntax
+                "SELECT q.slice_id, s.study_uid, i.sop_uid, s.frame, i.path, q.attempts, q.claims, i.transfer_syntax, s.head_check
                  FROM (SELECT * FROM shadow_queue INDEXED BY shadow_queue_order
                        ORDER BY attempts, slice_id DESC LIMIT ?1) q
                  CROSS JOIN slices s ON s.id = q.slice_id JOIN instances i ON i.id = s.instance_id

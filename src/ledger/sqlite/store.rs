@@ -5,12 +5,12 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use super::Ledger;
 use super::retention::restore_file;
 use super::study::reopen;
-use crate::ledger::{NewInstance, NewSlice, Quarantined, Result, Stored, Wakeups, now};
+use crate::ledger::{NewInstance, Quarantined, Result, SliceStart, Stored, Wakeups, now};
 
 impl Wakeups {
     /// Wakes those for whom a new instance is something to do.
     fn wake_after(&self, stored: &Result<Stored>, has_queued_slices: bool) {
-        if let Ok(Stored::New) = stored {
+        if let Ok(Stored::New | Stored::Replaced) = stored {
             if has_queued_slices {
                 self.queued.notify_waiters();
             }
@@ -41,53 +41,174 @@ impl Ledger {
         )
     }
 
-    /// Records an object set aside. The same one again changes nothing and returns false.
+    /// Records an object set aside. The same one again changes nothing and returns false. Where the instance that it conflicts
+    /// with could not be read, it takes its place.
     pub async fn quarantine(&self, object: Quarantined) -> Result<bool> {
-        self.write(move |connection| {
-            let inserted = connection.execute(
-                "INSERT INTO quarantine (sop_uid, study_uid, digest, path, reason, calling_ae, peer, received_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
-                params![
-                    object.sop_uid,
-                    object.study_uid,
-                    object.digest,
-                    object.path,
-                    object.reason,
-                    object.calling_ae,
-                    object.peer,
-                    object.received_at
-                ],
-            )?;
-            Ok(inserted == 1)
-        })
-        .await
+        let (inserted, replaced) = self
+            .write(move |connection| {
+                let inserted = connection.execute(
+                    "INSERT INTO quarantine (sop_uid, study_uid, series_uid, digest, path, size, transfer_syntax, kind,
+                                             reason, calling_ae, peer, received_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, iif(?2 IS NULL, 'unreadable', 'conflict'), ?8, ?9, ?10, ?11)
+                     ON CONFLICT DO NOTHING",
+                    params![
+                        object.sop_uid,
+                        object.study_uid,
+                        object.series_uid,
+                        object.digest,
+                        object.path,
+                        object.size as i64,
+                        object.transfer_syntax,
+                        object.reason,
+                        object.calling_ae,
+                        object.peer,
+                        object.received_at
+                    ],
+                )?;
+                let kept: Option<i64> = connection
+                    .prepare_cached(
+                        "SELECT id FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3",
+                    )?
+                    .query_row(params![object.study_uid, object.series_uid, object.sop_uid], |row| row.get(0))
+                    .optional()?;
+                let replaced = kept.map_or(Ok(false), |kept| replace_by_quarantined(connection, kept))?;
+                Ok((inserted == 1, replaced))
+            })
+            .await?;
+        if replaced {
+            self.queued().notify_waiters();
+            self.changed().notify_waiters();
+        }
+        Ok(inserted)
     }
 }
 
-fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
-    let kept: Option<String> = connection
-        .prepare_cached("SELECT digest FROM instances WHERE sop_uid = ?1")?
-        .query_row([&instance.sop_uid], |row| row.get(0))
+/// Why a copy that could not be read was set aside.
+const REPLACED: &str = "it could not be read; another copy with the same UIDs took its place";
+
+/// Whether nothing of an instance could be read: none of its slices is scored or waits, and not all were put out by the gate or
+/// are no head.
+fn is_unreadable(connection: &Connection, instance: i64) -> Result<bool> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT coalesce(sum(state IN ('scored', 'queued')), 0) = 0
+                AND coalesce(sum(state = 'failed' OR state = 'ineligible' AND attempts > 0 AND head_check IS NULL), 0) > 0
+             FROM slices WHERE instance_id = ?1",
+        )?
+        .query_row([instance], |row| row.get(0))?)
+}
+
+/// Where nothing of an instance could be read and another copy of it was set aside, that copy takes its place. Returns whether
+/// it did. The file stays where it is: only the rows change.
+pub(super) fn replace_by_quarantined(connection: &Connection, instance: i64) -> Result<bool> {
+    if !is_unreadable(connection, instance)? {
+        return Ok(false);
+    }
+    let copy: Option<(i64, String)> = connection
+        .prepare_cached(
+            "SELECT q.id, i.study_uid FROM instances i JOIN quarantine q
+                 ON q.study_uid = i.study_uid AND q.series_uid = i.series_uid AND q.sop_uid = i.sop_uid
+             WHERE i.id = ?1 AND q.kind = 'conflict' AND q.size IS NOT NULL ORDER BY q.id LIMIT 1",
+        )?
+        .query_row([instance], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    if let Some(kept_digest) = kept {
-        if kept_digest != instance.digest {
-            return Ok(Stored::Conflict { kept_digest });
-        }
+    let Some((copy, study_uid)) = copy else { return Ok(false) };
+    set_aside_unreadable(connection, instance)?;
+    connection.execute(
+        "UPDATE instances SET (digest, path, size, transfer_syntax, calling_ae, peer, received_at, removed_at) =
+             (SELECT digest, path, size, transfer_syntax, calling_ae, peer, received_at, NULL FROM quarantine WHERE id = ?2)
+         WHERE id = ?1",
+        params![instance, copy],
+    )?;
+    connection.execute("DELETE FROM quarantine WHERE id = ?1", [copy])?;
+    reopen(connection, &study_uid)?;
+    connection.execute(
+        "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, claims = 0, score_id = NULL
+         WHERE instance_id = ?1 AND (state = 'failed' OR state = 'ineligible' AND attempts > 0)",
+        [instance],
+    )?;
+    Ok(true)
+}
+
+/// Notes the present copy of an instance as one that made room.
+fn set_aside_unreadable(connection: &Connection, instance: i64) -> Result<()> {
+    connection.execute(
+        "INSERT INTO quarantine (sop_uid, study_uid, series_uid, digest, path, size, transfer_syntax, kind, reason,
+                                 calling_ae, peer, received_at)
+         SELECT sop_uid, study_uid, series_uid, digest, path, size, transfer_syntax, 'replaced', ?2, calling_ae, peer,
+                received_at
+         FROM instances WHERE id = ?1 ON CONFLICT DO NOTHING",
+        params![instance, REPLACED],
+    )?;
+    Ok(())
+}
+
+fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
+    let kept: Option<(i64, String)> = connection
+        .prepare_cached("SELECT id, digest FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3")?
+        .query_row(params![instance.study_uid, instance.series_uid, instance.sop_uid], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((id, kept_digest)) = kept else {
+        note_study(connection, instance)?;
+        let id = insert_instance(connection, instance)?;
+        insert_slices(connection, id, instance)?;
+        return Ok(Stored::New);
+    };
+    if kept_digest == instance.digest {
         // The file at its place was just written again, under the transfer syntax of this time.
         connection
-            .prepare_cached("UPDATE instances SET transfer_syntax = ?2 WHERE sop_uid = ?1 AND transfer_syntax <> ?2")?
-            .execute([&instance.sop_uid, &instance.transfer_syntax])?;
-        restore_file(connection, &instance.sop_uid, &instance.path, instance.size, &instance.received_at)?;
+            .prepare_cached("UPDATE instances SET transfer_syntax = ?2 WHERE id = ?1 AND transfer_syntax <> ?2")?
+            .execute(params![id, instance.transfer_syntax])?;
+        restore_file(connection, id, &instance.path, instance.size, &instance.received_at)?;
         return Ok(Stored::Duplicate);
     }
+    let known: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM quarantine WHERE sop_uid = ?1 AND digest = ?2)")?
+        .query_row(params![instance.sop_uid, instance.digest], |row| row.get(0))?;
+    if !known && is_unreadable(connection, id)? {
+        set_aside_unreadable(connection, id)?;
+        note_study(connection, instance)?;
+        replace_instance(connection, id, instance)?;
+        insert_slices(connection, id, instance)?;
+        connection.execute(
+            "UPDATE slices SET state = 'ineligible', reason = 'not in the copy that could be read', attempts = 0
+             WHERE instance_id = ?1 AND frame > ?2",
+            params![id, instance.slices.len() as i64],
+        )?;
+        return Ok(Stored::Replaced);
+    }
+    // It is not taken in, but what it says of the patient may be a correction.
+    note_patient(connection, instance)?;
+    Ok(Stored::Conflict { kept_digest })
+}
+
+/// Opens or reopens the study of an instance, and notes what the instance says of it.
+fn note_study(connection: &Connection, instance: &NewInstance) -> Result<()> {
+    note_patient(connection, instance)?;
+    let about = &instance.about;
     // The state that comes back is the one before: only reopening changes it.
     let decided: bool = connection
         .prepare_cached(
-            "INSERT INTO studies (study_uid, accession_number, patient_id, first_received_at, last_received_at, opened_at)
-             VALUES (:study, :accession, :patient, :received, :received, :now)
+            "INSERT INTO studies (study_uid, accession_number, patient_id, first_received_at, last_received_at, opened_at,
+                 patient_name, birth_date, sex, referring_physician, study_date, study_description, modality,
+                 station_name, institution_name, calling_ae, peer)
+             VALUES (:study, :accession, :patient, :received, :received, :now, :name, :birth, :sex, :physician, :date,
+                 :description, :modality, :station, :institution, :ae, :peer)
              ON CONFLICT (study_uid) DO UPDATE SET
-                 accession_number = coalesce(accession_number, excluded.accession_number),
-                 patient_id = coalesce(patient_id, excluded.patient_id),
+                 accession_number = coalesce(excluded.accession_number, accession_number),
+                 patient_id = coalesce(excluded.patient_id, patient_id),
+                 patient_name = coalesce(excluded.patient_name, patient_name),
+                 birth_date = coalesce(excluded.birth_date, birth_date),
+                 sex = coalesce(excluded.sex, sex),
+                 referring_physician = coalesce(excluded.referring_physician, referring_physician),
+                 study_date = coalesce(excluded.study_date, study_date),
+                 study_description = coalesce(excluded.study_description, study_description),
+                 modality = coalesce(modality, excluded.modality),
+                 station_name = coalesce(excluded.station_name, station_name),
+                 institution_name = coalesce(excluded.institution_name, institution_name),
+                 calling_ae = excluded.calling_ae, peer = excluded.peer,
                  last_received_at = max(last_received_at, excluded.last_received_at)
              RETURNING state = 'decided'",
         )?
@@ -98,12 +219,56 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
                 ":patient": instance.patient_id,
                 ":received": instance.received_at,
                 ":now": now(),
+                ":name": about.patient_name,
+                ":birth": about.birth_date,
+                ":sex": about.sex,
+                ":physician": about.referring_physician,
+                ":date": about.study_date,
+                ":description": about.study_description,
+                ":modality": about.modality,
+                ":station": about.station_name,
+                ":institution": about.institution_name,
+                ":ae": instance.calling_ae,
+                ":peer": instance.peer,
             },
             |row| row.get(0),
         )?;
     if decided {
         reopen(connection, &instance.study_uid)?;
     }
+    connection
+        .prepare_cached(
+            "INSERT INTO series (study_uid, series_uid, description, kernel) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![instance.study_uid, instance.series_uid, about.series_description, about.kernel])?;
+    Ok(())
+}
+
+/// Patient ID and accession number as the instance has them; others that the study had before are kept beside.
+fn note_patient(connection: &Connection, instance: &NewInstance) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE studies SET
+                 former_patient_ids = CASE
+                     WHEN ?2 IS NULL OR patient_id IS NULL OR patient_id = ?2
+                       OR instr(char(10) || coalesce(former_patient_ids, '') || char(10), char(10) || patient_id || char(10)) > 0
+                     THEN former_patient_ids
+                     ELSE ltrim(coalesce(former_patient_ids, '') || char(10) || patient_id, char(10)) END,
+                 former_accession_numbers = CASE
+                     WHEN ?3 IS NULL OR accession_number IS NULL OR accession_number = ?3
+                       OR instr(char(10) || coalesce(former_accession_numbers, '') || char(10),
+                                char(10) || accession_number || char(10)) > 0
+                     THEN former_accession_numbers
+                     ELSE ltrim(coalesce(former_accession_numbers, '') || char(10) || accession_number, char(10)) END,
+                 patient_id = coalesce(?2, patient_id), accession_number = coalesce(?3, accession_number)
+             WHERE study_uid = ?1 AND (patient_id <> ?2 OR accession_number <> ?3)",
+        )?
+        .execute(params![instance.study_uid, instance.patient_id, instance.accession_number])?;
+    Ok(())
+}
+
+fn insert_instance(connection: &Connection, instance: &NewInstance) -> Result<i64> {
     connection
         .prepare_cached(
             "INSERT INTO instances (sop_uid, sop_class_uid, transfer_syntax, study_uid, series_uid, instance_number,
@@ -124,16 +289,62 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
             instance.peer,
             instance.received_at
         ])?;
-    let id = connection.last_insert_rowid();
+    Ok(connection.last_insert_rowid())
+}
+
+fn replace_instance(connection: &Connection, id: i64, instance: &NewInstance) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE instances SET sop_class_uid = ?2, transfer_syntax = ?3, instance_number = ?4, digest = ?5, path = ?6,
+                 size = ?7, calling_ae = ?8, peer = ?9, received_at = ?10, removed_at = NULL
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            instance.sop_class_uid,
+            instance.transfer_syntax,
+            instance.instance_number,
+            instance.digest,
+            instance.path,
+            instance.size as i64,
+            instance.calling_ae,
+            instance.peer,
+            instance.received_at
+        ])?;
+    Ok(())
+}
+
+/// The slices of an instance, new or anew.
+fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Result<()> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO slices (instance_id, study_uid, frame, state, reason, priority) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO slices (instance_id, study_uid, frame, state, reason, priority, position, orientation, thickness,
+                             doubts, is_substitute, head_check)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT (instance_id, frame) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+             priority = excluded.priority, position = excluded.position, orientation = excluded.orientation,
+             thickness = excluded.thickness, doubts = excluded.doubts, is_substitute = excluded.is_substitute,
+             head_check = excluded.head_check, attempts = 0, claims = 0, score_id = NULL",
     )?;
     for (frame, slice) in (1i64..).zip(&instance.slices) {
-        let (state, reason) = match slice {
-            NewSlice::Queued => ("queued", None),
-            NewSlice::Ineligible(reason) => ("ineligible", Some(reason)),
+        let (state, reason) = match &slice.start {
+            SliceStart::Queued => ("queued", None),
+            SliceStart::Ineligible(reason) => ("ineligible", Some(reason)),
         };
-        insert.execute(params![id, instance.study_uid, frame, state, reason, if instance.stat { -1 } else { 0 }])?;
+        let facts = &slice.facts;
+        insert.execute(params![
+            id,
+            instance.study_uid,
+            frame,
+            state,
+            reason,
+            if instance.stat { -1 } else { 0 },
+            facts.position,
+            facts.orientation,
+            facts.thickness,
+            facts.doubts,
+            facts.is_substitute,
+            facts.head_check
+        ])?;
     }
-    Ok(Stored::New)
+    Ok(())
 }

@@ -11,7 +11,7 @@ pub(super) fn reopen(connection: &Connection, study_uid: &str) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE studies SET state = 'receiving', revision = revision + 1, opened_at = ?2, decided_at = NULL,
-                    flagged = iif(flagged = 0, NULL, flagged)
+                    flagged = iif(flagged = 0, NULL, flagged), verdict = iif(flagged = 1, verdict, NULL), missing = NULL
              WHERE study_uid = ?1 AND state = 'decided'",
         )?
         .execute(params![study_uid, now()])?;

@@ -5,7 +5,7 @@ use super::report::READING_ORDER;
 use super::*;
 use crate::event::{Event, StudyEvent};
 use crate::ledger::{
-    Claim, Delivery, NewInstance, NewMessage, NewSlice, OpenStudy, Score, Stored, Verdict, WorklistRow, format_time,
+    Claim, Delivery, NewInstance, NewMessage, OpenStudy, Score, SliceStart, Stored, Verdict, WorklistRow, format_time,
     now,
 };
 
@@ -35,8 +35,9 @@ fn instance(sop: &str, study: &str, digest: &str) -> NewInstance {
         calling_ae: "CT".into(),
         peer: "127.0.0.1".into(),
         received_at: now(),
-        slices: vec![NewSlice::Queued],
+        slices: vec![SliceStart::Queued.into()],
         stat: false,
+        about: Default::default(),
     }
 }
 
@@ -67,10 +68,12 @@ fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
         model: "m".into(),
         model_sha256: "00".into(),
         slices_received: study.slices_received,
-        slices_scored: study.probabilities.len() as i64,
+        slices_scored: study.slices_scored(),
         slices_ineligible: study.slices_ineligible,
         slices_failed: study.slices_failed,
         decided_at: now(),
+        last_received_at: now(),
+        evidence: Default::default(),
     }
 }
 
@@ -327,9 +330,9 @@ async fn a_dead_letter_can_be_requeued_and_acknowledged() {
         assert_eq!(check.requeue_dead(None).unwrap(), 1);
         assert!(check.requeue_dead(Some(due.id)).is_err(), "it is not dead any more");
         assert_eq!(check.due("webhook", 10, HOUR).unwrap()[0].idempotency_key, due.idempotency_key);
-        assert!(check.acknowledge("s").unwrap());
-        assert!(!check.acknowledge("s").unwrap());
-        assert!(check.acknowledge("nowhere").is_err());
+        assert_eq!(check.acknowledge("s", "Dr A", None).unwrap(), Acknowledged::First);
+        assert_eq!(check.acknowledge("s", "Dr B", None).unwrap(), Acknowledged::Before);
+        assert!(check.acknowledge("nowhere", "Dr A", None).is_err());
     })
     .await
     .unwrap();
@@ -392,4 +395,64 @@ fn an_alert_of_the_former_version_is_still_delivered_and_not_raised_again() {
 #[test]
 fn migrations_are_valid() {
     migrations().validate().unwrap();
+}
+
+#[tokio::test]
+async fn studies_take_turns_and_stat_goes_first() {
+    let (_folder, ledger) = ledger();
+    for number in 0..200 {
+        ledger.store(instance(&format!("1.{number}"), "large", "aa")).await.unwrap();
+    }
+    for number in 0..3 {
+        ledger.store(instance(&format!("2.{number}"), "stroke", "aa")).await.unwrap();
+    }
+    let claims = ledger.claim(&HashSet::new(), 16).unwrap();
+    assert_eq!(claims.iter().filter(|claim| claim.study_uid == "stroke").count(), 3, "behind 200 of another study");
+    let held: HashSet<_> = claims.iter().map(|claim| claim.slice).collect();
+    let more = ledger.claim(&held, 500).unwrap();
+    assert_eq!(more.len(), 203 - 16, "none starves and none comes twice");
+    ledger.store(NewInstance { stat: true, ..instance("3.1", "urgent", "aa") }).await.unwrap();
+    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].study_uid, "urgent");
+}
+
+#[test]
+fn a_database_of_an_earlier_version_keeps_its_acknowledgements() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("triaged.db");
+    let old = Connection::open(&path).unwrap();
+    for (version, sql) in [
+        (1, include_str!("migrations/0001_initial.sql")),
+        (2, include_str!("migrations/0002_reading_order.sql")),
+        (3, include_str!("migrations/0003_shadow.sql")),
+        (4, include_str!("migrations/0004_retention.sql")),
+    ] {
+        old.execute_batch(sql).unwrap();
+        old.pragma_update(None, "user_version", version).unwrap();
+    }
+    let t = "2026-01-01T00:00:00.000Z";
+    old.execute_batch(&format!(
+        "INSERT INTO studies (study_uid, state, flagged, score, threshold, first_received_at, last_received_at, opened_at,
+                              decided_at, acknowledged_at)
+         VALUES ('read', 'decided', 1, 0.9, 0.5, '{t}', '{t}', '{t}', '{t}', '2026-01-01T00:01:00.000Z'),
+                ('unread', 'decided', 1, 0.9, 0.5, '{t}', '{t}', '{t}', '{t}', NULL),
+                ('nothing', 'decided', NULL, NULL, 0.5, '{t}', '{t}', '{t}', '{t}', NULL);
+         INSERT INTO instances (sop_uid, sop_class_uid, transfer_syntax, study_uid, series_uid, digest, path, size, calling_ae,
+                                peer, received_at)
+         VALUES ('i', 'c', 't', 'read', 'se', 'd', 'p', 1, 'CT1', 'h', '{t}');
+         INSERT INTO slices (instance_id, study_uid, frame, state) VALUES (1, 'read', 1, 'scored');
+         INSERT INTO verdicts (study_uid, revision, provisional, flagged, score, threshold, rule, model, model_sha256, software,
+                               slices_scored, slices_ineligible, slices_failed, decided_at)
+         VALUES ('read', 1, 0, 1, 0.9, 0.5, '{{}}', 'm', 's', 'v', 1, 0, 0, '{t}');"
+    ))
+    .unwrap();
+    drop(old);
+    let ledger = Ledger::open(&path).unwrap();
+    let read = ledger.study("read").unwrap().unwrap();
+    assert_eq!(read.acknowledged_at.as_deref(), Some("2026-01-01T00:01:00.000Z"));
+    assert_eq!((read.verdict.as_deref(), read.calling_ae.as_deref()), (Some("flagged"), Some("CT1")));
+    assert_eq!(ledger.acknowledgements("read").unwrap()[0].verdict.as_deref(), Some("flagged"));
+    assert!(ledger.study("unread").unwrap().unwrap().is_unread());
+    assert_eq!(ledger.study("nothing").unwrap().unwrap().verdict.as_deref(), Some("incomplete"));
+    assert_eq!(ledger.series("read").unwrap().len(), 1);
+    assert_eq!(ledger.acknowledge("unread", "Dr A", None).unwrap(), Acknowledged::First);
 }

@@ -1,11 +1,12 @@
 //! Studies that are open, and their verdicts. A verdict, the worklist row and the outbox rows are one transaction.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Ledger;
+use super::acknowledgement::keep_or_clear;
 use super::outbox::post;
 use crate::event::TopSlice;
-use crate::ledger::{NewMessage, OpenStudy, Result, Verdict};
+use crate::ledger::{Finding, NewMessage, OpenStudy, Result, SliceEvidence, SliceState, Verdict};
 
 impl Ledger {
     /// The studies whose verdict by this model is due some time. Blocks.
@@ -13,18 +14,22 @@ impl Ledger {
         self.read(|connection| {
             let mut studies = connection.prepare_cached(
                 "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
-                        slices_failed, opened_at, first_received_at, last_received_at
+                        slices_failed, opened_at, first_received_at, last_received_at,
+                        former_patient_ids IS NOT NULL, set_aside
                  FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
             )?;
-            let mut scored = connection.prepare_cached(
-                "SELECT c.probability, c.model_sha256 <> ?2 FROM slices s JOIN scores c ON c.id = s.score_id
-                 WHERE s.study_uid = ?1 AND s.state = 'scored'",
+            let mut slices = connection.prepare_cached(
+                "SELECT i.series_uid, s.state, s.reason, i.instance_number, s.frame, s.position, s.orientation,
+                        s.thickness, s.doubts, s.is_substitute, s.attempts > 0, s.head_check IS NOT NULL,
+                        c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
+                 FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
+                 WHERE s.study_uid = ?1",
             )?;
             let rows = studies.query_map([], |row| {
                 let study_uid: String = row.get(0)?;
-                let scores =
-                    scored.query_map([study_uid.as_str(), model_sha256], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                let scores = scores.collect::<rusqlite::Result<Vec<(f64, bool)>>>()?;
+                let slices =
+                    slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(14)?)))?;
+                let slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool)>>>()?;
                 Ok(OpenStudy {
                     study_uid,
                     accession_number: row.get(1)?,
@@ -37,8 +42,10 @@ impl Ledger {
                     opened_at: row.get(8)?,
                     first_received_at: row.get(9)?,
                     last_received_at: row.get(10)?,
-                    slices_of_other_models: scores.iter().filter(|(_, other)| *other).count() as i64,
-                    probabilities: scores.into_iter().map(|(probability, _)| probability).collect(),
+                    has_several_patients: row.get(11)?,
+                    set_aside: row.get(12)?,
+                    slices_of_other_models: slices.iter().filter(|(_, other)| *other).count() as i64,
+                    slices: slices.into_iter().map(|(slice, _)| slice).collect(),
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -109,11 +116,19 @@ fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -
     if current.is_none() {
         return Ok(false);
     }
+    let evidence = &verdict.evidence;
+    let finding = finding(verdict.flagged);
+    let series_flagged: Vec<&str> = (evidence.series.iter())
+        .filter(|series| series.finding == Some(Finding::Flagged))
+        .map(|series| series.series_uid.as_str())
+        .collect();
+    let series_flagged = serde_json::to_string(&series_flagged).expect("strings are JSON");
     connection
         .prepare_cached(
             "INSERT INTO verdicts (study_uid, revision, provisional, flagged, score, threshold, rule, model,
-                model_sha256, software, slices_scored, slices_ineligible, slices_failed, decided_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                model_sha256, software, slices_scored, slices_ineligible, slices_failed, decided_at, verdict, missing,
+                warnings, positives, series_flagged, last_received_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
         )?
         .execute(params![
             verdict.study_uid,
@@ -129,13 +144,22 @@ fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -
             verdict.slices_scored,
             verdict.slices_ineligible,
             verdict.slices_failed,
-            verdict.decided_at
+            verdict.decided_at,
+            finding.name(),
+            evidence.missing,
+            evidence.warnings,
+            evidence.positives,
+            series_flagged,
+            verdict.last_received_at
         ])?;
+    let id = connection.last_insert_rowid();
+    write_series(connection, verdict)?;
     // The machine never retracts: what was flagged stays flagged, the verdict's own row says what this one found.
     connection
         .prepare_cached(
-            "UPDATE studies SET flagged = iif(flagged = 1, 1, ?2), score = ?3, threshold = ?4,
-                state = iif(?5, 'receiving', 'decided'), decided_at = iif(?5, NULL, ?6)
+            "UPDATE studies SET verdict = iif(flagged = 1, 'flagged', ?7), flagged = iif(flagged = 1, 1, ?2), score = ?3,
+                threshold = ?4, state = iif(?5, 'receiving', 'decided'), decided_at = iif(?5, NULL, ?6), missing = ?8,
+                warnings = ?9
              WHERE study_uid = ?1",
         )?
         .execute(params![
@@ -144,8 +168,84 @@ fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -
             verdict.score,
             verdict.threshold,
             verdict.provisional,
-            verdict.decided_at
+            verdict.decided_at,
+            finding.name(),
+            evidence.missing,
+            evidence.warnings
         ])?;
+    keep_or_clear(connection, &verdict.study_uid, id)?;
     post(connection, messages)?;
     Ok(true)
+}
+
+fn finding(flagged: Option<bool>) -> Finding {
+    match flagged {
+        Some(true) => Finding::Flagged,
+        Some(false) => Finding::NotFlagged,
+        None => Finding::Incomplete,
+    }
+}
+
+/// What the verdict says of each series. A provisional one is not the last word on those it does not flag.
+fn write_series(connection: &Connection, verdict: &Verdict) -> Result<()> {
+    let mut write = connection.prepare_cached(
+        "INSERT INTO series (study_uid, series_uid, verdict, score, threshold, reason, doubts, positives,
+                             slices_received, slices_scored, slices_failed, revision, decided_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         ON CONFLICT (study_uid, series_uid) DO UPDATE SET verdict = excluded.verdict, score = excluded.score,
+             threshold = excluded.threshold, reason = excluded.reason, doubts = excluded.doubts,
+             positives = excluded.positives, slices_received = excluded.slices_received,
+             slices_scored = excluded.slices_scored, slices_failed = excluded.slices_failed,
+             revision = excluded.revision, decided_at = excluded.decided_at",
+    )?;
+    for series in &verdict.evidence.series {
+        if verdict.provisional && series.finding != Some(Finding::Flagged) {
+            continue;
+        }
+        write.execute(params![
+            verdict.study_uid,
+            series.series_uid,
+            series.finding.map(Finding::name),
+            series.score,
+            series.threshold,
+            series.reason,
+            series.doubts,
+            series.positives,
+            series.slices_received,
+            series.slices_scored,
+            series.slices_failed,
+            verdict.revision,
+            verdict.decided_at
+        ])?;
+    }
+    Ok(())
+}
+
+/// From the columns of the query in [`Ledger::open_studies`], in their order.
+fn evidence(row: &Row<'_>) -> rusqlite::Result<SliceEvidence> {
+    let state: String = row.get(1)?;
+    let (was_tried, had_head_check): (bool, bool) = (row.get(10)?, row.get(11)?);
+    let probability: Option<f64> = row.get(12)?;
+    let state = match (state.as_str(), probability) {
+        ("scored", Some(probability)) => {
+            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(13)? == Some(true) }
+        }
+        ("queued", _) => SliceState::Queued,
+        ("ineligible", _) if !was_tried => SliceState::Out,
+        ("ineligible", _) if had_head_check => SliceState::NoHead,
+        // It passed the gate, and then no pixels could be had of it.
+        _ => SliceState::Failed,
+    };
+    Ok(SliceEvidence {
+        series_uid: row.get(0)?,
+        state,
+        reason: row.get(2)?,
+        instance_number: row.get(3)?,
+        frame: row.get(4)?,
+        position: row.get(5)?,
+        orientation: row.get(6)?,
+        thickness: row.get(7)?,
+        doubts: row.get(8)?,
+        is_substitute: row.get(9)?,
+    })
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use triaged::event::{Event, StudyEvent, TopSlice};
-use triaged::ledger::{Ledger, NewInstance, NewMessage, NewSlice, NotificationRow, Score, Verdict, now};
+use triaged::ledger::{Ledger, NewInstance, NewMessage, NotificationRow, Score, SliceStart, Verdict, now};
 use triaged::notify::Routing;
 
 pub struct Fixture {
@@ -86,8 +86,8 @@ impl Fixture {
 
     /// Receives a study and scores it, without a verdict.
     pub async fn receive(&self, study: &Study<'_>) {
-        let reasons = study.ineligible.iter().map(|reason| NewSlice::Ineligible((*reason).into()));
-        let slices = study.probabilities.iter().map(|_| NewSlice::Queued).chain(reasons);
+        let reasons = study.ineligible.iter().map(|reason| SliceStart::Ineligible((*reason).into()));
+        let slices = study.probabilities.iter().map(|_| SliceStart::Queued).chain(reasons);
         for (n, slice) in (1..).zip(slices) {
             let instance = NewInstance {
                 sop_uid: format!("{}.1.{n}", study.uid),
@@ -104,8 +104,9 @@ impl Fixture {
                 calling_ae: study.calling_ae.into(),
                 peer: "127.0.0.1".into(),
                 received_at: now(),
-                slices: vec![slice],
+                slices: vec![slice.into()],
                 stat: false,
+                about: Default::default(),
             };
             self.ledger.store(instance).await.unwrap();
         }
@@ -162,10 +163,12 @@ impl Fixture {
             model: "m10".into(),
             model_sha256: "ab".repeat(32),
             slices_received: open.slices_received,
-            slices_scored: open.probabilities.len() as i64,
+            slices_scored: open.slices_scored(),
             slices_ineligible: open.slices_ineligible,
             slices_failed: open.slices_failed,
             decided_at: now(),
+            last_received_at: now(),
+            evidence: Default::default(),
         };
         let event = StudyEvent {
             accession_number: study.accession_number.map(str::to_owned),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use triaged_model::{CARD_FORMAT, ModelCard};
+use triaged_model::{CARD_FORMAT, MadeFor, ModelCard};
 
 use crate::ablation::Ablation;
 use crate::calibration::Platt;
@@ -207,6 +207,7 @@ impl Trained<'_> {
             transform: config.transform.clone(),
             slice_threshold: self.measured.decision().slice_threshold,
             study_rule: self.measured.decision().study_rule,
+            made_for: MadeFor::default(),
             about,
         }
     }

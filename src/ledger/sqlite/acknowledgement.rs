@@ -1,0 +1,188 @@
+//! What persons did about verdicts: acknowledged, seen, taken back. An acknowledgement belongs to a verdict.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::reader::records;
+use super::{Ledger, Reader};
+use crate::ledger::{AcknowledgementRow, LedgerError, Result, now};
+
+/// A score that is higher by this is materially more evidence.
+const MATERIAL_SCORE: f64 = 0.1;
+
+/// What an acknowledgement came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The study was unread, and no longer is.
+    First,
+    /// Somebody was faster.
+    Before,
+    /// The study is not flagged: there is nothing to acknowledge, it is marked as seen.
+    Seen,
+}
+
+impl Ledger {
+    /// Notes that a person has seen the present verdict on a study, and is taking care of it.
+    pub fn acknowledge(&self, study_uid: &str, actor: &str, note: Option<&str>) -> Result<Acknowledged> {
+        let (study_uid, actor, note) = (study_uid.to_owned(), actor.to_owned(), note.map(str::to_owned));
+        self.write_blocking(move |connection| acknowledge(connection, &study_uid, &actor, note.as_deref()))
+    }
+
+    /// Takes back the present acknowledgement of a study, which is unread again. Returns false where there is none.
+    pub fn undo_acknowledgement(&self, study_uid: &str, actor: &str) -> Result<bool> {
+        let (study_uid, actor) = (study_uid.to_owned(), actor.to_owned());
+        self.write_blocking(move |connection| {
+            known(connection, &study_uid)?;
+            let undone = connection.execute(
+                "UPDATE acknowledgements SET undone_at = ?2, undone_by = ?3
+                 WHERE id = (SELECT max(id) FROM acknowledgements WHERE study_uid = ?1 AND undone_at IS NULL)
+                   AND EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1
+                               AND (acknowledged_at IS NOT NULL OR seen_at IS NOT NULL))",
+                params![study_uid, now(), actor],
+            )?;
+            if undone > 0 {
+                connection.execute(
+                    "UPDATE studies SET acknowledged_at = NULL, acknowledged_by = NULL, seen_at = NULL, seen_by = NULL
+                     WHERE study_uid = ?1",
+                    [&study_uid],
+                )?;
+                connection.execute("UPDATE outbox SET acknowledged_at = NULL WHERE study_uid = ?1", [&study_uid])?;
+            }
+            Ok(undone > 0)
+        })
+    }
+}
+
+impl Reader {
+    /// What persons did about a study, oldest first.
+    pub fn acknowledgements(&self, study_uid: &str) -> Result<Vec<AcknowledgementRow>> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT * FROM acknowledgement_log WHERE study_uid = ?1 ORDER BY at")?;
+            records(&mut statement, [study_uid])
+        })
+    }
+}
+
+fn known(connection: &Connection, study_uid: &str) -> Result<()> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1)";
+    match connection.query_row(sql, [study_uid], |row| row.get(0))? {
+        true => Ok(()),
+        false => Err(LedgerError::NotFound(format!("there is no study {study_uid}"))),
+    }
+}
+
+pub(super) fn acknowledge(
+    connection: &Connection,
+    study_uid: &str,
+    actor: &str,
+    note: Option<&str>,
+) -> Result<Acknowledged> {
+    known(connection, study_uid)?;
+    let at = now();
+    let (can_be, is): (bool, bool) = connection.query_row(
+        "SELECT flagged IS 1 OR verdict IS 'incomplete', acknowledged_at IS NOT NULL FROM studies WHERE study_uid = ?1",
+        [study_uid],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if can_be && is {
+        return Ok(Acknowledged::Before);
+    }
+    connection.execute(
+        "INSERT INTO acknowledgements (study_uid, verdict_id, kind, actor, note, at)
+         VALUES (?1, (SELECT max(id) FROM verdicts WHERE study_uid = ?1), iif(?2, 'acknowledged', 'seen'), ?3, ?4, ?5)",
+        params![study_uid, can_be, actor, note, at],
+    )?;
+    if !can_be {
+        connection.execute(
+            "UPDATE studies SET seen_at = ?2, seen_by = ?3 WHERE study_uid = ?1",
+            params![study_uid, at, actor],
+        )?;
+        return Ok(Acknowledged::Seen);
+    }
+    connection.execute(
+        "UPDATE studies SET acknowledged_at = ?2, acknowledged_by = ?3 WHERE study_uid = ?1",
+        params![study_uid, at, actor],
+    )?;
+    connection.execute(
+        "UPDATE outbox SET acknowledged_at = ?2 WHERE study_uid = ?1 AND acknowledged_at IS NULL",
+        params![study_uid, at],
+    )?;
+    Ok(Acknowledged::First)
+}
+
+/// A verdict as far as an acknowledgement depends on it.
+struct Seen {
+    flagged: Option<bool>,
+    score: Option<f64>,
+    positives: Option<i64>,
+    series_flagged: Vec<String>,
+}
+
+/// After a new verdict: the study's acknowledgement stays if it still covers what the study says, else the study is unread again.
+pub(super) fn keep_or_clear(connection: &Connection, study_uid: &str, verdict_id: i64) -> Result<()> {
+    let (acknowledged, seen, flagged): (bool, bool, bool) = connection.query_row(
+        "SELECT acknowledged_at IS NOT NULL, seen_at IS NOT NULL, flagged IS 1 FROM studies WHERE study_uid = ?1",
+        [study_uid],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    if !acknowledged && !seen {
+        return Ok(());
+    }
+    let new = verdict(connection, verdict_id)?;
+    let old: Option<Option<i64>> = connection
+        .query_row(
+            "SELECT verdict_id FROM acknowledgements WHERE study_uid = ?1 AND undone_at IS NULL ORDER BY id DESC LIMIT 1",
+            [study_uid],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let old = old.flatten().map(|id| verdict(connection, id)).transpose()?.flatten();
+    let covers = match (new, old) {
+        (Some(new), Some(old)) => acknowledged && still_covers(&old, &new, flagged),
+        // What was acknowledged before the first verdict covers none.
+        _ => false,
+    };
+    if !covers {
+        connection.execute(
+            "UPDATE studies SET acknowledged_at = NULL, acknowledged_by = NULL, seen_at = NULL, seen_by = NULL
+             WHERE study_uid = ?1",
+            [study_uid],
+        )?;
+    }
+    Ok(())
+}
+
+fn still_covers(old: &Seen, new: &Seen, study_is_flagged: bool) -> bool {
+    match (old.flagged, new.flagged) {
+        (Some(true), Some(true)) => {
+            let more_score = new.score.unwrap_or(0.0) >= old.score.unwrap_or(0.0) + MATERIAL_SCORE;
+            let more_positives = match (old.positives, new.positives) {
+                // Two more, and half as many again: a slice more of the same bleed is not news.
+                (Some(old), Some(new)) => new >= old + 2 && 2 * new >= 3 * old,
+                _ => false,
+            };
+            let another_series = new.series_flagged.iter().any(|uid| !old.series_flagged.contains(uid));
+            !(more_score || more_positives || another_series && !old.series_flagged.is_empty())
+        }
+        (_, Some(true)) => false,
+        // The flag stays up, and somebody has seen it.
+        (Some(true), _) if study_is_flagged => true,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn verdict(connection: &Connection, id: i64) -> Result<Option<Seen>> {
+    Ok(connection
+        .prepare_cached("SELECT flagged, score, positives, series_flagged FROM verdicts WHERE id = ?1")?
+        .query_row([id], |row| {
+            let series: Option<String> = row.get(3)?;
+            Ok(Seen {
+                flagged: row.get(0)?,
+                score: row.get(1)?,
+                positives: row.get(2)?,
+                series_flagged: series.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
+            })
+        })
+        .optional()?)
+}

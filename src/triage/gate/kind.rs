@@ -1,0 +1,113 @@
+//! What kind of object a slice is of: SOP class, modality, image type, values that are no Hounsfield units, colours.
+
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+
+use triaged_imaging::attributes::{integer, item, text};
+
+use super::frame::Frame;
+use super::words::{fold, has_phrase};
+use super::{Notes, shown};
+use crate::config;
+
+/// Storage classes of CT images (PS3.4 annex B.5); an object of another standard class is something else, secondary captures
+/// of CT included: dose reports, screenshots, films. A private class says nothing, the attributes do.
+pub(super) fn sop_class(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<String> {
+    let object = frame.object();
+    let in_meta = || Some(object.meta().media_storage_sop_class_uid().trim_end_matches(['\0', ' ']).to_string());
+    let class =
+        text(object, tags::SOP_CLASS_UID).or_else(in_meta).filter(|class| class.starts_with("1.2.840.10008."))?;
+    match class.as_str() {
+        uids::CT_IMAGE_STORAGE | uids::ENHANCED_CT_IMAGE_STORAGE | uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE => {
+            None
+        }
+        other => {
+            let name = match other {
+                uids::SECONDARY_CAPTURE_IMAGE_STORAGE => " (secondary capture)",
+                uids::MR_IMAGE_STORAGE | uids::ENHANCED_MR_IMAGE_STORAGE => " (MR)",
+                uids::POSITRON_EMISSION_TOMOGRAPHY_IMAGE_STORAGE => " (PET)",
+                uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE => " (radiograph)",
+                uids::X_RAY_RADIATION_DOSE_SR_STORAGE => " (radiation dose report)",
+                uids::ENCAPSULATED_PDF_STORAGE => " (PDF)",
+                uids::SEGMENTATION_STORAGE => " (segmentation)",
+                _ => "",
+            };
+            Some(format!("not a CT image: SOP class {}{name}", shown(other)))
+        }
+    }
+}
+
+pub(super) fn modality(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<String> {
+    let modality = text(frame.object(), tags::MODALITY)?;
+    (!modality.eq_ignore_ascii_case("CT")).then(|| format!("not CT: modality {}", shown(&modality)))
+}
+
+/// Image Type (PS3.3 C.7.6.1.1.2, C.8.16.1) and a frame's Frame Type. `DERIVED\PRIMARY` stays in: original slices after
+/// compression or anonymization. `DERIVED\SECONDARY` is a reformat where it says so, else a screenshot or a report page.
+pub(super) fn image_type(frame: &Frame, rules: &config::Gate, notes: &mut Notes) -> Option<String> {
+    let of = |sequence: Tag, tag: Tag| -> Vec<String> { frame.values(sequence, tag).iter().map(|v| fold(v)).collect() };
+    let frame_type = of(tags::CT_IMAGE_FRAME_TYPE_SEQUENCE, tags::FRAME_TYPE);
+    let image_type = of(tags::CT_IMAGE_FRAME_TYPE_SEQUENCE, tags::IMAGE_TYPE);
+    for (values, name) in [(frame_type, "frame type"), (image_type, "image type")] {
+        let said = || format!("{name} {}", shown(&values.join("\\")));
+        let has = |words: &[String]| values.iter().any(|value| has_phrase(value, words).is_some());
+        if has(&rules.localizer_words) {
+            return Some(format!("a localizer: {}", said()));
+        }
+        if has(&rules.image_types_out) {
+            return Some(format!("not slices as they were acquired: {}", said()));
+        }
+        if let [derived, secondary, ..] = &values[..]
+            && derived == "DERIVED"
+            && secondary == "SECONDARY"
+        {
+            if !has(&rules.reformat_words) || notes.plane.normal.is_none() {
+                return Some(format!("not an original slice: {}", said()));
+            }
+            notes.substitute(format!("a reformat: {}", said()));
+        }
+    }
+    None
+}
+
+/// A localizer by any of its names.
+pub(super) fn description(frame: &Frame, rules: &config::Gate, notes: &mut Notes) -> Option<String> {
+    let description = text(frame.object(), tags::SERIES_DESCRIPTION)?;
+    let said = || format!("series description {}", shown(&description));
+    if has_phrase(&description, &rules.localizer_words).is_some() {
+        return Some(format!("a localizer: {}", said()));
+    }
+    if notes.plane.normal.is_none() && has_phrase(&description, &rules.other_plane_words).is_some() {
+        return Some(format!("not axial: {}", said()));
+    }
+    if has_phrase(&description, &rules.image_types_out).is_some() {
+        notes.substitute(format!("perhaps not slices as they were acquired: {}", said()));
+    }
+    None
+}
+
+/// Rescale Type (0028,1054; PS3.3 C.11.1.1.2) and the type of a modality LUT: anything but Hounsfield units is a map of
+/// something else. `US`, unspecified, says nothing.
+pub(super) fn rescale_type(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<String> {
+    let table = item(frame.object(), tags::MODALITY_LUT_SEQUENCE, 0);
+    let of_table = table.and_then(|table| text(table, tags::MODALITY_LUT_TYPE));
+    let of_rescale = frame.text(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags::RESCALE_TYPE);
+    [of_rescale, of_table].into_iter().flatten().find_map(|said| {
+        let letters: String = fold(&said).chars().filter(|c| c.is_alphanumeric()).collect();
+        let hounsfield = ["HU", "CT", "US", "UNSPECIFIED", "UNKNOWN", "NONE", ""].contains(&letters.as_str())
+            || letters.starts_with("HOUNSFIELD");
+        (!hounsfield).then(|| format!("no Hounsfield units: rescale type {}", shown(&said)))
+    })
+}
+
+pub(super) fn monochrome(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<String> {
+    let object = frame.object();
+    if let Some(samples) = integer(object, tags::SAMPLES_PER_PIXEL)
+        && samples != 1
+    {
+        return Some(format!("not a monochrome image: {samples} samples a pixel"));
+    }
+    let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION)?;
+    let monochrome = ["MONOCHROME1", "MONOCHROME2"].contains(&photometric.as_str());
+    (!monochrome).then(|| format!("not a monochrome image: photometric interpretation {}", shown(&photometric)))
+}

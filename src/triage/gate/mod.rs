@@ -1,0 +1,154 @@
+//! The acquisition gate: whether a slice is one of a head CT that the model was made for.
+//!
+//! It reads header attributes alone. Real objects lack attributes (RSNA 2019 files have no Image Type, some no SOP class), so
+//! an absent or empty one never excludes a slice; one that contradicts does. What is only doubtful is scored and marked.
+//! Where the words for the part of the body name no head, the pixels decide, when they are decoded.
+
+mod acquisition;
+mod frame;
+mod kind;
+mod plane;
+mod region;
+mod words;
+
+use triaged_imaging::{DicomObject, frame_count};
+use triaged_model::MadeFor;
+
+use crate::config;
+use frame::Frame;
+pub use plane::Plane;
+
+/// What the gate says of one slice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assessment {
+    pub decision: Decision,
+    /// What is doubtful about a slice that is scored.
+    pub doubts: Vec<String>,
+    /// Its series is judged only where the study has no better one: a reformat, a sharp kernel, contrast agent.
+    pub is_substitute: bool,
+    pub plane: Plane,
+}
+
+/// Whether a slice is triaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Triage,
+    /// Once decoded, it is triaged if its pixels are those of a head, whatever the header says, which is this.
+    Look(String),
+    /// Not triaged, because of this: a short text for an administrator, without patient data.
+    Out(String),
+}
+
+/// The rules of the gate.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    rules: config::Gate,
+    card: MadeFor,
+}
+
+/// What the checks have found so far.
+#[derive(Default)]
+struct Notes {
+    plane: Plane,
+    doubts: Vec<String>,
+    is_substitute: bool,
+}
+
+impl Notes {
+    fn substitute(&mut self, doubt: String) {
+        self.is_substitute = true;
+        self.doubts.push(doubt);
+    }
+}
+
+impl Default for Gate {
+    /// The rules of `conf/triaged.toml`, for a card that says nothing of what its model was made for.
+    fn default() -> Gate {
+        Gate::new(&config::Gate::default(), &MadeFor::default())
+    }
+}
+
+impl Gate {
+    pub fn new(rules: &config::Gate, card: &MadeFor) -> Gate {
+        Gate { rules: rules.clone(), card: card.clone() }
+    }
+
+    /// Judges an object by its header: one assessment a frame, a single one where no frame can be triaged. Pixel data need not
+    /// have been read; that pixels cannot be had is another matter, see
+    /// [`ImagingError::is_contradiction`](triaged_imaging::ImagingError::is_contradiction).
+    pub fn assess(&self, object: &DicomObject) -> Vec<Assessment> {
+        let frames = match frame_count(object) {
+            Ok(frames) => frames.max(1),
+            Err(error) => {
+                let plane = Plane::default();
+                let decision = Decision::Out(error.to_string());
+                return vec![Assessment { decision, doubts: Vec::new(), is_substitute: false, plane }];
+            }
+        };
+        let first = self.assess_frame(&Frame::new(object, 0));
+        // What no frame can have otherwise, such as the SOP class, makes one row, not thousands.
+        if matches!(first.decision, Decision::Out(_)) && self.of_object(object).is_some() {
+            return vec![first];
+        }
+        std::iter::once(first).chain((1..frames).map(|index| self.assess_frame(&Frame::new(object, index)))).collect()
+    }
+
+    /// Why the object as a whole is out, whatever its frames are.
+    fn of_object(&self, object: &DicomObject) -> Option<String> {
+        let frame = Frame::new(object, 0);
+        [kind::sop_class, kind::modality, kind::monochrome]
+            .into_iter()
+            .find_map(|check| check(&frame, &self.rules, &mut Notes::default()))
+            .or_else(|| acquisition::quality_check(&frame, &self.rules))
+    }
+
+    fn assess_frame(&self, frame: &Frame) -> Assessment {
+        let mut notes = Notes { plane: Plane::of(frame), ..Notes::default() };
+        let decision = match self.contradiction(frame, &mut notes) {
+            Some(reason) => Decision::Out(reason),
+            None => region::decide(frame, &self.rules),
+        };
+        let Notes { plane, doubts, is_substitute } = notes;
+        Assessment { decision, doubts, is_substitute, plane }
+    }
+
+    /// Why a frame is out, but for the part of the body.
+    fn contradiction(&self, frame: &Frame, notes: &mut Notes) -> Option<String> {
+        let (rules, card) = (&self.rules, &self.card);
+        let kinds = [
+            kind::sop_class,
+            kind::modality,
+            kind::image_type,
+            kind::description,
+            kind::rescale_type,
+            kind::monochrome,
+        ];
+        let acquisitions = [acquisition::contrast, acquisition::kernel, acquisition::tube_voltage, acquisition::age];
+        kinds
+            .into_iter()
+            .find_map(|check| check(frame, rules, notes))
+            .or_else(|| self.not_axial(notes))
+            .or_else(|| acquisition::quality_check(frame, rules))
+            .or_else(|| acquisitions.into_iter().find_map(|check| check(frame, card, rules, notes)))
+    }
+
+    fn not_axial(&self, notes: &Notes) -> Option<String> {
+        let tilt = notes.plane.tilt().filter(|tilt| *tilt > self.rules.max_tilt_degrees)?;
+        Some(format!("not axial: the plane is tilted by {tilt:.0} degrees"))
+    }
+}
+
+/// At most this much of an attribute is repeated in a reason; it ends at a whole word.
+fn shown(value: &str) -> String {
+    const MOST: usize = 64;
+    let clean: String = value.chars().filter(|c| !c.is_control()).collect();
+    if clean.chars().count() <= MOST {
+        return clean;
+    }
+    let cut: String = clean.chars().take(MOST).collect();
+    let whole = cut.rfind([' ', '\\']).filter(|end| *end > 0).map_or(cut.as_str(), |end| &cut[..end]);
+    format!("{whole} …")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! Judges a study series by series: a study is flagged if one of its series is.
+
+use triaged_model::{MadeFor, StudyRule};
+
+use super::stack::{Stack, slices};
+use crate::ledger::{Finding, SeriesVerdict, SliceEvidence, SliceState};
+
+/// What is said of a study.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StudyJudgement {
+    pub finding: Finding,
+    /// The highest score of the series that were judged; none where no slice was scored.
+    pub score: Option<f64>,
+    pub threshold: f64,
+    /// Why an incomplete study could not be left unflagged; empty for the others.
+    pub missing: Vec<String>,
+    pub doubts: Vec<String>,
+    /// Positive places of the series that was flagged with most of them, or of all.
+    pub positives: usize,
+    pub series: Vec<SeriesVerdict>,
+}
+
+/// What one series comes to.
+struct Judged {
+    verdict: SeriesVerdict,
+    /// It is judged only where the study has no better series that is complete.
+    is_substitute: bool,
+    /// Something of it is missing that no other series makes good: slices that failed or were not sent.
+    is_broken: bool,
+    missing: Vec<String>,
+    doubts: Vec<String>,
+}
+
+/// Judges the slices of a study that has none in the queue, or that can wait no longer.
+pub fn judge(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> StudyJudgement {
+    let mut judged: Vec<Judged> = Vec::new();
+    let mut uids: Vec<&str> = evidence.iter().map(|slice| slice.series_uid.as_str()).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    for uid in uids {
+        let slices: Vec<&SliceEvidence> = evidence.iter().filter(|slice| slice.series_uid == uid).collect();
+        judged.push(judge_series(uid, &slices, rule, card));
+    }
+    set_substitutes_aside(&mut judged);
+    conclude(judged, rule)
+}
+
+/// Whether what is scored so far suffices to flag the study, whatever is still to come. Substitutes do not: a better series
+/// may follow.
+pub fn judge_early(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> StudyJudgement {
+    let first_choice: Vec<SliceEvidence> = evidence.iter().filter(|slice| !slice.is_substitute).cloned().collect();
+    judge(&first_choice, rule, card)
+}
+
+fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card: &MadeFor) -> Judged {
+    let count = |is: &dyn Fn(&SliceState) -> bool| of_series.iter().filter(|slice| is(&slice.state)).count();
+    let scored = count(&|state| matches!(state, SliceState::Scored { .. }));
+    let failed = count(&|state| matches!(state, SliceState::Failed));
+    let queued = count(&|state| matches!(state, SliceState::Queued));
+    let mut verdict = SeriesVerdict {
+        series_uid: uid.to_owned(),
+        finding: None,
+        score: None,
+        threshold: rule.threshold(),
+        reason: None,
+        doubts: None,
+        positives: 0,
+        slices_received: of_series.len() as i64,
+        slices_scored: scored as i64,
+        slices_failed: failed as i64,
+    };
+    let mut doubts: Vec<String> = of_series.iter().filter_map(|slice| slice.doubts.clone()).collect();
+    if scored + failed + queued == 0 {
+        verdict.reason = Some(most_common_reason(of_series));
+        return Judged { verdict, is_substitute: false, is_broken: false, missing: Vec::new(), doubts: Vec::new() };
+    }
+    let stack = Stack::new(of_series);
+    let mut broken = Vec::new();
+    if failed > 0 {
+        let reason = most_common_reason(
+            &of_series.iter().copied().filter(|slice| matches!(slice.state, SliceState::Failed)).collect::<Vec<_>>(),
+        );
+        broken.push(format!("{failed} of {} failed ({reason})", slices(scored + failed + queued)));
+    }
+    if queued > 0 {
+        broken.push(format!("{} not scored yet", slices(queued)));
+    }
+    broken.extend(stack.gaps());
+    let is_broken = !broken.is_empty();
+    let missing = [broken, stack.too_coarse(card), stack.too_short(card)].concat();
+    doubts.extend(stack.too_thin(card));
+    doubts.sort();
+    doubts.dedup();
+    if scored > 0 {
+        let judgement = rule.judge(&stack.probabilities());
+        verdict.score = Some(judgement.score);
+        verdict.finding = Some(match (judgement.flagged, missing.is_empty()) {
+            (true, _) => Finding::Flagged,
+            (false, true) => Finding::NotFlagged,
+            (false, false) => Finding::Incomplete,
+        });
+    } else {
+        verdict.finding = Some(Finding::Incomplete);
+    }
+    verdict.positives = stack.positives() as i64;
+    verdict.reason = (!missing.is_empty()).then(|| missing.join("; "));
+    verdict.doubts = (!doubts.is_empty()).then(|| doubts.join("; "));
+    let is_substitute = of_series.iter().any(|slice| slice.is_substitute && slice.state.is_of_interest());
+    Judged { verdict, is_substitute, is_broken, missing, doubts }
+}
+
+/// Where a series that is what the model was made for is complete, those that are only substitutes are not judged.
+fn set_substitutes_aside(judged: &mut [Judged]) {
+    let is_complete =
+        |series: &Judged| !series.is_substitute && series.missing.is_empty() && series.verdict.finding.is_some();
+    if !judged.iter().any(is_complete) {
+        return;
+    }
+    for series in judged.iter_mut().filter(|series| series.is_substitute) {
+        series.verdict.finding = None;
+        let doubts = series.verdict.doubts.as_deref().unwrap_or("doubtful");
+        series.verdict.reason = Some(format!("another series of the study was judged instead of this one ({doubts})"));
+    }
+}
+
+fn conclude(judged: Vec<Judged>, rule: &StudyRule) -> StudyJudgement {
+    let considered: Vec<&Judged> = judged.iter().filter(|series| series.verdict.finding.is_some()).collect();
+    let having = |finding| considered.iter().filter(move |series| series.verdict.finding == Some(finding));
+    let one_is_complete = having(Finding::NotFlagged).next().is_some();
+    // A short series beside a complete one is a fragment of no consequence; one with failed slices or gaps is not.
+    let lacking: Vec<&&Judged> =
+        having(Finding::Incomplete).filter(|series| series.is_broken || !one_is_complete).collect();
+    let finding = if having(Finding::Flagged).next().is_some() {
+        Finding::Flagged
+    } else if one_is_complete && lacking.is_empty() {
+        Finding::NotFlagged
+    } else {
+        Finding::Incomplete
+    };
+    let missing = match (finding, considered.is_empty()) {
+        (Finding::Incomplete, false) => lacking.iter().flat_map(|series| series.missing.clone()).collect(),
+        (Finding::Incomplete, true) => nothing_to_judge(&judged),
+        _ => Vec::new(),
+    };
+    let mut doubts: Vec<String> = considered.iter().flat_map(|series| series.doubts.clone()).collect();
+    doubts.sort();
+    doubts.dedup();
+    StudyJudgement {
+        finding,
+        score: considered.iter().filter_map(|series| series.verdict.score).reduce(f64::max),
+        threshold: rule.threshold(),
+        missing,
+        doubts,
+        positives: considered.iter().map(|series| series.verdict.positives).max().unwrap_or(0) as usize,
+        series: judged.into_iter().map(|series| series.verdict).collect(),
+    }
+}
+
+fn nothing_to_judge(judged: &[Judged]) -> Vec<String> {
+    let mut reasons: Vec<String> = judged.iter().filter_map(|series| series.verdict.reason.clone()).collect();
+    reasons.dedup();
+    const MOST: usize = 3;
+    let more = reasons.len().saturating_sub(MOST);
+    reasons.truncate(MOST);
+    if more > 0 {
+        reasons.push(format!("and {more} series more"));
+    }
+    std::iter::once("no slice could be triaged".to_owned()).chain(reasons).collect()
+}
+
+/// The reason that most of these slices have.
+fn most_common_reason(slices: &[&SliceEvidence]) -> String {
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    for slice in slices {
+        *counts.entry(slice.reason.as_deref().unwrap_or("no reason recorded")).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or_else(|| "no slices".into(), |(reason, _)| reason.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: StudyRule = StudyRule::KthHighest { k: 2, threshold: 0.5 };
+
+    fn series(uid: &str, probabilities: &[f64]) -> Vec<SliceEvidence> {
+        let slice = |(index, probability): (usize, &f64)| SliceEvidence {
+            series_uid: uid.into(),
+            state: SliceState::Scored { probability: *probability, positive: *probability >= 0.5 },
+            reason: None,
+            instance_number: None,
+            frame: 1,
+            position: Some(index as f64 * 5.0),
+            orientation: Some("0,0,50".into()),
+            thickness: Some(5.0),
+            doubts: None,
+            is_substitute: false,
+        };
+        probabilities.iter().enumerate().map(slice).collect()
+    }
+
+    fn negative(uid: &str) -> Vec<SliceEvidence> {
+        series(uid, &[0.1; 30])
+    }
+
+    fn positive(uid: &str) -> Vec<SliceEvidence> {
+        let mut slices = vec![0.1; 30];
+        slices[10..14].fill(0.9);
+        series(uid, &slices)
+    }
+
+    fn verdict(evidence: &[SliceEvidence]) -> StudyJudgement {
+        judge(evidence, &RULE, &MadeFor::default())
+    }
+
+    #[test]
+    fn a_study_is_flagged_if_a_series_is_and_evidence_is_not_pooled() {
+        assert_eq!(verdict(&negative("1")).finding, Finding::NotFlagged);
+        assert_eq!(verdict(&positive("1")).finding, Finding::Flagged);
+        assert_eq!(verdict(&[negative("1"), positive("2")].concat()).finding, Finding::Flagged);
+        let mut one = vec![0.1; 30];
+        one[10] = 0.9;
+        let twice = [series("1", &one), series("2", &one)].concat();
+        let said = verdict(&twice);
+        assert_eq!((said.finding, said.score), (Finding::NotFlagged, Some(0.1)), "one place, reconstructed twice");
+    }
+
+    #[test]
+    fn part_of_the_evidence_does_not_leave_a_study_unflagged() {
+        let failed = |uid, count| {
+            let mut slices = negative(uid);
+            for slice in slices.iter_mut().take(count) {
+                (slice.state, slice.reason) = (SliceState::Failed, Some("cut off".into()));
+            }
+            slices
+        };
+        let said = verdict(&failed("1", 26));
+        assert_eq!(said.finding, Finding::Incomplete);
+        assert_eq!(said.missing[0], "26 of 30 slices failed (cut off)");
+        assert_eq!(verdict(&failed("1", 1)).finding, Finding::Incomplete);
+        assert_eq!(verdict(&failed("1", 30)).finding, Finding::Incomplete);
+        assert_eq!(verdict(&[negative("1"), failed("2", 5)].concat()).finding, Finding::Incomplete);
+        for few in [1, 3, 9] {
+            assert_eq!(verdict(&negative("1")[..few]).finding, Finding::Incomplete, "{few} slices");
+        }
+        let mut gap = negative("1");
+        gap.remove(12);
+        assert_eq!(verdict(&gap).missing, ["nothing between 55.0 and 65.0 mm"]);
+        let fragment = [negative("1"), negative("2")[..3].to_vec()].concat();
+        assert_eq!(verdict(&fragment).finding, Finding::NotFlagged, "a fragment beside the whole");
+        let mut flagged = positive("1");
+        flagged.truncate(14);
+        assert_eq!(verdict(&flagged).finding, Finding::Flagged, "flagged wins");
+    }
+
+    #[test]
+    fn a_study_without_anything_to_judge_says_why() {
+        let mut scouts = negative("1")[..2].to_vec();
+        for slice in &mut scouts {
+            (slice.state, slice.reason) = (SliceState::Out, Some("a localizer".into()));
+        }
+        let said = verdict(&scouts);
+        assert_eq!(said.finding, Finding::Incomplete);
+        assert_eq!(said.missing, ["no slice could be triaged", "a localizer"]);
+        assert_eq!(said.series[0].finding, None);
+        assert_eq!(said.series[0].reason.as_deref(), Some("a localizer"));
+        assert_eq!((said.score, verdict(&[]).finding), (None, Finding::Incomplete));
+    }
+
+    #[test]
+    fn substitutes_are_judged_where_nothing_better_is_complete() {
+        let substitute = |mut slices: Vec<SliceEvidence>| {
+            for slice in &mut slices {
+                (slice.is_substitute, slice.doubts) = (true, Some("a reformat".into()));
+            }
+            slices
+        };
+        let alone = verdict(&substitute(positive("2")));
+        assert_eq!((alone.finding, &alone.doubts[..]), (Finding::Flagged, &["a reformat".to_owned()][..]));
+        let beside = verdict(&[negative("1"), substitute(positive("2"))].concat());
+        assert_eq!(beside.finding, Finding::NotFlagged);
+        assert_eq!(beside.series[1].finding, None);
+        assert!(beside.doubts.is_empty());
+        let broken = verdict(&[negative("1")[..5].to_vec(), substitute(positive("2"))].concat());
+        assert_eq!(broken.finding, Finding::Flagged);
+        let early = judge_early(&substitute(positive("2")), &RULE, &MadeFor::default());
+        assert_ne!(early.finding, Finding::Flagged);
+    }
+}

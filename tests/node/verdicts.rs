@@ -1,0 +1,366 @@
+//! Verdicts that are safe: what is said of a study rests on all of it, and nothing that was acknowledged hides what came later.
+
+use std::path::Path;
+
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
+use dicom_dictionary_std::tags;
+use triaged_imaging::DicomObject;
+use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
+
+use crate::support::{Node, card, dicom_files, has, storescu};
+
+/// Flags a series of which so many places are scored, whatever their probabilities.
+fn node_that_flags_from(places: u32, settings: &[(&str, &str)]) -> (Node, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let rule = serde_json::json!({ "kind": "kth_highest", "k": places, "threshold": 1e-12 });
+    let card = card(folder.path(), |card| card["study_rule"] = rule);
+    let mut all = vec![("TRIAGED__INFERENCE__MODEL", card.as_str()), ("TRIAGED__TRIAGE__QUIET_SECONDS", "1")];
+    all.extend(settings);
+    (Node::start(&all), folder)
+}
+
+/// A card that never flags.
+fn node_that_never_flags() -> (Node, tempfile::TempDir) {
+    node_that_flags_from(1000, &[])
+}
+
+/// The slices of a phantom in an own study, changed.
+fn slices(seed: u64, mut change: impl FnMut(usize, &mut DicomObject)) -> Vec<DicomObject> {
+    let spec = PhantomSpec { slices: 30, lesion: Some(Lesion::Epidural), seed };
+    series(&spec)
+        .enumerate()
+        .map(|(index, mut object)| {
+            change(index, &mut object);
+            object
+        })
+        .collect()
+}
+
+fn put(object: &mut DicomObject, tag: Tag, vr: VR, value: &str) {
+    object.put(DataElement::new(tag, vr, value));
+}
+
+/// Cuts an object's pixel data short, as an interrupted writer leaves them.
+fn cut_short(object: &mut DicomObject) {
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(vec![7_u16; 1000].into())));
+}
+
+fn send(node: &Node, objects: &[DicomObject]) {
+    let folder = tempfile::tempdir().unwrap();
+    for (index, object) in objects.iter().enumerate() {
+        object.write_to_file(folder.path().join(format!("{index:04}.dcm"))).unwrap();
+    }
+    storescu(node, &[], &dicom_files(folder.path())).unwrap();
+}
+
+fn study_of(objects: &[DicomObject]) -> String {
+    objects[0].element(tags::STUDY_INSTANCE_UID).unwrap().to_str().unwrap().trim_end_matches('\0').to_owned()
+}
+
+/// What the worklist says of a study once it is decided: verdict and what is missing.
+fn decided(node: &Node, study: &str) -> (String, String) {
+    node.wait_until(&format!(
+        "SELECT count(*) = 1 AND total(state = 'decided') = 1 FROM worklist WHERE study_uid = '{study}'"
+    ));
+    let column = |column: &str| {
+        node.query::<String>(&format!("SELECT coalesce({column}, '') FROM worklist WHERE study_uid = '{study}'"))
+    };
+    assert_eq!(
+        node.query::<Option<i64>>(&format!("SELECT flagged FROM worklist WHERE study_uid = '{study}'")),
+        match column("verdict").as_str() {
+            "flagged" => Some(1),
+            "not flagged" => Some(0),
+            _ => None,
+        }
+    );
+    (column("verdict"), column("missing"))
+}
+
+#[test]
+fn what_becomes_flagged_is_unread_again_whatever_was_acknowledged_before() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(12, &[]);
+    let objects = slices(1, |_, _| {});
+    let study = study_of(&objects);
+    send(&node, &objects[..9]);
+    assert_eq!(decided(&node, &study).0, "incomplete");
+    assert!(node.cli(&["ack", &study, "--by", "Dr Early"]).status.success());
+    let acknowledged = "SELECT coalesce(acknowledged_by, '') FROM worklist";
+    assert_eq!(node.query::<String>(acknowledged), "Dr Early");
+    send(&node, &objects[9..]);
+    node.wait_until("SELECT flagged = 1 AND state = 'decided' FROM worklist");
+    assert_eq!(node.query::<i64>("SELECT acknowledged_at IS NULL FROM worklist"), 1, "flagged and already read");
+    let (_, page) = node.get("/");
+    assert!(page.contains("1 flagged and not yet acknowledged") && page.contains("Acknowledge</button>"), "{page}");
+    assert!(node.cli(&["ack", &study, "--by", "Dr Late", "--note", "called the ward"]).status.success());
+    let log =
+        "SELECT group_concat(actor || ' ' || verdict || coalesce(' ' || note, ''), '; ') FROM acknowledgement_log";
+    assert_eq!(node.query::<String>(log), "Dr Early incomplete; Dr Late flagged called the ward");
+    // The same again adds nothing, and rescoring finds the same: both leave it read.
+    assert!(node.cli(&["rescore", &study]).status.success());
+    node.wait_until("SELECT state = 'decided' AND revision > 2 FROM worklist");
+    assert_eq!(node.query::<String>(acknowledged), "Dr Late");
+    assert!(node.cli(&["ack", &study, "--undo", "--by", "Dr Late"]).status.success());
+    assert_eq!(node.query::<i64>("SELECT acknowledged_at IS NULL FROM worklist"), 1);
+    assert!(!node.cli(&["ack", &study, "--undo"]).status.success());
+}
+
+#[test]
+fn more_evidence_makes_a_flagged_study_unread_and_little_does_not() {
+    if !has("storescu") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let card = card(folder.path(), |card| {
+        card["study_rule"] = serde_json::json!({ "kind": "kth_highest", "k": 2, "threshold": 1e-12 });
+        card["slice_threshold"] = serde_json::json!(0.0);
+    });
+    let settings = [("TRIAGED__INFERENCE__MODEL", card.as_str()), ("TRIAGED__TRIAGE__QUIET_SECONDS", "1")];
+    let node = Node::start(&settings);
+    let objects = slices(2, |_, _| {});
+    let study = study_of(&objects);
+    send(&node, &objects[..10]);
+    assert_eq!(decided(&node, &study).0, "flagged");
+    assert!(node.cli(&["ack", &study]).status.success());
+    send(&node, &objects[10..11]);
+    node.wait_until("SELECT state = 'decided' AND slices_scored = 11 FROM worklist");
+    assert_eq!(node.query::<i64>("SELECT acknowledged_at IS NOT NULL FROM worklist"), 1, "a slice more of the same");
+    send(&node, &objects[11..]);
+    node.wait_until("SELECT state = 'decided' AND slices_scored = 30 FROM worklist");
+    assert_eq!(node.query::<i64>("SELECT acknowledged_at IS NULL FROM worklist"), 1, "three times as many positives");
+}
+
+#[test]
+fn part_of_the_evidence_is_incomplete_and_never_not_flagged() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let whole = slices(10, |_, _| {});
+    send(&node, &whole);
+    let study = study_of(&whole);
+    assert_eq!(decided(&node, &study), ("not flagged".into(), String::new()));
+    // What is not flagged is not offered for acknowledging, and may be marked as seen.
+    let (_, page) = node.get("/");
+    assert!(!page.contains("Acknowledge</button>"));
+    assert!(node.cli(&["ack", &study]).status.success());
+    assert_eq!(node.query::<i64>("SELECT acknowledged_at IS NULL AND seen_at IS NOT NULL FROM worklist"), 1);
+
+    let failed = slices(11, |index, object| {
+        if index >= 5 {
+            cut_short(object)
+        }
+    });
+    let mut gap = slices(12, |_, _| {});
+    gap.remove(14);
+    let three = slices(13, |_, _| {})[10..13].to_vec();
+    let one = slices(14, |_, _| {})[10..11].to_vec();
+    let short = slices(15, |_, _| {})[..12].to_vec();
+    let scouts = slices(16, |_, object| put(object, tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER"));
+    let coronal = slices(17, |_, object| {
+        put(object, tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\0\\-1");
+    });
+    for (objects, missing) in [
+        (failed, "25 of 30 slices failed"),
+        (gap, "nothing between"),
+        (three, "3 slices, at least 8 are needed"),
+        (one, "1 slice, at least 8 are needed"),
+        (short, "mm covered"),
+        (scouts[..2].to_vec(), "a localizer"),
+        (coronal, "not axial"),
+    ] {
+        send(&node, &objects);
+        let (verdict, said) = decided(&node, &study_of(&objects));
+        assert!(verdict == "incomplete" && said.contains(missing), "{missing}: {verdict}, {said}");
+    }
+    // Incomplete ranks above not flagged.
+    let first = node.query::<String>("SELECT verdict FROM worklist ORDER BY verdict IS 'incomplete' DESC LIMIT 1");
+    assert_eq!(first, "incomplete");
+    let (_, page) = node.get("/");
+    assert!(page.find("incomplete").unwrap() < page.rfind("not flagged").unwrap());
+    assert!(page.contains("7 incomplete and not yet acknowledged"), "{page}");
+}
+
+#[test]
+fn another_series_or_study_with_the_same_sop_instance_uids_is_new() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(20, &[]);
+    // A bone series first, every second slice of it, then the brain series under the same SOP Instance UIDs.
+    let bone = slices(20, |_, object| put(object, tags::SERIES_DESCRIPTION, VR::LO, "AX BONE"));
+    let bone: Vec<DicomObject> = bone.into_iter().step_by(2).collect();
+    let study = study_of(&bone);
+    send(&node, &bone);
+    assert_ne!(decided(&node, &study).0, "flagged");
+    send(&node, &slices(20, |_, object| put(object, tags::SERIES_INSTANCE_UID, VR::UI, "1.2.3.4")));
+    node.wait_until("SELECT flagged = 1 AND state = 'decided' FROM worklist");
+    assert_eq!(node.query::<i64>("SELECT slices_scored FROM worklist"), 45);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM series_results WHERE verdict = 'flagged'"), 1);
+    // The PACS moves the study to the right patient: a new Study UID, the same SOP Instance UIDs.
+    send(
+        &node,
+        &slices(20, |_, object| {
+            put(object, tags::STUDY_INSTANCE_UID, VR::UI, "1.2.3.5");
+            put(object, tags::PATIENT_ID, VR::LO, "RIGHT");
+        }),
+    );
+    assert_eq!(decided(&node, "1.2.3.5").0, "flagged");
+    assert_eq!(node.query::<i64>("SELECT slices_scored FROM worklist WHERE study_uid = '1.2.3.5'"), 30);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM quarantine"), 0);
+}
+
+#[test]
+fn a_readable_copy_replaces_one_that_could_not_be_read_in_either_order() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(20, &[]);
+    let cut = slices(21, |_, object| cut_short(object));
+    let study = study_of(&cut);
+    send(&node, &cut);
+    assert_eq!(decided(&node, &study).0, "incomplete");
+    send(&node, &slices(21, |_, _| {}));
+    node.wait_until("SELECT flagged = 1 AND slices_scored = 30 AND state = 'decided' FROM worklist");
+    assert_eq!(node.query::<i64>("SELECT set_aside FROM worklist"), 0);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM set_aside WHERE kind = 'replaced'"), 30);
+    // The copies that cannot be read come again: nothing changes.
+    send(&node, &cut);
+    assert_eq!(node.query::<i64>("SELECT slices_scored FROM worklist"), 30);
+    // Both copies come before the first is decoded.
+    let both: Vec<DicomObject> =
+        slices(22, |_, object| cut_short(object)).into_iter().chain(slices(22, |_, _| {})).collect();
+    send(&node, &both);
+    let study = study_of(&both);
+    node.wait_until(&format!("SELECT flagged = 1 AND slices_scored = 30 FROM worklist WHERE study_uid = '{study}'"));
+}
+
+#[test]
+fn other_readable_content_under_the_same_uids_is_set_aside_and_shown() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let objects = slices(23, |_, _| {});
+    let study = study_of(&objects);
+    send(&node, &objects);
+    decided(&node, &study);
+    let other = slices(23, |_, object| put(object, tags::SERIES_DESCRIPTION, VR::LO, "CHANGED"));
+    send(&node, &other[..2]);
+    assert_eq!(node.query::<i64>("SELECT set_aside FROM worklist"), 2);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM set_aside WHERE kind = 'conflict' AND length(reason) > 20"), 2);
+    let (_, page) = node.get("/");
+    assert!(page.contains("2 set aside") && page.contains("2 objects were set aside"), "{page}");
+    let (_, page) = node.get(&format!("/studies/{study}"));
+    assert!(page.contains("received before with other content"));
+    let (_, metrics) = node.get("/metrics");
+    assert!(metrics.contains("triaged_set_aside_objects{kind=\"conflict\"} 2"), "{metrics}");
+    let check = node.cli(&["check"]);
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("2 objects are set aside"), "{said}");
+}
+
+#[test]
+fn corrections_reach_the_worklist_and_two_patients_under_one_study_are_a_warning() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let objects = slices(24, |index, object| {
+        if index >= 15 {
+            put(object, tags::PATIENT_ID, VR::LO, "CORRECT");
+            put(object, tags::ACCESSION_NUMBER, VR::SH, "ACC-2");
+        } else {
+            put(object, tags::PATIENT_ID, VR::LO, "WRONG");
+            put(object, tags::ACCESSION_NUMBER, VR::SH, "ACC-1");
+        }
+    });
+    send(&node, &objects);
+    decided(&node, &study_of(&objects));
+    let row =
+        "SELECT patient_id || ' ' || former_patient_ids || ' ' || accession_number || ' ' || former_accession_numbers
+               FROM worklist";
+    assert_eq!(node.query::<String>(row), "CORRECT WRONG ACC-2 ACC-1");
+    assert!(node.query::<String>("SELECT warnings FROM worklist").contains("several patient IDs"));
+    assert!(!node.log().contains("WRONG") && !node.log().contains("CORRECT"));
+    // A correction of what is there already: the objects are set aside, the accession number is the new one.
+    send(
+        &node,
+        &slices(24, |_, object| {
+            put(object, tags::PATIENT_ID, VR::LO, "CORRECT");
+            put(object, tags::ACCESSION_NUMBER, VR::SH, "ACC-3");
+        })[..1],
+    );
+    assert_eq!(node.query::<String>("SELECT accession_number FROM worklist"), "ACC-3");
+}
+
+#[test]
+fn evidence_of_two_reconstructions_is_not_pooled() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(40, &[]);
+    let once = slices(25, |_, _| {});
+    let study = study_of(&once);
+    send(&node, &once);
+    assert_eq!(decided(&node, &study).0, "not flagged");
+    send(
+        &node,
+        &slices(25, |_, object| {
+            let sop =
+                object.element(tags::SOP_INSTANCE_UID).unwrap().to_str().unwrap().trim_end_matches('\0').to_owned();
+            put(object, tags::SERIES_INSTANCE_UID, VR::UI, "1.2.3.9");
+            let sop = format!("{}9", &sop[..sop.len().min(62)]);
+            put(object, tags::SOP_INSTANCE_UID, VR::UI, &sop);
+            object.meta_mut().media_storage_sop_instance_uid = sop;
+        }),
+    );
+    node.wait_until("SELECT state = 'decided' AND slices_scored = 60 FROM worklist");
+    assert_eq!(decided(&node, &study).0, "not flagged");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM series_results WHERE verdict = 'not flagged'"), 2);
+}
+
+#[test]
+fn a_head_that_is_called_chest_is_scored_and_a_body_is_not() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let head = slices(26, |_, object| put(object, tags::BODY_PART_EXAMINED, VR::CS, "CHEST"));
+    send(&node, &head);
+    let (verdict, missing) = decided(&node, &study_of(&head));
+    assert_eq!(verdict, "not flagged", "{missing}");
+    assert!(node.query::<String>("SELECT warnings FROM worklist").contains("body part CHEST"));
+    let body = slices(27, |_, object| {
+        put(object, tags::BODY_PART_EXAMINED, VR::CS, "WHOLEBODY");
+        let water: Vec<u16> = (0..512 * 512)
+            .map(|index| {
+                let (y, x) = ((index / 512) as f32 - 256.0, (index % 512) as f32 - 256.0);
+                if (x / 220.0).powi(2) + (y / 160.0).powi(2) <= 1.0 { 1064 } else { 24 }
+            })
+            .collect();
+        object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(water.into())));
+    });
+    send(&node, &body[..4]);
+    let study = study_of(&body);
+    assert_eq!(decided(&node, &study).0, "incomplete");
+    let out = format!(
+        "SELECT count(*) FROM slice_results WHERE study_uid = '{study}' AND state = 'ineligible'
+                       AND reason LIKE 'not the head: body part WHOLEBODY%'"
+    );
+    assert_eq!(node.query::<i64>(&out), 4);
+}
+
+#[test]
+fn the_data_folder_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::start(&[]);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let data = node.folder.path();
+    for folder in ["archive", "incoming", "quarantine"] {
+        assert_eq!(mode(&data.join(folder)), 0o700, "{folder}");
+    }
+    assert_eq!(mode(&data.join("triaged.db")), 0o600);
+}
