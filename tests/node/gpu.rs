@@ -25,7 +25,7 @@ fn what_gpu_check_and_bundle_are_made_of() {
 #[test]
 fn without_a_card_gpu_check_says_so() {
     if Path::new("/dev/nvidiactl").exists() {
-        eprintln!("SKIP: this machine has a GPU");
+        eprintln!("SKIP this machine has a GPU");
         return;
     }
     let output = python(&["gpu/check"]);
