@@ -156,8 +156,13 @@ fn inputs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("input");
     group.bench_function("Hounsfield units", |bencher| bencher.iter(|| black_box(&frame).hounsfield()));
     for side in [512, 224] {
-        let transform =
-            Transform::HounsfieldWindows { height: side, width: side, windows: windows.clone(), normalization: None };
+        let transform = Transform::HounsfieldWindows {
+            height: side,
+            width: side,
+            windows: windows.clone(),
+            normalization: None,
+            crop_to_head: None,
+        };
         group.bench_function(format!("Hounsfield units and window, to {side}×{side}"), |bencher| {
             bencher.iter(|| frame_input(black_box(&frame), &transform).expect("a tensor"));
         });

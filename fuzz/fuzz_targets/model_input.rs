@@ -8,7 +8,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(object) = read_bytes(bytes) else { return };
     let windows = vec![Window { center: 40.0, width: 80.0 }];
     let transforms = [
-        Transform::HounsfieldWindows { height: 32, width: 32, windows, normalization: None },
+        Transform::HounsfieldWindows { height: 32, width: 32, windows, normalization: None, crop_to_head: None },
         Transform::StoredValues { height: 32, width: 32 },
     ];
     for frame in 0..frame_count(&object).unwrap_or(1).min(2) {

@@ -165,6 +165,7 @@ fn brain() -> Transform {
         width: 32,
         windows: vec![Window { center: 40.0, width: 80.0 }],
         normalization: None,
+        crop_to_head: None,
     }
 }
 

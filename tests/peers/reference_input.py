@@ -23,6 +23,70 @@ def resampled(image, height, width, air):
     return weights(height) @ square @ weights(width).T
 
 
+def joined(cells, start):
+    """The cells of the mask that a way over its cells (up, down, left, right) joins to those of `start`."""
+    found = start & cells
+    while True:
+        grown = found.copy()
+        grown[1:] |= found[:-1]
+        grown[:-1] |= found[1:]
+        grown[:, 1:] |= found[:, :-1]
+        grown[:, :-1] |= found[:, 1:]
+        grown &= cells
+        if (grown == found).all():
+            return found
+        found = grown
+
+
+def head_square(hounsfield, crop):
+    """Top, left and edge of the square around the head; none where there is no head."""
+    rows, columns = hounsfield.shape
+    longer = max(rows, columns)
+    cell = -(-longer // 128)
+    down, across = -(-rows // cell), -(-columns // cell)
+    above, pixels = numpy.zeros((2, down * cell, across * cell), bool)
+    above[:rows, :columns] = hounsfield > crop["threshold"]
+    pixels[:rows, :columns] = True
+    above, pixels = (counts.reshape(down, cell, across, cell).sum((1, 3)) for counts in (above, pixels))
+    filled = 2 * above > pixels
+    border = numpy.ones_like(filled)
+    border[1:-1, 1:-1] = False
+    filled = ~joined(~filled, border)
+    for _ in range(2):
+        beside = numpy.pad(filled, 1)
+        filled = filled & beside[:-2, 1:-1] & beside[2:, 1:-1] & beside[1:-1, :-2] & beside[1:-1, 2:]
+    largest, left_over = numpy.zeros_like(filled), filled.copy()
+    while left_over.any():
+        start = numpy.zeros_like(filled)
+        start[tuple(numpy.argwhere(left_over)[0])] = True
+        component = joined(left_over, start)
+        left_over &= ~component
+        if component.sum() > largest.sum():
+            largest = component
+    if not largest.any() or largest.sum() * 200 < largest.size:
+        return None
+
+    def bounds(cells, edge):
+        places = numpy.flatnonzero(cells)
+        return max(int(places[0]) - 2, 0) * cell, min((int(places[-1]) + 3) * cell, edge)
+
+    (top, bottom), (left, right) = bounds(largest.any(1), rows), bounds(largest.any(0), columns)
+    head = max(bottom - top, right - left)
+    side = max(int(head * (1 + 2 * crop["margin"]) + 0.5), int(crop["smallest"] * longer + 0.5))
+    side = min(max(side, 1), longer)
+    return (top + bottom - side) // 2, (left + right - side) // 2, side
+
+
+def cropped(hounsfield, crop, air):
+    """The square around the head, with air where it reaches beyond the image."""
+    square = head_square(hounsfield, crop)
+    if square is None:
+        return hounsfield
+    top, left, side = square
+    padded = numpy.pad(hounsfield, side, constant_values=float(air))
+    return padded[top + side : top + 2 * side, left + side : left + 2 * side]
+
+
 def tensor(card, file):
     """The model's input, made by other people's software from the same object."""
     one = pydicom.dcmread(file)
@@ -37,6 +101,8 @@ def tensor(card, file):
         hounsfield = stored * float(one.get("RescaleSlope", 1)) + float(one.get("RescaleIntercept", 0))
         if "PixelPaddingValue" in one:
             hounsfield[stored == one.PixelPaddingValue] = -1024
+        if crop := transform.get("crop_to_head"):
+            hounsfield = cropped(hounsfield, crop, air=-1024)
         hounsfield = resampled(hounsfield, *size, air=-1024)
         channels = [
             numpy.clip((hounsfield - (w["center"] - w["width"] / 2)) / w["width"], 0, 1) for w in transform["windows"]

@@ -1,4 +1,5 @@
-//! The publication's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size, and m11.
+//! The publication's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size; m11,
+//! and m12, which is the same network with another recipe.
 //!
 //! One description serves the Burn module ([`crate::network`]) and the ONNX graph ([`crate::export`]); a new
 //! architecture is one more entry here.
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Layer;
 
-/// A network and how the publication trained it (m11: how many slices a step, and for how long, where nobody says otherwise).
+/// A network and how the publication trained it (m11 and m12: how many slices a step, and for how long, where nobody says otherwise).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub name: String,
@@ -19,14 +20,14 @@ pub struct Candidate {
 }
 
 /// The names, the published ones first and in their order.
-pub const NAMES: [&str; 11] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11"];
+pub const NAMES: [&str; 12] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11", "m12"];
 /// Those of the publication.
 pub const PUBLISHED: &[&str] = NAMES.split_at(10).0;
 
 impl Candidate {
     /// Whether there are pretrained weights to begin with ([`crate::pretrained`]).
     pub fn has_pretrained(&self) -> bool {
-        self.name == "m11"
+        matches!(self.name.as_str(), "m11" | "m12")
     }
 }
 
@@ -56,11 +57,11 @@ pub fn candidate(name: &str) -> Option<Candidate> {
             (layers, 15, 16, 90_000)
         }
         "m10" => (convolutions(&[(6, 3), (3, 2), (3, 2)], &[64, 64]), 5, 16, 90_000),
-        "m11" => (efficientnet_lite0(), 8, 16, 90_000),
+        "m11" | "m12" => (efficientnet_lite0(), 8, 16, 90_000),
         _ => return None,
     };
-    // m11's input is normalised by the transform, with the numbers that its pretrained weights were trained with.
-    let first = if name == "m11" { vec![] } else { vec![Layer::BatchNorm] };
+    // Their input is normalised by the transform, with the numbers that its pretrained weights were trained with.
+    let first = if matches!(name, "m11" | "m12") { vec![] } else { vec![Layer::BatchNorm] };
     let layers = [first, body, vec![Layer::Output]].concat();
     Some(Candidate { name: name.into(), layers, epochs, batch, samples })
 }
@@ -185,7 +186,7 @@ mod tests {
             assert_eq!(candidate.name, name);
             assert!(sizes(&candidate.layers, INPUT).is_ok());
         }
-        assert_eq!(candidate("m12"), None);
+        assert_eq!(candidate("m13"), None);
         assert_eq!(PUBLISHED.last(), Some(&"m10"));
     }
 

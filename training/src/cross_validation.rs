@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{Decision, Evaluation, Study, Supplement, decide, rules};
+use crate::evaluate::{Choosing, Decision, Evaluation, Study, Supplement, decide, rules};
 use crate::metrics::{Figures, Interval, MeanSd};
 
 /// The figures of all folds.
@@ -52,18 +52,18 @@ impl Spread {
 }
 
 impl CrossValidation {
-    /// From each fold's scored test patients, each judged by a study rule that flags the `wanted` share of the others'
-    /// studies with hemorrhage. None where the folds that are left after taking one out lack a class.
-    pub fn of(folds: &[Vec<Study>], wanted: f64, seed: u64) -> Option<Self> {
+    /// From each fold's scored test patients, each judged by what is chosen on the others' studies. None where the folds that are left after taking one out lack a class.
+    pub fn of(folds: &[Vec<Study>], choosing: impl Into<Choosing>, seed: u64) -> Option<Self> {
+        let choosing = choosing.into();
         let decisions =
-            (0..folds.len()).map(|fold| decide(&Self::others(folds, fold), wanted)).collect::<Option<Vec<_>>>()?;
+            (0..folds.len()).map(|fold| decide(&Self::others(folds, fold), choosing)).collect::<Option<Vec<_>>>()?;
         let mut evaluations = Vec::with_capacity(folds.len());
         let mut judged = Vec::new();
         for (studies, decision) in folds.iter().zip(&decisions) {
             evaluations.push(Evaluation::of(studies, decision, seed));
             judged.extend(studies.iter().map(|study| (study, *decision)));
         }
-        let decision = decide(&folds.concat(), wanted)?;
+        let decision = decide(&folds.concat(), choosing)?;
         let slices: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.slices).collect();
         let studies: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.studies).collect();
         let study_rules = rules::compare(folds, &decisions, &decision.study_rule, seed);

@@ -82,13 +82,17 @@ pub fn input(transform: &Transform) -> String {
     let [channels, height, width] = transform.shape();
     match transform {
         Transform::StoredValues { .. } => format!("stored pixel values, {height}×{width}"),
-        Transform::HounsfieldWindows { windows, normalization, .. } => {
+        Transform::HounsfieldWindows { windows, normalization, crop_to_head, .. } => {
             let windows: Vec<String> =
                 windows.iter().map(|w| format!("center {} width {} HU", w.center, w.width)).collect();
             let normalized = normalization.map_or(String::new(), |normalization| {
                 format!(", normalized by mean {} and deviation {}", normalization.mean, normalization.deviation)
             });
-            format!("{channels} channel(s) of {height}×{width}, window {}, 0 to 1{normalized}", windows.join(" and "))
+            let cropped = crop_to_head.map_or("", |_| ", cropped to the head");
+            format!(
+                "{channels} channel(s) of {height}×{width}{cropped}, window {}, 0 to 1{normalized}",
+                windows.join(" and ")
+            )
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! data (index → split → sample → loader) → fit → evaluate → export (ONNX, card, parity), report
-//!                                           ↑ candidates (m1 … m11) → network
+//!                                           ↑ candidates (m1 … m12) → network
 //! ```
 
 // In place of the standard ones, which panic where nobody reads any more. Tests keep those: their runner captures them.

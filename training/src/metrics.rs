@@ -134,7 +134,7 @@ pub struct Interval {
 
 impl Interval {
     /// The percentile interval of bootstrap samples; of none, the value alone.
-    fn of(value: f64, mut samples: Vec<f64>) -> Self {
+    pub(crate) fn of(value: f64, mut samples: Vec<f64>) -> Self {
         samples.sort_unstable_by(f64::total_cmp);
         let at = |q: f64| samples.get((q * (samples.len() as f64 - 1.0)).round() as usize).copied().unwrap_or(value);
         Self { value, low: at(0.025), high: at(0.975) }

@@ -7,18 +7,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use triaged_imaging::{Normalization, Transform, Window};
+use triaged_imaging::{HeadCrop, Normalization, Transform, Window};
 
 use crate::candidates::{Candidate, candidate};
 use crate::data::Augment;
-use crate::evaluate::WANTED_SENSITIVITY;
+use crate::evaluate::{OperatingPoint, WANTED_SENSITIVITY};
 use crate::fit::{FitConfig, Monitor, Schedule};
 use crate::pretrained::{Pretrained, PretrainedError};
 use crate::publication;
 
 /// The recipes that need no file, by name.
-pub const SHIPPED: [(&str, &str); 2] =
-    [("m10", include_str!("../recipes/m10.toml")), ("m11", include_str!("../recipes/m11.toml"))];
+pub const SHIPPED: [(&str, &str); 3] = [
+    ("m10", include_str!("../recipes/m10.toml")),
+    ("m11", include_str!("../recipes/m11.toml")),
+    ("m12", include_str!("../recipes/m12.toml")),
+];
 
 /// Epochs without a better validation that end a training, unless a recipe says otherwise; the study's.
 const PATIENCE: usize = 5;
@@ -37,6 +40,9 @@ pub struct Recipe {
     /// Follows the windows (and, in training, the augmentation).
     #[serde(default)]
     pub normalization: Option<Normalization>,
+    /// Comes before the windows.
+    #[serde(default)]
+    pub crop_to_head: Option<HeadCrop>,
     /// As in [`FitConfig`], like all that follows.
     pub epochs: usize,
     pub batch: usize,
@@ -67,6 +73,12 @@ pub struct Recipe {
     pub augmentation: Augment,
     #[serde(default)]
     pub sources: BTreeMap<String, f64>,
+    #[serde(default)]
+    pub level_sources: bool,
+    #[serde(default)]
+    pub averaging: f64,
+    #[serde(default)]
+    pub operating_point: OperatingPoint,
 }
 
 fn patience() -> usize {
@@ -145,6 +157,7 @@ impl Recipe {
             size: publication::SIDE,
             windows: vec![Window { center: 40.0, width: 80.0 }],
             normalization: None,
+            crop_to_head: None,
             epochs: candidate.epochs,
             batch: candidate.batch,
             learning_rate: 1e-3,
@@ -162,6 +175,9 @@ impl Recipe {
             context: false,
             augmentation: Augment::DEFAULT,
             sources: BTreeMap::new(),
+            level_sources: false,
+            averaging: 0.0,
+            operating_point: OperatingPoint::default(),
         }
     }
 
@@ -171,7 +187,13 @@ impl Recipe {
         if self.windows.is_empty() {
             return Transform::StoredValues { height, width };
         }
-        Transform::HounsfieldWindows { height, width, windows: self.windows.clone(), normalization: self.normalization }
+        Transform::HounsfieldWindows {
+            height,
+            width,
+            crop_to_head: self.crop_to_head,
+            windows: self.windows.clone(),
+            normalization: self.normalization,
+        }
     }
 
     /// The training that this asks for.
@@ -216,6 +238,9 @@ impl Recipe {
             study_sensitivity: self.study_sensitivity,
             context: self.context,
             sources: self.sources.clone(),
+            level_sources: self.level_sources,
+            averaging: self.averaging,
+            operating_point: self.operating_point,
         })
     }
 
@@ -231,14 +256,28 @@ impl Recipe {
             () if !(self.study_sensitivity > 0.0 && self.study_sensitivity <= 1.0) => {
                 value("study_sensitivity", "must be above 0 and at most 1")
             }
+            () if !self.operating_point.is_sound() => {
+                value("operating_point", "has shares that are not above 0 and at most 1")
+            }
             () if !(finite(self.learning_rate) && self.learning_rate > 0.0) => value("learning_rate", "is not above 0"),
             () if !finite(self.weight_decay) => value("weight_decay", "is below 0"),
             () if !finite(self.localization) => value("localization", "is below 0"),
-            () if self.transform().check().is_err() => {
-                value("windows", "have a width, or their normalization a deviation, that is not above 0")
-            }
+            () if self.transform().check().is_err() => value(
+                "windows",
+                "have a width, or their normalization a deviation, that is not above 0, or crop_to_head shares not from 0 to 1",
+            ),
             () if self.windows.is_empty() && self.normalization.is_some() => {
                 value("normalization", "needs windows: stored values are fed as they are")
+            }
+            () if self.windows.is_empty() && self.crop_to_head.is_some() => {
+                value("crop_to_head", "needs windows: stored values are fed as they are")
+            }
+            () if self.crop_to_head.is_some() && self.localization > 0.0 => {
+                value("localization", "learns from masks, which are not cropped to the head: leave crop_to_head out")
+            }
+            () if !(0.0..1.0).contains(&self.averaging) => value("averaging", "must be at least 0 and below 1"),
+            () if self.level_sources && self.balance.is_none() => {
+                value("level_sources", "needs balanced draws: set balance")
             }
             () if [shift, rotate, zoom, window].iter().any(|&bound| !finite(f64::from(bound))) => {
                 value("augmentation", "has a bound below 0")
@@ -284,6 +323,10 @@ mod tests {
             context: false,
             augmentation: Augment { flip: true, shift: 0.06, rotate: 15.0, zoom: 0.1, window: 0.1 },
             sources: BTreeMap::new(),
+            crop_to_head: None,
+            level_sources: false,
+            averaging: 0.0,
+            operating_point: OperatingPoint::default(),
         };
         assert_eq!(m10, documented);
         let m11 = Recipe::open("m11").expect("m11's recipe");
@@ -337,6 +380,6 @@ mod tests {
             assert!(why(&text).contains("study_sensitivity must be above 0 and at most 1"), "{share}");
         }
         let absent = Recipe::open("no/such.toml").expect_err("no recipe").to_string();
-        assert!(absent.contains("no/such.toml") && absent.contains("m10, m11"), "{absent}");
+        assert!(absent.contains("no/such.toml") && absent.contains("m10, m11, m12"), "{absent}");
     }
 }

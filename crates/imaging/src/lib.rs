@@ -7,6 +7,7 @@
 pub mod attributes;
 mod character_set;
 mod codec;
+mod crop;
 mod error;
 mod head;
 mod layout;
@@ -18,6 +19,7 @@ mod tests;
 mod transform;
 
 pub use codec::can_decode;
+pub use crop::{HeadCrop, Square};
 pub use error::ImagingError;
 pub use head::{HeadSigns, head_signs};
 pub use layout::{MAX_FRAMES, MAX_SIDE};

@@ -5,6 +5,7 @@ use fast_image_resize::pixels::F32;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
+use super::crop::HeadCrop;
 use super::error::ImagingError;
 use super::object::DicomObject;
 use super::pixels::{AIR, Frame, decode_frame};
@@ -24,10 +25,13 @@ pub enum Transform {
     /// The stored pixel values as they are, no rescale, no window: what the m10 study fed its networks. One channel.
     StoredValues { height: u32, width: u32 },
     /// Hounsfield units through each window in turn, linear from 0 at `center - width/2` to 1 at `center + width/2`,
-    /// clipped outside; one channel a window. Where the card has a `normalization`, it follows the windows.
+    /// clipped outside; one channel a window. Where the card has a `crop_to_head`, the image is cropped before all else;
+    /// where it has a `normalization`, that follows the windows.
     HounsfieldWindows {
         height: u32,
         width: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        crop_to_head: Option<HeadCrop>,
         windows: Vec<Window>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         normalization: Option<Normalization>,
@@ -91,10 +95,19 @@ impl Transform {
         windowed
     }
 
-    /// Whether the numbers make sense: every window has a finite center and a width above 0, and a normalization a
-    /// finite mean and a deviation above 0.
+    /// How the image is cropped to the head, where it is.
+    pub fn crop_to_head(&self) -> Option<HeadCrop> {
+        match self {
+            Transform::StoredValues { .. } => None,
+            Transform::HounsfieldWindows { crop_to_head, .. } => *crop_to_head,
+        }
+    }
+
+    /// Whether the numbers make sense: every window has a finite center and a width above 0, a normalization a
+    /// finite mean and a deviation above 0, and a crop shares from 0 to 1.
     pub fn check(&self) -> Result<(), String> {
-        let Transform::HounsfieldWindows { windows, normalization, .. } = self else { return Ok(()) };
+        let Transform::HounsfieldWindows { windows, normalization, crop_to_head, .. } = self else { return Ok(()) };
+        crop_to_head.map_or(Ok(()), |crop| crop.check())?;
         match windows.iter().find(|window| !(window.center.is_finite() && window.width > 0.0)) {
             Some(window) => Err(format!("a window of center {} and width {} HU", window.center, window.width)),
             None => normalization.map_or(Ok(()), |normalization| normalization.check()),
@@ -123,6 +136,9 @@ pub fn model_input(object: &DicomObject, frame: u32, transform: &Transform) -> R
 
 /// The model's input for a decoded frame.
 ///
+/// Where the transform crops to the head, the square around it ([`HeadCrop::square`]) is the image, with air where it
+/// reaches beyond the frame; a frame without a head is taken whole.
+///
 /// A frame of another size than the model's is padded to a square with air, centered, and resampled with a triangle
 /// filter that widens as the image shrinks, so that nothing aliases; the filter does not overshoot, so that no dark or
 /// bright seam appears along the skull. Hounsfield units are resampled first and windowed then, and
@@ -138,8 +154,15 @@ pub fn frame_input(frame: &Frame, transform: &Transform) -> Result<Tensor, Imagi
             let data = fit(stored, (frame.rows, frame.columns), (*height, *width), frame.stored_air())?;
             Ok(Tensor { shape, data })
         }
-        Transform::HounsfieldWindows { height, width, windows, normalization } => {
-            let hounsfield = fit(frame.hounsfield(), (frame.rows, frame.columns), (*height, *width), AIR)?;
+        Transform::HounsfieldWindows { height, width, crop_to_head, windows, normalization } => {
+            let (rows, columns) = (frame.rows, frame.columns);
+            let hounsfield = frame.hounsfield();
+            let head = crop_to_head.and_then(|crop| crop.square(&hounsfield, rows, columns));
+            let (image, from) = match head {
+                Some(square) => (square.of(&hounsfield, columns, AIR), (square.side, square.side)),
+                None => (hounsfield, (rows, columns)),
+            };
+            let hounsfield = fit(image, from, (*height, *width), AIR)?;
             let mut data = Vec::with_capacity(shape.iter().product());
             for window in windows {
                 let low = window.center - window.width / 2.0;

@@ -45,11 +45,10 @@ impl Measured {
     pub(super) fn text(&self, when_chosen: &str) -> String {
         match self {
             Measured::HeldOut(HeldOut { decision, validation, test, .. }) => format!(
-                "The slice threshold has the highest F2 on the validation slices; the study rule's threshold flags at least \
-                 {:.0} % of the validation studies with hemorrhage. {}\n\n\
+                "The slice threshold has the highest F2 on the validation slices; the {}, over the validation patients. {}\n\n\
                  On {} test patients, unseen in training and in choosing thresholds:\n\n{}\n\
                  On the {} validation patients, on which epoch, thresholds and rule were chosen, and so too good:\n\n{}\n",
-                100.0 * decision.wanted_sensitivity,
+                decision.choosing().text(),
                 when_chosen,
                 test.patients,
                 test.table(),
@@ -59,14 +58,13 @@ impl Measured {
             Measured::Crossed(crossed) => format!(
                 "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
                  others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
-                 is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its study rule's \
-                 threshold flags at least {:.0} % of all folds' studies with hemorrhage, as each fold's own did of the others'. \
-                 {} The studies' AUC over all folds is that of the rule chosen on all of them, so on the patients themselves that \
+                 is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its \
+                 {}, over all folds, as each fold's own over the others. {} The studies' AUC over all folds is that of the rule chosen on all of them, so on the patients themselves that \
                  it is taken on; all other figures are by what the other folds chose.\n\n{}\n",
                 crossed.folds.len(),
                 crossed.pooled.patients,
                 crossed.folds.len(),
-                100.0 * crossed.decision.wanted_sensitivity,
+                crossed.decision.choosing().text(),
                 when_chosen,
                 crossed.table()
             ),

@@ -13,7 +13,7 @@ use triaged_model::{CARD_FORMAT, MadeFor, ModelCard};
 use crate::ablation::Ablation;
 use crate::calibration::Platt;
 use crate::data::{self, Index, Side, Slice, Split};
-use crate::evaluate::Evaluation;
+use crate::evaluate::{Evaluation, OperatingPoint};
 use crate::export;
 use crate::fit::{FitConfig, State};
 use crate::network::parameters;
@@ -103,6 +103,11 @@ impl Trained<'_> {
 
     /// When the share of studies that the study rule must flag was chosen, as far as the run knows.
     fn when_chosen(&self) -> String {
+        if self.config.operating_point != OperatingPoint::Sensitivity {
+            return "Nothing here records whether those shares, a setting of the recipe, were chosen before any figures on these \
+                    data were seen."
+                .into();
+        }
         match self.state.first_sensitivity.filter(|first| *first != self.config.study_sensitivity) {
             Some(first) => format!(
                 "The run was begun asking for {:.0} %: this share was chosen later, when figures could have been seen.",
@@ -158,6 +163,9 @@ impl Trained<'_> {
                 "localization": config.localization,
                 "augmentation": config.augment,
                 "source_weights": config.sources,
+                "level_sources": config.level_sources,
+                "averaging": config.averaging,
+                "operating_point": config.operating_point,
                 "monitor": config.monitor,
                 "study_sensitivity": config.study_sensitivity,
                 "seconds": self.seconds().round(),
@@ -187,6 +195,8 @@ impl Trained<'_> {
             })),
             "study_rules": self.measured.supplement().study_rules,
             "sources": self.measured.supplement().sources,
+            "department": self.measured.supplement().department,
+            "strata": self.measured.supplement().strata,
             // The node scores a slice once: these figures are not those of the model it runs.
             "with_test_time_flip": self.measured.supplement().test_time_flip,
             "ablation": self.ablation,

@@ -34,6 +34,19 @@ pub(super) fn known(source: &str) -> Option<Known> {
             terms: "as published on Kaggle",
             note: "reconstructed HU: web figures of all sizes with burned-in marks, clipped to 0 to 80 HU",
         },
+        "phe-sich" => Known {
+            citation: "Ma et al.: PHE-SICH-CT-IDS, CT images of spontaneous intracerebral hemorrhage with perihematomal edema, 2024.",
+            terms: "non-commercial use, with citation",
+            note: "reconstructed HU: 8-bit brain-window pictures of another hospital's spontaneous bleeds of the basal ganglia and \
+                   thalamus; level assumed, bone saturated; all patients bleed",
+        },
+        "bhsd-mini" => Known {
+            citation: "B. Wu et al.: BHSD, a 3D Multi-Class Brain Hemorrhage Segmentation Dataset, 2023, made of RSNA 2019 images: \
+                       A. E. Flanders et al.: Construction of a Machine Learning Dataset through Collaboration: The RSNA 2019 Brain CT \
+                       Hemorrhage Challenge. Radiology: Artificial Intelligence 2(3), 2020.",
+            terms: "RSNA challenge data: non-commercial use, with citation of both",
+            note: "reconstructed HU: grey values taken as 0 to 255 HU; all slices bleed",
+        },
         PHANTOMS => Known {
             citation: "Synthetic head CT made by this project's own phantom generator.",
             terms: "as this project",

@@ -5,7 +5,7 @@ use super::{FINDING, Trained};
 use crate::calibration::{Calibrated, Platt};
 use crate::data::{self, Side};
 use crate::describe::{architecture, capital, input, layers, rate, rule};
-use crate::evaluate::{Supplement, rules};
+use crate::evaluate::{Supplement, rules, strata};
 use crate::fit::Monitor;
 use crate::network::parameters;
 use crate::pretrained;
@@ -57,6 +57,14 @@ impl Trained<'_> {
                 format!(" (slices weighted within their class: {})", weights.join(", "))
             }
         };
+        let level = match config.level_sources {
+            true => ", those without weighted so that each source has the same share of either class",
+            false => "",
+        };
+        let averaged = match config.averaging {
+            0.0 => String::new(),
+            decay => format!("; kept is the average of the weights, which keeps {decay} of itself at a step"),
+        };
         let parity = match (self.parity, self.quantized) {
             (_, Some(_)) => String::new(),
             (Some(parity), None) => format!(
@@ -77,7 +85,7 @@ impl Trained<'_> {
              {quantized}{architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
-             {pretrained}{epochs}; {draws}{weights}; batch {batch}, {rate}; {seconds:.0} s on {device}. Augmentation: flip \
+             {pretrained}{epochs}; {draws}{weights}{level}; batch {batch}, {rate}{averaged}; {seconds:.0} s on {device}. Augmentation: flip \
              {flip}, shift ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at \
              commit {commit}.\n\n\
              ## Data\n\n\
@@ -123,8 +131,20 @@ impl Trained<'_> {
 
     /// What stands beside the figures, in Markdown: sources, mirror images, rules, calibration, ablations.
     fn supplement(&self) -> String {
-        let Supplement { sources, reliability, study_rules, test_time_flip } = self.measured.supplement();
+        let Supplement { sources, reliability, study_rules, test_time_flip, department, strata } =
+            self.measured.supplement();
         let mut text = String::new();
+        if let Some(department) = department {
+            text += &format!("### In a department\n\n{}\n\n", department.text());
+        }
+        if !strata.is_empty() {
+            text += &format!(
+                "### By kind and size of the bleed\n\n\
+                 Of the same verdicts: the share of slices with hemorrhage of a kind that are positive, and of studies with such \
+                 slices that are flagged. A slice or study with several kinds counts in each.\n\n{}\n",
+                strata::table(strata)
+            );
+        }
         for (source, evaluation) in sources {
             text += &format!("Of these, the {} patients of {source}:\n\n{}\n", evaluation.patients, evaluation.table());
         }

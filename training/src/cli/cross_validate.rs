@@ -13,7 +13,7 @@ use super::run_data::begin;
 use super::scores::{flipped_studies, score_slices, scores_file, write_scores};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
-use crate::evaluate::Study;
+use crate::evaluate::{Study, strata};
 use crate::files::write_json;
 use crate::fit::{self, FitConfig, Monitor};
 
@@ -64,7 +64,7 @@ where
         _ => {}
     }
     let mut rows = scores_file(out)?;
-    let (mut scored, mut flipped) = (Vec::with_capacity(splits.len()), Vec::new());
+    let (mut scored, mut labelled, mut flipped) = (Vec::with_capacity(splits.len()), Vec::new(), Vec::new());
     for (number, split) in (1..).zip(splits) {
         let name = fold_name(number);
         let run = out.join(&name);
@@ -79,12 +79,14 @@ where
         rows.flush().context("cannot write scores.csv")?;
         flipped.extend(flipped_studies(&slices, &scores));
         scored.push(Study::group(&slices, &scores.plain));
+        labelled.push((slices, scores.plain));
     }
-    let mut all = CrossValidation::of(&scored, config.study_sensitivity, args.seed)
+    let mut all = CrossValidation::of(&scored, config.choosing(), args.seed)
         .context("the folds that are left after taking one out lack patients with or without hemorrhage")?;
+    all.supplement.strata = strata(&labelled, &all.decisions, args.seed);
     if !flipped.is_empty() {
         all.supplement.test_time_flip =
-            CrossValidation::of(&flipped, config.study_sensitivity, args.seed).map(|flipped| flipped.pooled);
+            CrossValidation::of(&flipped, config.choosing(), args.seed).map(|flipped| flipped.pooled);
     }
     write_json(&out.join(CROSS_VALIDATION), &all)?;
     Ok(all)

@@ -40,7 +40,7 @@ pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Devi
         studies.push(Study::group(&slices, &scored.plain));
     }
     rows.flush().context("cannot write scores.csv")?;
-    let held = |of: &[Vec<Study>]| HeldOut::of(&of[0], &of[1], config.study_sensitivity, config.seed);
+    let held = |of: &[Vec<Study>]| HeldOut::of(&of[0], &of[1], config.choosing(), config.seed);
     let mut all = held(&studies).context("the validation patients are all with or all without hemorrhage")?;
     if !flipped.is_empty() {
         all.supplement.test_time_flip = held(&flipped).map(|flipped| flipped.test);

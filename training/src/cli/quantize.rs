@@ -82,7 +82,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         scored.iter().map(|fold| Study::group(&fold.slices.iter().collect::<Vec<_>>(), of(fold))).collect()
     };
     let crossed = |folds: &[Vec<Study>]| {
-        CrossValidation::of(folds, config.study_sensitivity, config.seed)
+        CrossValidation::of(folds, config.choosing(), config.seed)
             .context("the folds lack patients with or without hemorrhage")
     };
     let (float_studies, copy_studies) = (studies(|fold| &fold.float), studies(|fold| &fold.copy));

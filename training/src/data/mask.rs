@@ -114,8 +114,13 @@ mod tests {
             let modality_lut = ModalityLut::Rescale { slope: 1.0, intercept: 0.0 };
             let frame = Frame { rows, columns, stored, modality_lut, padding: None };
             for (height, width) in [(32, 32), (64, 64), (16, 16)] {
-                let transform =
-                    Transform::HounsfieldWindows { height, width, windows: vec![window], normalization: None };
+                let transform = Transform::HounsfieldWindows {
+                    height,
+                    width,
+                    windows: vec![window],
+                    normalization: None,
+                    crop_to_head: None,
+                };
                 let image = frame_input(&frame, &transform).expect("an input").data;
                 let mask = read(&path, height as usize, width as usize).expect("read");
                 // Resampled smoothly an image loses the corners of the blood.

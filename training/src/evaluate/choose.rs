@@ -4,7 +4,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use triaged_model::StudyRule;
 
-use super::study::{Study, by_patient};
+use super::operating_point::{Choosing, OperatingPoint};
+use super::study::{Study, by_patient, of_patients};
 use crate::metrics::{Case, auc};
 
 /// Bootstrap samples behind the noise of a difference of two rules, and their seed: a choice must repeat.
@@ -19,22 +20,32 @@ pub(super) fn shippable() -> impl Iterator<Item = StudyRule> {
     highest.chain(kth).chain(mean).chain([StudyRule::NoisyOr { threshold }])
 }
 
-/// The rule to ship, with the threshold that flags the `wanted` share of the studies with hemorrhage, by the scores of
-/// validation studies. None where they lack a class.
+/// The rules to choose among: where both sensitivity and specificity are asked for, means over several slices, which the
+/// noise of one does not carry away, the middle of them first.
+pub(super) fn candidates(point: OperatingPoint) -> Vec<StudyRule> {
+    match point {
+        OperatingPoint::Both { .. } => [3, 4, 2, 6, 1].map(|k| StudyRule::TopKMean { k, threshold: 0.5 }).into(),
+        OperatingPoint::Sensitivity => shippable().collect(),
+    }
+}
+
+/// The rule to ship, with its threshold, by the scores of validation studies. None where they lack a class.
 ///
-/// Of the rules whose area under the ROC curve lies within noise of the best one's, the simplest. Within noise is a
+/// Of the rules whose area under the ROC curve lies within noise of the best one's, the first. Within noise is a
 /// difference of at most one standard error, which is taken from bootstrap samples of the patients, both rules on the
 /// same ones.
-pub fn choose(studies: &[Study], wanted: f64) -> Option<StudyRule> {
-    let rules: Vec<StudyRule> = shippable().collect();
+pub fn choose(studies: &[Study], choosing: impl Into<Choosing>) -> Option<StudyRule> {
+    let choosing = choosing.into();
+    let rules = candidates(choosing.point);
     let scored: Vec<Vec<Case>> =
         rules.iter().map(|rule| studies.iter().map(|study| study.case(rule)).collect()).collect();
     let areas = scored.iter().map(|cases| auc(cases)).collect::<Option<Vec<f64>>>()?;
     // The first of equal ones.
     let best = (0..rules.len()).reduce(|best, rule| if areas[rule] > areas[best] { rule } else { best })?;
-    let noise = noise(&by_patient(studies), &scored, best);
+    let patients = by_patient(studies);
+    let noise = noise(&patients, &scored, best);
     let chosen = (0..rules.len()).find(|&rule| areas[best] - areas[rule] <= noise[rule])?;
-    Some(with_threshold(rules[chosen], threshold(&scored[chosen], wanted)?))
+    Some(with_threshold(rules[chosen], choosing.threshold(&of_patients(&patients, &scored[chosen]))?))
 }
 
 /// Of each rule the standard error of its area's difference to the best one's, over the studies of `patients`.
@@ -68,36 +79,10 @@ pub(super) fn with_threshold(rule: StudyRule, threshold: f64) -> StudyRule {
     }
 }
 
-/// The highest threshold that flags the `wanted` share of the positives, moved halfway down to the next score so
-/// that it does not lie on a case. None without a positive.
-pub(super) fn threshold(cases: &[Case], wanted: f64) -> Option<f64> {
-    let mut positives: Vec<f64> = cases.iter().filter(|case| case.positive).map(|case| case.score).collect();
-    positives.sort_unstable_by(|a, b| b.total_cmp(a));
-    // A product that is a whole number must not be rounded up for its last bit.
-    let needed = (wanted * positives.len() as f64 - 1e-9).ceil() as usize;
-    let lowest = *positives.get(needed.checked_sub(1)?)?;
-    let next = cases.iter().map(|case| case.score).filter(|score| *score < lowest).fold(0.0, f64::max);
-    // A rule's threshold must be above 0 ([`StudyRule::check`]).
-    Some(((lowest + next) / 2.0).max(f64::MIN_POSITIVE))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::evaluate::tests::studies;
-
-    #[test]
-    fn the_threshold_reaches_the_wanted_sensitivity_with_the_fewest_false_alarms() {
-        let cases: Vec<Case> = (0..100).map(|i| Case { score: f64::from(i) / 100.0, positive: i % 5 == 0 }).collect();
-        let found = threshold(&cases, 0.9).expect("positives");
-        // 18 of 20 positives: all but 0.00 and 0.05. The next score below 0.10 is 0.09.
-        assert!((found - 0.095).abs() < 1e-9, "{found}");
-        // 19 of 20, for all that 0.95 is not in two's powers; and all of them.
-        for (wanted, expected) in [(0.95, 0.045), (1.0, f64::MIN_POSITIVE)] {
-            let found = threshold(&cases, wanted).expect("positives");
-            assert!((found - expected).abs() < 1e-9, "{wanted}: {found}");
-        }
-    }
 
     #[test]
     fn the_simplest_rule_within_noise_is_chosen() {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use triaged_model::StudyRule;
 
 use super::choose::choose;
+use super::operating_point::{Choosing, OperatingPoint};
 use super::study::{Study, slices};
 use crate::calibration::Platt;
 use crate::metrics::best_f2_threshold;
@@ -24,6 +25,16 @@ pub struct Decision {
     /// The share of the studies with hemorrhage that the study rule's threshold had to flag.
     #[serde(default = "wanted")]
     pub wanted_sensitivity: f64,
+    /// What else the threshold had to do.
+    #[serde(default)]
+    pub operating_point: OperatingPoint,
+}
+
+impl Decision {
+    /// How it was chosen.
+    pub fn choosing(&self) -> Choosing {
+        Choosing { sensitivity: self.wanted_sensitivity, point: self.operating_point }
+    }
 }
 
 /// Decisions of before it could be asked for have none.
@@ -32,11 +43,17 @@ fn wanted() -> f64 {
 }
 
 /// Decides on validation studies, by the network's own scores: a calibration, and of the calibrated scores the slice
-/// threshold and the study rule (`choose.rs`) that flags the `wanted` share of the studies with hemorrhage. None where
-/// the studies, or their slices, lack a class.
-pub fn decide(studies: &[Study], wanted: f64) -> Option<Decision> {
+/// threshold and the study rule (`choose.rs`). None where the studies, or their slices, lack a class.
+pub fn decide(studies: &[Study], choosing: impl Into<Choosing>) -> Option<Decision> {
+    let choosing = choosing.into();
     let calibration = Platt::fit(&slices(studies));
     let studies: Vec<Study> = studies.iter().map(|study| study.calibrated(calibration.as_ref())).collect();
     let (slice_threshold, _) = best_f2_threshold(&slices(&studies))?;
-    Some(Decision { slice_threshold, study_rule: choose(&studies, wanted)?, calibration, wanted_sensitivity: wanted })
+    Some(Decision {
+        slice_threshold,
+        study_rule: choose(&studies, choosing)?,
+        calibration,
+        wanted_sensitivity: choosing.sensitivity,
+        operating_point: choosing.point,
+    })
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{Decision, decide};
 use super::evaluation::Evaluation;
+use super::operating_point::Choosing;
 use super::rules::{Compared, compare};
 use super::study::Study;
 use super::supplement::Supplement;
@@ -26,8 +27,8 @@ const PARTS: usize = 5;
 
 impl HeldOut {
     /// Decides on validation studies and measures both. None where the validation studies lack a class.
-    pub fn of(validation: &[Study], test: &[Study], wanted: f64, seed: u64) -> Option<Self> {
-        let decision = decide(validation, wanted)?;
+    pub fn of(validation: &[Study], test: &[Study], choosing: impl Into<Choosing>, seed: u64) -> Option<Self> {
+        let decision = decide(validation, choosing)?;
         let judged: Vec<(&Study, Decision)> = test.iter().map(|study| (study, decision)).collect();
         let supplement = Supplement {
             study_rules: compare_within(validation, &decision, seed),
@@ -57,6 +58,6 @@ fn compare_within(studies: &[Study], decision: &Decision, seed: u64) -> Vec<Comp
         (0..parts.len()).filter(|other| *other != part).flat_map(|other| parts[other].clone()).collect()
     };
     let decisions: Option<Vec<Decision>> =
-        (0..parts.len()).map(|part| decide(&others(part), decision.wanted_sensitivity)).collect();
+        (0..parts.len()).map(|part| decide(&others(part), decision.choosing())).collect();
     decisions.map_or(Vec::new(), |decisions| compare(&parts, &decisions, &decision.study_rule, seed))
 }

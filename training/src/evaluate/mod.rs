@@ -3,10 +3,13 @@
 
 mod choose;
 mod decision;
+mod department;
 mod evaluation;
 mod held_out;
 mod learned;
+mod operating_point;
 pub mod rules;
+pub mod strata;
 mod study;
 mod supplement;
 #[cfg(test)]
@@ -15,5 +18,7 @@ mod tests;
 pub use decision::{Decision, WANTED_SENSITIVITY, decide};
 pub use evaluation::{Evaluation, ROUNDS};
 pub use held_out::HeldOut;
+pub use operating_point::{Choosing, OperatingPoint};
+pub use strata::strata;
 pub use study::{Study, slices};
 pub use supplement::Supplement;

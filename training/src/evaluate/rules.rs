@@ -8,11 +8,12 @@
 use serde::{Deserialize, Serialize};
 use triaged_model::StudyRule;
 
-use super::choose::{shippable, threshold, with_threshold};
+use super::choose::{candidates, shippable, with_threshold};
 use super::decision::Decision;
 use super::evaluation::ROUNDS;
 use super::learned::{Learned, SCORES};
-use super::study::{Study, by_patient};
+use super::operating_point::OperatingPoint;
+use super::study::{Study, by_patient, of_patients};
 use crate::metrics::{Case, Figures, Interval, answers, judged_figures};
 
 /// What one rule is worth: a line of the comparison.
@@ -79,7 +80,14 @@ pub fn compare(folds: &[Vec<Study>], decisions: &[Decision], chosen: &StudyRule,
     let ordered = folds.iter().flatten().all(|study| study.is_ordered);
     let extra = [Aggregate::LongestRun, Aggregate::Learned];
     let extra = extra.into_iter().filter(|rule| ordered || !matches!(rule, Aggregate::LongestRun));
-    let all = shippable().map(Aggregate::Rule).chain(extra);
+    let point = decisions.first().map_or(OperatingPoint::Sensitivity, |decision| decision.operating_point);
+    let mut rules = candidates(point);
+    for rule in shippable() {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    let all = rules.into_iter().map(Aggregate::Rule).chain(extra);
     all.filter_map(|aggregate| {
         let measured = measure(&aggregate, folds, decisions, seed)?;
         let rule = if let Aggregate::Rule(rule) = &aggregate { Some(*rule) } else { None };
@@ -103,17 +111,14 @@ fn measure(aggregate: &Aggregate, folds: &[Vec<Study>], decisions: &[Decision], 
         let others: Vec<Study> =
             (0..folds.len()).filter(|other| *other != fold).flat_map(|other| &folds[other]).map(calibrated).collect();
         let seen = aggregate.score(&others, &others, decision.slice_threshold)?;
-        let threshold = threshold(&seen, decision.wanted_sensitivity)?;
+        let threshold = decision.choosing().threshold(&of_patients(&by_patient(&others), &seen))?;
         let cases = aggregate.score(&own, &others, decision.slice_threshold)?;
         verdicts.extend(answers(&cases, threshold));
         scores.extend(cases);
         all.extend(own);
     }
     let patients = by_patient(&all);
-    let of = |cases: &[Case]| -> Vec<Vec<Case>> {
-        patients.iter().map(|studies| studies.iter().map(|&i| cases[i]).collect()).collect()
-    };
-    Some(judged_figures(&of(&scores), &of(&verdicts), ROUNDS, seed))
+    Some(judged_figures(&of_patients(&patients, &scores), &of_patients(&patients, &verdicts), ROUNDS, seed))
 }
 
 /// How many slices that follow each other are positive, at most.
@@ -144,9 +149,9 @@ pub fn table(compared: &[Compared]) -> String {
 }
 
 /// What the comparison means, for those who read it.
-pub const EXPLAINED: &str = "Each fold's studies are judged at the threshold that flags the wanted share with \
-    hemorrhage in the other folds. Chosen is the simplest rule (the topmost) whose AUC lies within one standard error of the best one's, by \
-    bootstrap over patients. The longest run is not monotone, for a negative slice that arrives late may cut it in two, and \
+pub const EXPLAINED: &str = "Each fold's studies are judged at the threshold that is chosen for the rule on the other \
+    folds. Chosen is the topmost rule whose AUC lies within one standard \
+    error of the best one's, by bootstrap over patients. The longest run is not monotone, for a negative slice that arrives late may cut it in two, and \
     the learned rule need not rise with every score: neither is ever shipped.";
 
 #[cfg(test)]
@@ -178,7 +183,13 @@ mod tests {
         };
         let folds = [fold(0.001), fold(0.002), fold(0.003)];
         let rule = choose(&folds.concat(), 0.9).expect("both classes");
-        let decision = Decision { slice_threshold: 0.5, study_rule: rule, calibration: None, wanted_sensitivity: 0.9 };
+        let decision = Decision {
+            slice_threshold: 0.5,
+            study_rule: rule,
+            calibration: None,
+            wanted_sensitivity: 0.9,
+            operating_point: Default::default(),
+        };
         let compared = compare(&folds, &[decision; 3], &rule, 1);
         assert_eq!(compared.len(), 14);
         assert_eq!(compared.iter().filter(|row| row.chosen).count(), 1);

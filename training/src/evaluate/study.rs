@@ -96,6 +96,11 @@ pub(super) fn by_patient(studies: &[Study]) -> Vec<Vec<usize>> {
     patients
 }
 
+/// Cases of studies, by patient.
+pub(super) fn of_patients(patients: &[Vec<usize>], cases: &[Case]) -> Vec<Vec<Case>> {
+    patients.iter().map(|studies| studies.iter().map(|&i| cases[i]).collect()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
+use super::department::Department;
 use super::evaluation::Evaluation;
 use super::rules::Compared;
+use super::strata::Stratum;
 use super::study::Study;
 use crate::calibration::{Calibrated, Reliability};
-use crate::metrics::Case;
+use crate::metrics::{Case, answers};
 
 /// What is told beside the figures of all patients.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,22 @@ pub struct Supplement {
     /// With each slice scored as the mean of itself and its mirror image, by a decision made on such scores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_time_flip: Option<Evaluation>,
+    /// What a department would see of the verdicts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub department: Option<Department>,
+    /// By kind and size of the bleed; put in by who knows the slices' labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strata: Vec<Stratum>,
+}
+
+/// By patient, whether each study is flagged by its own decision.
+fn verdicts(judged: &[(&Study, Decision)]) -> Vec<Vec<Case>> {
+    let mut patients: BTreeMap<&str, Vec<Case>> = BTreeMap::new();
+    for (study, own) in judged {
+        let case = study.calibrated(own.calibration.as_ref()).case(&own.study_rule);
+        patients.entry(&study.patient).or_default().extend(answers(&[case], own.study_rule.threshold()));
+    }
+    patients.into_values().collect()
 }
 
 impl Supplement {
@@ -48,6 +66,8 @@ impl Supplement {
             reliability: is_calibrated.then(reliability).flatten(),
             study_rules: Vec::new(),
             test_time_flip: None,
+            department: Department::of(&verdicts(judged), seed),
+            strata: Vec::new(),
         }
     }
 }

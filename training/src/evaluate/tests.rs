@@ -90,6 +90,7 @@ fn a_patients_studies_are_judged_each_for_itself() {
         study_rule: StudyRule::TopKMean { k: 1, threshold: 0.5 },
         calibration: None,
         wanted_sensitivity: 0.9,
+        operating_point: Default::default(),
     };
     let evaluation = Evaluation::of(&studies, &decision, 1);
     assert_eq!((evaluation.patients, evaluation.studies.cases), (1, 2));

@@ -8,7 +8,7 @@ use triaged_imaging::Transform;
 
 use crate::candidates::Candidate;
 use crate::data::{Augment, Cache, Index, LoadError, Neighbours, Slice};
-use crate::evaluate::WANTED_SENSITIVITY;
+use crate::evaluate::{Choosing, OperatingPoint, WANTED_SENSITIVITY};
 use crate::pretrained::Pretrained;
 
 /// Everything that decides how a network is trained; saved with the run. A run is only resumed with the same, but for
@@ -53,6 +53,16 @@ pub struct FitConfig {
     /// draws.
     #[serde(default)]
     pub sources: BTreeMap<String, f64>,
+    /// Whether a source has the same share of the draws with hemorrhage and of those without ([`crate::data::levelled`]);
+    /// needs balanced draws.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub level_sources: bool,
+    /// The share of itself that the average of the weights keeps at a step; 0: the weights as they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub averaging: f64,
+    /// How the study rule's threshold is chosen. Decides nothing of the training.
+    #[serde(default)]
+    pub operating_point: OperatingPoint,
     /// Whether the network sees the slices before and after each one too, as further channels. The node knows no such
     /// input: for experiments.
     #[serde(default)]
@@ -62,6 +72,10 @@ pub struct FitConfig {
 /// Runs of before it could be asked for have none.
 fn wanted() -> f64 {
     WANTED_SENSITIVITY
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl FitConfig {
@@ -78,6 +92,11 @@ impl FitConfig {
     pub fn cache(&self, folder: Option<PathBuf>, index: &Index) -> Result<Cache, LoadError> {
         let cache = Cache::new(self.transform.clone(), folder)?;
         Ok(if self.context { cache.with_neighbours(Neighbours::of(index)?) } else { cache })
+    }
+
+    /// How the study rule is chosen.
+    pub fn choosing(&self) -> Choosing {
+        Choosing { sensitivity: self.study_sensitivity, point: self.operating_point }
     }
 
     /// How often a slice is drawn beside others of its class.

@@ -1,6 +1,7 @@
 //! The training loop: Adam on weighted binary cross-entropy, early stopping with the best weights kept, a checkpoint
 //! after each epoch from which a killed run goes on.
 
+mod average;
 mod checkpoint;
 mod config;
 mod error;
@@ -19,11 +20,12 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{ElementConversion, module};
 use triaged_kernels::ConvBackend;
 
-use crate::data::{Cache, Draw, Loader, Slice, balanced, epoch_seed, plain};
+use crate::data::{Cache, Draw, Loader, Slice, balanced, epoch_seed, levelled, plain};
 use crate::files::FileError;
 use crate::metrics::{Case, auc};
 use crate::network::{Layer, LayerError, Network};
 use crate::progress::Progress;
+use average::Average;
 pub use checkpoint::best;
 use checkpoint::{checkpoint, forget_old, load, load_network, save};
 pub use config::{FitConfig, Monitor, Schedule};
@@ -81,6 +83,7 @@ where
         return Err(FitError::NoValidation);
     }
     let shares: Vec<f64> = train.iter().map(|slice| config.weight(slice)).collect();
+    let shares = if config.level_sources { levelled(train, &shares) } else { shares };
     for (name, weight) in &config.sources {
         if !train.iter().any(|slice| slice.source == *name) {
             eprintln!("the recipe draws from {name} by {weight}, but nothing of it is trained on");
@@ -88,6 +91,15 @@ where
     }
     let weights = if config.balance.is_none() { class_weights(&labels) } else { [1.0, 1.0] };
     let held: Vec<Draw> = validation.iter().map(|slice| draw(slice, None)).collect();
+    let mut average = match state.epochs.last() {
+        _ if config.averaging == 0.0 => None,
+        None => Some(Average::new(&network.valid(), config.averaging, 0)),
+        Some(last) => {
+            let record = load::<B::InnerBackend, _>(&checkpoint(run, last.epoch).join("average"), device)?;
+            let steps = state.epochs.len() * config.balance.unwrap_or(train.len()).div_ceil(config.batch);
+            Some(Average::new(&network.valid().load_record(record), config.averaging, steps))
+        }
+    };
 
     while !state.is_done(config) {
         let begun = Instant::now();
@@ -137,6 +149,9 @@ where
             let grads = GradientsParams::from_grads(loss.backward(), &network);
             let share = config.schedule.share((epoch - 1) * steps + number, config.epochs * steps);
             network = adam.step(config.learning_rate * share, network, grads);
+            if let Some(average) = &mut average {
+                average.follow(&network.valid());
+            }
             total += value * size as f64;
             seen += size;
             progress.advance(size, &format!("loss {:.4}", total / seen as f64));
@@ -148,7 +163,9 @@ where
         let loss = total / seen as f64;
         progress.finish(&format!("loss {loss:.4}"));
 
-        let settled = network.valid().settled(epoch * steps, config.pretrained.is_some()).spread(input)?;
+        let averaged = average.as_ref().map_or_else(|| network.valid(), |average| average.network(network.valid()));
+        let kept = averaged.clone().into_record();
+        let settled = averaged.settled(epoch * steps, config.pretrained.is_some()).spread(input)?;
         let scores = predict(&settled, held.clone(), cache, config.batch, "validation", device)?;
         // The last steps may have overflowed the weights with no loss after them to show it.
         if scores.iter().any(|score| !score.is_finite()) {
@@ -179,6 +196,9 @@ where
         let folder = checkpoint(run, epoch);
         save::<B, _>(&folder, "network", network.clone().into_record())?;
         save::<B, _>(&folder, "adam", adam.to_record())?;
+        if average.is_some() {
+            save::<B::InnerBackend, _>(&folder, "average", kept)?;
+        }
         if is_best {
             save::<B::InnerBackend, _>(&run.join(format!("best-{epoch}")), "network", settled.into_record())?;
             state.best = Some(epoch);

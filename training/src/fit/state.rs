@@ -64,6 +64,7 @@ pub fn check_begun(run: &Path, config: &FitConfig) -> Result<(), FitError> {
             patience: config.patience,
             test_time_flip: config.test_time_flip,
             study_sensitivity: config.study_sensitivity,
+            operating_point: config.operating_point,
             ..found
         };
         if same != *config {

@@ -136,8 +136,13 @@ impl Tile {
 
 fn pixels(scored: &Scored) -> Result<Vec<u8>, String> {
     let edge = EDGE as u32;
-    let transform =
-        Transform::HounsfieldWindows { height: edge, width: edge, windows: vec![BRAIN], normalization: None };
+    let transform = Transform::HounsfieldWindows {
+        height: edge,
+        width: edge,
+        windows: vec![BRAIN],
+        normalization: None,
+        crop_to_head: None,
+    };
     let values = Cache::new(transform, None).and_then(|images| images.load(&scored.slice.file));
     Ok(values.map_err(|error| error.to_string())?.iter().map(|value| (value * 255.0).round() as u8).collect())
 }

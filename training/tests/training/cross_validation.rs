@@ -63,7 +63,7 @@ fn another_sensitivity_is_another_decision_and_no_other_training() {
     let found: CrossValidation = read_json(&run.join("folds/cross-validation.json")).expect("figures");
     assert!(found.decisions.iter().all(|decision| decision.wanted_sensitivity == 1.0));
     let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
-    assert!(people.contains("flags at least 100 % of all folds' studies"), "{people}");
+    assert!(people.contains("flags at least 100 % of the studies with hemorrhage, over all folds"), "{people}");
     assert!(people.contains("The run was begun asking for 90 %: this share was chosen later"), "{people}");
     train(folder.path(), &["--study-sensitivity", "0.9"]);
     let people = fs::read_to_string(run.join("model/m4.md")).expect("a card");
@@ -276,6 +276,7 @@ fn a_cross_validation_of_before_calibration_still_becomes_a_card_and_a_report() 
         study_rule: rule,
         calibration: None,
         wanted_sensitivity: 0.9,
+        operating_point: Default::default(),
     };
     let all = decision(by_slice.len());
     let judged: Vec<(&Study, Decision)> = by_slice

@@ -35,8 +35,13 @@ fn a_cut_off_run_ends_as_one_that_was_not_and_its_card_names_the_input() {
     succeeds(&train(&data, &whole, &["--pretrained", "none", "--epochs", "2", "--half-size-epochs", "1"]));
     let (card, onnx) = ModelCard::load(&whole.join("model/m11.json")).expect("a card that the node takes");
     assert_eq!(card.name, "m11");
-    let Transform::HounsfieldWindows { height: 32, width: 32, windows, normalization: Some(normalization) } =
-        &card.transform
+    let Transform::HounsfieldWindows {
+        height: 32,
+        width: 32,
+        windows,
+        normalization: Some(normalization),
+        crop_to_head: None,
+    } = &card.transform
     else {
         panic!("{:?}", card.transform)
     };

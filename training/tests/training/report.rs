@@ -67,6 +67,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         study_rule: StudyRule::TopKMean { k: 1, threshold: 0.5 },
         calibration: None,
         wanted_sensitivity: 0.9,
+        operating_point: Default::default(),
     };
     let mut rows = String::from("side,source,patient,id,label,probability\n");
     let [validation, test] = [(Side::Validation, "validation"), (Side::Test, "test")].map(|(side, name)| {
@@ -98,7 +99,13 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
     let windows = vec![Window { center: 40.0, width: 80.0 }];
     let config = FitConfig {
         candidate: candidate("m4").expect("a candidate"),
-        transform: Transform::HounsfieldWindows { height: 32, width: 32, windows, normalization: None },
+        transform: Transform::HounsfieldWindows {
+            height: 32,
+            width: 32,
+            windows,
+            normalization: None,
+            crop_to_head: None,
+        },
         seed: 1,
         epochs: 4,
         batch: 8,
@@ -116,6 +123,9 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         test_time_flip: false,
         study_sensitivity: 0.9,
         sources: Default::default(),
+        level_sources: false,
+        averaging: 0.0,
+        operating_point: Default::default(),
         context: false,
     };
     write_json(&run.join("config.json"), &config).expect("written");

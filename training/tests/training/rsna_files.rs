@@ -236,8 +236,13 @@ fn every_kind_becomes_the_values_computed_by_hand() {
     let folder = folder();
     let size = EDGE as u32;
     let window = Window { center: 40.0, width: 80.0 };
-    let windowed =
-        Transform::HounsfieldWindows { height: size, width: size, windows: vec![window], normalization: None };
+    let windowed = Transform::HounsfieldWindows {
+        height: size,
+        width: size,
+        windows: vec![window],
+        normalization: None,
+        crop_to_head: None,
+    };
     let stored = Transform::StoredValues { height: size, width: size };
     for kind in &KINDS {
         let path = folder.path().join(format!("stage_2_train/{}.dcm", kind.id));

@@ -1,7 +1,8 @@
 //! From a frame to the model's input.
 
 use super::*;
-use crate::{Frame, ModalityLut, Normalization, Transform, Window, frame_input, model_input};
+use crate::phantom::{self, PhantomSpec};
+use crate::{Frame, HeadCrop, ModalityLut, Normalization, Transform, Window, decode_frame, frame_input, model_input};
 
 fn frame(rows: u32, columns: u32, stored: Vec<i32>) -> Frame {
     Frame {
@@ -15,7 +16,7 @@ fn frame(rows: u32, columns: u32, stored: Vec<i32>) -> Frame {
 
 fn windows(height: u32, width: u32, windows: &[(f32, f32)]) -> Transform {
     let windows = windows.iter().map(|&(center, width)| Window { center, width }).collect();
-    Transform::HounsfieldWindows { height, width, windows, normalization: None }
+    Transform::HounsfieldWindows { height, width, windows, normalization: None, crop_to_head: None }
 }
 
 #[test]
@@ -76,6 +77,7 @@ fn normalized(windows: &[(f32, f32)], mean: f32, deviation: f32) -> Transform {
         width: 2,
         windows,
         normalization: Some(Normalization { mean, deviation }),
+        crop_to_head: None,
     }
 }
 
@@ -128,4 +130,83 @@ fn a_normalization_that_makes_no_sense_is_refused() {
         assert!(normalized(&[(40.0, 80.0)], mean, deviation).check().is_err(), "{mean} {deviation}");
     }
     assert!(normalized(&[(40.0, 0.0)], 0.5, 0.5).check().is_err(), "a window without width");
+}
+
+/// A head of 200 pixels in a field of 500×400, off the middle: bone around brain, 32 HU within.
+fn head_in_a_field() -> Frame {
+    let stored = (0..500 * 400).map(|i| {
+        let (row, column) = ((i / 400) as f32, (i % 400) as f32);
+        match ((row - 180.0).powi(2) + (column - 240.0).powi(2)).sqrt() {
+            distance if distance < 92.0 => 528,
+            distance if distance < 100.0 => 1000,
+            _ => 0,
+        }
+    });
+    frame(500, 400, stored.collect())
+}
+
+#[test]
+fn a_crop_to_the_head_comes_before_all_else_and_leaves_other_slices_whole() {
+    let crop = HeadCrop { threshold: 10.0, margin: 0.05, smallest: 0.3 };
+    let with = |crop_to_head| match normalized(&[(40.0, 80.0)], 0.5, 0.25) {
+        Transform::HounsfieldWindows { windows, normalization, .. } => {
+            Transform::HounsfieldWindows { height: 64, width: 64, windows, normalization, crop_to_head }
+        }
+        stored => stored,
+    };
+    let (whole, cropped) = (with(None), with(Some(crop)));
+    let head = head_in_a_field();
+    // The share of the image within the bone.
+    let brain = |transform: &Transform| {
+        let tensor = frame_input(&head, transform).unwrap();
+        tensor.data.iter().filter(|value| (**value + 0.4).abs() < 1e-4).count() as f32 / tensor.data.len() as f32
+    };
+    let area = |field: f32| std::f32::consts::PI * 92.0 * 92.0 / (field * field);
+    assert!((brain(&whole) - area(500.0)).abs() < 0.03, "{} for {}", brain(&whole), area(500.0));
+    assert!((brain(&cropped) - area(220.0)).abs() < 0.06, "{} for {}", brain(&cropped), area(220.0));
+    assert_eq!(cropped.windowed().crop_to_head(), Some(crop), "training crops too");
+    let empty = frame(500, 400, vec![0; 500 * 400]);
+    assert_eq!(frame_input(&empty, &cropped).unwrap(), frame_input(&empty, &whole).unwrap());
+
+    let text = serde_json::to_string(&cropped).unwrap();
+    assert_eq!(serde_json::from_str::<Transform>(&text).unwrap(), cropped);
+    assert!(!serde_json::to_string(&whole).unwrap().contains("crop"), "a card without one is written as before");
+    assert!(serde_json::from_str::<Transform>(&text.replace("smallest", "least")).is_err());
+    assert!(cropped.check().is_ok() && with(Some(HeadCrop { margin: 2.0, ..crop })).check().is_err());
+}
+
+/// A phantom's head lies in the square, whole and not much smaller, in every slice that has one.
+#[test]
+fn phantoms_are_cropped_to_their_heads() {
+    let crop = HeadCrop { threshold: 10.0, margin: 0.05, smallest: 0.3 };
+    let mut found = 0;
+    for slice in phantom::series(&PhantomSpec { slices: 10, lesion: None, seed: 7 }) {
+        let frame = decode_frame(&slice, 0).unwrap();
+        let hounsfield = frame.hounsfield();
+        let Some(square) = crop.square(&hounsfield, frame.rows, frame.columns) else {
+            // The tip of the skull is no head.
+            let dense = hounsfield.iter().filter(|hu| **hu > crop.threshold).count();
+            assert!(dense * 50 < hounsfield.len(), "a head of {dense} pixels is not found");
+            continue;
+        };
+        found += 1;
+        let bone = |i: &usize| hounsfield[*i] > 300.0;
+        let places: Vec<[i64; 2]> = (0..hounsfield.len())
+            .filter(bone)
+            .map(|i| [i as i64 / i64::from(frame.columns), i as i64 % i64::from(frame.columns)])
+            .collect();
+        let side = i64::from(square.side);
+        for (axis, begin) in [square.top, square.left].into_iter().enumerate() {
+            let of = |place: &[i64; 2]| place[axis];
+            let (first, last) = (places.iter().map(of).min().unwrap(), places.iter().map(of).max().unwrap());
+            assert!(begin <= first && last < begin + side, "{square:?} leaves out bone from {first} to {last}");
+        }
+        let longest = [0, 1].map(|axis| {
+            let of = |place: &[i64; 2]| place[axis];
+            places.iter().map(of).max().unwrap() - places.iter().map(of).min().unwrap()
+        });
+        let longest = longest[0].max(longest[1]);
+        assert!(side <= longest * 5 / 4 || side == 154, "{square:?} for a skull of {longest}");
+    }
+    assert!(found >= 8, "{found} heads in 10 slices");
 }

@@ -109,6 +109,7 @@ pub fn window() -> Transform {
         width: side,
         windows: vec![Window { center: 40.0, width: 80.0 }],
         normalization: None,
+        crop_to_head: None,
     }
 }
 
