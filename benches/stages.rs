@@ -2,7 +2,6 @@
 //!
 //! What the disk does is measured on the disk of the target folder, not in memory.
 
-use std::collections::HashSet;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +20,7 @@ use triaged::dimse::command::{Message, Operation};
 use triaged::dimse::pdu::{Event, PduStream};
 use triaged::dimse::status::Status;
 use triaged::inference::{Engine, Pipeline};
-use triaged::ledger::{Ledger, NewInstance, SliceStart, now};
+use triaged::ledger::{LeaseRequest, Ledger, NewInstance, Queue, SliceStart, WorkerId, now};
 use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 use triaged_imaging::{Transform, Window, decode_frame, frame_input, read_file};
 
@@ -249,7 +248,13 @@ fn ledger(criterion: &mut Criterion) {
         });
     }
     group.bench_function("look for work in an empty queue", |bencher| {
-        bencher.iter(|| ledger.claim(&HashSet::new(), 8).expect("a readable queue"));
+        let request = LeaseRequest {
+            worker: WorkerId::of_this_run(),
+            most: 8,
+            duration: std::time::Duration::from_secs(60),
+            is_idle: true,
+        };
+        bencher.iter(|| runtime.block_on(ledger.lease(request.clone())).expect("a readable queue"));
     });
 }
 
@@ -284,7 +289,14 @@ fn pipeline(criterion: &mut Criterion) {
             |(folder, archive, ledger, engine)| {
                 runtime.block_on(async {
                     let stop = CancellationToken::new();
-                    let running = Pipeline::start(engine, ledger.clone(), archive, &settings, stop.clone());
+                    let running = Pipeline::start(
+                        engine,
+                        std::sync::Arc::new(ledger.clone()),
+                        WorkerId::of_this_run(),
+                        std::sync::Arc::new(archive),
+                        &settings,
+                        stop.clone(),
+                    );
                     let deadline = Instant::now() + Duration::from_secs(60);
                     loop {
                         let changed = ledger.changed().notified();

@@ -8,6 +8,8 @@
 //! `<study>` and `<instance>` are the first 24 hexadecimal digits of the SHA-256 of the UID, `<digest>` the first 16 of the
 //! data set's, `ab` the first two of `<study>`.
 
+mod objects;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -142,7 +144,7 @@ impl Archive {
     }
 
     /// Removes files that no row needs, with folders that become empty, and syncs what remains. Blocks.
-    pub fn remove(&self, paths: &[&str]) -> io::Result<()> {
+    fn remove_files(&self, paths: &[&str]) -> io::Result<()> {
         let mut folders = BTreeSet::new();
         for path in paths {
             let file = self.root.join(path);
@@ -177,13 +179,19 @@ impl Archive {
         self.place(received, "quarantine", sop_uid)
     }
 
-    fn place(&self, mut received: Received, folder: &str, sop_uid: &str) -> io::Result<String> {
-        create_synced(&self.root.join(folder))?;
+    fn place(&self, received: Received, folder: &str, sop_uid: &str) -> io::Result<String> {
         let relative = format!("{folder}/{}-{}.dcm", hashed(sop_uid), &received.digest[..16]);
-        fs::rename(&received.incoming.path, self.root.join(&relative))?;
-        received.incoming.kept = true;
-        File::open(self.root.join(folder))?.sync_all()?;
+        self.place_as(received, &relative)?;
         Ok(relative)
+    }
+
+    fn place_as(&self, mut received: Received, relative: &str) -> io::Result<()> {
+        let file = self.root.join(relative);
+        let folder = file.parent().unwrap_or(&self.root);
+        create_synced(folder)?;
+        fs::rename(&received.incoming.path, &file)?;
+        received.incoming.kept = true;
+        File::open(folder)?.sync_all()
     }
 
     /// Moves a placed file to quarantine: its identity turned out to be taken.

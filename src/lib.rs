@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod node;
 pub mod notify;
+pub mod objects;
 pub mod retention;
 pub mod triage;
 pub mod web;

@@ -52,6 +52,7 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("triaged_store_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "C-STORE, from command to response"),
     ("triaged_ledger_commit_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "A commit of the ledger, sync included"),
     ("triaged_ledger_writes_per_commit", Histogram(SMALL_COUNTS), Unit::Count, "Writes that shared a commit"),
+    ("triaged_leases_lost_total", Counter, Unit::Count, "Slices whose end came after their lease was another's"),
     ("triaged_queue_depth", Gauge, Unit::Count, "Slices that wait to be scored"),
     ("triaged_decode_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "A slice from file to model input"),
     ("triaged_inference_seconds", Histogram(SHORT_SECONDS), Unit::Seconds, "A batch through the model"),

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use crate::archive::Archive;
 use crate::config;
 use crate::ledger::{Ledger, LedgerError, MarkedFile, RemovalRule, format_time};
+use crate::objects::Objects;
 
 /// Files removed at a time: receiving waits for no more than these.
 const BATCH: usize = 64;

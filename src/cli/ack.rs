@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use triaged::config::Settings;
-use triaged::ledger::{Acknowledged, Ledger};
+use triaged::ledger::{Acknowledged, Actor, Ledger};
 
-use super::{Failure, Result, existing_database, study, terminal};
+use super::{Failure, Result, actor, existing_database, study, terminal};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,8 +26,11 @@ pub struct Args {
 pub fn run(settings: &Settings, args: Args) -> Result {
     let ledger = Ledger::open(&existing_database(settings)?)?;
     let study_uid = study::find(&ledger, &args.study)?;
-    let user = || ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    let actor = args.by.or_else(user).unwrap_or_else(|| "somebody at the command line".into());
+    let user = actor::actor();
+    let actor = match args.by {
+        Some(by) => Actor::person(by).by_way_of(&user),
+        None => user,
+    };
     let shown = terminal::clean(&study_uid);
     let mut out = io::stdout().lock();
     if args.undo {

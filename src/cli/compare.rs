@@ -2,15 +2,12 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use triaged::ledger::{Reader, format_time};
+use triaged::ledger::Reader;
 use triaged::triage::{ComparedStudy, Comparison};
 
-use super::results::{Format, own, text, write_csv, write_json};
+use super::output::{Format, own, text, write_csv, write_json};
 use super::terminal::{Screen, clean, moment, text_or_dash};
-use super::{Failure, Result};
+use super::{Failure, Result, moment_of};
 
 /// Disagreeing studies in the table; JSON and CSV have all.
 const ROWS_FOR_PEOPLE: usize = 200;
@@ -50,15 +47,6 @@ pub fn run(ledger: &Reader, args: Args) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// A moment as the ledger writes it.
-fn moment_of(asked: &str) -> Result<String> {
-    let moment = match asked.parse::<Date>() {
-        Ok(date) => TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)),
-        Err(_) => asked.parse::<Timestamp>(),
-    };
-    moment.map(format_time).map_err(|error| Failure::wrong(format!("--since {asked}: {error}")))
 }
 
 fn page(comparison: &Comparison, screen: Screen) -> String {

@@ -5,12 +5,15 @@
 //! standard error, beginning with `triaged: `.
 
 mod ack;
+mod actor;
+mod audit;
 mod backup;
 mod bench_model;
 mod chart;
 mod check;
 mod compare;
 mod echo;
+mod output;
 mod phantom;
 mod requeue;
 mod rescore;
@@ -26,8 +29,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use triaged::config::{ConfigError, Settings};
-use triaged::ledger::LedgerError;
+use triaged::ledger::{LedgerError, format_time};
 
 /// A DICOM node that triages head CT for intracranial hemorrhage.
 ///
@@ -74,6 +80,8 @@ enum Command {
     Check(check::Args),
     /// Score a study, or all, again with the current model, as a new revision
     Rescore(rescore::Args),
+    /// Show who did what: acknowledged, sent notifications again, scored again
+    Audit(audit::Args),
     /// Copy the database, consistent as of one moment, also while the node runs
     Backup(backup::Args),
     /// Measure the model alone on this machine, with the node's own code; JSON on standard output
@@ -152,6 +160,7 @@ fn run(cli: Cli) -> Result {
         Command::Phantom(args) => phantom::run(args),
         Command::Check(args) => check::run(global.settings(&[]), global.config.as_deref(), args),
         Command::Rescore(args) => rescore::run(global.settings(&[])?, args, global.log.is_some()),
+        Command::Audit(args) => audit::run(&global.settings(&[])?, args),
         Command::Backup(args) => backup::run(&global.settings(&[])?, args),
         Command::BenchModel(args) => bench_model::run(&global.settings(&args.settings())?, args),
     }
@@ -191,4 +200,13 @@ fn existing_database(settings: &Settings) -> Result<PathBuf> {
 /// A path as it is shown.
 fn shown(path: &Path) -> String {
     terminal::clean(&path.display().to_string()).into_owned()
+}
+
+/// What `--since` means, as the ledger writes a moment.
+fn moment_of(asked: &str) -> Result<String> {
+    let moment = match asked.parse::<Date>() {
+        Ok(date) => TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)),
+        Err(_) => asked.parse::<Timestamp>(),
+    };
+    moment.map(format_time).map_err(|error| Failure::wrong(format!("--since {asked}: {error}")))
 }

@@ -7,7 +7,7 @@ use triaged::config::Settings;
 use triaged::ledger::{Ledger, Reader};
 
 use super::terminal::{Screen, text_or_dash};
-use super::{Result, existing_database, study};
+use super::{Result, actor, existing_database, study};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         writeln!(out, "`triaged requeue ID` or `triaged requeue --all` sends them again")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let requeued = Ledger::open(&database)?.requeue_dead(args.id)?;
+    let requeued = Ledger::open(&database)?.requeue_dead(args.id, &actor::actor())?;
     let plural = if requeued == 1 { "" } else { "s" };
     writeln!(out, "{requeued} notification{plural} will be sent again")?;
     Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use triaged::node::{self, Node, Role, StartError};
 
 use super::send::Report;
 use super::serve::{Signals, runtime, start_log};
-use super::{Failure, Result, existing_database, study, worklist};
+use super::{Failure, Result, actor, existing_database, study, worklist};
 
 /// How often the database is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -66,8 +66,9 @@ async fn rescore(settings: Settings, reader: &Reader, studies: &[String]) -> Res
         Some(node) => node.ledger().clone(),
         None => Ledger::open(&settings.database())?,
     };
+    let actor = actor::actor();
     let queued = tokio::task::block_in_place(|| {
-        studies.iter().try_fold(0, |sum, study| Ok::<u64, LedgerError>(sum + ledger.requeue_study(study)?))
+        studies.iter().try_fold(0, |sum, study| Ok::<u64, LedgerError>(sum + ledger.requeue_study(study, &actor)?))
     })?;
     if queued == 0 {
         stop(node).await;

@@ -1,14 +1,12 @@
 //! `triaged results`: the worklist, a study slice by slice, and two models beside each other.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Subcommand, ValueEnum};
-use serde::Serialize;
+use clap::Subcommand;
 use triaged::config::Settings;
-use triaged::ledger::{Field, Reader, Record};
+use triaged::ledger::Reader;
 
-use super::{Result, compare, existing_database, study, terminal, worklist};
+use super::{Result, compare, existing_database, study, worklist};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -27,16 +25,6 @@ enum Command {
     Compare(compare::Args),
 }
 
-/// How results are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
-    /// For people
-    #[default]
-    Table,
-    Json,
-    Csv,
-}
-
 pub fn run(settings: &Settings, args: Args) -> Result {
     let ledger = Reader::open(&existing_database(settings)?)?;
     match args.command {
@@ -45,48 +33,4 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         Some(Command::Compare(args)) => compare::run(&ledger, args)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub fn write_json(value: &impl Serialize) -> Result<()> {
-    let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-    writeln!(io::stdout().lock(), "{}", terminal::clean_json(&json))?;
-    Ok(())
-}
-
-pub fn write_csv(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
-    let into_io = |error: csv::Error| match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
-    };
-    let mut writer = csv::Writer::from_writer(io::stdout().lock());
-    writer.write_record(header).map_err(into_io)?;
-    for row in rows {
-        writer.write_record(row).map_err(into_io)?;
-    }
-    writer.flush()?;
-    Ok(())
-}
-
-/// Records as CSV: all their columns, by the names that the views have.
-pub fn write_records<R: Record>(records: &[R]) -> Result<()> {
-    write_csv(R::COLUMNS, records.iter().map(|record| record.fields().into_iter().map(field).collect()))
-}
-
-fn field(field: Field) -> String {
-    match field {
-        Field::Null => String::new(),
-        Field::Integer(value) => value.to_string(),
-        Field::Real(value) => value.to_string(),
-        Field::Text(value) => text(Some(&value)),
-    }
-}
-
-/// A CSV field of text that came from the network.
-pub fn text(value: Option<&str>) -> String {
-    value.map(|text| terminal::clean_csv(text).into_owned()).unwrap_or_default()
-}
-
-/// A CSV field of our own: numbers, times, states.
-pub fn own<T: ToString>(value: Option<T>) -> String {
-    value.map(|value| value.to_string()).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use triaged::ledger::{NotificationRow, Reader, SliceRow, VerdictRow, WorklistRow};
 
 use super::chart::chart;
-use super::results::{Format, write_json, write_records};
+use super::output::{Format, write_json, write_records};
 use super::terminal::{Screen, clean, moment, moment_or_dash, number_or_dash, text_or_dash};
 use super::worklist::verdict;
 use super::{Failure, Result};

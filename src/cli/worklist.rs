@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use triaged::ledger::{Reader, WorklistFilter, WorklistRow};
 
 use super::Result;
-use super::results::{Format, write_json, write_records};
+use super::output::{Format, write_json, write_records};
 use super::terminal::{Screen, moment, moment_or_dash, number_or_dash, text_or_dash};
 
 /// Rows of the table where `--limit` does not say; JSON and CSV give all.

@@ -1,10 +1,9 @@
 //! From a slice's file to the model's input. One large object is in memory at a time, whatever the number of threads.
 
-use std::path::Path;
 use std::sync::{RwLock, TryLockError};
 
-use crate::archive::Archive;
 use crate::ledger::Claim;
+use crate::objects::{LocalFile, Objects};
 use triaged_imaging::{self as imaging, DicomObject, ImagingError, ReadCause, ReadError, Tensor, Transform};
 
 /// A file of this size is large.
@@ -44,7 +43,7 @@ pub(super) type LargeObject = RwLock<Option<(String, DicomObject)>>;
 
 /// A slice as a model's input.
 pub(super) fn decode(
-    archive: &Archive,
+    objects: &dyn Objects,
     claim: &Claim,
     transform: &Transform,
     large: &LargeObject,
@@ -55,9 +54,9 @@ pub(super) fn decode(
         }
         Ok(imaging::model_input(object, claim.frame - 1, transform)?)
     };
-    let file = archive.file(&claim.path);
+    let file = open(objects, &claim.path)?;
     if !is_large(&file, &claim.transfer_syntax) {
-        return input(&imaging::read_frames(&file)?);
+        return input(&imaging::read_frames(file.path())?);
     }
     // A panic while it was locked left at worst no object, which is read again.
     if let Some((held, object)) = &*large.read().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -69,7 +68,7 @@ pub(super) fn decode(
     let mut large = large.write().unwrap_or_else(|poisoned| poisoned.into_inner());
     if large.as_ref().is_none_or(|(held, _)| *held != claim.path) {
         *large = None;
-        *large = Some((claim.path.clone(), imaging::read_frames(&file)?));
+        *large = Some((claim.path.clone(), imaging::read_frames(file.path())?));
     }
     input(&large.as_ref().expect("it was just put there").1)
 }
@@ -93,7 +92,12 @@ pub(super) fn forget(large: &LargeObject) {
     }
 }
 
-fn is_large(file: &Path, transfer_syntax: &str) -> bool {
-    // What a deflated file inflates to is not known before.
-    imaging::is_deflated(transfer_syntax) || std::fs::metadata(file).is_ok_and(|file| file.len() >= LARGE)
+/// The file of a slice. A disk or a network that fails may pass.
+pub(super) fn open(objects: &dyn Objects, path: &str) -> Result<LocalFile, Failure> {
+    objects.get(path).map_err(|error| Failure::Passing(format!("the object {path} cannot be read: {error}")))
+}
+
+fn is_large(file: &LocalFile, transfer_syntax: &str) -> bool {
+    // The size that a deflated file inflates to is not known before.
+    imaging::is_deflated(transfer_syntax) || file.size() >= LARGE
 }

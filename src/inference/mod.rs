@@ -6,7 +6,7 @@ mod decoding;
 mod engine;
 mod error;
 mod gpu_loss;
-mod held;
+mod in_flight;
 mod lane;
 pub mod libraries;
 mod pipeline;

@@ -4,7 +4,7 @@
 //! ```text
 //! ledger ─claim→ decode threads ─tensor→ scoring threads ─scores→ ledger
 //! ```
-//! Every hand-over is bounded, and a slice is held from its claim to its end, so memory does not depend on the queue.
+//! Every hand-over is bounded, and a slice takes a permit from its lease to its end, so memory does not depend on the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,29 +22,34 @@ use super::decoding::{Failure, LargeObject, decode, forget};
 use super::engine::{Engine, EngineInfo};
 use super::error::EngineError;
 use super::gpu_loss;
-use super::held::Held;
+use super::in_flight::{InFlight, Step};
 use super::lane::Lane;
 use super::priority::stand_back;
-use crate::archive::Archive;
 use crate::config;
-use crate::ledger::{Claim, Ledger, LedgerError, Score, SliceId, now};
+use crate::ledger::{Claim, Ended, Lease, LeaseRequest, LedgerError, Queue, Result, Score, WorkerId, now};
+use crate::objects::Objects;
 use triaged_imaging::Tensor;
 
-/// How often the queue is looked at though nobody rang: another process may have filled it (`triaged rescore`).
+/// How long a lease lasts. What a node leased that is no more waits so long for another node; its own next run takes it up at
+/// once. A slice takes seconds, the longest write of another process 30.
+const LEASE: Duration = Duration::from_secs(120);
+
+/// How often leases are extended: twice before they expire.
+const EXTEND: Duration = Duration::from_secs(40);
+
+/// How often the queue is looked at though nobody called: another process may have filled it (`triaged rescore`).
 const POLL: Duration = Duration::from_secs(1);
 
 /// How long room for one slice may wait for that of others. The other half of the slices are at work meanwhile.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// A slice that the process ended with this often is looked at alone, so that no other is blamed for it …
-const SUSPECT: u32 = 2;
-
-/// … and after this often not any more.
+/// A slice that the process ended with this often is not worked on any more.
 const DEADLY: u32 = 4;
 
 /// The running stage.
 pub struct Pipeline {
     claimer: tokio::task::JoinHandle<()>,
+    extender: tokio::task::JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -58,22 +63,26 @@ struct Ready {
 
 /// What all parts of the stage share.
 struct Shared {
-    ledger: Ledger,
-    archive: Archive,
+    queue: Arc<dyn Queue>,
+    worker: WorkerId,
+    objects: Arc<dyn Objects>,
     info: EngineInfo,
     max_attempts: u32,
     runtime: Handle,
-    held: Held,
+    stop: CancellationToken,
+    in_flight: InFlight,
     large: LargeObject,
     /// Claimed and not yet at a scoring thread: while there are none, a batch need not wait for them.
     decoding: AtomicUsize,
 }
 
 impl Pipeline {
+    /// Starts the stage as a worker on the queue. Call [`Queue::recover`] before.
     pub fn start(
         engine: Engine,
-        ledger: Ledger,
-        archive: Archive,
+        queue: Arc<dyn Queue>,
+        worker: WorkerId,
+        objects: Arc<dyn Objects>,
         settings: &config::Inference,
         stop: CancellationToken,
     ) -> Pipeline {
@@ -89,12 +98,14 @@ impl Pipeline {
         let batch_size = info.batch_size;
         let room = 2 * (batch_size + decoders);
         let shared = Arc::new(Shared {
-            ledger,
-            archive,
+            queue,
+            worker,
+            objects,
             info,
             max_attempts: settings.max_attempts,
             runtime: Handle::current(),
-            held: Held::new(room),
+            stop: stop.clone(),
+            in_flight: InFlight::new(room),
             large: LargeObject::default(),
             decoding: AtomicUsize::new(0),
         });
@@ -119,55 +130,48 @@ impl Pipeline {
             threads.push(thread("score", Box::new(move || score_all(&shared, lane, &ready, wait))));
         }
         drop(ready);
-        tokio::spawn(measure_all(shared.ledger.clone(), stop.clone()));
-        let claimer = tokio::spawn(claim_all(shared.clone(), to_decode, stop));
-        Pipeline { claimer, threads, shared }
+        tokio::spawn(measure_all(shared.queue.clone(), stop));
+        let extender = tokio::spawn(extend_all(shared.clone()));
+        let claimer = tokio::spawn(claim_all(shared.clone(), to_decode));
+        Pipeline { claimer, extender, threads, shared }
     }
 
     /// Whether every part of the stage still runs, and none hangs.
     pub fn is_alive(&self) -> bool {
         !self.claimer.is_finished()
+            && !self.extender.is_finished()
             && self.threads.iter().all(|thread| !thread.is_finished())
-            && !self.shared.held.hang()
+            && !self.shared.in_flight.has_hanging_slice()
     }
 
-    /// Takes back the claims of slices that are not why the process ends.
-    pub async fn give_back(&self) -> Result<(), LedgerError> {
-        self.shared.ledger.give_back(self.shared.held.innocent()).await
+    /// Gives back the slices that are not why the process ends.
+    pub async fn give_back(&self) -> Result<()> {
+        self.shared.queue.give_back(self.shared.in_flight.not_at_fault()).await
     }
 
-    /// Waits until what was claimed has ended; the token given at start must be cancelled.
+    /// Waits until what was leased has ended; the token given at start must be cancelled.
     pub async fn stopped(mut self) {
         let _ = (&mut self.claimer).await;
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
         // Ends are recorded by tasks of their own.
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.shared.held.nothing()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.shared.in_flight.drained()).await;
+        self.extender.abort();
         if let Err(error) = self.give_back().await {
-            error!("claims of slices that did not end cannot be given back: {error}");
+            error!("slices that did not end cannot be given back: {error}");
         }
     }
 }
 
 impl Shared {
-    /// Slices go back to the queue, to be claimed again after a while.
-    fn put_back(self: &Arc<Self>, back: Vec<SliceId>, recorded: bool, wait: Duration) {
-        self.held.put_back(&back, recorded);
-        let shared = self.clone();
-        self.runtime.spawn(async move {
-            tokio::time::sleep(wait).await;
-            shared.held.waited(&back);
-            shared.ledger.queued().notify_waiters();
-        });
-    }
-
     /// Ends scored slices, on the runtime: the lane goes on meanwhile.
     fn complete(self: &Arc<Self>, batch: Vec<Ready>, probabilities: Vec<f64>) {
         let (shared, card) = (self.clone(), &self.info.card);
+        self.in_flight.enter(batch.iter().map(|slice| slice.claim.lease.slice), Step::Recording);
         let scored_at = now();
         let score = |(slice, probability): (Ready, f64)| Score {
-            slice: slice.claim.slice,
+            lease: slice.claim.lease,
             probability,
             positive: probability >= card.slice_threshold,
             threshold: card.slice_threshold,
@@ -180,111 +184,141 @@ impl Shared {
         };
         let scores: Vec<Score> = batch.into_iter().zip(probabilities).map(score).collect();
         self.runtime.spawn(async move {
-            let slices: Vec<SliceId> = scores.iter().map(|score| score.slice).collect();
-            match shared.ledger.complete(scores).await {
-                Ok(()) => {
-                    metrics::counter!("triaged_slices_total", "state" => "scored").increment(slices.len() as u64);
-                    slices.into_iter().for_each(|slice| shared.held.release(slice));
-                }
-                // Still queued, and claimed again.
-                Err(error) => {
-                    error!("scores could not be recorded: {error}");
-                    shared.put_back(slices, false, POLL);
+            if let Err(error) = shared.record_scores(scores.clone()).await {
+                error!("scores could not be recorded: {error}");
+                // One slice must not keep the others from their end.
+                for score in scores {
+                    shared.runtime.spawn(shared.clone().insist_on_score(score));
                 }
             }
         });
+    }
+
+    async fn record_scores(&self, mut scores: Vec<Score>) -> Result<()> {
+        for score in &mut scores {
+            score.lease = self.in_flight.lease(score.lease.slice).unwrap_or(score.lease);
+        }
+        let leases: Vec<Lease> = scores.iter().map(|score| score.lease).collect();
+        let lost = self.queue.complete(scores).await?;
+        for &lease in &leases {
+            self.note_end(lease, if lost.contains(&lease) { Ended::LeaseLost } else { Ended::Recorded }, "scored");
+        }
+        Ok(())
+    }
+
+    /// Tries until the ledger takes a score: to score the slice again would cost more, and end the same.
+    async fn insist_on_score(self: Arc<Self>, score: Score) {
+        while self.waited_for_ledger().await {
+            match self.record_scores(vec![score.clone()]).await {
+                Ok(()) => return,
+                Err(error) => error!("scores could not be recorded: {error}"),
+            }
+        }
+    }
+
+    /// Waits before the ledger is tried again; false where the stage stops instead.
+    async fn waited_for_ledger(&self) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => true,
+            () = self.stop.cancelled() => false,
+        }
+    }
+
+    /// A slice is no longer in flight.
+    fn note_end(&self, lease: Lease, ended: Ended, state: &'static str) {
+        match ended {
+            Ended::Recorded => metrics::counter!("triaged_slices_total", "state" => state).increment(1),
+            Ended::LeaseLost => {
+                warn!(slice = lease.slice, state, "the lease of a slice was lost, so its end was not recorded");
+                metrics::counter!("triaged_leases_lost_total").increment(1);
+            }
+        }
+        self.in_flight.end(lease.slice);
     }
 
     /// Ends a slice that cannot be scored, on the runtime: decoders go on meanwhile.
     fn give_up(self: &Arc<Self>, claim: Claim, failure: Failure) {
         let shared = self.clone();
+        let slice = claim.lease.slice;
+        self.in_flight.enter([slice].into_iter(), Step::Recording);
         self.runtime.spawn(async move {
-            let ended = match &failure {
-                Failure::Ineligible(reason) => shared.ledger.decline(claim.slice, reason.clone()).await.map(|()| false),
-                Failure::Lasting(reason) => shared.ledger.fail(claim.slice, claim.attempts, 0, reason.clone()).await,
-                Failure::Passing(reason) => {
-                    shared.ledger.fail(claim.slice, claim.attempts, shared.max_attempts, reason.clone()).await
-                }
-            };
-            let (state, reason) = match failure {
-                Failure::Ineligible(reason) => ("ineligible", reason),
-                Failure::Lasting(reason) | Failure::Passing(reason) => ("failed", reason),
-            };
-            match ended {
-                Ok(false) => {
-                    metrics::counter!("triaged_slices_total", "state" => state).increment(1);
-                    let (sop_instance, frame) = (&claim.sop_uid, claim.frame);
-                    match state {
-                        "failed" => warn!(%sop_instance, frame, state, "{reason}"),
-                        _ => info!(%sop_instance, frame, state, "{reason}"),
+            loop {
+                let lease = shared.in_flight.lease(slice).unwrap_or(claim.lease);
+                match shared.record_failure(&claim, lease, &failure).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        error!(sop_instance = claim.sop_uid, "the end of a slice could not be recorded: {error}");
                     }
-                    shared.held.release(claim.slice);
                 }
-                Ok(true) => {
-                    warn!(
-                        sop_instance = claim.sop_uid,
-                        frame = claim.frame,
-                        attempt = claim.attempts + 1,
-                        "will be tried again: {reason}"
-                    );
-                    let wait = Duration::from_secs(1 << claim.attempts.min(6));
-                    shared.put_back(vec![claim.slice], true, wait);
-                }
-                Err(error) => {
-                    error!(sop_instance = claim.sop_uid, "the end of a slice could not be recorded: {error}");
-                    shared.put_back(vec![claim.slice], false, POLL);
+                if !shared.waited_for_ledger().await {
+                    return;
                 }
             }
         });
     }
+
+    async fn record_failure(&self, claim: &Claim, lease: Lease, failure: &Failure) -> Result<()> {
+        let (sop_instance, frame, attempt) = (&claim.sop_uid, claim.frame, claim.attempts + 1);
+        let (ended, state, reason) = match failure {
+            Failure::Ineligible(reason) => (self.queue.decline(lease, reason.clone()).await?, "ineligible", reason),
+            Failure::Passing(reason) if attempt < self.max_attempts => {
+                let after = Duration::from_secs(1 << claim.attempts.min(6));
+                match self.queue.retry(lease, reason.clone(), after).await? {
+                    Ended::Recorded => {
+                        warn!(%sop_instance, frame, attempt, "will be tried again: {reason}");
+                        self.in_flight.end(lease.slice);
+                        return Ok(());
+                    }
+                    lost => (lost, "failed", reason),
+                }
+            }
+            Failure::Lasting(reason) | Failure::Passing(reason) => {
+                (self.queue.fail(lease, reason.clone()).await?, "failed", reason)
+            }
+        };
+        match (ended, state) {
+            (Ended::Recorded, "failed") => warn!(%sop_instance, frame, state, "{reason}"),
+            (Ended::Recorded, _) => info!(%sop_instance, frame, state, "{reason}"),
+            // Told below.
+            (Ended::LeaseLost, _) => {}
+        }
+        self.note_end(lease, ended, state);
+        Ok(())
+    }
 }
 
-async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: CancellationToken) {
+async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>) {
     loop {
-        // Made before the look at the queue, so that no ring between look and wait is lost.
-        let rung = shared.ledger.queued().notified();
+        // Made before the look at the queue, so that no call between look and wait is missed.
+        let called = shared.queue.queued().notified();
         let most = tokio::select! {
-            room = shared.held.take_room(GATHER) => room,
-            () = stop.cancelled() => return,
+            permits = shared.in_flight.take_permits(GATHER) => permits,
+            () = shared.stop.cancelled() => return,
         };
-        let reader = shared.clone();
-        let claimed = tokio::task::spawn_blocking(move || {
-            let (taken, none_held) = reader.held.taken();
-            let mut claims = reader.ledger.claim(&taken, most)?;
-            reader.held.forgive(&mut claims);
-            // A suspect waits until nothing else is held, and what comes after it waits for it.
-            if let Some(suspect) = claims.iter().position(|claim| claim.deaths >= SUSPECT) {
-                claims.truncate(if suspect == 0 && none_held { 1 } else { suspect });
-            }
-            Ok::<_, LedgerError>(claims)
-        });
-        let claims = match claimed.await {
-            Ok(Ok(claims)) => claims,
-            Ok(Err(error)) => {
-                error!("the queue cannot be read: {error}");
+        let request = LeaseRequest {
+            worker: shared.worker.clone(),
+            most,
+            duration: LEASE,
+            is_idle: shared.in_flight.count() == 0,
+        };
+        let claims = match shared.queue.lease(request).await {
+            Ok(claims) => shared.in_flight.begin(claims),
+            Err(error) => {
+                error!("slices cannot be leased: {error}");
                 Vec::new()
             }
-            Err(_) => return,
         };
-        shared.held.give_room(most - claims.len());
+        shared.in_flight.return_permits(most - claims.len());
         if claims.is_empty() {
             forget(&shared.large);
             tokio::select! {
-                () = rung => {}
+                () = called => {}
                 () = tokio::time::sleep(POLL) => {}
-                () = stop.cancelled() => return,
+                () = shared.stop.cancelled() => return,
             }
             continue;
         }
-        let alone = claims[0].deaths >= SUSPECT;
-        let claimed: Vec<SliceId> = claims.iter().map(|claim| claim.slice).collect();
-        if let Err(error) = shared.ledger.count_claims(shared.held.to_count(&claimed)).await {
-            error!("claims cannot be counted: {error}");
-            shared.held.give_room(claimed.len());
-            tokio::time::sleep(POLL).await;
-            continue;
-        }
-        shared.held.hold(&claimed);
+        let alone = claims[0].is_suspect();
         shared.decoding.fetch_add(claims.len(), Ordering::SeqCst);
         for claim in claims {
             if claim.deaths >= DEADLY {
@@ -298,14 +332,32 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>, stop: Canc
                 return;
             }
         }
-        while alone && shared.held.count() > 0 && !stop.is_cancelled() {
+        while alone && shared.in_flight.count() > 0 && !shared.stop.is_cancelled() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
+/// Extends the leases of all that is in flight, also while the stage stops.
+async fn extend_all(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(EXTEND).await;
+        let leases = shared.in_flight.leases();
+        if leases.is_empty() {
+            continue;
+        }
+        match shared.queue.extend(leases, LEASE).await {
+            Ok(lost) if lost.is_empty() => {}
+            // Some may have ended meanwhile. The end of the others will not be recorded.
+            Ok(lost) => warn!(slices = lost.len(), "leases were lost, or their slices have just ended"),
+            Err(LedgerError::Closed) => return,
+            Err(error) => error!("leases cannot be extended: {error}"),
+        }
+    }
+}
+
 /// Measures the queue until `stop`: it goes on filling whatever the claimer waits for.
-async fn measure_all(ledger: Ledger, stop: CancellationToken) {
+async fn measure_all(queue: Arc<dyn Queue>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(POLL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -313,7 +365,7 @@ async fn measure_all(ledger: Ledger, stop: CancellationToken) {
             _ = tick.tick() => {}
             () = stop.cancelled() => return,
         }
-        let reader = ledger.clone();
+        let reader = queue.clone();
         match tokio::task::spawn_blocking(move || reader.queue_depth()).await {
             Ok(Ok(depth)) => metrics::gauge!("triaged_queue_depth").set(depth as f64),
             Ok(Err(error)) => error!("the queue cannot be measured: {error}"),
@@ -331,7 +383,7 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
         };
         let began = Instant::now();
         // A bug in decoding must cost its slice, not the thread.
-        let decode = || decode(&shared.archive, &claim, &shared.info.card.transform, &shared.large);
+        let decode = || decode(&*shared.objects, &claim, &shared.info.card.transform, &shared.large);
         let decoded = catch_unwind(AssertUnwindSafe(decode))
             .unwrap_or_else(|_| Err(Failure::Lasting("decoding panicked; this is a bug".into())));
         metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
@@ -416,8 +468,8 @@ fn next_batch(shared: &Shared, ready: &Mutex<Receiver<Ready>>, most: usize, wait
 
 /// Leaves the slices noted as in the model where the model no longer runs.
 fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, NotScored> {
-    let slices = || batch.iter().map(|slice| slice.claim.slice);
-    shared.held.enter_model(slices());
+    let slices = || batch.iter().map(|slice| slice.claim.lease.slice);
+    shared.in_flight.enter(slices(), Step::InModel);
     let began = Instant::now();
     let tensors: Vec<&Tensor> = batch.iter().map(|slice| &slice.tensor).collect();
     // A bug must cost its slice, not the thread.
@@ -430,7 +482,7 @@ fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, No
         false => NotScored::Model(error.to_string()),
     });
     if !matches!(scored, Err(NotScored::Model(_))) {
-        shared.held.leave_model(slices());
+        shared.in_flight.enter(slices(), Step::Decoding);
     }
     scored
 }

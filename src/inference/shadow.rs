@@ -19,9 +19,9 @@ use super::decoding;
 use super::engine::{Engine, EngineInfo};
 use super::lane::Lane;
 use super::priority::stand_far_back;
-use crate::archive::Archive;
 use crate::config;
-use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, now};
+use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, Queue, ShadowEnd, ShadowModel, ShadowOutcome, now};
+use crate::objects::Objects;
 use triaged_imaging::{self as imaging, DicomObject};
 
 /// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
@@ -68,7 +68,7 @@ impl Shadow {
     pub async fn start(
         engine: Engine,
         ledger: Ledger,
-        archive: Archive,
+        objects: Arc<dyn Objects>,
         settings: &config::Inference,
     ) -> Result<Shadow, LedgerError> {
         let status = ShadowStatus { info: engine.info(), ended: Arc::default() };
@@ -86,7 +86,7 @@ impl Shadow {
         let worker = Worker {
             lane,
             ledger,
-            archive,
+            objects,
             info: status.info.clone(),
             model,
             settings: settings.clone(),
@@ -157,7 +157,7 @@ impl From<decoding::Failure> for Failure {
 struct Worker {
     lane: Lane,
     ledger: Ledger,
-    archive: Archive,
+    objects: Arc<dyn Objects>,
     info: EngineInfo,
     model: ShadowModel,
     settings: config::Inference,
@@ -203,7 +203,7 @@ impl Worker {
     /// Records what has ended. What was claimed and has not, or cannot be recorded, is not to be blamed for the end of the process.
     fn end_all(&mut self) -> Result<(), LedgerError> {
         let recorded = self.record();
-        let unended = self.claims.drain(..).map(|claim| claim.slice);
+        let unended = self.claims.drain(..).map(|claim| claim.lease.slice);
         let back = unended.chain(self.ends.drain(..).map(|end| end.slice)).collect();
         self.ledger.give_back_shadow(back).and(recorded)
     }
@@ -271,7 +271,7 @@ impl Worker {
                 return Err(Stopped::Model(why));
             }
             Err(Failure::Passing(_)) if claim.attempts + 1 < self.settings.max_attempts => {
-                if let Err(error) = self.ledger.retry_shadow_slice(claim.slice) {
+                if let Err(error) = self.ledger.retry_shadow_slice(claim.lease.slice) {
                     self.claims.push_front(claim);
                     return Err(error.into());
                 }
@@ -292,7 +292,8 @@ impl Worker {
         }
         if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
             self.last = None;
-            let object = imaging::read_frames(self.archive.file(&claim.path));
+            let file = decoding::open(&*self.objects, &claim.path)?;
+            let object = imaging::read_frames(file.path());
             self.last = Some((claim.path.clone(), object.map_err(decoding::Failure::from)?));
         }
         let (_, object) = self.last.as_ref().expect("it was just read");
@@ -310,7 +311,7 @@ impl Worker {
 
     fn end(&mut self, claim: &Claim, outcome: ShadowOutcome) {
         self.ends.push(ShadowEnd {
-            slice: claim.slice,
+            slice: claim.lease.slice,
             outcome,
             threshold: self.info.card.slice_threshold,
             provider: self.info.provider.into(),

@@ -1,14 +1,18 @@
 //! The ledger: instances, the queue of slices, results, verdicts and the outbox.
 //!
 //! [`records`] are what it keeps, in the words of the domain. [`sqlite`] keeps them in one SQLite database; nothing else
-//! in this program knows SQL.
+//! in this program knows SQL. [`Queue`] is the port that a queue for several machines will implement, too.
 
 mod error;
+mod queue;
+#[cfg(test)]
+mod queue_tests;
 pub mod records;
 pub mod sqlite;
 mod wakeups;
 
 pub use error::{DatabaseError, LedgerError, Result};
+pub use queue::{Pending, Queue};
 pub use records::*;
 pub use sqlite::{Acknowledged, Ledger, Reader};
 pub use wakeups::Wakeups;

@@ -24,7 +24,7 @@ use crate::dimse::{Listener, Scp};
 use crate::event::Kind;
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
 use crate::intake::{Intake, Limits, Rules};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Queue, WorkerId};
 use crate::notify::{self, ArchivedStudies, ChannelError, Escalation, Links, Routing, Surroundings, Worker};
 use crate::retention::Retention;
 use crate::triage::{Activity, Gate, Judge, StatRule};
@@ -86,9 +86,14 @@ impl Node {
             );
         }
         let ledger = Ledger::open(&settings.database())?;
+        let worker = WorkerId::of_this_run();
         let waiting = ledger.queue_depth()?;
         if waiting > 0 {
-            info!(waiting, "slices wait to be scored from before");
+            let leased = ledger.recover(&worker.node).await?;
+            info!(
+                waiting,
+                leased, "slices wait to be scored from before, some of them leased when the node last ended"
+            );
         }
         let files = ArchivedStudies { ledger: ledger.clone(), data_dir: data_dir.clone() };
         let channels = notify::channels(&settings.notify, &Surroundings { files: Arc::new(files) })?;
@@ -157,7 +162,14 @@ impl Node {
                 .map(|retention| Stage::start(|stop| retention.run(stop))),
         };
         let stop = CancellationToken::new();
-        let pipeline = Pipeline::start(engine, ledger.clone(), archive.clone(), &settings.inference, stop.clone());
+        let pipeline = Pipeline::start(
+            engine,
+            Arc::new(ledger.clone()),
+            worker,
+            Arc::new(archive.clone()),
+            &settings.inference,
+            stop.clone(),
+        );
         let listening = Arc::new(AtomicBool::new(serve));
         let web = site.map(|(listener, bound)| {
             let shadow = shadow.as_ref().map(|shadow| shadow.status().clone());
@@ -313,7 +325,8 @@ async fn start_shadow(
     let second = tokio::task::spawn_blocking(move || Engine::load(&loaded)).await;
     let second = second.map_err(|panic| StartError::Shadow(EngineError::Run(panic.to_string())))?;
     let shadow =
-        Shadow::start(second.map_err(StartError::Shadow)?, ledger.clone(), archive.clone(), &inference).await?;
+        Shadow::start(second.map_err(StartError::Shadow)?, ledger.clone(), Arc::new(archive.clone()), &inference)
+            .await?;
     let info = &shadow.status().info;
     if info.card.sha256 == engine.card.sha256 {
         warn!("inference.shadow is the model that gives the verdicts: it will agree with itself");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::archive::Archive;
 use crate::config::Settings;
 use crate::inference::{EngineInfo, ShadowStatus};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Queue};
 use crate::web::{Check, Readiness};
 
 /// A model as `/readyz` names it.

@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::connection::PeerAddress;
 use super::{Failed, Site};
 use crate::ledger::{
     Acknowledged, AcknowledgementRow, NotificationRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter,
@@ -98,13 +99,11 @@ pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, Pa
     .into_response())
 }
 
-/// Who acknowledges while there are no accounts.
-pub(super) const SOMEBODY: &str = "somebody at the page";
-
 /// `POST /api/v1/studies/{uid}/acknowledge`: `first` is false where somebody was faster; `seen` is true where the study is not
 /// flagged, so that there is nothing to acknowledge.
 pub(super) async fn acknowledge(
     State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     uid: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
@@ -112,7 +111,7 @@ pub(super) async fn acknowledge(
     let uid = study_uid(uid)?;
     let (acknowledged, row) = site
         .ledger(move |ledger| {
-            let acknowledged = ledger.acknowledge(&uid, SOMEBODY, None)?;
+            let acknowledged = ledger.acknowledge(&uid, &peer.actor(), None)?;
             Ok((acknowledged, ledger.study(&uid)?))
         })
         .await?;
@@ -140,12 +139,13 @@ pub(super) async fn notifications(
 /// `POST /api/v1/notifications/{id}/requeue`: sends a dead one again.
 pub(super) async fn requeue(
     State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     id: Result<Path<i64>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
     small(body)?;
     let id = notification_id(id)?;
-    let requeued = site.ledger(move |ledger| ledger.requeue_dead(Some(id))).await?;
+    let requeued = site.ledger(move |ledger| ledger.requeue_dead(Some(id), &peer.actor())).await?;
     Ok(Json(json!({ "requeued": requeued })).into_response())
 }
 

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+
+use crate::ledger::Actor;
 
 /// A listener whose connections are limited in number and in silence.
 pub(super) struct Bounded {
@@ -40,6 +43,28 @@ impl Listener for Bounded {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeerAddress(SocketAddr);
+
+impl PeerAddress {
+    /// Who does what the request asks for. There is no login yet, so it is the peer, behind a proxy the proxy.
+    pub(super) fn actor(self) -> Actor {
+        Actor::peer(format!("web {}", self.0.ip()))
+    }
+
+    /// Who uses an acknowledge link that was sent to a channel: whoever has the link, which is a token.
+    pub(super) fn actor_with_link(self, channel: &str) -> Actor {
+        Actor::token(format!("link sent to {channel}, used from web {}", self.0.ip()))
+    }
+}
+
+impl Connected<IncomingStream<'_, Bounded>> for PeerAddress {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> PeerAddress {
+        PeerAddress(*stream.remote_addr())
     }
 }
 

@@ -4,10 +4,11 @@
 
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::connection::PeerAddress;
 use super::pages::{NoPage, page};
 use super::{Failed, Site};
 use crate::ledger::{LinkUse, format_time};
@@ -36,11 +37,16 @@ pub(super) async fn ask(State(site): State<Site>, link: LinkQuery) -> Result<Res
 }
 
 /// `POST /acknowledge?…`: acknowledges.
-pub(super) async fn acknowledge(State(site): State<Site>, link: LinkQuery) -> Result<Response, NoPage> {
+pub(super) async fn acknowledge(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    link: LinkQuery,
+) -> Result<Response, NoPage> {
     let link = checked(&site, link)?;
+    let actor = peer.actor_with_link(&link.channel);
     let used = link.clone();
     let expires = jiff::Timestamp::from_second(link.expires).map(format_time).unwrap_or_default();
-    let outcome = site.ledger(move |ledger| ledger.use_link(&used.nonce, &used.study, &expires)).await?;
+    let outcome = site.ledger(move |ledger| ledger.use_link(&used.nonce, &used.study, &expires, &actor)).await?;
     let outcome = match outcome {
         LinkUse::Acknowledged { first: true } => "The study is acknowledged.".to_owned(),
         LinkUse::Acknowledged { first: false } => "The study was acknowledged before by somebody else.".to_owned(),

@@ -24,7 +24,7 @@ pub use health::{Check, Readiness};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::Links;
-use connection::Bounded;
+use connection::{Bounded, PeerAddress};
 
 /// Connections at one time; further ones wait until one is closed.
 const MOST_CONNECTIONS: usize = 256;
@@ -54,7 +54,9 @@ pub async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
     let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let listener = Bounded::new(listener, MOST_CONNECTIONS, IDLE);
     let stopped = stop.clone().cancelled_owned();
-    let server = axum::serve(listener, router(site, loopback)).with_graceful_shutdown(stopped).into_future();
+    let server = axum::serve(listener, router(site, loopback).into_make_service_with_connect_info::<PeerAddress>())
+        .with_graceful_shutdown(stopped)
+        .into_future();
     tokio::select! {
         // It never ends with an error: those of accepting are logged and outwaited.
         _ = server => {}

@@ -2,11 +2,12 @@
 
 use askama::Template;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 
 use super::api::{self, WholeStudy};
+use super::connection::PeerAddress;
 use super::{Failed, Site};
 use crate::ledger::{
     AcknowledgementRow, NotificationRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow,
@@ -143,30 +144,33 @@ pub(super) async fn study(
 /// `POST /studies/{uid}/acknowledge`, from the study's page.
 pub(super) async fn acknowledge(
     State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     uid: Result<Path<String>, PathRejection>,
 ) -> Result<Redirect, NoPage> {
     let uid = api::study_uid(uid)?;
-    site.ledger(move |ledger| ledger.acknowledge(&uid, api::SOMEBODY, None)).await?;
+    site.ledger(move |ledger| ledger.acknowledge(&uid, &peer.actor(), None)).await?;
     Ok(Redirect::to("/"))
 }
 
 /// `POST /studies/{uid}/unacknowledge`, from the study's page.
 pub(super) async fn unacknowledge(
     State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     uid: Result<Path<String>, PathRejection>,
 ) -> Result<Redirect, NoPage> {
     let uid = api::study_uid(uid)?;
-    site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, api::SOMEBODY)).await?;
+    site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &peer.actor())).await?;
     Ok(Redirect::to("/"))
 }
 
 /// `POST /notifications/{id}/requeue`, from the study's page.
 pub(super) async fn requeue(
     State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Redirect, NoPage> {
     let id = api::notification_id(id)?;
-    site.ledger(move |ledger| ledger.requeue_dead(Some(id))).await?;
+    site.ledger(move |ledger| ledger.requeue_dead(Some(id), &peer.actor())).await?;
     Ok(Redirect::to("/"))
 }
 

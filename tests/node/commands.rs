@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::ledgers::study_event;
 use triaged::event::Event;
-use triaged::ledger::{Delivery, Ledger, NewInstance, NewMessage, Score, SliceStart, Verdict, WorklistRow, now};
+use triaged::ledger::{Delivery, Ledger, NewInstance, NewMessage, Queue, Score, SliceStart, Verdict, WorklistRow, now};
 
 /// A data folder with a ledger in it.
 struct Site {
@@ -97,10 +97,10 @@ impl Site {
 
     /// Scores what waits, with the probabilities in order, then judges all open studies: flagged from 0.5.
     fn score_and_judge(&self, probabilities: &[f64]) {
-        let claims = self.ledger.claim(&Default::default(), 1000).unwrap();
+        let claims = self.runtime.block_on(crate::support::ledgers::lease(&self.ledger, 1000));
         assert_eq!(claims.len(), probabilities.len());
         let scores = claims.iter().zip(probabilities).map(|(claim, &probability)| Score {
-            slice: claim.slice,
+            lease: claim.lease,
             probability,
             positive: probability >= 0.5,
             threshold: 0.5,
@@ -271,6 +271,41 @@ fn an_acknowledgement_is_noted_once() {
     assert_eq!(site.run(&["ack", "1.2.10"]).done(), "was acknowledged before: 1.2.10\n");
     assert_eq!(site.row("1.2.10").acknowledged_at, first);
     assert_eq!(site.run(&["ack", "7"]).code, 1);
+}
+
+#[test]
+fn the_audit_log_says_who_did_what() {
+    let site = Site::with_three_studies();
+    assert_eq!(site.run(&["audit"]).done(), "nothing has been done\n");
+    let by = |user: &str, args: &[&str]| {
+        let mut command = program(site.folder.path());
+        command.env("USER", user).env_remove("SUDO_USER").args(args);
+        assert!(command.output().unwrap().status.success(), "{args:?}");
+    };
+    by("ann", &["ack", "ACC10"]);
+    let id = site.kill_the_only_notification().to_string();
+    by("=bob\x1b[31m", &["requeue", &id]);
+    let json: serde_json::Value = serde_json::from_str(site.run(&["audit", "--format", "json"]).done()).unwrap();
+    let of = |row: usize| {
+        let text = |key: &str| json[row][key].as_str().unwrap().to_owned();
+        (text("actor_kind"), text("deed"), text("study_uid"))
+    };
+    assert_eq!(json.as_array().unwrap().len(), 2);
+    assert_eq!(of(0), ("person".into(), "study.acknowledge".into(), "1.2.10".into()));
+    assert_eq!(json[0]["actor"], "ann");
+    assert_eq!(of(1), ("person".into(), "notification.requeue".into(), "1.2.10".into()));
+    let csv = site.run(&["audit", "--format", "csv", "--limit", "1"]);
+    let mut reader = csv::Reader::from_reader(csv.done().as_bytes());
+    let header: Vec<_> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    assert_eq!(header, ["id", "at", "actor_kind", "actor", "deed", "study_uid", "details"]);
+    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!((records.len(), &records[0][4]), (1, "notification.requeue"));
+    assert!(records[0][3].starts_with("'=bob"), "{}", csv.out);
+    let table = site.run(&["audit", "--study", "ACC10"]);
+    assert!(table.done().contains("ann") && table.out.contains("study.acknowledge"), "{}", table.out);
+    assert!(!table.out.chars().any(|c| c.is_control() && c != '\n'), "{:?}", table.out);
+    assert_eq!(site.run(&["audit", "--since", "2999-01-01"]).done(), "nothing has been done\n");
+    site.run(&["audit", "--since", "yesterday"]).refused("--since yesterday");
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Site {
             };
             let provider = "CPUExecutionProvider".into();
             ends.push(ShadowEnd {
-                slice: claim.slice,
+                slice: claim.lease.slice,
                 outcome,
                 threshold: 0.5,
                 provider,
@@ -70,7 +70,7 @@ impl Site {
                 ended_at: now(),
             });
         }
-        ledger.give_back_shadow(claims.iter().map(|claim| claim.slice).collect()).unwrap();
+        ledger.give_back_shadow(claims.iter().map(|claim| claim.lease.slice).collect()).unwrap();
         ledger.end_shadow_slices(self.shadow.id, ends).unwrap();
     }
 

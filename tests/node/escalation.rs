@@ -8,7 +8,7 @@ use crate::support::{Node, Receiver, phantom, storescu};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
-use triaged::ledger::{Ledger, LinkUse};
+use triaged::ledger::{Actor, Ledger, LinkUse};
 use triaged::notify::Links;
 
 /// Two channels, and an escalation from the first to the second after `minutes`.
@@ -48,7 +48,7 @@ async fn who_does_not_acknowledge_in_time_is_followed_by_the_next_channel_over_a
     assert!(told.iter().all(|body| body.get("escalation_step").is_none()), "{told:?}");
     // One is acknowledged in time; then the node is gone while the other becomes due.
     let ledger = fixture.ledger.clone();
-    let acknowledge = move || ledger.acknowledge("1.2.1", "Dr A", None).unwrap();
+    let acknowledge = move || ledger.acknowledge("1.2.1", &Actor::person("Dr A"), None).unwrap();
     let acknowledged = tokio::task::spawn_blocking(acknowledge).await.unwrap();
     assert_eq!(acknowledged, triaged::ledger::Acknowledged::First);
     running.stop().await;
@@ -126,7 +126,10 @@ async fn a_link_acknowledges_once_and_only_what_was_alerted() {
     let ledger = fixture.ledger.clone();
     let uses = tokio::task::spawn_blocking(move || {
         let expires = "2999-01-01T00:00:00.000Z";
-        [ledger.use_link("n", "1.2.1", expires).unwrap(), ledger.use_link("n", "1.2.1", expires).unwrap()]
+        [
+            ledger.use_link("n", "1.2.1", expires, &Actor::token("link")).unwrap(),
+            ledger.use_link("n", "1.2.1", expires, &Actor::token("link")).unwrap(),
+        ]
     });
     let [first, second] = uses.await.unwrap();
     assert_eq!(first, LinkUse::Acknowledged { first: true });

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::config;
 use triaged::event::{Event, Kind, StudyEvent};
-use triaged::ledger::Ledger;
+use triaged::ledger::{Actor, Ledger};
 use triaged::notify::{Links, Surroundings, Worker, channels};
 
 const SECRET: &str = "a shared secret";
@@ -213,9 +213,11 @@ async fn a_refused_alert_is_a_dead_letter_that_can_be_requeued() {
 
     // By another process, as `triaged requeue` is: no bell rings in this one.
     let path = fixture.path();
-    tokio::task::spawn_blocking(move || Ledger::open(&path).unwrap().requeue_dead(Some(row.id)).unwrap())
-        .await
-        .unwrap();
+    tokio::task::spawn_blocking(move || {
+        Ledger::open(&path).unwrap().requeue_dead(Some(row.id), &Actor::system()).unwrap()
+    })
+    .await
+    .unwrap();
     fixture.until(|row| row.state == "delivered").await;
     let again = next(&mut requests).await;
     assert_eq!((first.header("idempotency-key"), &first.body), (again.header("idempotency-key"), &again.body));
@@ -297,7 +299,12 @@ async fn a_redirect_is_not_followed() {
             StatusCode::FOUND => fixture.judge(&Study::new("1.2.3", &[0.9]), "webhook").await,
             _ => {
                 let ledger = fixture.ledger.clone();
-                assert_eq!(tokio::task::spawn_blocking(move || ledger.requeue_dead(None).unwrap()).await.unwrap(), 1);
+                assert_eq!(
+                    tokio::task::spawn_blocking(move || ledger.requeue_dead(None, &Actor::system()).unwrap())
+                        .await
+                        .unwrap(),
+                    1
+                );
             }
         }
         let row =

@@ -7,7 +7,7 @@ use crate::support::{Node, dicom_files, has, phantom, storescu};
 use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
 use triaged::config::{self, Settings};
-use triaged::ledger::{Delivery, NewInstance, RemovalRule, SliceStart, Stored, format_time, now};
+use triaged::ledger::{Actor, Delivery, NewInstance, RemovalRule, SliceStart, Stored, format_time, now};
 use triaged::retention::Retention;
 
 /// Keeps the files of everything that the ledger knows in a real archive; their content does not matter.
@@ -61,7 +61,10 @@ async fn what_somebody_waits_for_stays_and_results_outlive_their_files() {
     assert!(round(&fixture, &archive, 0.0, A_BYTE).await > 0, "the rest may not go, and is past the budget");
     assert_eq!(studies_kept(&fixture), ["1.22", "1.333", "1.4444"]);
     let ledger = fixture.ledger.clone();
-    tokio::task::spawn_blocking(move || ledger.acknowledge("1.4444", "Dr A", None)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || ledger.acknowledge("1.4444", &Actor::person("Dr A"), None))
+        .await
+        .unwrap()
+        .unwrap();
     round(&fixture, &archive, 0.0, A_BYTE).await;
     assert_eq!(studies_kept(&fixture), ["1.22", "1.333"]);
     // By age whatever is old, but not while its alert is pending or its verdict is due.
@@ -82,7 +85,8 @@ async fn what_somebody_waits_for_stays_and_results_outlive_their_files() {
     };
     assert_eq!(scored(), 5);
     let ledger = fixture.ledger.clone();
-    let again = tokio::task::spawn_blocking(move || ledger.requeue_study("1.1")).await.unwrap().unwrap();
+    let again =
+        tokio::task::spawn_blocking(move || ledger.requeue_study("1.1", &Actor::system())).await.unwrap().unwrap();
     assert_eq!(again, 0, "what has no file cannot be scored again, and keeps its score");
     assert_eq!(scored(), 5);
 }

@@ -283,6 +283,11 @@ async fn an_alert_is_acknowledged_once_and_a_dead_letter_sent_again() {
 
     let first = json_of(post("/api/v1/studies/1.1/acknowledge".into()).await.unwrap()).await;
     let second = json_of(post("/api/v1/studies/1.1/acknowledge".into()).await.unwrap()).await;
+    let audit = node.fixture.ledger.audit(&Default::default()).unwrap();
+    let who: Vec<_> =
+        audit.iter().map(|row| (row.deed.as_str(), row.actor_kind.as_str(), row.actor.as_str())).collect();
+    let deeds = ["notification.requeue", "study.acknowledge", "study.acknowledge"];
+    assert_eq!(who, deeds.map(|deed| (deed, "peer", "web 127.0.0.1")));
     assert_eq!((&first["first"], &second["first"]), (&json!(true), &json!(false)));
     assert_eq!(first["acknowledged_at"], second["acknowledged_at"]);
     assert!(node.acknowledged("1.1"));

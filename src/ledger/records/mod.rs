@@ -1,5 +1,6 @@
 //! What the ledger keeps, in the words of the domain. Nothing here knows a database.
 
+mod audit;
 mod fields;
 mod instance;
 mod notification;
@@ -9,6 +10,7 @@ mod shadow;
 mod slice;
 mod study;
 
+pub use audit::{Actor, ActorKind, AuditFilter, AuditRow, Deed};
 pub use fields::{Field, FieldError, Record};
 pub use instance::{About, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
@@ -17,5 +19,5 @@ pub use report::{AcknowledgementRow, SeriesRow, SetAsideRow, SliceRow, VerdictRo
 pub use shadow::{
     JudgedStudy, NewShadowModel, ScoredTwice, ShadowEnd, ShadowModel, ShadowOutcome, ShadowRow, ShadowSlices,
 };
-pub use slice::{Claim, Score, SliceId};
+pub use slice::{Claim, Ended, Lease, LeaseRequest, Score, SliceId, WorkerId};
 pub use study::{Evidence, Finding, OpenStudy, SeriesVerdict, SliceEvidence, SliceState, Verdict};

@@ -1,10 +1,11 @@
 //! What persons did about verdicts: acknowledged, seen, taken back. An acknowledgement belongs to a verdict.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::json;
 
 use super::reader::records;
-use super::{Ledger, Reader};
-use crate::ledger::{AcknowledgementRow, LedgerError, Result, now};
+use super::{Ledger, Reader, audit};
+use crate::ledger::{AcknowledgementRow, Actor, Deed, LedgerError, Result, now};
 
 /// A score that is higher by this is materially more evidence.
 const MATERIAL_SCORE: f64 = 0.1;
@@ -22,14 +23,14 @@ pub enum Acknowledged {
 
 impl Ledger {
     /// Notes that a person has seen the present verdict on a study, and is taking care of it.
-    pub fn acknowledge(&self, study_uid: &str, actor: &str, note: Option<&str>) -> Result<Acknowledged> {
-        let (study_uid, actor, note) = (study_uid.to_owned(), actor.to_owned(), note.map(str::to_owned));
+    pub fn acknowledge(&self, study_uid: &str, actor: &Actor, note: Option<&str>) -> Result<Acknowledged> {
+        let (study_uid, actor, note) = (study_uid.to_owned(), actor.clone(), note.map(str::to_owned));
         self.write_blocking(move |connection| acknowledge(connection, &study_uid, &actor, note.as_deref()))
     }
 
     /// Takes back the present acknowledgement of a study, which is unread again. Returns false where there is none.
-    pub fn undo_acknowledgement(&self, study_uid: &str, actor: &str) -> Result<bool> {
-        let (study_uid, actor) = (study_uid.to_owned(), actor.to_owned());
+    pub fn undo_acknowledgement(&self, study_uid: &str, actor: &Actor) -> Result<bool> {
+        let (study_uid, actor) = (study_uid.to_owned(), actor.clone());
         self.write_blocking(move |connection| {
             known(connection, &study_uid)?;
             let undone = connection.execute(
@@ -37,7 +38,7 @@ impl Ledger {
                  WHERE id = (SELECT max(id) FROM acknowledgements WHERE study_uid = ?1 AND undone_at IS NULL)
                    AND EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1
                                AND (acknowledged_at IS NOT NULL OR seen_at IS NOT NULL))",
-                params![study_uid, now(), actor],
+                params![study_uid, now(), actor.name],
             )?;
             if undone > 0 {
                 connection.execute(
@@ -46,6 +47,8 @@ impl Ledger {
                     [&study_uid],
                 )?;
                 connection.execute("UPDATE outbox SET acknowledged_at = NULL WHERE study_uid = ?1", [&study_uid])?;
+                let (name, study_uid) = ("study.undo_acknowledgement", Some(study_uid));
+                audit::append(connection, &Deed { actor, name, study_uid, details: json!({}) })?;
             }
             Ok(undone > 0)
         })
@@ -71,13 +74,32 @@ fn known(connection: &Connection, study_uid: &str) -> Result<()> {
     }
 }
 
+/// Within the caller's transaction: see [`Ledger::acknowledge`]. Who came second has seen it, too, so every call is a deed.
 pub(super) fn acknowledge(
+    connection: &Connection,
+    study_uid: &str,
+    actor: &Actor,
+    note: Option<&str>,
+) -> Result<Acknowledged> {
+    known(connection, study_uid)?;
+    let acknowledged = write_acknowledgement(connection, study_uid, &actor.name, note)?;
+    let outcome = match acknowledged {
+        Acknowledged::First => "first",
+        Acknowledged::Before => "acknowledged before",
+        Acknowledged::Seen => "seen, not flagged",
+    };
+    let details = json!({ "outcome": outcome });
+    let (actor, study_uid) = (actor.clone(), Some(study_uid.to_owned()));
+    audit::append(connection, &Deed { actor, name: "study.acknowledge", study_uid, details })?;
+    Ok(acknowledged)
+}
+
+fn write_acknowledgement(
     connection: &Connection,
     study_uid: &str,
     actor: &str,
     note: Option<&str>,
 ) -> Result<Acknowledged> {
-    known(connection, study_uid)?;
     let at = now();
     let (can_be, is): (bool, bool) = connection.query_row(
         "SELECT flagged IS 1 OR verdict IS 'incomplete', acknowledged_at IS NOT NULL FROM studies WHERE study_uid = ?1",

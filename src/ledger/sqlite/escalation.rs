@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Ledger;
 use super::outbox::post;
-use crate::ledger::{LedgerError, LinkUse, NewMessage, Result, Undelivered, format_time, now};
+use crate::ledger::{Actor, LedgerError, LinkUse, NewMessage, Result, Undelivered, format_time, now};
 
 /// A moment that lies further ahead than this was written before the clock was set back.
 const CLOCK_SET_BACK: Duration = Duration::from_secs(60);
@@ -104,8 +104,9 @@ impl Ledger {
     }
 
     /// Acknowledges a study by a link, if the link was not used before. Blocks.
-    pub fn use_link(&self, nonce: &str, study_uid: &str, expires_at: &str) -> Result<LinkUse> {
+    pub fn use_link(&self, nonce: &str, study_uid: &str, expires_at: &str, actor: &Actor) -> Result<LinkUse> {
         let (nonce, study_uid, expires_at) = (nonce.to_owned(), study_uid.to_owned(), expires_at.to_owned());
+        let actor = actor.clone();
         self.write_blocking(move |connection| {
             let t = now();
             // An expired link is refused by its own words, so its nonce need not be kept.
@@ -118,8 +119,7 @@ impl Ledger {
             }
             let sql = "INSERT INTO used_links (nonce, study_uid, used_at, expires_at) VALUES (?1, ?2, ?3, ?4)";
             connection.execute(sql, params![nonce, study_uid, t, expires_at])?;
-            let by = "the link of a notification";
-            let acknowledged = super::acknowledgement::acknowledge(connection, &study_uid, by, None)?;
+            let acknowledged = super::acknowledgement::acknowledge(connection, &study_uid, &actor, None)?;
             Ok(LinkUse::Acknowledged { first: acknowledged == super::Acknowledged::First })
         })
     }

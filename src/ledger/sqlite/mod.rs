@@ -5,6 +5,7 @@
 //! the rows are on disk. Reads have connections of their own and see what is committed (WAL).
 
 mod acknowledgement;
+mod audit;
 mod backup;
 mod check;
 mod error;
@@ -24,8 +25,8 @@ mod writer;
 use std::ops::Deref;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -35,6 +36,7 @@ use tokio::sync::Notify;
 use super::{DatabaseError, LedgerError, Result, Wakeups};
 pub use acknowledgement::Acknowledged;
 pub use check::Soundness;
+use queue::Turns;
 pub use reader::Reader;
 use writer::Writer;
 
@@ -57,10 +59,7 @@ struct Shared {
     /// could not.
     reader: Reader,
     writer: Writer,
-    /// Claims made while STAT and other slices waited: whose turn it is.
-    turns: AtomicU64,
-    /// The study that had the last turn: of STAT slices, of new ones, of those that are scored again.
-    last_studies: Mutex<[String; 3]>,
+    turns: Turns,
     /// The last count of the queue.
     depth: AtomicU64,
     /// Shared with the writer thread, which must never hold the writer itself.
@@ -85,8 +84,7 @@ impl Ledger {
             shared: Arc::new(Shared {
                 reader: Reader::new(path),
                 writer: Writer::start(connection),
-                turns: AtomicU64::new(0),
-                last_studies: Mutex::default(),
+                turns: Turns::default(),
                 depth: AtomicU64::new(0),
                 wakeups: Arc::default(),
             }),
@@ -112,10 +110,6 @@ impl Ledger {
     /// Writes nothing, as every write is written: whether the ledger can be written.
     pub async fn try_write(&self) -> Result<()> {
         self.write(|_| Ok(())).await
-    }
-
-    pub fn queued(&self) -> &Notify {
-        &self.shared.wakeups.queued
     }
 
     pub fn posted(&self) -> &Notify {
@@ -166,6 +160,8 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0002_reading_order.sql")),
         M::up(include_str!("migrations/0003_shadow.sql")),
         M::up(include_str!("migrations/0004_retention.sql")),
+        M::up(include_str!("migrations/0005_leases.sql")),
+        M::up(include_str!("migrations/0006_audit.sql")),
         M::up(include_str!("migrations/0007_delivery.sql")),
         M::up(include_str!("migrations/0008_verdicts.sql")).foreign_key_check(),
     ])

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
+use serde_json::json;
 
-use super::Ledger;
+use super::{Ledger, audit};
 use crate::event::Event;
-use crate::ledger::{Delivery, LedgerError, NewMessage, OutboxRow, Result, Revival, Step, format_time, now};
+use crate::ledger::{
+    Actor, Deed, Delivery, LedgerError, NewMessage, OutboxRow, Result, Revival, Step, format_time, now,
+};
 
 impl Ledger {
     /// The messages of a channel that are due, oldest first. Blocks.
@@ -125,19 +128,31 @@ impl Ledger {
         Ok(revived)
     }
 
-    /// Sends dead messages again: the one with this id, or all. Returns how many.
-    pub fn requeue_dead(&self, id: Option<i64>) -> Result<u64> {
+    /// Sends dead messages again: the one with this id, or all. Returns how many. Blocks.
+    pub fn requeue_dead(&self, id: Option<i64>, actor: &Actor) -> Result<u64> {
+        let actor = actor.clone();
         let requeued = self.write_blocking(move |connection| {
-            let rows = connection.execute(
+            let mut statement = connection.prepare_cached(
                 "UPDATE outbox SET state = 'pending', attempts = 0, next_attempt_at = ?2
-                 WHERE state = 'dead' AND (?1 IS NULL OR id = ?1)",
-                params![id, now()],
+                 WHERE state = 'dead' AND (?1 IS NULL OR id = ?1) RETURNING id, channel, study_uid",
             )?;
+            let rows = statement.query_map(params![id, now()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let requeued = rows.collect::<rusqlite::Result<Vec<(i64, String, Option<String>)>>>()?;
+            let count = requeued.len() as u64;
+            for (id, channel, study_uid) in requeued {
+                let deed = Deed {
+                    actor: actor.clone(),
+                    name: "notification.requeue",
+                    study_uid,
+                    details: json!({ "notification": id, "channel": channel }),
+                };
+                audit::append(connection, &deed)?;
+            }
             match id {
-                Some(id) if rows == 0 => Err(LedgerError::NotFound(format!(
+                Some(id) if count == 0 => Err(LedgerError::NotFound(format!(
                     "there is no dead notification with id {id}; `triaged requeue` lists them"
                 ))),
-                _ => Ok(rows as u64),
+                _ => Ok(count),
             }
         })?;
         self.posted().notify_waiters();

@@ -4,6 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::queue::claim;
 use super::reader::records;
 use super::{Ledger, Reader};
 use crate::ledger::{
@@ -92,19 +93,9 @@ impl Ledger {
         })
     }
 
-    /// Whether no slice waits for the model that counts. Blocks for some microseconds.
-    pub fn is_idle(&self) -> Result<bool> {
-        self.read(|connection| {
-            Ok(connection
-                .prepare_cached(
-                    "SELECT NOT EXISTS (SELECT 1 FROM slices INDEXED BY slices_queued WHERE state = 'queued')",
-                )?
-                .query_row([], |row| row.get(0))?)
-        })
-    }
-
     /// The next slices for the shadow model, all tried equally often, and counts the claim before they are touched: a
-    /// slice that takes the process with it must not do so for ever. Blocks.
+    /// slice that takes the process with it must not do so for ever. There is one shadow, so its claims are no leases: their number
+    /// is 0. Blocks.
     pub fn claim_shadow(&self, most: usize) -> Result<Vec<Claim>> {
         let mut claims = self.read(|connection| {
             let mut statement = connection.prepare_cached(
@@ -115,7 +106,7 @@ impl Ledger {
                  ORDER BY q.attempts, q.slice_id DESC",
             )?;
             let claimed_at = now();
-            let rows = statement.query_map([most as i64], |row| Claim::from_row(row, &claimed_at))?;
+            let rows = statement.query_map([most as i64], |row| claim(row, 0, &claimed_at))?;
             Ok(rows.collect::<rusqlite::Result<Vec<Claim>>>()?)
         })?;
         if let Some(first) = claims.first().map(|claim| claim.attempts) {
@@ -125,7 +116,7 @@ impl Ledger {
         if let Some(suspect) = claims.iter().position(|claim| claim.deaths > 0) {
             claims.truncate(suspect.max(1));
         }
-        let slices: Vec<SliceId> = claims.iter().map(|claim| claim.slice).collect();
+        let slices: Vec<SliceId> = claims.iter().map(|claim| claim.lease.slice).collect();
         self.for_each_row(&slices, "UPDATE shadow_queue SET claims = claims + 1 WHERE slice_id = ?1")?;
         Ok(claims)
     }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use super::Ledger;
 use super::retention::restore_file;
 use super::study::reopen;
-use crate::ledger::{NewInstance, Quarantined, Result, SliceStart, Stored, Wakeups, now};
+use crate::ledger::{NewInstance, Quarantined, Queue, Result, SliceStart, Stored, Wakeups, now};
 
 impl Wakeups {
     /// Wakes those for whom a new instance is something to do.

@@ -1,8 +1,10 @@
 //! The life of a study between receiving and decided.
 
 use rusqlite::{Connection, params};
+use serde_json::json;
 
-use crate::ledger::{Result, now};
+use super::{Ledger, audit};
+use crate::ledger::{Actor, Deed, Queue, Result, now};
 
 /// Reopens a study that was decided, as its next revision; one that is open stays as it is. The one place where this is done.
 ///
@@ -16,4 +18,55 @@ pub(super) fn reopen(connection: &Connection, study_uid: &str) -> Result<()> {
         )?
         .execute(params![study_uid, now()])?;
     Ok(())
+}
+
+impl Ledger {
+    /// Puts slices of an open study that another model scored back into the queue: a verdict is on one model's scores.
+    pub async fn requeue_other_models(&self, study_uid: String, model_sha256: String) -> Result<()> {
+        self.write(move |connection| {
+            // Without its file it can be scored by no other model.
+            connection.execute(
+                "UPDATE slices SET state = 'failed', score_id = NULL,
+                        reason = 'scored by another model, and its file was removed from the archive since'
+                 WHERE study_uid = ?1 AND state = 'scored'
+                   AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)
+                   AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NOT NULL)",
+                params![study_uid, model_sha256],
+            )?;
+            connection.execute(
+                "UPDATE slices SET state = 'queued', attempts = 0, claims = 0, score_id = NULL
+                 WHERE study_uid = ?1 AND state = 'scored'
+                   AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)",
+                params![study_uid, model_sha256],
+            )?;
+            Ok(())
+        })
+        .await?;
+        self.queued().notify_waiters();
+        Ok(())
+    }
+
+    /// Puts every slice of a study that was scored or failed back into the queue, as far as the archive still has its file, and
+    /// reopens the study as its next revision. Returns how many slices that is. Blocks.
+    pub fn requeue_study(&self, study_uid: &str, actor: &Actor) -> Result<u64> {
+        let (study_uid, actor) = (study_uid.to_owned(), actor.clone());
+        let slices = self.write_blocking(move |connection| {
+            let slices = connection.execute(
+                "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, claims = 0, priority = 1, score_id = NULL
+                 WHERE study_uid = ?1 AND state IN ('scored', 'failed')
+                   AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NULL)",
+                [&study_uid],
+            )?;
+            if slices > 0 {
+                reopen(connection, &study_uid)?;
+                // For one that was open its time begins anew, too: the slices have to wait again.
+                connection.execute("UPDATE studies SET opened_at = ?2 WHERE study_uid = ?1", params![study_uid, now()])?;
+                let details = json!({ "slices": slices });
+                audit::append(connection, &Deed { actor, name: "study.rescore", study_uid: Some(study_uid), details })?;
+            }
+            Ok(slices as u64)
+        })?;
+        self.queued().notify_waiters();
+        Ok(slices)
+    }
 }

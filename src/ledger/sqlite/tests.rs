@@ -1,14 +1,17 @@
-use std::collections::HashSet;
 use std::time::Duration;
 
 use super::report::READING_ORDER;
 use super::*;
 use crate::event::{Event, StudyEvent};
+use crate::ledger::queue_tests::{request, score};
 use crate::ledger::{
-    Claim, Delivery, NewInstance, NewMessage, OpenStudy, Score, SliceStart, Stored, Verdict, WorklistRow, format_time,
-    now,
+    Actor, Claim, Delivery, NewInstance, NewMessage, OpenStudy, Queue, SliceStart, Stored, Verdict, WorklistRow,
+    format_time, now,
 };
 
+mod audit;
+mod former;
+mod queue;
 mod shadow;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -41,19 +44,9 @@ fn instance(sop: &str, study: &str, digest: &str) -> NewInstance {
     }
 }
 
-fn score(claim: &Claim, probability: f64) -> Score {
-    Score {
-        slice: claim.slice,
-        probability,
-        positive: probability >= 0.5,
-        threshold: 0.5,
-        model: "m".into(),
-        model_sha256: "00".into(),
-        provider: "CPU".into(),
-        claimed_at: claim.claimed_at.clone(),
-        decoded_at: now(),
-        scored_at: now(),
-    }
+/// The next slices, leased for a while.
+async fn next(ledger: &Ledger, most: usize) -> Vec<Claim> {
+    ledger.lease(request("run", most, Duration::from_secs(60))).await.unwrap()
 }
 
 fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
@@ -98,41 +91,22 @@ async fn the_same_content_again_is_a_duplicate_and_other_content_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_claimed_slice_is_not_given_twice_and_is_queued_again_after_a_crash() {
+async fn what_a_process_had_leased_is_given_out_again_after_its_end() {
     let (folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
-    ledger.store(instance("2", "s", "bb")).await.unwrap();
-    let first = ledger.claim(&HashSet::new(), 1).unwrap();
-    let held = HashSet::from([first[0].slice]);
-    let second = ledger.claim(&held, 10).unwrap();
-    assert_eq!(second.len(), 1);
-    assert_ne!(first[0].slice, second[0].slice);
+    assert_eq!(next(&ledger, 10).await.len(), 1);
     drop(ledger);
     let again = Ledger::open(&folder.path().join("triaged.db")).unwrap();
-    assert_eq!(again.claim(&HashSet::new(), 10).unwrap().len(), 2);
-}
-
-#[tokio::test]
-async fn a_failing_slice_is_tried_a_bounded_number_of_times_and_keeps_its_reason() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    for attempt in 0..3 {
-        let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
-        assert_eq!(claim.attempts, attempt);
-        let again = ledger.fail(claim.slice, claim.attempts, 3, "the disk hiccupped".into()).await.unwrap();
-        assert_eq!(again, attempt < 2);
-    }
-    assert!(ledger.claim(&HashSet::new(), 1).unwrap().is_empty());
-    let slices = ledger.slices("s").unwrap();
-    assert_eq!((slices[0].state.as_str(), slices[0].reason.as_deref()), ("failed", Some("the disk hiccupped")));
-    assert_eq!(row(&ledger, "s").slices_failed, 1);
+    assert!(next(&again, 10).await.is_empty(), "the lease has not expired");
+    assert_eq!(again.recover("node").await.unwrap(), 1);
+    assert_eq!(next(&again, 10).await.len(), 1);
 }
 
 #[tokio::test]
 async fn one_alarm_a_study_however_often_it_is_judged() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    let claim = next(&ledger, 1).await.remove(0);
     ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
     let study = ledger.open_studies("00").unwrap().remove(0);
     assert_eq!(study.slices_queued(), 0);
@@ -143,7 +117,7 @@ async fn one_alarm_a_study_however_often_it_is_judged() {
     ledger.store(instance("2", "s", "bb")).await.unwrap();
     let reopened = row(&ledger, "s");
     assert_eq!((reopened.revision, reopened.state.as_str(), reopened.flagged), (2, "receiving", Some(true)));
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    let claim = next(&ledger, 1).await.remove(0);
     ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
     let study = ledger.open_studies("00").unwrap().remove(0);
     assert!(ledger.decide(verdict(&study, false, true), alert()).await.unwrap());
@@ -167,63 +141,25 @@ async fn a_flag_is_never_taken_back() {
 async fn scores_of_another_model_are_made_anew_before_a_verdict() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    let claim = next(&ledger, 1).await.remove(0);
     ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
     assert_eq!(ledger.open_studies("00").unwrap()[0].slices_of_other_models, 0);
     assert_eq!(ledger.open_studies("11").unwrap()[0].slices_of_other_models, 1);
     ledger.requeue_other_models("s".into(), "11".into()).await.unwrap();
-    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap().len(), 1);
+    assert_eq!(next(&ledger, 1).await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_new_patient_does_not_wait_for_what_is_scored_again() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "old", "aa")).await.unwrap();
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    let claim = next(&ledger, 1).await.remove(0);
     ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
     let again = ledger.clone();
-    tokio::task::spawn_blocking(move || again.requeue_study("old")).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || again.requeue_study("old", &Actor::system())).await.unwrap().unwrap();
     ledger.store(instance("2", "new", "bb")).await.unwrap();
-    let claims = ledger.claim(&HashSet::new(), 2).unwrap();
+    let claims = next(&ledger, 2).await;
     assert_eq!(claims.iter().map(|c| c.study_uid.as_str()).collect::<Vec<_>>(), ["new", "old"]);
-}
-
-#[tokio::test]
-async fn stat_slices_go_first_and_starve_nobody() {
-    let (_folder, ledger) = ledger();
-    for number in 0..12 {
-        ledger.store(instance(&format!("1.{number}"), "1", "aa")).await.unwrap();
-    }
-    for number in 0..8 {
-        ledger.store(NewInstance { stat: true, ..instance(&format!("2.{number}"), "2", "aa") }).await.unwrap();
-    }
-    let mut held = HashSet::new();
-    let mut order = Vec::new();
-    // One at a time and several at once, as there is room.
-    for most in [1, 1, 1, 3, 8, 20] {
-        for claim in ledger.claim(&held, most).unwrap() {
-            assert!(held.insert(claim.slice));
-            order.push(claim.sop_uid);
-        }
-    }
-    let expected = [
-        "2.0", "2.1", "2.2", "1.0", "2.3", "2.4", "2.5", "1.1", "2.6", "2.7", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7",
-        "1.8", "1.9", "1.10", "1.11",
-    ];
-    assert_eq!(order, expected);
-}
-
-#[tokio::test]
-async fn a_claim_that_is_given_back_is_not_counted() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "a")).await.unwrap();
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
-    ledger.count_claims(vec![claim.slice]).await.unwrap();
-    ledger.give_back(vec![claim.slice]).await.unwrap();
-    // Once more than it was claimed: no debt comes of it.
-    ledger.give_back(vec![claim.slice]).await.unwrap();
-    ledger.count_claims(vec![claim.slice]).await.unwrap();
-    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].deaths, 1);
 }
 
 #[tokio::test]
@@ -261,22 +197,10 @@ async fn the_row_says_the_transfer_syntax_of_the_file_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_claim_that_never_ended_is_counted() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
-    assert_eq!(claim.deaths, 0);
-    ledger.count_claims(vec![claim.slice]).await.unwrap();
-    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].deaths, 1);
-    ledger.fail(claim.slice, 0, 3, "x".into()).await.unwrap();
-    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].deaths, 0, "its end was recorded");
-}
-
-#[tokio::test]
 async fn a_verdict_on_evidence_that_has_changed_is_not_taken() {
     let (_folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    let claim = next(&ledger, 1).await.remove(0);
     ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
     let study = ledger.open_studies("00").unwrap().remove(0);
     ledger.store(instance("2", "s", "bb")).await.unwrap();
@@ -292,7 +216,7 @@ async fn a_slice_scored_after_the_hard_cap_reopens_its_study() {
     let study = ledger.open_studies("00").unwrap().remove(0);
     ledger.decide(Verdict { flagged: None, score: None, ..verdict(&study, false, false) }, vec![]).await.unwrap();
     assert_eq!(row(&ledger, "s").verdict_in_words(), "not triaged");
-    let claim = ledger.claim(&HashSet::new(), 1).unwrap().remove(0);
+    let claim = next(&ledger, 1).await.remove(0);
     ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
     assert_eq!((row(&ledger, "s").revision, row(&ledger, "s").state.as_str()), (2, "receiving"));
 }
@@ -327,12 +251,12 @@ async fn a_dead_letter_can_be_requeued_and_acknowledged() {
     assert!(ledger.due("webhook", 10, HOUR).unwrap().is_empty());
     let check = ledger.clone();
     tokio::task::spawn_blocking(move || {
-        assert_eq!(check.requeue_dead(None).unwrap(), 1);
-        assert!(check.requeue_dead(Some(due.id)).is_err(), "it is not dead any more");
+        assert_eq!(check.requeue_dead(None, &Actor::system()).unwrap(), 1);
+        assert!(check.requeue_dead(Some(due.id), &Actor::system()).is_err(), "it is not dead any more");
         assert_eq!(check.due("webhook", 10, HOUR).unwrap()[0].idempotency_key, due.idempotency_key);
-        assert_eq!(check.acknowledge("s", "Dr A", None).unwrap(), Acknowledged::First);
-        assert_eq!(check.acknowledge("s", "Dr B", None).unwrap(), Acknowledged::Before);
-        assert!(check.acknowledge("nowhere", "Dr A", None).is_err());
+        assert_eq!(check.acknowledge("s", &Actor::person("Dr A"), None).unwrap(), Acknowledged::First);
+        assert_eq!(check.acknowledge("s", &Actor::person("Dr B"), None).unwrap(), Acknowledged::Before);
+        assert!(check.acknowledge("nowhere", &Actor::person("Dr A"), None).is_err());
     })
     .await
     .unwrap();
@@ -406,13 +330,12 @@ async fn studies_take_turns_and_stat_goes_first() {
     for number in 0..3 {
         ledger.store(instance(&format!("2.{number}"), "stroke", "aa")).await.unwrap();
     }
-    let claims = ledger.claim(&HashSet::new(), 16).unwrap();
+    let claims = next(&ledger, 16).await;
     assert_eq!(claims.iter().filter(|claim| claim.study_uid == "stroke").count(), 3, "behind 200 of another study");
-    let held: HashSet<_> = claims.iter().map(|claim| claim.slice).collect();
-    let more = ledger.claim(&held, 500).unwrap();
+    let more = next(&ledger, 500).await;
     assert_eq!(more.len(), 203 - 16, "none starves and none comes twice");
     ledger.store(NewInstance { stat: true, ..instance("3.1", "urgent", "aa") }).await.unwrap();
-    assert_eq!(ledger.claim(&HashSet::new(), 1).unwrap()[0].study_uid, "urgent");
+    assert_eq!(next(&ledger, 1).await[0].study_uid, "urgent");
 }
 
 #[test]
@@ -454,5 +377,5 @@ fn a_database_of_an_earlier_version_keeps_its_acknowledgements() {
     assert!(ledger.study("unread").unwrap().unwrap().is_unread());
     assert_eq!(ledger.study("nothing").unwrap().unwrap().verdict.as_deref(), Some("incomplete"));
     assert_eq!(ledger.series("read").unwrap().len(), 1);
-    assert_eq!(ledger.acknowledge("unread", "Dr A", None).unwrap(), Acknowledged::First);
+    assert_eq!(ledger.acknowledge("unread", &Actor::person("Dr A"), None).unwrap(), Acknowledged::First);
 }

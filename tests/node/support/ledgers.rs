@@ -3,14 +3,22 @@
 // Each test file compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use triaged::event::{Event, StudyEvent, TopSlice};
-use triaged::ledger::{Ledger, NewInstance, NewMessage, NotificationRow, Score, SliceStart, Verdict, now};
+use triaged::ledger::{
+    Claim, LeaseRequest, Ledger, NewInstance, NewMessage, NotificationRow, Queue, Score, SliceStart, Verdict, WorkerId,
+    now,
+};
 use triaged::notify::Routing;
+
+/// Leases the next slices of a ledger for some minutes.
+pub async fn lease(ledger: &Ledger, most: usize) -> Vec<Claim> {
+    let duration = Duration::from_secs(300);
+    ledger.lease(LeaseRequest { worker: WorkerId::of_this_run(), most, duration, is_idle: true }).await.unwrap()
+}
 
 pub struct Fixture {
     pub folder: tempfile::TempDir,
@@ -84,6 +92,11 @@ impl Fixture {
         rusqlite::Connection::open(self.path()).unwrap()
     }
 
+    /// Leases the next slices of the queue.
+    pub async fn lease(&self, most: usize) -> Vec<Claim> {
+        lease(&self.ledger, most).await
+    }
+
     /// Receives a study and scores it, without a verdict.
     pub async fn receive(&self, study: &Study<'_>) {
         let reasons = study.ineligible.iter().map(|reason| SliceStart::Ineligible((*reason).into()));
@@ -110,10 +123,10 @@ impl Fixture {
             };
             self.ledger.store(instance).await.unwrap();
         }
-        let claims = self.ledger.claim(&HashSet::new(), study.probabilities.len()).unwrap();
+        let claims = self.lease(study.probabilities.len()).await;
         assert_eq!(claims.len(), study.probabilities.len());
-        let score = |(claim, &probability): (&triaged::ledger::Claim, &f64)| Score {
-            slice: claim.slice,
+        let score = |(claim, &probability): (&Claim, &f64)| Score {
+            lease: claim.lease,
             probability,
             positive: probability >= 0.5,
             threshold: 0.5,

@@ -5,7 +5,8 @@ use rusqlite_migration::{M, Migrations};
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::ledger::{NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, SliceId};
+use crate::ledger::queue_tests::score;
+use crate::ledger::{Actor, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, SliceId};
 
 struct Site {
     folder: tempfile::TempDir,
@@ -38,15 +39,15 @@ impl Site {
 
     /// The model that counts scores all that waits for it.
     fn score(&self) {
-        let claims = self.ledger.claim(&HashSet::new(), 1000).unwrap();
-        let scores = claims.iter().map(|claim| super::score(claim, 0.4)).collect();
+        let claims = self.runtime.block_on(next(&self.ledger, 1000));
+        let scores = claims.iter().map(|claim| score(claim, 0.4)).collect();
         self.runtime.block_on(self.ledger.complete(scores)).unwrap();
     }
 
     /// The slices that would be claimed now.
     fn next(&self, most: usize) -> Vec<String> {
         let claims = self.ledger.claim_shadow(most).unwrap();
-        self.ledger.give_back_shadow(claims.iter().map(|claim| claim.slice).collect()).unwrap();
+        self.ledger.give_back_shadow(claims.iter().map(|claim| claim.lease.slice).collect()).unwrap();
         claims.into_iter().map(|claim| claim.sop_uid).collect()
     }
 
@@ -54,7 +55,7 @@ impl Site {
     fn end(&self, model: i64, most: usize) {
         let scored =
             |probability| ShadowOutcome::Scored { probability, positive: probability >= 0.5, decoded_at: now() };
-        let ends = self.ledger.claim_shadow(most).unwrap().into_iter().map(|claim| end(claim.slice, scored(0.6)));
+        let ends = self.ledger.claim_shadow(most).unwrap().into_iter().map(|claim| end(claim.lease.slice, scored(0.6)));
         self.ledger.end_shadow_slices(model, ends.collect()).unwrap();
     }
 
@@ -82,16 +83,17 @@ fn slices_are_the_shadows_only_once_they_have_ended_and_only_while_there_is_one(
     site.receive("2", 3);
     assert_eq!(site.next(9), [""; 0], "the model that counts has not seen them");
     assert!(!site.ledger.is_idle().unwrap());
-    let claims = site.ledger.claim(&HashSet::new(), 9).unwrap();
-    site.runtime.block_on(site.ledger.decline(claims[0].slice, "no pixels".into())).unwrap();
-    site.runtime.block_on(site.ledger.fail(claims[1].slice, 0, 1, "the GPU hiccupped".into())).unwrap();
-    site.score();
+    let claims = site.runtime.block_on(next(&site.ledger, 9));
+    site.runtime.block_on(site.ledger.decline(claims[0].lease, "no pixels".into())).unwrap();
+    site.runtime.block_on(site.ledger.fail(claims[1].lease, "the GPU hiccupped".into())).unwrap();
+    let scores = claims[2..].iter().map(|claim| score(claim, 0.4)).collect();
+    site.runtime.block_on(site.ledger.complete(scores)).unwrap();
     assert!(site.ledger.is_idle().unwrap());
     assert_eq!(site.next(9), ["2.2", "2.1"], "not the ineligible one; the newest first");
 
     // Scored again by the model that counts, a slice is not scored again in shadow.
     site.end(model.id, 9);
-    site.ledger.requeue_study("2").unwrap();
+    site.ledger.requeue_study("2", &Actor::system()).unwrap();
     site.score();
     assert_eq!(site.ledger.shadow_queue_depth().unwrap(), 0);
     assert_eq!(site.count("SELECT count(*) FROM shadow_results WHERE study_uid = '2' AND model_sha256 = 'aa'"), 2);
@@ -161,14 +163,16 @@ fn a_slice_that_ends_the_process_is_found_alone() {
     let alone = site.ledger.claim_shadow(4).unwrap();
     assert_eq!((alone.len(), alone[0].sop_uid.as_str(), alone[0].deaths), (1, "1.3", 1));
     assert_eq!(site.ledger.claim_shadow(4).unwrap()[0].deaths, 2, "and again");
-    site.ledger.end_shadow_slices(1, vec![end(alone[0].slice, ShadowOutcome::Failed { reason: "x".into() })]).unwrap();
+    site.ledger
+        .end_shadow_slices(1, vec![end(alone[0].lease.slice, ShadowOutcome::Failed { reason: "x".into() })])
+        .unwrap();
 
     // Claims that were given back, or ended with a failure that may pass, are nobody's fault.
     let alone = site.ledger.claim_shadow(4).unwrap();
     assert_eq!((alone.len(), alone[0].sop_uid.as_str(), alone[0].deaths), (1, "1.2", 1));
-    site.ledger.give_back_shadow(vec![alone[0].slice]).unwrap();
+    site.ledger.give_back_shadow(vec![alone[0].lease.slice]).unwrap();
     assert_eq!(site.ledger.claim_shadow(4).unwrap()[0].deaths, 1);
-    site.ledger.retry_shadow_slice(alone[0].slice).unwrap();
+    site.ledger.retry_shadow_slice(alone[0].lease.slice).unwrap();
     assert_eq!(site.next(4), ["1.1"], "what failed waits behind what was not tried");
 }
 
@@ -180,7 +184,7 @@ fn a_failure_in_shadow_is_recorded_and_fails_no_slice() {
     site.score();
     let claim = site.ledger.claim_shadow(1).unwrap().remove(0);
     let failed = ShadowOutcome::Failed { reason: "7 is not a probability".into() };
-    site.ledger.end_shadow_slices(model.id, vec![end(claim.slice, failed)]).unwrap();
+    site.ledger.end_shadow_slices(model.id, vec![end(claim.lease.slice, failed)]).unwrap();
     let row = site.ledger.shadow_slices("1", model.id).unwrap().ended.remove(0);
     assert_eq!(
         (row.state.as_str(), row.reason.as_deref(), row.probability),

@@ -1,0 +1,64 @@
+//! The port between the ledger and whoever scores slices. Another queue, which workers on several machines share, can
+//! stand in its place.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::{Claim, Ended, Lease, LeaseRequest, Result, Score};
+
+/// A write under way. Once it is `Ok`, it is on disk.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// The queue of slices.
+///
+/// A slice stays in the queue until it ends. Who works on it has a lease: nobody else is given the slice before the lease
+/// expires, and only the latest lease ends it. So a worker that was silent for too long, and comes back, changes nothing.
+///
+/// ```text
+///          lease                    complete, decline, fail
+/// waiting ───────→ leased to one worker ───────→ ended
+///    ↑                │ retry, give_back, or the lease expires
+///    └────────────────┘
+/// ```
+pub trait Queue: Send + Sync {
+    /// Takes up what the former run of this node had leased when it ended. Call it at start, before the first lease. Returns
+    /// how many slices that is.
+    fn recover(&self, node: &str) -> Pending<'_, u64>;
+
+    /// Leases the next slices: STAT ones before others, three of four while both wait; new ones before those that are scored
+    /// again. Within each kind studies take turns. A suspect is leased alone ([`Claim::cut_at_suspect`]).
+    ///
+    /// The lease is counted before the slice is touched: a slice that takes the process with it must not do so for ever. A
+    /// lease that its own worker lets expire and takes again is counted once.
+    fn lease(&self, request: LeaseRequest) -> Pending<'_, Vec<Claim>>;
+
+    /// Makes leases last this long from now. Returns those that were lost.
+    fn extend(&self, leases: Vec<Lease>, duration: Duration) -> Pending<'_, Vec<Lease>>;
+
+    /// Ends slices as scored. Returns the leases that were lost, whose scores are not recorded.
+    fn complete(&self, scores: Vec<Score>) -> Pending<'_, Vec<Lease>>;
+
+    /// Ends a slice as ineligible: the object itself cannot be triaged.
+    fn decline(&self, lease: Lease, reason: String) -> Pending<'_, Ended>;
+
+    /// Ends a slice as failed.
+    fn fail(&self, lease: Lease, reason: String) -> Pending<'_, Ended>;
+
+    /// Counts an attempt that failed; the slice may be leased again after a while.
+    fn retry(&self, lease: Lease, reason: String, after: Duration) -> Pending<'_, Ended>;
+
+    /// Gives slices back that were not worked on to an end, and takes the lease off the count: the worker stops, and they are
+    /// not why.
+    fn give_back(&self, leases: Vec<Lease>) -> Pending<'_, ()>;
+
+    /// How many slices wait, leased or not. Blocks.
+    fn queue_depth(&self) -> Result<u64>;
+
+    /// Whether no slice waits, leased or not. Blocks for some microseconds.
+    fn is_idle(&self) -> Result<bool>;
+
+    /// Wakes when slices were queued by this process. Others may queue slices, too: look now and then.
+    fn queued(&self) -> &Notify;
+}
