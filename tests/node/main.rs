@@ -9,6 +9,7 @@ mod associate;
 mod commands;
 mod compare;
 mod dependencies;
+mod differential;
 mod durable;
 mod escalation;
 mod gpu;

@@ -480,8 +480,10 @@ impl<R: Read + Seek> Parser<R> {
                 _ if head.tag == tags::PIXEL_DATA && head.length.is_undefined() => {
                     return Ok(self.tag_at(at + head.size)? == Some(ITEM));
                 }
+                // Behind them may be padding, or nothing if they are cut off.
+                _ if head.tag == tags::PIXEL_DATA => return Ok(true),
                 Some(end) if end <= level.limit => at = end,
-                Some(_) => return Ok(head.tag == tags::PIXEL_DATA),
+                Some(_) => return Ok(false),
                 // What is in a sequence without length cannot be stepped over; its begin must do.
                 None => return Ok(matches!(self.tag_at(at + head.size)?, Some(ITEM | SEQUENCE_END))),
             }

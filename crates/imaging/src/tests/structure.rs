@@ -212,7 +212,9 @@ fn an_icon_whose_lengths_do_not_count_its_last_delimiter() {
 #[test]
 fn wrong_lengths_of_what_is_not_used() {
     for length in [3, 6, 7, 9, 10, 54, 0xFFFE] {
-        check(&format!("length {length}"), &with(0x0008_0070, &element_of(0x0008_0070, b"LO", length, b"Invented")));
+        let bytes = with(0x0008_0070, &element_of(0x0008_0070, b"LO", length, b"Invented"));
+        check(&format!("length {length}"), &bytes);
+        check(&format!("length {length}, padding behind the pixels"), &[bytes, vec![0; 130]].concat());
     }
     // nothing is guessed of what is
     let wrong = with(0x0028_1052, &element_of(0x0028_1052, b"DS", 60, b"-1024 "));
