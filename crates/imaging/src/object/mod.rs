@@ -10,6 +10,8 @@ mod head;
 mod limits;
 mod meta;
 mod parser;
+mod recovery;
+mod sequences;
 mod source;
 mod value;
 
