@@ -62,17 +62,23 @@ pub struct Args {
     /// Send a test message through every notification channel, and say how each went
     #[arg(long)]
     send_test: bool,
+    /// Check this model card, or model by its name, instead of the configured one
+    #[arg(long, value_name = "CARD")]
+    model: Option<String>,
 }
 
 pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Result {
     let mut report = Report { screen: Screen::of_stdout(), failed: false };
-    let settings = match settings {
+    let mut settings = match settings {
         Ok(settings) => settings,
         Err(failure) => {
             report.line("configuration", (Fail, failure.line))?;
             return Ok(ExitCode::FAILURE);
         }
     };
+    if let Some(model) = &args.model {
+        settings.inference.model.clone_from(model);
+    }
     let from = config.map_or_else(|| "built-in defaults and environment".into(), shown);
     report.line("configuration", (Fine, from))?;
     report.line("data folder", data_folder(&settings.data_dir))?;
@@ -185,7 +191,8 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
         return report.line("ONNX Runtime", (Fail, error.to_string()));
     }
     report.line("ONNX Runtime", (Fine, library.display().to_string()))?;
-    let finding = match engine.map(|engine| engine.info()) {
+    let mut engine = engine;
+    let finding = match engine.as_ref().map(|engine| engine.info()) {
         Err(error) => (Fail, error.to_string()),
         Ok(info) => match info.fallback {
             None => (Fine, format!("the model runs on {}", info.provider)),
@@ -201,10 +208,30 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
     if no_gpu {
         gpu_libraries(&library, wants, report)?;
     }
+    if let Ok(engine) = &mut engine {
+        report.line("phantoms", trial(engine))?;
+    }
     if let Some(shadow) = settings.inference.of_shadow() {
         report.line("shadow model", shadow_model(&shadow))?;
     }
     Ok(())
+}
+
+/// Scores phantoms: a model that loads may still give what is no probability.
+fn trial(engine: &mut Engine) -> Finding {
+    match engine.trial() {
+        Ok(trial) => {
+            let text = format!(
+                "{} phantom slices scored, at most {:.3} of a healthy head and {:.3} of a bleeding one",
+                trial.slices, trial.healthy, trial.bleeding
+            );
+            (Fine, text)
+        }
+        Err(error) => {
+            let advice = "a network that gives logits needs a sigmoid at its end, see docs/own-model.md";
+            (Fail, format!("a phantom's slice is not scored: {error} ({advice})"))
+        }
+    }
 }
 
 /// Each library of the GPU's provider that the system's loader does not find, on a line of its own.

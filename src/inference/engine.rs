@@ -177,6 +177,11 @@ impl Engine {
         Ok(Engine { info, lanes })
     }
 
+    /// The lane that is always there.
+    pub(super) fn first_lane(&mut self) -> &mut Lane {
+        self.lanes.first_mut().expect("an engine has a lane")
+    }
+
     /// What scores; each lane belongs on a thread of its own.
     pub(super) fn into_lanes(self) -> Vec<Lane> {
         self.lanes

@@ -12,6 +12,7 @@ pub mod libraries;
 mod pipeline;
 mod priority;
 mod shadow;
+mod trial;
 mod tuning;
 
 pub use bench::{Bench, BenchError, Measured, bench};

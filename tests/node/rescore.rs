@@ -89,3 +89,39 @@ fn check_finds_a_running_node_and_what_is_wrong() {
         assert!(lines.lines().any(|line| line.starts_with("FAIL") && line.contains(name)), "{name}: {lines}");
     }
 }
+
+/// A graph that gives logits scores a blank slice, and fails on a head: `check` says so before a patient comes.
+#[test]
+fn check_tries_the_model_on_phantoms() {
+    let cards = tempfile::tempdir().unwrap();
+    let mean = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/mean/mean");
+    std::fs::copy(format!("{mean}.onnx"), cards.path().join("mean.onnx")).unwrap();
+    let mut card: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{mean}.json")).unwrap()).unwrap();
+    let mut check = |normalization: serde_json::Value| {
+        card["transform"]["normalization"] = normalization;
+        let path = cards.path().join("mean.json");
+        std::fs::write(&path, card.to_string()).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_triaged"))
+            .env("TRIAGED__DATA_DIR", cards.path())
+            .env("TRIAGED__INFERENCE__DEVICE", "cpu")
+            .args(["check", "--model"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let line = |name: &str| lines.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+        (line("provider"), line("phantoms"))
+    };
+    let (provider, phantoms) = check(serde_json::json!({ "mean": 0.0, "deviation": 1.0 }));
+    if provider.is_empty() {
+        eprintln!("SKIP check_tries_the_model_on_phantoms: no ONNX Runtime");
+        return;
+    }
+    assert!(phantoms.starts_with("ok") && phantoms.contains("16 phantom slices scored"), "{phantoms}");
+    // The mean of a head is now below 0, that of a blank slice is not.
+    let (provider, phantoms) = check(serde_json::json!({ "mean": 0.5, "deviation": 0.25 }));
+    assert!(provider.starts_with("ok"), "{provider}");
+    assert!(phantoms.starts_with("FAIL") && phantoms.contains("is not a probability"), "{phantoms}");
+    assert!(phantoms.contains("logits"), "{phantoms}");
+}

@@ -12,8 +12,11 @@ use super::context::{Neighbours, NoOrder};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error(transparent)]
-    Read(#[from] imaging::ReadError),
+    #[error("{} {source}", source.path.display())]
+    Read {
+        #[from]
+        source: imaging::ReadError,
+    },
     #[error("cannot decode {file}: {source}")]
     Decode { file: PathBuf, source: imaging::ImagingError },
     #[error("cannot read the mask {path}: {source}")]

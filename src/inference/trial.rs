@@ -1,0 +1,42 @@
+//! A trial of a loaded model on phantoms: what would fail on patients' slices fails here, before any has come.
+
+use triaged_imaging::model_input;
+use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
+
+use super::engine::Engine;
+use super::error::EngineError;
+
+/// Slices of each phantom.
+const SLICES: u32 = 8;
+
+/// What a model said of phantoms' slices.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    pub slices: usize,
+    /// The highest probability of a healthy head's slices, and of a bleeding one's.
+    pub healthy: f64,
+    pub bleeding: f64,
+}
+
+impl Engine {
+    /// Scores a healthy and a bleeding phantom, slice by slice, by the card's own transform.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] for what would fail slices in a node: a model that gives logits where the card promises
+    /// probabilities passes a blank slice, and fails on a head.
+    pub fn trial(&mut self) -> Result<Trial, EngineError> {
+        let transform = self.info().card.transform;
+        let mut highest = |lesion| -> Result<f64, EngineError> {
+            let mut highest = 0.0_f64;
+            for object in series(&PhantomSpec { slices: SLICES, lesion, seed: 1 }) {
+                let tensor = model_input(&object, 0, &transform)
+                    .map_err(|error| EngineError::Run(format!("a phantom cannot be brought to its input: {error}")))?;
+                let scores = self.first_lane().score(&[&tensor])?;
+                highest = scores.into_iter().fold(highest, f64::max);
+            }
+            Ok(highest)
+        };
+        let (healthy, bleeding) = (highest(None)?, highest(Some(Lesion::Epidural))?);
+        Ok(Trial { slices: 2 * SLICES as usize, healthy, bleeding })
+    }
+}
