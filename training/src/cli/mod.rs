@@ -242,12 +242,32 @@ fn on_device(device: Device, job: Job) -> anyhow::Result<()> {
     match device {
         Device::Cpu => job.run::<Autodiff<Flex>>(&Default::default(), "CPU"),
         #[cfg(feature = "cuda")]
-        Device::Cuda => job.run::<Autodiff<burn::backend::Cuda>>(&Default::default(), "CUDA"),
+        Device::Cuda => {
+            check_cuda()?;
+            job.run::<Autodiff<burn::backend::Cuda>>(&Default::default(), "CUDA")
+        }
         #[cfg(not(feature = "cuda"))]
         Device::Cuda => {
             bail!("this build has no CUDA; build it with `cargo build --release -p triaged-training --features cuda`")
         }
     }
+}
+
+/// Whether there are the libraries that Burn's CUDA backend loads: it ends in a panic that names none.
+#[cfg(feature = "cuda")]
+fn check_cuda() -> anyhow::Result<()> {
+    for (names, what) in [
+        (["libcuda.so.1", "libcuda.so"], "the NVIDIA driver, 580 or newer"),
+        (
+            ["libnvrtc.so.13", "libnvrtc.so"],
+            "CUDA 13's compiler library (cuda-nvrtc-13-0, or the wheel nvidia-cuda-nvrtc)",
+        ),
+    ] {
+        // SAFETY: loading runs the library's initializers; it is one that Burn loads right after, and nothing is called in it.
+        let is_there = names.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok());
+        anyhow::ensure!(is_there, "--device cuda cannot run here: {} is not found: {what}; see docs/gpu.md", names[0]);
+    }
+    Ok(())
 }
 
 impl Job {
