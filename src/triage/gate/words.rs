@@ -3,6 +3,8 @@
 //! Body Part Examined (0018,0015) is free text in practice: protocol names, site languages, with or without diacritics,
 //! sometimes decoded by the wrong character set.
 
+use std::sync::LazyLock;
+
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -225,6 +227,15 @@ const OTHER_PARTS: [&str; 40] = [
     "EXTREMITY",
 ];
 
+/// The lists above as texts are compared with them. Folded once: every object that arrives is compared with all of them.
+static HEAD_FOLDED: LazyLock<Vec<String>> =
+    LazyLock::new(|| HEAD.iter().chain(&HEAD_IN_OTHER_SCRIPTS).map(|word| fold(word)).collect());
+static HEAD_ALONE_FOLDED: LazyLock<Vec<String>> = LazyLock::new(|| HEAD_ALONE.iter().map(|word| fold(word)).collect());
+static PLACEHOLDERS_FOLDED: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let letters = PLACEHOLDERS.iter().map(|word| fold(word).replace(' ', ""));
+    letters.chain(PLACEHOLDERS_HAN.iter().map(|word| fold(word))).collect()
+});
+
 /// Says what a text means, as far as these words go. `more`: further words for the head, of the site.
 pub(super) fn part(text: &str, more: &[String]) -> Part {
     let readings = readings(text);
@@ -258,18 +269,15 @@ fn names_head(text: &str, more: &[String]) -> bool {
     if HEADS_OF_OTHER_THINGS.iter().any(|word| folded.contains(word)) {
         return false;
     }
-    HEAD.iter().any(|word| folded.contains(&fold(word)))
-        || HEAD_IN_OTHER_SCRIPTS.iter().any(|word| folded.contains(&fold(word)))
-        || tokens(&folded).any(|token| HEAD_ALONE.iter().any(|word| fold(word) == token))
+    HEAD_FOLDED.iter().any(|word| folded.contains(word))
+        || tokens(&folded).any(|token| HEAD_ALONE_FOLDED.iter().any(|word| word == token))
         || has_phrase(text, more).is_some()
 }
 
 fn says_nothing(text: &str) -> bool {
     let folded = fold(text);
     let letters: String = folded.chars().filter(|c| c.is_alphanumeric()).collect();
-    letters.chars().all(|c| c == 'X' || c.is_ascii_digit())
-        || PLACEHOLDERS.iter().any(|word| fold(word).replace(' ', "") == letters)
-        || PLACEHOLDERS_HAN.iter().any(|word| fold(word) == letters)
+    letters.chars().all(|c| c == 'X' || c.is_ascii_digit()) || PLACEHOLDERS_FOLDED.contains(&letters)
 }
 
 fn tokens(folded: &str) -> impl Iterator<Item = &str> {
@@ -286,6 +294,10 @@ fn readings(text: &str) -> Vec<String> {
 /// Upper case without diacritics: compatibility decomposition (Unicode NFKD) without combining marks, and the letters that
 /// have no decomposition.
 pub(super) fn fold(text: &str) -> String {
+    // ASCII decomposes into itself, and nearly every text is ASCII.
+    if text.is_ascii() {
+        return text.to_ascii_uppercase();
+    }
     let plain = text.nfkd().filter(|&c| !is_combining_mark(c)).flat_map(char::to_uppercase);
     plain.fold(String::new(), |mut folded, c| {
         match c {
