@@ -23,6 +23,8 @@ pub struct Notify {
     pub undelivered_minutes: f64,
     /// What every channel hears where there are no routes, and what a route hears that does not say.
     pub events: Vec<Kind>,
+    /// Whoever hears of flagged studies hears of those that are incomplete because slices failed, too.
+    pub failures: bool,
     pub webhook: Webhook,
     #[serde(default)]
     pub channels: Vec<Channel>,

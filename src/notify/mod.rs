@@ -4,7 +4,6 @@
 //! Delivery is at least once: a crash between the counterpart's answer and its record in the ledger sends the message
 //! again, with the same idempotency key.
 
-#[cfg(feature = "email")]
 mod email;
 mod escalation;
 mod files;
@@ -21,7 +20,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "email")]
 pub use email::Email;
 pub use escalation::Escalation;
 pub use files::{ArchivedStudies, NoFiles, StudyFile, StudyFiles};
@@ -130,15 +128,7 @@ pub fn channels(settings: &config::Notify, surroundings: &Surroundings) -> Resul
             .map_err(|why| ChannelError::new(format!("notify.channels, channel {name:?}.quiet_hours"), why))?;
         channels.push(match kind {
             ChannelKind::Webhook(settings) => Box::new(Webhook::new(&name, &settings, &zone)?),
-            #[cfg(feature = "email")]
             ChannelKind::Email(settings) => Box::new(Email::new(&name, &settings, &zone, surroundings)?),
-            #[cfg(not(feature = "email"))]
-            ChannelKind::Email(_) => {
-                // Channels that send mail are the only ones here that read studies.
-                let _ = surroundings;
-                let why = "kind = \"email\": this triaged was built without e-mail (cargo feature `email`)";
-                return Err(ChannelError::new(format!("notify.channels, channel {name:?}"), why));
-            }
         });
     }
     Ok(channels)

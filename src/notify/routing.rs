@@ -23,6 +23,8 @@ pub struct Routing {
 #[derive(Debug, Clone)]
 struct Route {
     events: Vec<Kind>,
+    /// A study that is incomplete because slices of it failed is told of to whoever hears of flagged ones.
+    failures: bool,
     /// Upper case, as AE titles and station names are compared without regard to it.
     calling_ae_titles: Vec<String>,
     stations: Vec<String>,
@@ -46,7 +48,7 @@ impl Routing {
             );
         }
         if settings.routes.is_empty() && !channels.is_empty() {
-            routes.push(Route::to_all(settings.events.clone(), channels.to_vec()));
+            routes.push(Route::to_all(settings.events.clone(), settings.failures, channels.to_vec()));
         }
         Ok(Routing { routes, zone })
     }
@@ -77,10 +79,7 @@ impl Routing {
                 }
             }
         }
-        if channels.is_empty()
-            && event.kind().is_urgent()
-            && self.routes.iter().any(|r| r.events.contains(&event.kind()))
-        {
+        if channels.is_empty() && event.kind().is_urgent() && self.routes.iter().any(|route| route.hears(&event)) {
             metrics::counter!("triaged_unrouted_events_total", "kind" => event.kind().as_str()).increment(1);
             tracing::warn!(
                 study = event.study_uid(),
@@ -150,6 +149,7 @@ impl Route {
         let upper = |names: &[String]| names.iter().map(|name| name.trim().to_uppercase()).collect();
         Ok(Route {
             events: events.clone(),
+            failures: settings.failures,
             calling_ae_titles: upper(&route.calling_ae_titles),
             stations: upper(&route.stations),
             schedule: Schedule::parse(&route.hours, &route.weekdays)?,
@@ -160,9 +160,10 @@ impl Route {
         })
     }
 
-    fn to_all(events: Vec<Kind>, channels: Vec<String>) -> Route {
+    fn to_all(events: Vec<Kind>, failures: bool, channels: Vec<String>) -> Route {
         Route {
             events,
+            failures,
             calling_ae_titles: Vec::new(),
             stations: Vec::new(),
             schedule: Schedule::default(),
@@ -173,10 +174,16 @@ impl Route {
         }
     }
 
+    /// Whether the route tells of this kind of event, its other conditions aside.
+    fn hears(&self, event: &Event) -> bool {
+        let has_failures = matches!(event, Event::Incomplete(study) if study.slices_failed > 0);
+        self.events.contains(&event.kind()) || self.failures && has_failures && self.events.contains(&Kind::Flagged)
+    }
+
     fn holds(&self, event: &Event, at: Timestamp, zone: &TimeZone) -> bool {
         let is_wanted = |wanted: &[String], name: &str| wanted.contains(&name.trim().to_uppercase());
         let score = event.verdict().and_then(|study| study.score);
-        self.events.contains(&event.kind())
+        self.hears(event)
             && (self.calling_ae_titles.is_empty()
                 || event.calling_ae_titles().iter().any(|title| is_wanted(&self.calling_ae_titles, title)))
             && (self.stations.is_empty() || event.station_name().is_some_and(|name| is_wanted(&self.stations, name)))
@@ -218,6 +225,21 @@ mod tests {
     fn without_routes_every_channel_hears_what_notify_events_says() {
         assert_eq!(heard("", Event::Flagged(StudyEvent::sample()), NOON), ["day", "night", "chief"]);
         assert!(heard("", Event::NotFlagged(StudyEvent::sample()), NOON).is_empty());
+    }
+
+    #[test]
+    fn whoever_hears_of_flagged_studies_hears_of_failed_slices_unless_that_is_off() {
+        let incomplete = |slices_failed| Event::Incomplete(StudyEvent { slices_failed, ..StudyEvent::sample() });
+        assert_eq!(heard("", incomplete(1), NOON), ["day", "night", "chief"]);
+        assert!(heard("", incomplete(0), NOON).is_empty(), "nothing failed: a chest, say, or a few slices");
+        let routes = "[[notify.routes]]\nevents = ['flagged']\nchannels = ['day']\n
+            [[notify.routes]]\nevents = ['not_flagged']\nchannels = ['night']\n
+            [[notify.routes]]\nevents = ['incomplete']\nchannels = ['chief']\n";
+        assert_eq!(heard(routes, incomplete(1), NOON), ["day", "chief"]);
+        assert_eq!(heard(routes, incomplete(0), NOON), ["chief"]);
+        let off = config::Notify { failures: false, ..settings("") };
+        let routing = Routing::new(&off, &["day".into()]).unwrap();
+        assert!(routing.messages_at(incomplete(1), NOON.parse().unwrap()).is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) fn study_event(
         accession_number: study.accession_number.clone(),
         patient_id: study.patient_id.clone(),
         calling_ae_titles: ledger.calling_ae_titles(&study.study_uid)?,
-        station_name: None,
+        station_name: ledger.station_name(&study.study_uid)?,
         finding,
         revision: verdict.revision,
         provisional: verdict.provisional,

@@ -14,7 +14,6 @@ mod durable;
 mod escalation;
 mod gpu;
 mod hostile;
-#[cfg(feature = "email")]
 mod mail;
 mod notify;
 mod orthanc;

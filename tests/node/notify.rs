@@ -42,6 +42,7 @@ fn settings(url: String) -> config::Notify {
         dead_longest_retry_minutes: 360.0,
         dead_retry_days: 7.0,
         undelivered_minutes: 5.0,
+        failures: true,
         events: vec![Kind::Flagged],
         time_zone: "UTC".into(),
         webhook,

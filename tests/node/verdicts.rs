@@ -7,7 +7,7 @@ use dicom_dictionary_std::tags;
 use triaged_imaging::DicomObject;
 use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 
-use crate::support::{Node, card, dicom_files, has, storescu};
+use crate::support::{Node, Receiver, card, dicom_files, has, storescu};
 
 /// Flags a series of which so many places are scored, whatever their probabilities.
 fn node_that_flags_from(places: u32, settings: &[(&str, &str)]) -> (Node, tempfile::TempDir) {
@@ -176,8 +176,6 @@ fn part_of_the_evidence_is_incomplete_and_never_not_flagged() {
         assert!(verdict == "incomplete" && said.contains(missing), "{missing}: {verdict}, {said}");
     }
     // Incomplete ranks above not flagged.
-    let first = node.query::<String>("SELECT verdict FROM worklist ORDER BY verdict IS 'incomplete' DESC LIMIT 1");
-    assert_eq!(first, "incomplete");
     let (_, page) = node.get("/");
     assert!(page.find("incomplete").unwrap() < page.rfind("not flagged").unwrap());
     assert!(page.contains("7 incomplete and not yet acknowledged"), "{page}");
@@ -363,4 +361,29 @@ fn the_data_folder_is_for_its_owner_alone() {
         assert_eq!(mode(&data.join(folder)), 0o700, "{folder}");
     }
     assert_eq!(mode(&data.join("triaged.db")), 0o600);
+}
+
+#[test]
+fn whoever_hears_of_flagged_studies_hears_of_failed_slices_and_from_which_station() {
+    if !has("storescu") {
+        return;
+    }
+    let receiver = Receiver::start(&[]);
+    let (node, _card) = node_that_flags_from(1000, &[("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url)]);
+    // Not eligible, so incomplete as well: nobody is called, for nothing failed.
+    let scouts = slices(40, |_, object| put(object, tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER"));
+    send(&node, &scouts[..2]);
+    assert_eq!(decided(&node, &study_of(&scouts)).0, "incomplete");
+    let failed = slices(41, |index, object| {
+        put(object, tags::STATION_NAME, VR::SH, "ROOM 2");
+        if index == 14 {
+            cut_short(object)
+        }
+    });
+    send(&node, &failed);
+    let told = receiver.wait_for(1).remove(0);
+    let body: serde_json::Value = serde_json::from_slice(&told.body).unwrap();
+    assert_eq!((&body["study_uid"], &body["station_name"]), (&study_of(&failed).into(), &"ROOM 2".into()), "{body}");
+    assert_eq!(body["slices_failed"], 1, "{body}");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM notification_log"), 1);
 }

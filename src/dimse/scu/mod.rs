@@ -1,6 +1,6 @@
 //! The service class user: C-ECHO and C-STORE to a peer (PS3.4 A and B), as `triaged send` and `triaged echo` use it.
 //!
-//! [`find`] looks for objects in files and folders, [`store`] pushes them on one association. It works on blocking
+//! `find` looks for objects in files and folders, [`store`] pushes them on one association. It works on blocking
 //! sockets; the objects are read and converted on a second thread while the first waits for the peer.
 
 mod association;

@@ -82,6 +82,14 @@ impl Ledger {
         })
     }
 
+    /// Station Name (0008,1010) of a study, where it came and is kept. Blocks.
+    pub fn station_name(&self, study_uid: &str) -> Result<Option<String>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT station_name FROM studies WHERE study_uid = ?1")?;
+            Ok(statement.query_row([study_uid], |row| row.get(0))?)
+        })
+    }
+
     /// Writes a verdict with its messages. Returns false, and writes nothing, when the study has gone on since it was
     /// looked at: it will be looked at again.
     pub async fn decide(&self, verdict: Verdict, messages: Vec<NewMessage>) -> Result<bool> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One layer. Convolutions are valid, stride 1, square, followed by ReLU; the pool's stride is its size. Stem, inverted
-/// residual and head are made of convolutions of their own kind, which [`steps`] tells.
+/// residual and head are made of convolutions of their own kind, which [`steps`](fn@super::steps) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {

@@ -53,7 +53,7 @@ pub fn write(folder: &Path, out: &Path) -> Result<PathBuf, ReportError> {
 /// Writes the report of a run that is already read.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write`](fn@write).
 pub fn write_run(run: &Run, out: &Path) -> Result<PathBuf, ReportError> {
     let figures = charts::all(run)?;
     let sheets = [Kind::FalseNegatives, Kind::FalsePositives].map(|kind| Sheet::of(run.first(), kind));

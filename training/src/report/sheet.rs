@@ -58,7 +58,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tile {
     pub scored: Scored,
-    /// [`EDGE`] × [`EDGE`] gray values, row by row.
+    /// `EDGE` × `EDGE` gray values, row by row.
     pub pixels: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! Burn's [`BatchNorm`] module, computed by [`norm`].
+//! Burn's [`BatchNorm`] module, computed by [`norm`](fn@super::norm).
 
 use burn::nn::BatchNorm;
 use burn::tensor::Tensor;

@@ -44,7 +44,7 @@ pub trait MobileBackend: Backend {
     }
 }
 
-/// How [`norm`] normalises.
+/// How [`norm`](fn@norm) normalises.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Norm {
     /// Added to the variance.
