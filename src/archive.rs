@@ -8,6 +8,7 @@
 //! `<study>` and `<instance>` are the first 24 hexadecimal digits of the SHA-256 of the UID, `<digest>` the first 16 of the
 //! data set's, `ab` the first two of `<study>`.
 
+mod digest;
 mod objects;
 
 use std::collections::BTreeSet;

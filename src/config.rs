@@ -3,6 +3,7 @@
 //! `conf/triaged.toml` is compiled in as the defaults, so the documented default and the real one are the same text.
 
 mod notify;
+mod peers;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 pub use notify::{
     Channel, ChannelKind, Email, EscalationStep, MailSecurity, Notify, Route, WEBHOOK, Webhook, WebhookFormat,
 };
+pub use peers::{CertificateRule, DicomUser, KnownPeer, Network};
 
 /// The defaults, as documented.
 pub const DEFAULTS: &str = include_str!("../conf/triaged.toml");
@@ -50,6 +52,25 @@ pub struct Dimse {
     pub idle_timeout_seconds: u64,
     pub other_storage_classes: Vec<String>,
     pub tls: Tls,
+    pub storage_commitment: StorageCommitment,
+    /// Who may associate; empty: anybody.
+    #[serde(default)]
+    pub peers: Vec<KnownPeer>,
+}
+
+impl Dimse {
+    /// The peer of this name.
+    pub fn peer(&self, name: &str) -> Option<&KnownPeer> {
+        self.peers.iter().find(|peer| peer.name == name)
+    }
+}
+
+/// `dimse.storage_commitment`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageCommitment {
+    pub enabled: bool,
+    pub min_days: f64,
 }
 
 /// `dimse.tls`. An empty path means that it is not set.
@@ -59,8 +80,37 @@ pub struct Tls {
     pub port: u16,
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// Further ones, of other names or of keys of another kind.
+    #[serde(default)]
+    pub certificates: Vec<CertificateFiles>,
     pub client_ca: PathBuf,
     pub require_client_certificate: bool,
+    pub peer_ca: PathBuf,
+}
+
+/// A certificate with its chain, and its private key: files in PEM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `web.tls`. An empty path means that it is not set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    #[serde(default)]
+    pub certificates: Vec<CertificateFiles>,
+}
+
+impl WebTls {
+    /// Whether the page is served over TLS.
+    pub fn is_on(&self) -> bool {
+        !self.certificate.as_os_str().is_empty() || !self.certificates.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -242,6 +292,7 @@ impl std::fmt::Debug for Secret {
 pub struct Web {
     pub listen: String,
     pub public_url: String,
+    pub tls: WebTls,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -267,6 +318,8 @@ pub enum ConfigError {
     Parse(#[from] config::ConfigError),
     #[error("configuration: {key} = {value}: {why}")]
     Value { key: &'static str, value: String, why: &'static str },
+    #[error("configuration: dimse.peers, {entry}: {why}")]
+    Peer { entry: String, why: String },
 }
 
 impl Settings {
@@ -334,6 +387,12 @@ impl Settings {
         if !(4096..=1_048_576).contains(&d.max_pdu_bytes) {
             return wrong("dimse.max_pdu_bytes", d.max_pdu_bytes, "between 4096 and 1048576");
         }
+        peers::check(&d.peers).map_err(|(entry, why)| ConfigError::Peer { entry, why })?;
+        if !d.peers.is_empty() && !d.calling_ae_titles.is_empty() {
+            let why =
+                "each of them belongs to an entry of dimse.peers, where there are any; leave this list empty then";
+            return wrong("dimse.calling_ae_titles", d.calling_ae_titles.join(","), why);
+        }
         if d.max_object_mib == 0 {
             return wrong("dimse.max_object_mib", 0, "at least 1");
         }
@@ -346,6 +405,13 @@ impl Settings {
             if !(0.0..=100_000.0).contains(&value) {
                 return wrong(key, value, "a number from 0 (no limit) to 100000");
             }
+        }
+        if !(0.0..=100_000.0).contains(&d.storage_commitment.min_days) {
+            return wrong(
+                "dimse.storage_commitment.min_days",
+                d.storage_commitment.min_days,
+                "a number from 0 to 100000",
+            );
         }
         let i = &self.inference;
         if i.batch_size > 256 {

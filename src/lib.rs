@@ -11,17 +11,20 @@
 
 pub mod archive;
 pub mod assets;
+pub mod commitment;
 pub mod config;
 pub mod dimse;
 pub mod event;
 pub mod inference;
 pub mod intake;
 pub mod ledger;
+pub mod log_limit;
 pub mod metrics;
 pub mod node;
 pub mod notify;
 pub mod objects;
 pub mod retention;
+pub mod tls;
 pub mod triage;
 pub mod web;
 

@@ -38,6 +38,24 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Connections to the DICOM port by what came of them (`result`): accepted, rejected, garbage",
     ),
+    (
+        "triaged_rejections_total",
+        Counter,
+        Unit::Count,
+        "Associations rejected, by `result`, `source` and `reason` as PS3.8 table 9-21 names them",
+    ),
+    (
+        "triaged_certificate_expiry_timestamp_seconds",
+        Gauge,
+        Unit::Seconds,
+        "When the first of the certificates in a `file` of TLS ends, in seconds since 1970",
+    ),
+    (
+        "triaged_commitments_total",
+        Counter,
+        Unit::Count,
+        "Reports of storage commitment by what became of them (`outcome`): delivered, dead",
+    ),
     ("triaged_instances_total", Counter, Unit::Count, "Instances received by what became of them (`outcome`)"),
     (
         "triaged_set_aside_objects",

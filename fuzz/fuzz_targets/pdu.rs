@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
             let Some((pdu_type, body)) = rest.split_first() else { return };
             if let Ok(Pdu::AssociateRequest(request)) = Pdu::parse(*pdu_type, body) {
                 let services: [std::sync::Arc<dyn Service>; 1] = [std::sync::Arc::new(Echo)];
-                let negotiated = negotiate(&request, &services);
+                let negotiated = negotiate(&request, &services, None);
                 assert_eq!(negotiated.results.len(), request.contexts.len());
             }
         }

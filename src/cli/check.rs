@@ -7,14 +7,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use triaged::assets;
 use triaged::config::{self, Device, Settings};
 use triaged::dimse::scu::{self, Peer};
-use triaged::dimse::tls::TlsServer;
 use triaged::event::{Event, Kind, Test};
 use triaged::inference::{Engine, EngineError, libraries};
 use triaged::ledger::{ArchivedFile, Reader, now};
 use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
+use triaged::tls::{TlsFiles, TlsServer, expiries};
 use triaged_model::ModelCard;
 
 use super::terminal::{Screen, clean};
@@ -95,10 +96,15 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
     }
     model(&settings, &mut report)?;
     report.line("DICOM port", dimse(&settings))?;
+    report.line("DICOM peers", peers(&settings))?;
     if settings.dimse.tls.port != 0 {
-        report.line("DICOM over TLS", tls(&settings))?;
+        let tls_port = format!("port {}", settings.dimse.tls.port);
+        report.line("DICOM over TLS", tls((&settings.dimse.tls).into(), &tls_port))?;
     }
     report.line("web", web(&settings))?;
+    if settings.web.tls.is_on() {
+        report.line("web over TLS", tls((&settings.web.tls).into(), "HTTPS"))?;
+    }
     report.line("notification", channels(&settings))?;
     if args.send_test {
         send_test(&settings, &mut report)?;
@@ -275,12 +281,8 @@ fn dimse(settings: &Settings) -> Finding {
         Ok(_) => (Fine, format!("{address} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let calling = dimse.calling_ae_titles.first().map_or("TRIAGED_SCU", String::as_str);
-            let peer = Peer {
-                address: reachable(address).to_string(),
-                called_ae_title: dimse.ae_title.clone(),
-                calling_ae_title: calling.to_owned(),
-                timeout: PATIENCE,
-            };
+            let (called, address_here) = (dimse.ae_title.clone(), reachable(address).to_string());
+            let peer = Peer::plain(address_here, called, calling.to_owned(), PATIENCE);
             match scu::echo(&peer) {
                 Ok(_) => (Fine, format!("{address} is in use by a node that answers C-ECHO to {}", dimse.ae_title)),
                 Err(error) => (Fail, format!("{address} is in use, and not by a node of ours: {error}")),
@@ -290,12 +292,46 @@ fn dimse(settings: &Settings) -> Finding {
     }
 }
 
-/// Whether certificate, key and authority can be used.
-fn tls(settings: &Settings) -> Finding {
-    let tls = &settings.dimse.tls;
-    match TlsServer::new(tls) {
-        Ok(_) => (Fine, format!("port {}, certificate {}", tls.port, tls.certificate.display())),
-        Err(error) => (Fail, error.to_string()),
+/// Who may associate. Settings::load has checked each entry.
+fn peers(settings: &Settings) -> Finding {
+    let peers = &settings.dimse.peers;
+    if peers.is_empty() {
+        return (Warn, "none: any host may associate and send under any AE title ([[dimse.peers]])".into());
+    }
+    let weak = |peer: &&config::KnownPeer| {
+        peer.networks.is_empty() && peer.certificates.is_empty() && (peer.users.is_empty() || !peer.tls)
+    };
+    let weak: Vec<&str> = peers.iter().filter(weak).map(|peer| peer.name.as_str()).collect();
+    match weak.is_empty() {
+        true => (Fine, format!("{} are known, each by more than its AE title", peers.len())),
+        false => (
+            Warn,
+            format!(
+                "{} are known; anybody may call itself as {} does: give it networks, certificates, or users with tls",
+                peers.len(),
+                weak.join(", ")
+            ),
+        ),
+    }
+}
+
+/// Days before the end of a certificate at which `check` warns.
+const WARN_DAYS: i64 = 30;
+
+/// Whether certificates, keys and authorities can be used, and for how long.
+fn tls(files: TlsFiles, where_: &str) -> Finding {
+    if let Err(error) = TlsServer::new(files.clone(), &[]) {
+        return (Fail, error.to_string());
+    }
+    let Some((path, end)) = expiries(&files).into_iter().min_by_key(|(_, end)| *end) else {
+        return (Warn, format!("{where_}; when its certificates end cannot be read"));
+    };
+    let days = (end.as_second() - Timestamp::now().as_second()) / 86_400;
+    let file = path.display();
+    match days {
+        ..0 => (Fail, format!("{where_}; {file} has ended on {end}")),
+        0..WARN_DAYS => (Warn, format!("{where_}; {file} ends in {days} days, on {end}")),
+        _ => (Fine, format!("{where_}; the first certificate to end is {file}, in {days} days")),
     }
 }
 

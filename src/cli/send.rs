@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use triaged::config::ae_title_is_valid;
+use triaged::config::{KnownPeer, Settings, ae_title_is_valid};
 use triaged::dimse::scu::{self, Peer};
 
 use super::{Failure, Result, shown, terminal};
@@ -30,15 +30,18 @@ pub struct Args {
 /// The options that say whom to call.
 #[derive(Debug, clap::Args)]
 pub struct PeerArgs {
+    /// A peer of dimse.peers in the configuration: its address, AE title, TLS and user
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "called_ae"])]
+    peer: Option<String>,
     /// Where the node listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:11112")]
     to: String,
     /// The node's AE title
     #[arg(long, value_name = "AE", default_value = "TRIAGED")]
     called_ae: String,
-    /// The AE title to call as
-    #[arg(long, value_name = "AE", default_value = "TRIAGED_SCU")]
-    calling_ae: String,
+    /// The AE title to call as [default: TRIAGED_SCU; with --peer, dimse.ae_title]
+    #[arg(long, value_name = "AE")]
+    calling_ae: Option<String>,
     /// Seconds to wait for the connection and for each answer
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
@@ -53,22 +56,34 @@ enum Priority {
 }
 
 impl PeerArgs {
-    pub fn peer(self) -> Result<Peer> {
-        for title in [&self.called_ae, &self.calling_ae] {
+    /// Whom to call. `settings` are read only where a peer of theirs is named.
+    pub fn peer(self, settings: impl FnOnce() -> Result<Settings>) -> Result<Peer> {
+        for title in [&self.called_ae].into_iter().chain(&self.calling_ae) {
             if !ae_title_is_valid(title) {
                 let line = format!("{title:?} is no AE title: 1 to 16 printable ASCII characters, no backslash");
                 return Err(Failure::wrong(line));
             }
         }
+        let timeout = Duration::from_secs(self.timeout);
+        if let Some(name) = &self.peer {
+            let dimse = settings()?.dimse;
+            let known = dimse.peer(name).ok_or_else(|| Failure::wrong(unknown(name, &dimse.peers)))?;
+            let peer = Peer::known(known, &dimse, timeout).map_err(|error| Failure::wrong(error.to_string()))?;
+            return Ok(Peer { calling_ae_title: self.calling_ae.unwrap_or(peer.calling_ae_title), ..peer });
+        }
         if !self.to.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
             return Err(Failure::wrong(format!("--to {:?}: HOST:PORT is expected, such as 127.0.0.1:11112", self.to)));
         }
-        Ok(Peer {
-            address: self.to,
-            called_ae_title: self.called_ae,
-            calling_ae_title: self.calling_ae,
-            timeout: Duration::from_secs(self.timeout),
-        })
+        let calling = self.calling_ae.unwrap_or_else(|| "TRIAGED_SCU".into());
+        Ok(Peer::plain(self.to, self.called_ae, calling, timeout))
+    }
+}
+
+fn unknown(name: &str, peers: &[KnownPeer]) -> String {
+    let known: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+    match known.is_empty() {
+        true => format!("--peer {name}: the configuration has no [[dimse.peers]] (--config names a file)"),
+        false => format!("--peer {name}: dimse.peers has {}", known.join(", ")),
     }
 }
 
@@ -80,8 +95,8 @@ struct Tally {
     bytes: u64,
 }
 
-pub fn run(args: Args) -> Result {
-    let peer = args.peer.peer()?;
+pub fn run(args: Args, settings: impl FnOnce() -> Result<Settings>) -> Result {
+    let peer = args.peer.peer(settings)?;
     for path in &args.paths {
         if let Err(error) = std::fs::metadata(path) {
             return Err(Failure::wrong(format!("{}: {error}", path.display())));

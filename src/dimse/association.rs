@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 
 use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
+use super::applicant::Applicant;
 use super::command::{Operation, Request};
 use super::context::Context;
 use super::exchange::Exchange;
@@ -17,7 +18,7 @@ use super::link::{ANSWER_PATIENCE, Arrival, Call, Caller, End, Link};
 use super::negotiation::negotiate;
 use super::pdu::{AbortReason, AssociateAccept, AssociateRequest, Event, Pdu, PduError, PduStream, release_response};
 use super::peer::Peer;
-use super::policy::{APPLICATION_CONTEXT, Applicant};
+use super::policy::{APPLICATION_CONTEXT, Admission};
 use super::scp::Scp;
 use super::service::Handler;
 use super::status::Status;
@@ -28,7 +29,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends. Everything that goes wrong is logged here, once.
 pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToken) {
-    let Connection { transport, address, certificate } = connection;
+    let Connection { transport, address, tls, certificate } = connection;
     let mut stream = PduStream::new(transport);
     let request = tokio::select! {
         request = first_request(&mut stream, scp.association_request_timeout) => request,
@@ -40,8 +41,7 @@ pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToke
             return debug!(%address, "the connection ended before an association was asked for");
         }
         Err(NoRequest::Garbage(why, abort)) => {
-            warn!(%address, "no association: {why}");
-            metrics::counter!("triaged_associations_total", "result" => "garbage").increment(1);
+            scp.garbage(address, &why);
             if let Some(abort) = abort {
                 let _ = stream.send(&abort.encode(), CLOSE_PATIENCE).await;
                 stream.finish(CLOSE_PATIENCE).await;
@@ -56,28 +56,34 @@ pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToke
         calling_ae: &calling_ae,
         called_ae: &called_ae,
         address,
+        tls,
         certificate: certificate.as_ref(),
     };
-    let admission = match scp.policy.admit(&applicant, place.is_none()) {
-        Ok(admission) => admission,
+    let admitted = scp.policy.admit(&applicant, place.is_none()).and_then(|admission| {
+        let of_peer = admission.known.as_ref().map(|known| known.place()).transpose()?.flatten();
+        Ok((admission, of_peer))
+    });
+    let (admission, of_peer) = match admitted {
+        Ok(admitted) => admitted,
         Err(refusal) => {
             // Whoever is refused must not keep others out while it takes its time to go.
             drop(place);
-            warn!(%address, calling_ae, "association rejected: {}", refusal.why);
-            metrics::counter!("triaged_associations_total", "result" => "rejected").increment(1);
+            scp.rejected(address, &calling_ae, &refusal);
             let _ = stream.send(&refusal.rejection.encode(), ANSWER_PATIENCE).await;
             return stream.finish(CLOSE_PATIENCE).await;
         }
     };
-    let negotiated = negotiate(&request, &scp.services);
+    let negotiated = negotiate(&request, &scp.services, admission.known.as_deref());
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let association = NUMBER.fetch_add(1, Ordering::Relaxed);
     let (contexts, refused) = (negotiated.contexts.len(), negotiated.results.len() - negotiated.contexts.len());
-    info!(association, calling_ae, %address, contexts, refused, "association open");
+    let peer_name = admission.known.as_ref().map(|known| known.name().to_owned());
+    info!(association, calling_ae, peer = peer_name, %address, tls, contexts, refused, "association open");
     if contexts == 0 {
         warn!(
             association,
-            "none of the {refused} proposed presentation contexts can be accepted; see dimse.other_storage_classes"
+            "none of the {refused} proposed presentation contexts can be accepted; see dimse.other_storage_classes \
+             and sop_classes of dimse.peers"
         );
     }
     let answer = AssociateAccept {
@@ -95,9 +101,9 @@ pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToke
         return warn!(association, "association: {error}");
     }
     metrics::counter!("triaged_associations_total", "result" => "accepted").increment(1);
-    let user_identity = admission.user_identity;
-    let peer = Arc::new(Peer { association, calling_ae, called_ae, address, certificate, user_identity });
-    let open = Open::new(place);
+    let Admission { known, user_identity, .. } = admission;
+    let peer = Arc::new(Peer { association, calling_ae, called_ae, address, known, certificate, user_identity });
+    let open = Open::new([place, of_peer]);
     let began = Instant::now();
     let (caller, calls) = Caller::new();
     let link = Link::new(stream, negotiated.contexts, request.maximum_length, scp.idle_timeout, caller);
@@ -153,15 +159,15 @@ async fn first_request(stream: &mut PduStream, patience: Duration) -> Result<Ass
     }
 }
 
-/// Counts an association as open, and keeps its place, until this is dropped.
+/// Counts an association as open, and keeps its places (among all, and among its peer's), until this is dropped.
 struct Open {
-    _place: Option<OwnedSemaphorePermit>,
+    _places: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Open {
-    fn new(place: Option<OwnedSemaphorePermit>) -> Open {
+    fn new(places: [Option<OwnedSemaphorePermit>; 2]) -> Open {
         metrics::gauge!("triaged_associations_open").increment(1);
-        Open { _place: place }
+        Open { _places: places }
     }
 }
 

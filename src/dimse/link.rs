@@ -62,6 +62,11 @@ impl Caller {
         (Caller(sender), calls)
     }
 
+    /// Whether the association has ended.
+    pub fn is_over(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Sends a request between two messages of the peer, and waits for the reply. The message id is given here. One request is
     /// under way at a time; others wait.
     pub async fn call(

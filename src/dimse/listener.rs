@@ -5,15 +5,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
+use crate::tls::{HandshakeError, TlsServer};
+
 use super::association;
+use super::pdu::AbortReason;
 use super::scp::Scp;
-use super::tls::{HandshakeError, TlsServer};
 use super::transport::Connection;
+
+/// The type of the PDU that a plain DICOM client begins with.
+const ASSOCIATE_RQ: u8 = 0x01;
+const PLAIN_DICOM: &str =
+    "a plain DICOM client spoke to the TLS port (dimse.tls.port): turn TLS on at the sender, or use dimse.port";
+
+/// How often the certificate's files are looked at while nobody connects.
+const REFRESH: Duration = Duration::from_secs(60);
 
 /// A bound port. Connections wait in the backlog until [`Listener::run`].
 pub struct Listener {
@@ -49,6 +60,10 @@ impl Listener {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 () = stop.cancelled() => break,
+                () = tokio::time::sleep(REFRESH), if self.tls.is_some() => {
+                    self.tls.iter().for_each(|tls| tls.refresh());
+                    continue;
+                }
             };
             let (socket, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -59,12 +74,12 @@ impl Listener {
                     continue;
                 }
             };
-            let address = address.ip();
+            // A listener on :: sees IPv4 peers within IPv6.
+            let address = address.ip().to_canonical();
             let (scp, tls, stop) = (scp.clone(), self.tls.clone(), stop.clone());
             let task = async move {
-                let patience = scp.association_request_timeout;
                 let connection = tokio::select! {
-                    connection = connect(socket, address, tls.as_deref(), patience) => connection,
+                    connection = connect(socket, address, tls.as_deref(), &scp) => connection,
                     () = stop.cancelled() => None,
                 };
                 if let Some(connection) = connection {
@@ -84,27 +99,30 @@ impl Listener {
     }
 }
 
-/// Makes a connection of a socket: with TLS after the handshake, which may take `patience`. What fails is logged here.
-async fn connect(
-    socket: TcpStream,
-    address: IpAddr,
-    tls: Option<&TlsServer>,
-    patience: Duration,
-) -> Option<Connection> {
+/// Makes a connection of a socket: with TLS after the handshake, within the time for the association request. What fails is logged here.
+async fn connect(socket: TcpStream, address: IpAddr, tls: Option<&TlsServer>, scp: &Scp) -> Option<Connection> {
     let Some(tls) = tls else {
         let connection = Connection::plain(socket, address);
         return connection
             .inspect_err(|error| debug!(%address, %error, "the connection was gone before it could be served"))
             .ok();
     };
-    let why = match tokio::time::timeout(patience, tls.accept(socket, address)).await {
-        Ok(Ok(connection)) => return Some(connection),
+    let patience = scp.association_request_timeout;
+    let why = match tokio::time::timeout(patience, tls.accept(socket)).await {
+        Ok(Ok(session)) => return Some(Connection::over_tls(session, address)),
         // Load balancers and port scanners: nothing to answer.
         Ok(Err(HandshakeError::Closed)) => return None,
+        Ok(Err(HandshakeError::NotTls(first, mut socket))) => {
+            // The peer is told in its own words, if they are DICOM.
+            let _ = tokio::time::timeout(patience, socket.write_all(&AbortReason::NotSpecified.encode())).await;
+            match first {
+                ASSOCIATE_RQ => PLAIN_DICOM.to_owned(),
+                _ => "an HTTP client or something else than TLS spoke to the TLS port (dimse.tls.port)".to_owned(),
+            }
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("the TLS handshake took longer than {patience:?}"),
     };
-    warn!(%address, "no association: {why}");
-    metrics::counter!("triaged_associations_total", "result" => "garbage").increment(1);
+    scp.garbage(address, &why);
     None
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dicom_dictionary_std::uids;
 
 use super::context::Context;
+use super::known::KnownPeer;
 use super::pdu::{
     AssociateRequest, ContextResult, ContextResultReason, ProposedContext, RoleSelection, SopClassExtendedNegotiation,
 };
@@ -20,11 +21,11 @@ pub struct Negotiated {
     pub extended_negotiation: Vec<SopClassExtendedNegotiation>,
 }
 
-/// Answers what a peer proposes, by what the services offer.
-pub fn negotiate(request: &AssociateRequest, services: &[Arc<dyn Service>]) -> Negotiated {
+/// Answers what a peer proposes, by what the services offer, and by what a peer that is `known` may use.
+pub fn negotiate(request: &AssociateRequest, services: &[Arc<dyn Service>], known: Option<&KnownPeer>) -> Negotiated {
     let mut negotiated = Negotiated::default();
     for proposed in &request.contexts {
-        let answer = context(proposed, request, services).and_then(|context| {
+        let answer = context(proposed, request, services, known).and_then(|context| {
             // An id stands for one context (PS3.8 9.3.2.2); the first one keeps it.
             match negotiated.contexts.iter().any(|other| other.id == context.id) {
                 true => Err(ContextResultReason::ProviderRejection),
@@ -76,6 +77,7 @@ fn context(
     proposed: &ProposedContext,
     request: &AssociateRequest,
     services: &[Arc<dyn Service>],
+    known: Option<&KnownPeer>,
 ) -> Result<Context, ContextResultReason> {
     let Some(abstract_syntax) = &proposed.abstract_syntax else { return Err(ContextResultReason::ProviderRejection) };
     let offers = services.iter().map(|service| service.transfer_syntaxes(abstract_syntax));
@@ -83,6 +85,9 @@ fn context(
         .enumerate()
         .find_map(|(at, accepted)| Some((at, accepted?)))
         .ok_or(ContextResultReason::AbstractSyntaxNotSupported)?;
+    if known.is_some_and(|known| !known.may_use(abstract_syntax)) {
+        return Err(ContextResultReason::UserRejection);
+    }
     // The first of the proposed transfer syntaxes that the service reads: the sender's own order tells what it has.
     let transfer_syntax = proposed
         .transfer_syntaxes

@@ -1,14 +1,13 @@
 //! Association policy: who may associate.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
-
-use rustls::pki_types::CertificateDer;
 
 use crate::config;
 
-use super::pdu::{AssociateRequest, Rejection, UserIdentity, UserIdentityType};
+use super::applicant::{Applicant, Refusal};
+use super::known::{self, KnownPeer};
+use super::pdu::{Rejection, UserIdentity};
 
 /// DICOM's application context (PS3.7 A.2.1).
 pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
@@ -17,38 +16,15 @@ pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// fragment of an even number of bytes.
 const SHORTEST_MAXIMUM_LENGTH: u32 = 8;
 
-/// Who asks for an association.
-pub struct Applicant<'r> {
-    pub request: &'r AssociateRequest,
-    pub calling_ae: &'r str,
-    pub called_ae: &'r str,
-    pub address: IpAddr,
-    /// The certificate that the peer proved to own, in a TLS session that asked for one.
-    pub certificate: Option<&'r CertificateDer<'static>>,
-}
-
-/// Why an association is rejected.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub rejection: Rejection,
-    /// The reason in words, for the log.
-    pub why: String,
-}
-
 /// Who was let in.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Admission {
+    /// Which peer of the settings it is; `None` where there are none.
+    pub known: Option<Arc<KnownPeer>>,
     /// The user identity, if it was checked.
     pub user_identity: Option<UserIdentity>,
     /// The server response to it (PS3.7 D.3.3.7.2), if the peer asked for one.
     pub user_identity_response: Option<Vec<u8>>,
-}
-
-/// Checks user identities (PS3.7 D.3.3.7).
-pub trait UserCheck: Send + Sync {
-    /// Whether this is a user who may associate. `Ok` carries the server response, which is empty for user names; `Err` says why
-    /// not, without the passcode.
-    fn check(&self, identity: &UserIdentity, applicant: &Applicant<'_>) -> Result<Vec<u8>, String>;
 }
 
 /// Who may associate.
@@ -57,7 +33,8 @@ pub struct Policy {
     ae_title: String,
     check_called_ae_title: bool,
     calling_ae_titles: HashSet<String>,
-    users: Option<Arc<dyn UserCheck>>,
+    /// Empty: anybody may associate.
+    peers: Vec<Arc<KnownPeer>>,
 }
 
 impl Policy {
@@ -67,17 +44,14 @@ impl Policy {
             ae_title: settings.ae_title.trim().to_owned(),
             check_called_ae_title: settings.check_called_ae_title,
             calling_ae_titles: titles.collect(),
-            users: None,
+            peers: settings.peers.iter().map(|peer| Arc::new(KnownPeer::new(peer))).collect(),
         }
     }
 
-    /// The policy, with user identities checked. Without, they are neither looked at nor answered: a positive response would say
-    /// that somebody had been recognized.
-    pub fn with_users(self, users: Arc<dyn UserCheck>) -> Policy {
-        Policy { users: Some(users), ..self }
-    }
-
     /// Judges a request (PS3.8 9.3.2 to 9.3.4). `busy`: as many associations are open as there may be.
+    ///
+    /// A user identity is neither looked at nor answered where no users are configured: a positive response would say that
+    /// somebody had been recognized.
     pub fn admit(&self, applicant: &Applicant<'_>, busy: bool) -> Result<Admission, Refusal> {
         let request = applicant.request;
         let refuse = |rejection, why| Err(Refusal { rejection, why });
@@ -101,23 +75,22 @@ impl Policy {
             let why = format!("the peer takes PDUs of at most {length} bytes, in which no answer can be sent");
             return refuse(Rejection::ProviderNoReasonGiven, why);
         }
-        let admission = match (&self.users, &request.user_identity) {
-            (None, _) => Admission::default(),
-            (Some(_), None) => return refuse(Rejection::NoReasonGiven, "no user identity is given".into()),
-            (Some(users), Some(identity)) => match users.check(identity, applicant) {
-                Ok(response) => Admission {
-                    user_identity_response: identity.positive_response_requested.then(|| {
-                        match identity.identity_type {
-                            // The server response to a user name is empty (PS3.7 table D.3-15).
-                            UserIdentityType::Username | UserIdentityType::UsernameAndPasscode => Vec::new(),
-                            _ => response,
-                        }
-                    }),
-                    user_identity: Some(identity.clone()),
-                },
-                Err(why) => return refuse(Rejection::NoReasonGiven, format!("the user identity is refused: {why}")),
-            },
-        };
+        let mut admission = Admission::default();
+        if !self.peers.is_empty() {
+            let known = known::identify(&self.peers, applicant)?;
+            let identity = request.user_identity.as_ref();
+            match known.check_user(identity) {
+                Ok(false) => {}
+                Ok(true) => {
+                    admission.user_identity = identity.cloned();
+                    // The server response to a user name is empty (PS3.7 table D.3-15).
+                    let asked = identity.is_some_and(|identity| identity.positive_response_requested);
+                    admission.user_identity_response = asked.then(Vec::new);
+                }
+                Err(why) => return refuse(Rejection::NoReasonGiven, format!("peer {:?}: {why}", known.name())),
+            }
+            admission.known = Some(known);
+        }
         if busy {
             return refuse(Rejection::LocalLimitExceeded, "dimse.max_associations are open already".into());
         }
@@ -128,7 +101,8 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dimse::pdu::Titles;
+    use crate::dimse::pdu::{AssociateRequest, Titles, UserIdentityType};
+    use dicom_dictionary_std::uids;
 
     fn policy(change: impl FnOnce(&mut config::Dimse)) -> Policy {
         let mut settings = config::Settings::load(None, &[]).unwrap().dimse;
@@ -157,6 +131,7 @@ mod tests {
             calling_ae: &request.titles.calling(),
             called_ae: &request.titles.called(),
             address: [127, 0, 0, 1].into(),
+            tls: false,
             certificate: None,
         };
         policy.admit(&applicant, busy).map_err(|refusal| refusal.rejection)
@@ -178,33 +153,86 @@ mod tests {
         assert_eq!(admit(&policy(|_| ()), &other, false), Err(Rejection::ApplicationContextNotSupported));
     }
 
-    struct OnePasscode;
+    fn peer(name: &str, change: impl FnOnce(&mut config::KnownPeer)) -> config::KnownPeer {
+        let mut peer: config::KnownPeer = toml::from_str(&format!("name = {name:?}")).unwrap();
+        change(&mut peer);
+        peer
+    }
 
-    impl UserCheck for OnePasscode {
-        fn check(&self, identity: &UserIdentity, _: &Applicant<'_>) -> Result<Vec<u8>, String> {
-            if identity.secondary == b"open sesame" { Ok(Vec::new()) } else { Err("wrong passcode".into()) }
-        }
+    fn users() -> Policy {
+        let ali = r#"[{ name = "ali", passcode = "open sesame" }, { name = "night shift" }]"#;
+        let users =
+            toml::from_str::<std::collections::HashMap<String, Vec<config::DicomUser>>>(&format!("users = {ali}"));
+        let users = users.unwrap().remove("users").unwrap();
+        policy(|s| s.peers = vec![peer("ct", |peer| peer.users = users)])
     }
 
     #[test]
     fn a_user_identity_is_confirmed_only_where_it_is_checked() {
-        let identity = |passcode: &[u8]| UserIdentity {
+        let identity = |name: &str, passcode: &str| UserIdentity {
             identity_type: UserIdentityType::UsernameAndPasscode,
             positive_response_requested: true,
-            primary: b"ali".to_vec(),
-            secondary: passcode.to_vec(),
+            primary: name.into(),
+            secondary: passcode.into(),
         };
         let asking = |identity| AssociateRequest { user_identity: identity, ..request() };
-        let right = asking(Some(identity(b"open sesame")));
+        let right = asking(Some(identity("ali", "open sesame")));
         assert_eq!(admit(&policy(|_| ()), &right, false), Ok(Admission::default()));
-        let checking = policy(|_| ()).with_users(Arc::new(OnePasscode));
-        let admission = admit(&checking, &right, false).unwrap();
+        let admission = admit(&users(), &right, false).unwrap();
         assert_eq!(admission.user_identity_response, Some(Vec::new()));
         assert!(admission.user_identity.is_some());
-        let quiet = asking(Some(UserIdentity { positive_response_requested: false, ..identity(b"open sesame") }));
-        assert_eq!(admit(&checking, &quiet, false).unwrap().user_identity_response, None);
-        assert_eq!(admit(&checking, &asking(Some(identity(b"guess"))), false), Err(Rejection::NoReasonGiven));
-        assert_eq!(admit(&checking, &asking(None), false), Err(Rejection::NoReasonGiven));
+        let quiet = UserIdentity { positive_response_requested: false, ..identity("ali", "open sesame") };
+        assert_eq!(admit(&users(), &asking(Some(quiet)), false).unwrap().user_identity_response, None);
+        let by_name = UserIdentity { identity_type: UserIdentityType::Username, ..identity("night shift", "") };
+        assert!(admit(&users(), &asking(Some(by_name)), false).is_ok());
+        for wrong in [
+            Some(identity("ali", "guess")),
+            Some(identity("ali", "")),
+            Some(identity("bob", "open sesame")),
+            Some(UserIdentity { identity_type: UserIdentityType::Username, ..identity("ali", "open sesame") }),
+            Some(UserIdentity { identity_type: UserIdentityType::Jwt, ..identity("ali", "open sesame") }),
+            None,
+        ] {
+            assert_eq!(admit(&users(), &asking(wrong.clone()), false), Err(Rejection::NoReasonGiven), "{wrong:?}");
+        }
         assert!(!format!("{right:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn a_peer_is_known_by_title_network_and_transport() {
+        let network = |text: &str| vec![config::Network::try_from(text.to_owned()).unwrap()];
+        let known = |peers: Vec<config::KnownPeer>| admit(&policy(|s| s.peers = peers), &request(), false);
+        let name = |admission: Result<Admission, Rejection>| admission.map(|a| a.known.unwrap().name().to_owned());
+        let ct1 = || peer("ct1", |peer| peer.ae_titles = vec!["CT1".into()]);
+        let elsewhere = || config::KnownPeer { networks: network("10.0.0.0/8"), ..ct1() };
+        let here = || config::KnownPeer { networks: network("127.0.0.0/8"), ..peer("here", |_| ()) };
+        assert_eq!(name(known(vec![ct1()])), Ok("ct1".into()));
+        assert_eq!(
+            name(known(vec![peer("ct2", |peer| peer.ae_titles = vec!["CT2".into()])])),
+            Err(Rejection::CallingAeTitleNotRecognized)
+        );
+        assert_eq!(name(known(vec![elsewhere()])), Err(Rejection::CallingAeTitleNotRecognized));
+        assert_eq!(name(known(vec![elsewhere(), here()])), Ok("here".into()), "the first that fits as a whole");
+        assert_eq!(name(known(vec![config::KnownPeer { tls: true, ..ct1() }])), Err(Rejection::NoReasonGiven));
+        let certificates = vec![config::CertificateRule::Name("ct1".into())];
+        assert_eq!(name(known(vec![config::KnownPeer { certificates, ..ct1() }])), Err(Rejection::NoReasonGiven));
+    }
+
+    #[test]
+    fn a_peer_has_places_and_classes_of_its_own() {
+        let one = KnownPeer::new(&peer("ct1", |peer| peer.max_associations = 1));
+        let place = one.place().unwrap();
+        assert!(place.is_some());
+        assert_eq!(one.place().unwrap_err().rejection, Rejection::LocalLimitExceeded);
+        drop(place);
+        assert!(one.place().is_ok());
+        let (ct, mr) = (uids::CT_IMAGE_STORAGE, uids::MR_IMAGE_STORAGE);
+        let may = |classes: &[&str], class| {
+            KnownPeer::new(&peer("x", |peer| peer.sop_classes = classes.iter().map(|c| c.to_string()).collect()))
+                .may_use(class)
+        };
+        assert!(may(&[], mr) && may(&["storage"], mr) && may(&[ct], ct) && may(&["verification"], uids::VERIFICATION));
+        assert!(!may(&[ct], mr) && !may(&["storage"], uids::VERIFICATION) && !may(&["verification"], ct));
+        assert!(!may(&["storage"], uids::STORAGE_COMMITMENT_PUSH_MODEL));
     }
 }

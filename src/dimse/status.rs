@@ -28,6 +28,14 @@ impl Status {
     pub const SOP_CLASS_NOT_SUPPORTED: u16 = 0x0122;
     /// Invalid SOP Instance (PS3.7 C.5.12).
     pub const INVALID_SOP_INSTANCE: u16 = 0x0117;
+    /// No such SOP Instance (PS3.7 C.5.4).
+    pub const NO_SUCH_SOP_INSTANCE: u16 = 0x0112;
+    /// Invalid argument value (PS3.7 C.5.10).
+    pub const INVALID_ARGUMENT_VALUE: u16 = 0x0115;
+    /// No such action type (PS3.7 C.5.15).
+    pub const NO_SUCH_ACTION: u16 = 0x0123;
+    /// Resource limitation (PS3.7 C.5.22).
+    pub const RESOURCE_LIMITATION: u16 = 0x0213;
     /// Unrecognized operation (PS3.7 C.5.23).
     pub const UNRECOGNIZED_OPERATION: u16 = 0x0211;
 

@@ -162,7 +162,7 @@ impl Client {
         let settings = Settings::load(None, &[]).unwrap().dimse;
         let scp = Arc::new(Scp::with_services(&settings, services));
         let address = [127, 0, 0, 1].into();
-        let connection = Connection { transport: Box::new(server), address, certificate: None };
+        let connection = Connection { transport: Box::new(server), address, tls: false, certificate: None };
         let node = tokio::spawn(association::serve(connection, scp, CancellationToken::new()));
         pipe.write_all(&pdu(1, &body(items, user))).await.unwrap();
         let first = read(&mut pipe).await;
@@ -410,7 +410,7 @@ fn all_128_contexts_are_answered_in_their_order() {
     let contexts: Vec<Vec<u8>> = (0..128).map(|n| context(2 * n + 1, uids::VERIFICATION, &UNCOMPRESSED)).collect();
     let request = parsed(&body(&contexts, &[]));
     let services: Vec<Arc<dyn Service>> = vec![Arc::new(Echo)];
-    let negotiated = super::negotiation::negotiate(&request, &services);
+    let negotiated = super::negotiation::negotiate(&request, &services, None);
     assert_eq!(negotiated.contexts.len(), 128);
     assert!(negotiated.results.iter().zip(0..).all(|(result, n)| result.id == 2 * n + 1));
 }
@@ -444,7 +444,8 @@ async fn what_is_no_association_is_aborted_and_an_abort_is_not_answered() {
         let (mut pipe, server) = tokio::io::duplex(1 << 16);
         let settings = Settings::load(None, &[]).unwrap().dimse;
         let scp = Arc::new(Scp::with_services(&settings, vec![Arc::new(Echo)]));
-        let connection = Connection { transport: Box::new(server), address: [127, 0, 0, 1].into(), certificate: None };
+        let address = [127, 0, 0, 1].into();
+        let connection = Connection { transport: Box::new(server), address, tls: false, certificate: None };
         let node = tokio::spawn(association::serve(connection, scp, CancellationToken::new()));
         pipe.write_all(&bytes).await.unwrap();
         let mut said = Vec::new();
@@ -471,7 +472,7 @@ proptest! {
         body.truncate(body.len() - cut % body.len());
         if let Ok(Pdu::AssociateRequest(request)) = Pdu::parse(1, &body) {
             let services: Vec<Arc<dyn Service>> = vec![Arc::new(Echo), Arc::new(Find)];
-            let negotiated = super::negotiation::negotiate(&request, &services);
+            let negotiated = super::negotiation::negotiate(&request, &services, None);
             prop_assert_eq!(negotiated.results.len(), request.contexts.len());
         }
     }

@@ -36,15 +36,25 @@ impl Transport for DuplexStream {}
 pub struct Connection {
     pub transport: Box<dyn Transport>,
     pub address: IpAddr,
+    /// Whether it is a TLS session.
+    pub tls: bool,
     /// The certificate that the peer proved to own, in a TLS session that asked for one.
     pub certificate: Option<CertificateDer<'static>>,
 }
 
 impl Connection {
+    /// A TLS session.
+    pub fn over_tls(session: TlsStream<TcpStream>, address: IpAddr) -> Connection {
+        let certificates = session.get_ref().1.peer_certificates();
+        let certificate =
+            certificates.and_then(|chain| chain.first()).map(|certificate| certificate.clone().into_owned());
+        Connection { transport: Box::new(session), address, tls: true, certificate }
+    }
+
     /// A connection over plain TCP.
     pub fn plain(socket: TcpStream, address: IpAddr) -> std::io::Result<Connection> {
         // Our replies are small and waited for.
         socket.set_nodelay(true)?;
-        Ok(Connection { transport: Box::new(socket), address, certificate: None })
+        Ok(Connection { transport: Box::new(socket), address, tls: false, certificate: None })
     }
 }

@@ -76,7 +76,7 @@ pub fn identify(object: &DicomObject, announced: &Announced, sender: &Sender, ru
         patient_id: text(object, tags::PATIENT_ID),
         slices: slices(object, &rules.gate),
         about: about(object, &rules.privacy),
-        stat: rules.stat.is_stat(&sender.calling_ae, object),
+        stat: sender.stat || rules.stat.is_stat(&sender.calling_ae, object),
     })
 }
 

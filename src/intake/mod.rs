@@ -58,6 +58,10 @@ pub struct Announced {
 pub struct Sender {
     pub calling_ae: String,
     pub peer: IpAddr,
+    /// What it brings is scored before others.
+    pub stat: bool,
+    /// Its own limit beside [`Limits::max_object_bytes`].
+    pub max_object_bytes: Option<u64>,
 }
 
 /// The fate of an object that was received.

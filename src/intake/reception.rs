@@ -100,8 +100,9 @@ impl<'t> Reception<'t> {
             return;
         }
         let limit = self.transfer.intake.limits.max_object_bytes;
+        let limit = self.transfer.sender.max_object_bytes.map_or(limit, |own| own.min(limit));
         if self.size > limit {
-            let why = format!("the object is larger than dimse.max_object_mib, {} MiB", limit >> 20);
+            let why = format!("the object is larger than max_object_mib, {} MiB", limit >> 20);
             self.state = State::Refused(Outcome::OutOfResources(why));
             return;
         }

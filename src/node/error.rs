@@ -3,10 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::dimse::tls::TlsError;
 use crate::inference::EngineError;
 use crate::ledger::LedgerError;
 use crate::notify::ChannelError;
+use crate::tls::TlsError;
 
 /// Why the node did not start. Nothing was accepted.
 #[derive(Debug, thiserror::Error)]

@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::archive::Archive;
+use crate::commitment::Commitments;
 use crate::config::Settings;
-use crate::dimse::tls::TlsServer;
+use crate::dimse::reporter::Reporter;
+use crate::dimse::service::commitment::Commitment;
 use crate::dimse::{Listener, Scp};
 use crate::event::Kind;
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
@@ -27,6 +29,7 @@ use crate::intake::{Intake, Limits, Rules};
 use crate::ledger::{Ledger, LedgerError, Queue, WorkerId};
 use crate::notify::{self, ArchivedStudies, ChannelError, Escalation, Links, Routing, Surroundings, Worker};
 use crate::retention::Retention;
+use crate::tls::TlsServer;
 use crate::triage::{Activity, Gate, Judge, StatRule};
 use crate::web::{self, Site};
 
@@ -62,6 +65,8 @@ pub struct Node {
     shadow: Option<Shadow>,
     judge: Stage,
     retention: Option<Stage>,
+    /// Delivers reports of storage commitment.
+    reports: Option<Stage>,
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
     pulse: Pulse,
@@ -119,7 +124,9 @@ impl Node {
                     |source| StartError::Listen { setting: "web.listen", address: settings.web.listen.clone(), source };
                 let listener = TcpListener::bind(&settings.web.listen).await.map_err(listen)?;
                 let bound = listener.local_addr().map_err(listen)?;
-                Some((listener, bound))
+                let tls = &settings.web.tls;
+                let tls = tls.is_on().then(|| TlsServer::new(tls, &["http/1.1"])).transpose()?;
+                Some((listener, bound, tls))
             }
         };
         let inference = settings.inference.clone();
@@ -171,12 +178,12 @@ impl Node {
             stop.clone(),
         );
         let listening = Arc::new(AtomicBool::new(serve));
-        let web = site.map(|(listener, bound)| {
+        let web = site.map(|(listener, bound, tls)| {
             let shadow = shadow.as_ref().map(|shadow| shadow.status().clone());
             let readiness = readiness(&settings, &info, shadow, &ledger, &archive, listening.clone());
             let site = Site { ledger: ledger.clone(), readiness, metrics, links };
-            info!("web on http://{bound}");
-            (bound, Stage::start(|stop| web::serve(listener, site, stop)))
+            info!("web on {}://{bound}", if tls.is_some() { "https" } else { "http" });
+            (bound, Stage::start(|stop| web::serve(listener, tls, site, stop)))
         });
         let limits = Limits {
             max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
@@ -184,8 +191,15 @@ impl Node {
         };
         let gate = Gate::new(&settings.triage.gate, &info.card.made_for);
         let rules = Rules { stat, gate, privacy: settings.privacy.clone() };
+        let commitment = settings.dimse.storage_commitment.enabled.then(|| {
+            let commitments = Commitments::new(ledger.clone(), archive.clone(), &settings);
+            let reporter = Reporter::new(ledger.clone(), commitments.clone(), &settings.dimse);
+            (Commitment::new(commitments, reporter.clone()), reporter)
+        });
+        let (commitment, reporter) = commitment.unzip();
+        let reports = reporter.filter(|_| serve).map(|reporter| Stage::start(|stop| reporter.run(stop)));
         let intake = Intake::new(archive, ledger.clone(), activity, rules, limits);
-        let scp = Arc::new(Scp::new(&settings.dimse, intake));
+        let scp = Arc::new(Scp::new(&settings.dimse, intake, commitment));
         let mut dimse = Vec::new();
         for (listener, bound, protocol) in listeners {
             info!(ae_title = settings.dimse.ae_title, data_dir = %data_dir.display(), "{protocol} on {bound}");
@@ -205,6 +219,7 @@ impl Node {
             shadow,
             judge,
             retention,
+            reports,
             channels: workers,
             web,
             pulse,
@@ -231,7 +246,7 @@ impl Node {
 
     /// Whether every stage still runs and the ledger answers: what the watchdog asks.
     pub fn is_alive(&self) -> bool {
-        let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention);
+        let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention).chain(&self.reports);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
         stages.into_iter().all(Stage::is_running) && self.pipeline.0.is_alive() && self.pulse.beats()
     }
@@ -274,6 +289,9 @@ impl Node {
             warn!("the shadow model did not stop within {STOP_PATIENCE:?}");
         }
         self.judge.stop("triage", STOP_PATIENCE).await;
+        if let Some(stage) = self.reports {
+            stage.stop("storage commitment", STOP_PATIENCE).await;
+        }
         if let Some(stage) = self.retention {
             stage.stop("retention", STOP_PATIENCE).await;
         }
@@ -299,11 +317,20 @@ fn listeners(settings: &Settings) -> Result<Vec<(Listener, SocketAddr, &'static 
         let bound = listener.address().map_err(failed)?;
         Ok::<_, StartError>((listener, bound))
     };
+    if settings.dimse.peers.is_empty() {
+        match settings.dimse.calling_ae_titles.is_empty() {
+            true => warn!("any host may associate and send under any AE title: name the senders in [[dimse.peers]]"),
+            false => warn!(
+                "any host may associate that calls itself as one of dimse.calling_ae_titles: name the senders, with their \
+                 networks, in [[dimse.peers]]"
+            ),
+        }
+    }
     let (listener, bound) = bind("dimse.port", settings.dimse.port)?;
     let mut listeners = vec![(listener, bound, "DICOM")];
     let tls = &settings.dimse.tls;
     if tls.port != 0 {
-        let server = TlsServer::new(tls)?;
+        let server = TlsServer::new(tls, &[])?;
         let (listener, bound) = bind("dimse.tls.port", tls.port)?;
         listeners.push((listener.with_tls(server), bound, "DICOM over TLS"));
     }

@@ -9,36 +9,108 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
+use tracing::warn;
 
 use crate::ledger::Actor;
+use crate::log_limit::LogLimit;
+use crate::tls::{HandshakeError, TlsServer};
 
-/// A listener whose connections are limited in number and in silence.
+/// How often the certificate's files are looked at while nobody connects.
+const REFRESH: Duration = Duration::from_secs(60);
+
+/// A listener whose connections are limited in number and in silence, over TLS where it has certificates.
 pub(super) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
     idle: Duration,
+    tls: Option<Arc<Tls>>,
+}
+
+/// TLS for a listener. Handshakes run beside each other: one that drags on keeps nobody waiting.
+struct Tls {
+    server: TlsServer,
+    done: mpsc::Sender<(Connection, SocketAddr)>,
+    /// Only [`Bounded::accept`] takes from it.
+    ready: Mutex<mpsc::Receiver<(Connection, SocketAddr)>>,
+    log_limit: LogLimit,
 }
 
 impl Bounded {
     pub(super) fn new(listener: TcpListener, most: usize, idle: Duration) -> Bounded {
-        Bounded { listener, places: Arc::new(Semaphore::new(most)), idle }
+        Bounded { listener, places: Arc::new(Semaphore::new(most)), idle, tls: None }
+    }
+
+    /// The listener, for TLS alone.
+    pub(super) fn with_tls(self, server: TlsServer) -> Bounded {
+        let (done, ready) = mpsc::channel(1);
+        let tls = Tls { server, done, ready: Mutex::new(ready), log_limit: LogLimit::default() };
+        Bounded { tls: Some(Arc::new(tls)), ..self }
     }
 }
+
+impl Tls {
+    /// Makes a TLS session of a connection and hands it to whoever accepts.
+    async fn shake_hands(&self, stream: TcpStream, peer: SocketAddr, idle: Duration, place: OwnedSemaphorePermit) {
+        let why = match tokio::time::timeout(idle, self.server.accept(stream)).await {
+            Ok(Ok(session)) => {
+                let _ = self.done.send((Connection::new(Box::new(session), idle, place), peer)).await;
+                return;
+            }
+            Ok(Err(HandshakeError::Closed)) | Err(_) => return,
+            Ok(Err(HandshakeError::NotTls(_, mut stream))) => {
+                let _ = tokio::time::timeout(idle, stream.write_all(PLAIN_ANSWER)).await;
+                "a client without TLS spoke to the HTTPS port (web.listen with web.tls)".to_owned()
+            }
+            Ok(Err(error)) => error.to_string(),
+        };
+        let address = peer.ip().to_canonical();
+        if let Some(kept_back) = self.log_limit.admit(address, &why) {
+            warn!(%address, kept_back, "no web connection: {why}");
+        }
+    }
+}
+
+/// What a client hears that speaks HTTP to the HTTPS port.
+const PLAIN_ANSWER: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 37\r\n\r\nthis port speaks HTTPS: use https://\n";
 
 impl Listener for Bounded {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = self.places.clone().acquire_owned().await.expect("nobody closes the semaphore");
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let _ = stream.set_nodelay(true);
-        let idle = self.idle;
-        (Connection { stream, idle, deadline: Box::pin(tokio::time::sleep(idle)), _place: place }, peer)
+        loop {
+            let tls = self.tls.clone();
+            let (places, listener) = (self.places.clone(), &mut self.listener);
+            let connected = async {
+                let place = places.acquire_owned().await.expect("nobody closes the semaphore");
+                (place, Listener::accept(listener).await)
+            };
+            let secured = async {
+                match &tls {
+                    Some(tls) => tls.ready.lock().await.recv().await.expect("the sender is beside the receiver"),
+                    None => std::future::pending().await,
+                }
+            };
+            let (place, (stream, peer)) = tokio::select! {
+                secured = secured => return secured,
+                connected = connected => connected,
+                () = tokio::time::sleep(REFRESH), if tls.is_some() => {
+                    tls.iter().for_each(|tls| tls.server.refresh());
+                    continue;
+                }
+            };
+            let _ = stream.set_nodelay(true);
+            let idle = self.idle;
+            match tls {
+                None => return (Connection::new(Box::new(stream), idle, place), peer),
+                Some(tls) => _ = tokio::spawn(async move { tls.shake_hands(stream, peer, idle, place).await }),
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -70,13 +142,22 @@ impl Connected<IncomingStream<'_, Bounded>> for PeerAddress {
 
 /// A connection that fails with `TimedOut` when nothing was read or written for a while.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     idle: Duration,
     deadline: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
+/// Bytes in both directions: TCP, or a TLS session over it.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 impl Connection {
+    fn new(stream: Box<dyn Stream>, idle: Duration, place: OwnedSemaphorePermit) -> Connection {
+        Connection { stream, idle, deadline: Box::pin(tokio::time::sleep(idle)), _place: place }
+    }
+
     /// Starts the silence anew when something moved, else fails when it has lasted too long.
     fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {

@@ -24,6 +24,7 @@ pub use health::{Check, Readiness};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::Links;
+use crate::tls::TlsServer;
 use connection::{Bounded, PeerAddress};
 
 /// Connections at one time; further ones wait until one is closed.
@@ -49,10 +50,14 @@ pub struct Site {
     pub links: Arc<Links>,
 }
 
-/// Serves until `stop`, then lets requests under way finish for a few seconds.
-pub async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
+/// Serves, over TLS where there are certificates, until `stop`; then lets requests under way finish for a few seconds.
+pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, site: Site, stop: CancellationToken) {
     let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let listener = Bounded::new(listener, MOST_CONNECTIONS, IDLE);
+    let listener = match tls {
+        Some(tls) => listener.with_tls(tls),
+        None => listener,
+    };
     let stopped = stop.clone().cancelled_owned();
     let server = axum::serve(listener, router(site, loopback).into_make_service_with_connect_info::<PeerAddress>())
         .with_graceful_shutdown(stopped)

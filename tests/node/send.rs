@@ -100,12 +100,7 @@ impl StoreScp {
     }
 
     fn peer(&self) -> Peer {
-        Peer {
-            address: self.address.to_string(),
-            called_ae_title: "ANY-SCP".into(),
-            calling_ae_title: "TEST".into(),
-            timeout: Duration::from_secs(30),
-        }
+        Peer::plain(self.address.to_string(), "ANY-SCP".into(), "TEST".into(), Duration::from_secs(30))
     }
 
     fn received(&self) -> Vec<PathBuf> {

@@ -50,7 +50,7 @@ impl Node {
             links: Arc::new(Links::none()),
         };
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, site, stop.clone()));
+        let server = tokio::spawn(serve(listener, None, site, stop.clone()));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .no_proxy()

@@ -48,6 +48,21 @@ impl Rejection {
         }
     }
 
+    /// Result, source and reason in the words of PS3.8 table 9-21.
+    pub fn words(self) -> [&'static str; 3] {
+        let [result, source, reason] = self.codes();
+        let result = if result == 1 { "rejected-permanent" } else { "rejected-transient" };
+        match (source, reason) {
+            (1, 1) => [result, "service-user", "no-reason-given"],
+            (1, 2) => [result, "service-user", "application-context-name-not-supported"],
+            (1, 3) => [result, "service-user", "calling-AE-title-not-recognized"],
+            (1, _) => [result, "service-user", "called-AE-title-not-recognized"],
+            (2, 1) => [result, "service-provider (ACSE)", "no-reason-given"],
+            (2, _) => [result, "service-provider (ACSE)", "protocol-version-not-supported"],
+            _ => [result, "service-provider (presentation)", "local-limit-exceeded"],
+        }
+    }
+
     /// The A-ASSOCIATE-RJ PDU.
     pub fn encode(self) -> Vec<u8> {
         let [result, source, reason] = self.codes();

@@ -1,20 +1,20 @@
 //! An association that the node asks for, on a blocking socket.
 
-use std::io::{self, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use dicom_dictionary_std::tags;
-use dicom_ul::association::Error as UpperLayerError;
-use dicom_ul::association::client::{ClientAssociation, ClientAssociationOptions};
-use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu};
+use dicom_ul::pdu::{
+    AssociationAC, AssociationRQ, PDataValue, PDataValueType, Pdu, PresentationContextProposed,
+    PresentationContextResultReason, RequestorRoles, UserIdentity, UserIdentityType, UserVariableItem,
+};
 
 use crate::dimse::command::{LARGEST_COMMAND, Message, NewCommandSet, Operation, Reply};
 use crate::dimse::pdu::push_p_data;
+use crate::dimse::policy::APPLICATION_CONTEXT;
+use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
 use super::error::{ScuError, abort};
 use super::offer::{self, Accepted};
 use super::peer::Peer;
+use super::stream::{LONGEST_RECEIVED, Stream};
 
 /// P-DATA-TF PDUs are no longer than this, whatever longer ones the peer would take: it bounds the buffers.
 const LONGEST_PDU: u32 = 128 * 1024;
@@ -37,57 +37,54 @@ pub struct Response {
     pub comment: String,
 }
 
-/// A C-STORE request has these beyond a C-ECHO request.
-struct Sent<'a> {
-    priority: u16,
-    sop_instance_uid: &'a str,
-    data_set: &'a [u8],
-}
-
 pub struct Association {
-    address: String,
-    timeout: Duration,
     pub accepted: Vec<Accepted>,
     longest_pdu: usize,
-    inner: ClientAssociation<TcpStream>,
+    stream: Stream,
+}
+
+/// What is asked for beside the presentation contexts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The node uses the peer's services.
+    Scu,
+    /// The node provides its own: role selection (PS3.7 D.3.3.4) for each SOP class.
+    Scp,
 }
 
 impl Association {
     /// Asks for an association with one transfer syntax per presentation context, at most 128 contexts.
-    pub fn request(peer: &Peer, contexts: &[(String, String)]) -> Result<Association, ScuError> {
-        let mut options = ClientAssociationOptions::new()
-            .calling_ae_title(peer.calling_ae_title.as_str())
-            .called_ae_title(peer.called_ae_title.as_str())
-            .connection_timeout(peer.timeout)
-            .read_timeout(peer.timeout)
-            .write_timeout(peer.timeout);
-        for (abstract_syntax, transfer_syntax) in contexts {
-            options = options.with_presentation_context(abstract_syntax.as_str(), vec![transfer_syntax.as_str()]);
-        }
-        let failed = |error| match error {
-            UpperLayerError::NoAcceptedPresentationContexts { .. } => {
-                ScuError::NothingAccepted { address: peer.address.clone(), offered: offer::in_words(contexts) }
+    pub fn request(peer: &Peer, contexts: &[(String, String)], role: Role) -> Result<Association, ScuError> {
+        let mut stream = Stream::connect(peer)?;
+        stream.send(&Pdu::AssociationRQ(asked(peer, contexts, role)))?;
+        let answer = match stream.receive()? {
+            Pdu::AssociationAC(answer) => answer,
+            Pdu::AssociationRJ(rejection) => return Err(ScuError::rejected(&peer.address, &rejection)),
+            Pdu::AbortRQ { source } => {
+                return Err(ScuError::Aborted { address: peer.address.clone(), why: abort(&source) });
             }
-            other => ScuError::from_upper_layer(&peer.address, peer.timeout, other),
+            other => return Err(stream.protocol(format!("it sent {}", other.short_description()))),
         };
-        let mut inner = options.establish(peer.address.as_str()).map_err(failed)?;
-        // Each request ends in a short segment that Nagle's algorithm would hold back.
-        let _ = inner.inner_stream().set_nodelay(true);
-        let accepted = inner.presentation_contexts().iter().map(|context| Accepted {
-            id: context.id,
-            abstract_syntax: context.abstract_syntax.clone(),
-            transfer_syntax: context.transfer_syntax.trim_end_matches(['\0', ' ']).to_owned(),
+        let accepted = accepted(&answer, contexts);
+        if accepted.is_empty() {
+            let _ = stream.send(&Pdu::ReleaseRQ);
+            let offered = offer::in_words(contexts);
+            return Err(ScuError::NothingAccepted { address: peer.address.clone(), offered });
+        }
+        let stated = answer.user_variables.iter().find_map(|item| match item {
+            UserVariableItem::MaxLength(length) => Some(*length).filter(|length| *length > 0),
+            _ => None,
         });
-        let accepted = accepted.collect();
-        let longest_pdu = inner.acceptor_max_pdu_length().clamp(SHORTEST_PDU, LONGEST_PDU) as usize;
-        Ok(Association { address: peer.address.clone(), timeout: peer.timeout, accepted, longest_pdu, inner })
+        let longest_pdu = stated.unwrap_or(LONGEST_PDU).clamp(SHORTEST_PDU, LONGEST_PDU) as usize;
+        Ok(Association { accepted, longest_pdu, stream })
     }
 
     /// C-ECHO in the first context.
     pub fn echo(&mut self) -> Result<Response, ScuError> {
         let Some(context) = self.accepted.first() else { return Err(self.protocol("no context was accepted".into())) };
         let (id, sop_class_uid) = (context.id, context.abstract_syntax.clone());
-        self.ask(id, Operation::CEcho, 1, &sop_class_uid, None)
+        let command = NewCommandSet::request(Operation::CEcho).uid(tags::AFFECTED_SOP_CLASS_UID, &sop_class_uid);
+        self.ask(id, Operation::CEcho, 1, command, None)
     }
 
     /// C-STORE of a data set, encoded as its context says.
@@ -105,30 +102,26 @@ impl Association {
             Priority::High => 1,
             Priority::Low => 2,
         };
-        let sent = Sent { priority, sop_instance_uid, data_set };
-        self.ask(context, Operation::CStore, message_id, sop_class_uid, Some(sent))
+        let command = NewCommandSet::request(Operation::CStore)
+            .uid(tags::AFFECTED_SOP_CLASS_UID, sop_class_uid)
+            .number(tags::PRIORITY, priority)
+            .uid(tags::AFFECTED_SOP_INSTANCE_UID, sop_instance_uid);
+        self.ask(context, Operation::CStore, message_id, command, Some(data_set))
     }
 
-    /// Sends a request and waits for its response.
-    fn ask(
+    /// Sends a request, and its data set if it has one, and waits for its response.
+    pub fn ask(
         &mut self,
         context: u8,
         operation: Operation,
         message_id: u16,
-        sop_class_uid: &str,
-        sent: Option<Sent<'_>>,
+        command: NewCommandSet,
+        data_set: Option<&[u8]>,
     ) -> Result<Response, ScuError> {
-        let mut command = NewCommandSet::request(operation)
-            .uid(tags::AFFECTED_SOP_CLASS_UID, sop_class_uid)
-            .number(tags::MESSAGE_ID, message_id);
-        if let Some(sent) = &sent {
-            command = command
-                .number(tags::PRIORITY, sent.priority)
-                .uid(tags::AFFECTED_SOP_INSTANCE_UID, sent.sop_instance_uid);
-        }
-        self.write_pdata(context, true, &command.encode(sent.is_some()))?;
-        if let Some(sent) = &sent {
-            self.write_pdata(context, false, sent.data_set)?;
+        let command = command.number(tags::MESSAGE_ID, message_id);
+        self.write_pdata(context, true, &command.encode(data_set.is_some()))?;
+        if let Some(data_set) = data_set {
+            self.write_pdata(context, false, data_set)?;
         }
         self.response(operation, message_id)
     }
@@ -143,43 +136,22 @@ impl Association {
             let fragment = &bytes[number * most..bytes.len().min((number + 1) * most)];
             pdu.clear();
             push_p_data(&mut pdu, context, command, number + 1 == count, fragment);
-            if let Err(error) = self.inner.inner_stream().write_all(&pdu) {
-                return Err(self.write_failed(error));
-            }
+            self.stream.write(&pdu)?;
         }
         Ok(())
-    }
-
-    /// A peer that aborts closes the connection while we write; its A-ABORT may still be there to be read.
-    fn write_failed(&mut self, error: io::Error) -> ScuError {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => match self.inner.receive() {
-                Ok(Pdu::AbortRQ { source }) => ScuError::Aborted { address: self.address.clone(), why: abort(&source) },
-                _ => ScuError::Closed { address: self.address.clone() },
-            },
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                ScuError::Timeout { address: self.address.clone(), after: self.timeout }
-            }
-            _ => ScuError::Protocol { address: self.address.clone(), why: error.to_string() },
-        }
     }
 
     fn response(&mut self, operation: Operation, message_id: u16) -> Result<Response, ScuError> {
         let mut command = Vec::new();
         loop {
-            // Many peers write a response in two pieces with Nagle's algorithm on: the second waits for our ACK of the
-            // first, which the kernel would delay by 40 ms. The option does not stick, hence here.
-            let _ = rustix::net::sockopt::set_tcp_quickack(self.inner.inner_stream(), true);
-            let pdu =
-                self.inner.receive().map_err(|error| ScuError::from_upper_layer(&self.address, self.timeout, error))?;
-            let values = match pdu {
+            let values = match self.stream.receive()? {
                 Pdu::PData { data } => data,
                 Pdu::AbortRQ { source } => {
-                    return Err(ScuError::Aborted { address: self.address.clone(), why: abort(&source) });
+                    return Err(ScuError::Aborted { address: self.stream.address().into(), why: abort(&source) });
                 }
                 Pdu::ReleaseRQ => {
-                    let _ = self.inner.send(&Pdu::ReleaseRP);
-                    return Err(ScuError::Released { address: self.address.clone() });
+                    let _ = self.stream.send(&Pdu::ReleaseRP);
+                    return Err(ScuError::Released { address: self.stream.address().into() });
                 }
                 other => return Err(self.protocol(format!("it sent {}", other.short_description()))),
             };
@@ -214,11 +186,69 @@ impl Association {
     }
 
     pub fn protocol(&self, why: String) -> ScuError {
-        ScuError::Protocol { address: self.address.clone(), why }
+        self.stream.protocol(why)
     }
 
     /// Everything has been answered by now: a peer that does not release well loses nothing.
-    pub fn release(self) {
-        let _ = self.inner.release();
+    pub fn release(mut self) {
+        if self.stream.send(&Pdu::ReleaseRQ).is_ok() {
+            let _ = self.stream.receive();
+        }
     }
+}
+
+fn asked(peer: &Peer, contexts: &[(String, String)], role: Role) -> AssociationRQ {
+    let proposed =
+        contexts.iter().enumerate().map(|(number, (abstract_syntax, transfer_syntax))| PresentationContextProposed {
+            id: (2 * number + 1) as u8,
+            abstract_syntax: abstract_syntax.clone(),
+            transfer_syntaxes: vec![transfer_syntax.clone()],
+        });
+    let mut user_variables = vec![
+        UserVariableItem::MaxLength(LONGEST_RECEIVED),
+        UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.into()),
+        UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.into()),
+    ];
+    if role == Role::Scp {
+        let mut classes: Vec<&String> = contexts.iter().map(|(class, _)| class).collect();
+        classes.dedup();
+        let roles = RequestorRoles { scu: false, scp: true };
+        user_variables.extend(
+            classes.into_iter().map(|class| UserVariableItem::ScuScpRoleSelectionSubItem(class.clone(), roles)),
+        );
+    }
+    if let Some(user) = &peer.user {
+        let passcode = user.passcode.reveal();
+        let kind = match passcode.is_empty() {
+            true => UserIdentityType::Username,
+            false => UserIdentityType::UsernamePassword,
+        };
+        // Peers that do not check identities give no answer, so none is asked for.
+        let identity = UserIdentity::new(false, kind, user.name.clone().into(), passcode.into());
+        user_variables.push(UserVariableItem::UserIdentityItem(identity));
+    }
+    AssociationRQ {
+        protocol_version: 1,
+        calling_ae_title: peer.calling_ae_title.clone(),
+        called_ae_title: peer.called_ae_title.clone(),
+        application_context_name: APPLICATION_CONTEXT.into(),
+        presentation_contexts: proposed.collect(),
+        user_variables,
+    }
+}
+
+fn accepted(answer: &AssociationAC, contexts: &[(String, String)]) -> Vec<Accepted> {
+    let acceptance = |result: &&dicom_ul::pdu::PresentationContextResult| {
+        result.reason == PresentationContextResultReason::Acceptance
+    };
+    let accepted = answer.presentation_contexts.iter().filter(acceptance).filter_map(|result| {
+        // Only ids that were proposed, which are odd.
+        let (abstract_syntax, _) = contexts.get(usize::from(result.id.checked_sub(1)?) / 2)?;
+        (result.id % 2 == 1).then(|| Accepted {
+            id: result.id,
+            abstract_syntax: abstract_syntax.clone(),
+            transfer_syntax: result.transfer_syntax.trim_end_matches(['\0', ' ']).to_owned(),
+        })
+    });
+    accepted.collect()
 }

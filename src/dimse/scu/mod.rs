@@ -1,4 +1,5 @@
-//! The service class user: C-ECHO and C-STORE to a peer (PS3.4 A and B), as `triaged send` and `triaged echo` use it.
+//! The service class user: C-ECHO and C-STORE to a peer (PS3.4 A and B), as `triaged send` and `triaged echo`
+//! use it; [`Association::ask`] sends any request.
 //!
 //! `find` looks for objects in files and folders, [`store`] pushes them on one association. It works on blocking
 //! sockets; the objects are read and converted on a second thread while the first waits for the peer.
@@ -10,20 +11,20 @@ mod offer;
 mod peer;
 mod prepare;
 mod response;
+mod stream;
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use dicom_dictionary_std::uids;
 
-pub use association::Priority;
+pub use association::{Association, Priority, Response, Role};
 pub use error::ScuError;
 pub use find::{Found, Object, find};
 pub use offer::Offer;
-pub use peer::Peer;
+pub use peer::{Peer, PeerError};
 pub use response::{StoreError, Stored, meaning};
 
-use association::{Association, Response};
 use prepare::prepare;
 use response::is_stored;
 
@@ -33,7 +34,7 @@ const READ_AHEAD: usize = 2;
 /// Asks the peer whether it is there: C-ECHO on an association of its own. Returns the time from request to response.
 pub fn echo(peer: &Peer) -> Result<Duration, ScuError> {
     let contexts = [(uids::VERIFICATION.to_owned(), uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned())];
-    let mut association = Association::request(peer, &contexts)?;
+    let mut association = Association::request(peer, &contexts, Role::Scu)?;
     let begun = Instant::now();
     let response = association.echo()?;
     let took = begun.elapsed();
@@ -54,7 +55,7 @@ pub fn store(
     each: &mut dyn FnMut(&Object, Result<Stored, StoreError>),
 ) -> Result<(), ScuError> {
     let offer = Offer::of(objects);
-    let mut association = Association::request(peer, offer.contexts())?;
+    let mut association = Association::request(peer, offer.contexts(), Role::Scu)?;
     let accepted = association.accepted.clone();
     std::thread::scope(|scope| {
         let (ready, prepared) = mpsc::sync_channel(READ_AHEAD);

@@ -1,5 +1,6 @@
 //! The services that the node provides: one [`Service`] for each DIMSE service, each in a file of its own.
 
+pub mod commitment;
 pub mod echo;
 pub mod store;
 

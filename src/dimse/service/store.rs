@@ -69,7 +69,13 @@ impl Service for Store {
     }
 
     fn open(&self, peer: &Arc<Peer>) -> Box<dyn Handler> {
-        let sender = Sender { calling_ae: peer.calling_ae.clone(), peer: peer.address };
+        let known = peer.known.as_ref();
+        let sender = Sender {
+            calling_ae: peer.calling_ae.clone(),
+            peer: peer.address,
+            stat: known.is_some_and(|known| known.settings().stat),
+            max_object_bytes: known.and_then(|known| known.max_object_bytes()),
+        };
         Box::new(Storing { transfer: self.intake.begin_transfer(sender), memory: Memory::default() })
     }
 }

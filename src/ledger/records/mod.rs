@@ -1,6 +1,7 @@
 //! What the ledger keeps, in the words of the domain. Nothing here knows a database.
 
 mod audit;
+mod commitment;
 mod fields;
 mod instance;
 mod notification;
@@ -11,6 +12,7 @@ mod slice;
 mod study;
 
 pub use audit::{Actor, ActorKind, AuditFilter, AuditRow, Deed};
+pub use commitment::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment};
 pub use fields::{Field, FieldError, Record};
 pub use instance::{About, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};

@@ -8,6 +8,7 @@ mod acknowledgement;
 mod audit;
 mod backup;
 mod check;
+mod commitment;
 mod error;
 mod escalation;
 mod files;
@@ -164,6 +165,7 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0006_audit.sql")),
         M::up(include_str!("migrations/0007_delivery.sql")),
         M::up(include_str!("migrations/0008_verdicts.sql")).foreign_key_check(),
+        M::up(include_str!("migrations/0009_commitment.sql")),
     ])
 }
 

@@ -40,6 +40,13 @@ impl Node {
         Node::start_in(folder, settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
     }
 
+    /// Starts a node with a configuration file, for what the environment cannot say: lists of tables.
+    pub fn start_with_file(file: &str, settings: &[(&str, &str)]) -> Node {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::write(folder.path().join(CONFIGURATION), file).unwrap();
+        Node::start_in(folder, settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
+    }
+
     fn start_in(folder: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Node {
         let mut child = command(folder.path(), &settings)
             .arg("serve")
@@ -60,9 +67,10 @@ impl Node {
         });
         let address = |what: &str| -> SocketAddr {
             let line = log.wait_for(what);
-            line.split(what).nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().parse().unwrap()
+            let address = line.split(what).nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+            address.rsplit('/').next().unwrap().parse().unwrap()
         };
-        let (web, dimse) = (address("web on http://"), address("DICOM on "));
+        let (web, dimse) = (address("web on "), address("DICOM on "));
         Node { child, dimse, web, folder, settings, log }
     }
 
@@ -222,6 +230,9 @@ pub fn refused_with(code: i32, settings: &[(&str, &str)]) -> String {
     said.lines().last().unwrap_or_default().to_owned()
 }
 
+/// A node's configuration file, in its data folder.
+const CONFIGURATION: &str = "triaged.toml";
+
 fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_triaged"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRIAGED__")) {
@@ -238,6 +249,10 @@ fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
         .env("TRIAGED__ARCHIVE__MIN_FREE_MIB", "16")
         .envs(settings.iter().map(|(k, v)| (k, v)))
         .env("NO_COLOR", "1");
+    let file = data_dir.join(CONFIGURATION);
+    if file.is_file() {
+        command.arg("--config").arg(file);
+    }
     command
 }
 

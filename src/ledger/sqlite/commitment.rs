@@ -1,0 +1,126 @@
+//! Requests of storage commitment, and what the archive keeps of an instance.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Ledger, Reader};
+use crate::ledger::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment, Result, now};
+
+const COLUMNS: &str = "id, transaction_uid, calling_ae, called_ae, peer, items, attempts, requested_at";
+
+impl Ledger {
+    /// Records a request. The same one again is to be reported again. `None` where the requestor has used the transaction UID for
+    /// other instances.
+    pub async fn request_commitment(&self, request: NewCommitment) -> Result<Option<i64>> {
+        self.write(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "INSERT INTO commitments (transaction_uid, calling_ae, called_ae, peer, address, items, requested_at, next_attempt_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                 ON CONFLICT (calling_ae, transaction_uid) DO UPDATE
+                 SET state = 'pending', attempts = 0, called_ae = ?3, peer = ?4, address = ?5, next_attempt_at = ?8, last_error = NULL
+                 WHERE items = ?6
+                 RETURNING id",
+            )?;
+            let NewCommitment { transaction_uid, calling_ae, called_ae, peer, address, items, next_attempt_at } = request;
+            let values = params![transaction_uid, calling_ae, called_ae, peer, address, items, now(), next_attempt_at];
+            Ok(statement.query_row(values, |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
+    /// After a start: requests that waited for their own association are due now.
+    pub async fn resume_commitments(&self) -> Result<()> {
+        self.write(|connection| {
+            let sql = "UPDATE commitments SET next_attempt_at = ?1 WHERE state = 'pending' AND attempts = 0 AND next_attempt_at > ?1";
+            connection.execute(sql, [now()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes how an attempt to deliver a report ended.
+    pub async fn end_commitment(&self, id: i64, end: CommitmentEnd) -> Result<()> {
+        self.write(move |connection| {
+            match end {
+                CommitmentEnd::Delivered { committed, failed } => connection.execute(
+                    "UPDATE commitments SET state = 'delivered', attempts = attempts + 1, delivered_at = ?2, committed = ?3,
+                         failed = ?4, last_error = NULL WHERE id = ?1",
+                    params![id, now(), committed as i64, failed as i64],
+                ),
+                CommitmentEnd::Again { at, error } => connection.execute(
+                    "UPDATE commitments SET attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3
+                     WHERE id = ?1 AND state = 'pending'",
+                    params![id, at, error],
+                ),
+                CommitmentEnd::GivenUp { error } => connection.execute(
+                    "UPDATE commitments SET state = 'dead', attempts = attempts + 1, last_error = ?2
+                     WHERE id = ?1 AND state = 'pending'",
+                    params![id, error],
+                ),
+            }?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Reader {
+    /// A request that waits for its report; `None` where it is delivered or given up. Blocks.
+    pub fn commitment(&self, id: i64) -> Result<Option<CommitmentRow>> {
+        self.read(|connection| {
+            let sql = format!("SELECT {COLUMNS} FROM commitments WHERE id = ?1 AND state = 'pending'");
+            Ok(connection.prepare_cached(&sql)?.query_row([id], row).optional()?)
+        })
+    }
+
+    /// The requests whose next attempt is due, at most `most`, those that wait longest first. Blocks.
+    pub fn due_commitments(&self, most: usize) -> Result<Vec<CommitmentRow>> {
+        self.read(|connection| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM commitments INDEXED BY commitments_pending
+                 WHERE state = 'pending' AND next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT ?2"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            Ok(statement.query_map(params![now(), most as i64], row)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The instances with this SOP Instance UID whose files are kept. Blocks.
+    pub fn kept_instances(&self, sop_uid: &str) -> Result<Vec<KeptInstance>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sop_class_uid, path, digest, received_at FROM instances WHERE sop_uid = ?1 AND removed_at IS NULL",
+            )?;
+            let kept = |row: &Row<'_>| {
+                Ok(KeptInstance {
+                    sop_class_uid: row.get(0)?,
+                    path: row.get(1)?,
+                    digest: row.get(2)?,
+                    received_at: row.get(3)?,
+                })
+            };
+            Ok(statement.query_map([sop_uid], kept)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Whether other content came under this SOP Instance UID and is set aside. Blocks.
+    pub fn is_in_conflict(&self, sop_uid: &str) -> Result<bool> {
+        self.read(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM quarantine INDEXED BY quarantine_by_sop
+                                      WHERE sop_uid = ?1 AND kind = 'conflict')";
+            Ok(connection.prepare_cached(sql)?.query_row([sop_uid], |row| row.get(0))?)
+        })
+    }
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<CommitmentRow> {
+    Ok(CommitmentRow {
+        id: row.get(0)?,
+        transaction_uid: row.get(1)?,
+        calling_ae: row.get(2)?,
+        called_ae: row.get(3)?,
+        peer: row.get(4)?,
+        items: row.get(5)?,
+        attempts: row.get(6)?,
+        requested_at: row.get(7)?,
+    })
+}
