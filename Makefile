@@ -55,13 +55,13 @@ train-data:
 	@test -d "$(DATA)/stage_2_train" || { echo "make train: there is no folder $(DATA)/stage_2_train" >&2; exit 2; }
 
 .PHONY: train
-train: train-data deps onnxruntime-keep $(if $(filter m11,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m11|m10|FILE OUT=folder ARGS=...]
+train: train-data deps onnxruntime-keep $(if $(filter m11 m12,$(RECIPE)),pretrained) ## Train the model: make train DATA=folder-in-RSNA-layout [RECIPE=m12|m11|m10|FILE OUT=folder ARGS=...]
 	$(CARGO) build --release --locked --workspace --bin triaged-training
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(RELEASE)/triaged-training \
 		train --recipe "$(RECIPE)" --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 .PHONY: pretrained
-pretrained: deps ## Fetch the pretrained weights that m11's training begins with (16 MB)
+pretrained: deps ## Fetch the pretrained weights that the trainings of m11 and m12 begin with (16 MB)
 	@scripts/pretrained.py
 
 # For tests that need them; without a network those are skipped.

@@ -56,7 +56,7 @@ impl Platt {
 }
 
 /// The logit of a probability, finite.
-fn logit(probability: f64) -> f64 {
+pub fn logit(probability: f64) -> f64 {
     let within = probability.clamp(f64::MIN_POSITIVE, 1.0 - f64::EPSILON / 2.0);
     (within / (1.0 - within)).ln()
 }

@@ -20,66 +20,101 @@ const IR_VERSION: i64 = 8;
 /// nothing at inference and has no node, and the normalisation of [`NormedConv`]s lies in their weights. The same network
 /// gives the same bytes.
 pub fn onnx<B: Backend>(network: &Network<B>, name: &str, input: [usize; 3]) -> Result<Vec<u8>, LayerError> {
+    mean_onnx(std::slice::from_ref(network), name, input)
+}
+
+/// As [`onnx`], of several networks that see the same image: the probability is that of the mean of their logits. Their output
+/// units are one, over what all of them feed theirs, each with its share of the weight.
+pub fn mean_onnx<B: Backend>(networks: &[Network<B>], name: &str, input: [usize; 3]) -> Result<Vec<u8>, LayerError> {
     let mut graph = Graph::new(name);
-    let (mut norms, mut convs, mut denses) = (network.norms.iter(), network.convs.iter(), network.denses.iter());
-    let mut blocks = network.blocks.iter();
-    let built = "the module was built from these layers";
-    let [channels, height, width] = input;
-    let mut before = Size::Image { channels, height, width };
-    for (layer, after) in network.layers.iter().zip(sizes(&network.layers, input)?) {
-        match *layer {
-            Layer::BatchNorm => {
-                let norm = norms.next().expect(built);
-                let weights = vec![
-                    graph.weight("scale", norm.gamma.val()),
-                    graph.weight("shift", norm.beta.val()),
-                    graph.weight("mean", norm.running_mean.value()),
-                    graph.weight("variance", norm.running_var.value()),
-                ];
-                graph.node("BatchNormalization", weights, vec![float("epsilon", NORM_EPSILON as f32)]);
-            }
-            Layer::Conv { kernel, .. } => {
-                let conv = convs.next().expect(built);
-                let weights = vec![graph.weight("weight", conv.weight.val()), graph.weight("bias", conv.bias.val())];
-                graph.node("Conv", weights, vec![ints("kernel_shape", &[kernel, kernel])]);
-                graph.node("Relu", vec![], vec![]);
-            }
-            Layer::MaxPool { size } => {
-                let attributes = vec![ints("kernel_shape", &[size, size]), ints("strides", &[size, size])];
-                graph.node("MaxPool", vec![], attributes);
-            }
-            Layer::Dropout { .. } => {}
-            Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. } => {
-                let Size::Image { channels, height, width } = before else {
-                    unreachable!("sizes() has checked that it is an image")
-                };
-                let (mut size, mut block) = ([height, width], String::new());
-                for step in steps(layer, channels) {
-                    if step.opens {
-                        block.clone_from(&graph.last);
-                    }
-                    graph.normed(blocks.next().expect(built), &step, size);
-                    if step.shortcut {
-                        graph.node("Add", vec![block.clone()], vec![]);
-                    }
-                    size = size.map(|edge| edge.div_ceil(step.stride));
-                }
-            }
-            Layer::GlobalAveragePool => {
-                graph.node("GlobalAveragePool", vec![], vec![]);
-                graph.node("Flatten", vec![], vec![int("axis", 1)]);
-            }
-            Layer::Flatten => graph.node("Flatten", vec![], vec![int("axis", 1)]),
-            Layer::Dense { .. } | Layer::Output => {
-                let dense = denses.next().expect(built);
-                let weights = vec![graph.weight("weight", dense.weight.val()), graph.weight("bias", dense.bias.val())];
-                graph.node("Gemm", weights, vec![]);
-                graph.node(if *layer == Layer::Output { "Sigmoid" } else { "Relu" }, vec![], vec![]);
-            }
-        }
-        before = after;
+    let (mut features, mut weights, mut bias) = (Vec::new(), Vec::new(), 0.0);
+    let share = 1.0 / networks.len() as f32;
+    for network in networks {
+        graph.last = INPUT.into();
+        graph.network(network, input)?;
+        features.push(graph.last.clone());
+        let output = network.denses.last().expect("every network has an output unit");
+        weights.extend(values(output.weight.val()).into_iter().map(|weight| weight * share));
+        bias += values(output.bias.val())[0] * share;
     }
+    if features.len() > 1 {
+        graph.last = features.remove(0);
+        graph.node("Concat", features, vec![int("axis", 1)]);
+    }
+    let weights = vec![graph.values("weight", &[weights.len(), 1], &weights), graph.values("bias", &[1], &[bias])];
+    graph.node("Gemm", weights, vec![]);
+    graph.node("Sigmoid", vec![], vec![]);
     Ok(graph.finish(input).encode_to_vec())
+}
+
+impl Graph {
+    /// A network's nodes but for its output unit.
+    fn network<B: Backend>(&mut self, network: &Network<B>, input: [usize; 3]) -> Result<(), LayerError> {
+        let graph = self;
+        let (mut norms, mut convs, mut denses) = (network.norms.iter(), network.convs.iter(), network.denses.iter());
+        let mut blocks = network.blocks.iter();
+        let built = "the module was built from these layers";
+        let [channels, height, width] = input;
+        let mut before = Size::Image { channels, height, width };
+        for (layer, after) in network.layers.iter().zip(sizes(&network.layers, input)?) {
+            match *layer {
+                Layer::BatchNorm => {
+                    let norm = norms.next().expect(built);
+                    let weights = vec![
+                        graph.weight("scale", norm.gamma.val()),
+                        graph.weight("shift", norm.beta.val()),
+                        graph.weight("mean", norm.running_mean.value()),
+                        graph.weight("variance", norm.running_var.value()),
+                    ];
+                    graph.node("BatchNormalization", weights, vec![float("epsilon", NORM_EPSILON as f32)]);
+                }
+                Layer::Conv { kernel, .. } => {
+                    let conv = convs.next().expect(built);
+                    let weights =
+                        vec![graph.weight("weight", conv.weight.val()), graph.weight("bias", conv.bias.val())];
+                    graph.node("Conv", weights, vec![ints("kernel_shape", &[kernel, kernel])]);
+                    graph.node("Relu", vec![], vec![]);
+                }
+                Layer::MaxPool { size } => {
+                    let attributes = vec![ints("kernel_shape", &[size, size]), ints("strides", &[size, size])];
+                    graph.node("MaxPool", vec![], attributes);
+                }
+                Layer::Dropout { .. } => {}
+                Layer::Stem { .. } | Layer::InvertedResidual { .. } | Layer::Head { .. } => {
+                    let Size::Image { channels, height, width } = before else {
+                        unreachable!("sizes() has checked that it is an image")
+                    };
+                    let (mut size, mut block) = ([height, width], String::new());
+                    for step in steps(layer, channels) {
+                        if step.opens {
+                            block.clone_from(&graph.last);
+                        }
+                        graph.normed(blocks.next().expect(built), &step, size);
+                        if step.shortcut {
+                            graph.node("Add", vec![block.clone()], vec![]);
+                        }
+                        size = size.map(|edge| edge.div_ceil(step.stride));
+                    }
+                }
+                Layer::GlobalAveragePool => {
+                    graph.node("GlobalAveragePool", vec![], vec![]);
+                    graph.node("Flatten", vec![], vec![int("axis", 1)]);
+                }
+                Layer::Flatten => graph.node("Flatten", vec![], vec![int("axis", 1)]),
+                Layer::Dense { .. } => {
+                    let dense = denses.next().expect(built);
+                    let weights =
+                        vec![graph.weight("weight", dense.weight.val()), graph.weight("bias", dense.bias.val())];
+                    graph.node("Gemm", weights, vec![]);
+                    graph.node("Relu", vec![], vec![]);
+                }
+                // The last of all; of several networks they are one.
+                Layer::Output => {}
+            }
+            before = after;
+        }
+        Ok(())
+    }
 }
 
 /// A chain of nodes, each fed by the one before it, some also by an earlier one.

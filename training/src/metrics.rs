@@ -7,6 +7,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::exact;
+
 /// F2 of a precision and a sensitivity; 0 where both are 0.
 pub fn f2(precision: f64, sensitivity: f64) -> f64 {
     ratio(5.0 * precision * sensitivity, 4.0 * precision + sensitivity)
@@ -139,6 +141,17 @@ impl Interval {
         let at = |q: f64| samples.get((q * (samples.len() as f64 - 1.0)).round() as usize).copied().unwrap_or(value);
         Self { value, low: at(0.025), high: at(0.975) }
     }
+
+    /// Of a share of 0 or 1 among so many patients: bootstrap samples hold nothing else, so that the limit on the other side is the exact one,
+    /// as if each patient were one case. Other shares stay.
+    pub(crate) fn widened(self, patients: usize) -> Self {
+        let exact = |hits: usize| exact::share(hits, patients);
+        match self.value {
+            1.0 => Self { low: exact(patients).map_or(self.low, |exact| self.low.min(exact.low)), ..self },
+            0.0 => Self { high: exact(0).map_or(self.high, |exact| self.high.max(exact.high)), ..self },
+            _ => self,
+        }
+    }
 }
 
 /// The figures of one set of cases at one threshold.
@@ -187,14 +200,15 @@ pub fn judged_figures(patients: &[Vec<Case>], verdicts: &[Vec<Case>], rounds: us
     let mut intervals = point.into_iter().zip(samples).map(|(value, samples)| Some(Interval::of(value?, samples)));
     let mut next = || intervals.next().flatten();
     let always = "accuracy and precision always exist";
+    let with = |class: bool| patients.iter().filter(|cases| cases.iter().any(|case| case.positive == class)).count();
     Figures {
         cases: all.len(),
         positives: all.iter().filter(|case| case.positive).count(),
         confusion,
         f2: next(),
         accuracy: next().expect(always),
-        sensitivity: next(),
-        specificity: next(),
+        sensitivity: next().map(|found| found.widened(with(true))),
+        specificity: next().map(|found| found.widened(with(false))),
         precision: next().expect(always),
         auc: next(),
     }

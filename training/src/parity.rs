@@ -26,12 +26,13 @@ pub struct Parity {
     pub largest_difference: f64,
 }
 
-/// Compares a network with its ONNX file on images in `[batch, channels, height, width]` order.
+/// Compares a network, or the mean of several networks' logits, with its ONNX file on images in `[batch, channels, height, width]`
+/// order.
 ///
 /// # Errors
 /// [`ParityError::Differ`] past [`TOLERANCE`]; else as the runtime's.
 pub fn compare<B: ConvBackend>(
-    network: &Network<B>,
+    networks: &[Network<B>],
     model: &mut OnnxModel,
     images: &[f32],
     shape: [usize; 4],
@@ -39,7 +40,9 @@ pub fn compare<B: ConvBackend>(
 ) -> Result<Parity, ParityError> {
     let onnx = model.output(images, shape)?;
     let tensor = Tensor::<B, 4>::from_data(TensorData::new(images.to_vec(), shape), device);
-    let burn = activation::sigmoid(network.forward(tensor)).into_data().convert::<f32>();
+    let logits = networks.iter().map(|network| network.forward(tensor.clone()));
+    let sum = logits.reduce(|sum, logits| sum + logits).expect("at least one network");
+    let burn = activation::sigmoid(sum / networks.len() as f64).into_data().convert::<f32>();
     let burn = burn.as_slice::<f32>().expect("converted to f32 in the line above");
     // `max` would drop a NaN; a difference that is not a number must not pass as none.
     let worst = burn
@@ -62,6 +65,7 @@ mod tests {
     use crate::runtime::LIBRARY;
     use burn::backend::flex::Flex;
     use burn::module::{Param, RunningState};
+    use std::slice;
 
     /// The network with BatchNorm statistics and biases that a mistake in the export would show.
     fn unlike_fresh(name: &str, input: [usize; 3]) -> Network<Flex> {
@@ -111,13 +115,14 @@ mod tests {
                 }
                 model => model.expect("a model that ONNX Runtime reads"),
             };
-            let parity = compare(&network, &mut model, &images, shape, &Default::default()).expect(name);
+            let parity =
+                compare(slice::from_ref(&network), &mut model, &images, shape, &Default::default()).expect(name);
             assert!(parity.largest_difference < 1e-5, "{name}: {parity:?}");
             // Any batch size.
             assert_eq!(model.output(&images[..70 * 70], [1, 1, 70, 70]).expect("a batch of one").len(), 1);
 
             let other = unlike_fresh(if name == "m1" { "m4" } else { "m1" }, [1, 70, 70]);
-            let differ = compare(&other, &mut model, &images, shape, &Default::default());
+            let differ = compare(slice::from_ref(&other), &mut model, &images, shape, &Default::default());
             assert!(matches!(differ, Err(ParityError::Differ { .. })), "{name} against another: {differ:?}");
         }
     }
@@ -137,11 +142,41 @@ mod tests {
             };
             let count = shape.iter().product::<usize>();
             let images: Vec<f32> = (0..count).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
-            let parity = compare(&network, &mut model, &images, shape, &Default::default()).expect("agreement");
+            let parity =
+                compare(slice::from_ref(&network), &mut model, &images, shape, &Default::default()).expect("agreement");
             assert!(parity.largest_difference < 1e-5, "{shape:?}: {parity:?}");
             // A probability of almost 0 or 1 would hide a difference.
             let probabilities = model.output(&images, shape).expect("probabilities");
             assert!(probabilities.iter().all(|p| (0.01..0.99).contains(p)), "{probabilities:?}");
         }
+    }
+    #[test]
+    fn several_networks_in_one_file_say_the_mean_of_their_logits() {
+        let shape = [2, 1, 64, 96];
+        let (input, device) = ([1, 64, 96], Default::default());
+        let one = unlike_fresh("m12", input);
+        let mut other = unlike_fresh("m12", input);
+        let output = other.denses.last_mut().expect("an output unit");
+        output.weight = Param::from_tensor(output.weight.val() * -1.5);
+        output.bias = Param::from_tensor(output.bias.val() + 2.0);
+        let both = [one, other];
+        let bytes = export::mean_onnx(&both, "m12", input).expect("an exportable network");
+        let mut model = match OnnxModel::load(&bytes) {
+            Err(RuntimeError::NoLibrary) => {
+                eprintln!("SKIP several_networks_in_one_file: {LIBRARY} is not set");
+                return;
+            }
+            model => model.expect("a model that ONNX Runtime reads"),
+        };
+        let count = shape.iter().product::<usize>();
+        let images: Vec<f32> = (0..count).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+        let parity = compare(&both, &mut model, &images, shape, &device).expect("agreement");
+        assert!(parity.largest_difference < 1e-5, "{parity:?}");
+        let single = compare(&both[..1], &mut model, &images, shape, &device);
+        assert!(matches!(single, Err(ParityError::Differ { .. })), "{single:?}");
+        // A half-precision copy is made of it as of a single network.
+        let half = crate::half::rounded(&bytes).expect("a copy");
+        compare(&both, &mut OnnxModel::load(&half).expect("a model"), &images, shape, &device).expect_err("rounded");
+        crate::half::halved(&bytes).expect("a copy");
     }
 }

@@ -266,6 +266,16 @@ impl Measurement {
     }
 }
 
+/// The slices of a finished cross-validation's folder, each with the fold it was scored in and the network's own probability, not
+/// calibrated, in the order of `scores.csv`.
+///
+/// # Errors
+/// [`RunError`] where files cannot be read or do not belong together.
+pub fn out_of_fold(folder: &Path) -> Result<Vec<(String, Slice, f64)>, RunError> {
+    let index: Index = read_json(&folder.join("fold-1").join("index.json"))?;
+    Ok(Rows::read(&folder.join(SCORES), &index)?.rows)
+}
+
 /// A line of `scores.csv`.
 #[derive(Deserialize)]
 struct Row {

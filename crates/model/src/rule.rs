@@ -36,6 +36,15 @@ impl StudyRule {
         }
     }
 
+    /// The same rule with another threshold.
+    pub fn with_threshold(self, threshold: f64) -> StudyRule {
+        match self {
+            StudyRule::TopKMean { k, .. } => StudyRule::TopKMean { k, threshold },
+            StudyRule::KthHighest { k, .. } => StudyRule::KthHighest { k, threshold },
+            StudyRule::NoisyOr { .. } => StudyRule::NoisyOr { threshold },
+        }
+    }
+
     /// Judges the probabilities of a study's scored slices, in any order. No slices: score 0, not flagged.
     pub fn judge(&self, probabilities: &[f64]) -> Judgement {
         let mut sorted = probabilities.to_vec();

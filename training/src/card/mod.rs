@@ -1,5 +1,6 @@
 //! The two cards of a trained model: `<name>.json` that the node reads, `<name>.md` that people read.
 
+mod ensemble;
 mod measured;
 mod sources;
 mod text;
@@ -20,6 +21,7 @@ use crate::network::parameters;
 use crate::parity::Parity;
 use crate::pretrained;
 use crate::quantize::Quantized;
+pub use ensemble::{Ensemble, Member};
 pub use measured::Measured;
 use sources::{PHANTOMS, Source, TRAINING_ONLY, known};
 
@@ -38,6 +40,8 @@ pub struct Trained<'a> {
     pub parity: Option<&'a Parity>,
     /// Of an eight-bit copy: how it stands to the network it was made from.
     pub quantized: Option<&'a Quantized>,
+    /// Of several networks in one file: which they are.
+    pub ensemble: Option<&'a Ensemble>,
     /// A table that `ablate` made.
     pub ablation: Option<&'a Ablation>,
     /// Of this program's sources, as git names it.
@@ -50,7 +54,11 @@ impl Trained<'_> {
     /// The model's, and its files'.
     pub fn name(&self) -> String {
         let network = &self.config.candidate.name;
-        if self.quantized.is_some() { format!("{network}-int8") } else { network.clone() }
+        match (self.ensemble, self.quantized) {
+            (Some(ensemble), _) => ensemble.name.clone(),
+            (None, Some(_)) => format!("{network}-int8"),
+            (None, None) => network.clone(),
+        }
     }
 
     fn sources(&self) -> Vec<Source> {
@@ -135,6 +143,12 @@ impl Trained<'_> {
         self.state.epochs.iter().map(|row| row.seconds).sum()
     }
 
+    /// Of all networks in the file.
+    fn parameters(&self) -> usize {
+        let networks = self.ensemble.map_or(1, |ensemble| ensemble.members.len());
+        networks * parameters(&self.config.candidate.layers, self.config.shape()).unwrap_or(0)
+    }
+
     /// The card that the node reads, for these ONNX bytes.
     pub fn card(&self, onnx: &[u8]) -> ModelCard {
         let config = self.config;
@@ -144,7 +158,8 @@ impl Trained<'_> {
             "architecture": {
                 "name": config.candidate.name,
                 "layers": config.candidate.layers,
-                "parameters": parameters(&config.candidate.layers, config.shape()).unwrap_or(0),
+                "parameters": self.parameters(),
+                "networks": self.ensemble.map(|ensemble| ensemble.members.len()),
             },
             "training": {
                 "pretrained": config.pretrained.as_ref().map(|file| {
@@ -187,6 +202,7 @@ impl Trained<'_> {
             "other_sets": self.others,
             "parity_with_onnx_runtime": self.parity,
             "quantized": self.quantized,
+            "ensemble": self.ensemble,
             "calibration": self.measured.decision().calibration.map(|Platt { a, b }| json!({
                 "method": "Platt scaling, within the model: sigmoid(a · logit + b) of the network as it was trained",
                 "a": a,

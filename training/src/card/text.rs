@@ -1,21 +1,21 @@
 //! The card that people read.
 
 use super::sources::{Source, TRAINING_ONLY};
-use super::{FINDING, Trained};
+use super::{Ensemble, FINDING, Trained};
 use crate::calibration::{Calibrated, Platt};
 use crate::data::{self, Side};
 use crate::describe::{architecture, capital, input, layers, rate, rule};
 use crate::evaluate::{Supplement, rules, strata};
 use crate::fit::Monitor;
-use crate::network::parameters;
 use crate::pretrained;
+use crate::quantize::Quantized;
 
 impl Trained<'_> {
     /// The card that people read, in Markdown.
     pub fn text(&self) -> String {
         let config = self.config;
         let name = self.name();
-        let count = parameters(&config.candidate.layers, config.shape()).unwrap_or(0);
+        let count = self.parameters();
         let mut data = String::new();
         for source in self.sources() {
             data += &format!(
@@ -73,7 +73,8 @@ impl Trained<'_> {
             ),
             (None, None) => "\n\nNot checked against ONNX Runtime.".into(),
         };
-        let quantized = self.quantized.map_or(String::new(), |quantized| format!("{}\n\n", quantized.text()));
+        let made_of = self.quantized.map(Quantized::text).or_else(|| self.ensemble.map(Ensemble::text));
+        let made_of = made_of.map_or(String::new(), |text| format!("{text}\n\n"));
         format!(
             "# {name}, version {version}\n\n\
              Scores a head CT slice for {FINDING}. **Not for clinical use.**\n\n\
@@ -82,7 +83,7 @@ impl Trained<'_> {
              not for any decision about a person: it is trained on {trained_on}, with hospital, scanner and \
              reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
              ## The model\n\n\
-             {quantized}{architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
+             {made_of}{architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}\n\n\
              ## Training\n\n\
              {pretrained}{epochs}; {draws}{weights}{level}; batch {batch}, {rate}{averaged}; {seconds:.0} s on {device}. Augmentation: flip \

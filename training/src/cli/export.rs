@@ -56,19 +56,7 @@ pub fn do_export<B: ConvBackend>(
         }
         test => test,
     };
-    let parity = match check::<B>(&network, &bytes, &patients, &cache, device) {
-        Ok(parity) => {
-            eprintln!("ONNX Runtime agrees within {:.1e} on {} slices", parity.largest_difference, parity.slices);
-            Some(parity)
-        }
-        Err(error) => match error.downcast_ref::<RuntimeError>() {
-            Some(RuntimeError::NoLibrary) => {
-                eprintln!("{error}; the card says that it was not checked");
-                None
-            }
-            _ => return Err(error),
-        },
-    };
+    let parity = checked::<B>(std::slice::from_ref(&network), &bytes, &patients, &cache, device)?;
     let trained = Trained {
         config: &config,
         state: &state,
@@ -78,6 +66,7 @@ pub fn do_export<B: ConvBackend>(
         others: &others(run, &state, measured.decision())?,
         parity: parity.as_ref(),
         quantized: None,
+        ensemble: None,
         ablation: ablation.as_ref(),
         commit: &commit(),
         device: device_name,
@@ -99,9 +88,31 @@ pub fn write(trained: &Trained, onnx: &[u8], folder: &Path) -> anyhow::Result<()
     Ok(())
 }
 
-/// Compares network and file on some slices spread over the patients.
+/// Compares networks and file, on some slices spread over the patients. None, which is said, where there is no ONNX Runtime.
+pub fn checked<B: ConvBackend>(
+    networks: &[Network<B>],
+    onnx: &[u8],
+    slices: &[&Slice],
+    cache: &Cache,
+    device: &B::Device,
+) -> anyhow::Result<Option<parity::Parity>> {
+    match check(networks, onnx, slices, cache, device) {
+        Ok(parity) => {
+            eprintln!("ONNX Runtime agrees within {:.1e} on {} slices", parity.largest_difference, parity.slices);
+            Ok(Some(parity))
+        }
+        Err(error) => match error.downcast_ref::<RuntimeError>() {
+            Some(RuntimeError::NoLibrary) => {
+                eprintln!("{error}; the card says that it was not checked");
+                Ok(None)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
 fn check<B: ConvBackend>(
-    network: &Network<B>,
+    networks: &[Network<B>],
     onnx: &[u8],
     slices: &[&Slice],
     cache: &Cache,
@@ -112,7 +123,7 @@ fn check<B: ConvBackend>(
     let chosen: Vec<&&Slice> = slices.iter().step_by(step).collect();
     let images = chosen.iter().map(|slice| cache.input(&slice.file)).collect::<Result<Vec<_>, _>>()?;
     let [c, h, w] = cache.shape();
-    Ok(parity::compare(network, &mut model, &images.concat(), [chosen.len(), c, h, w], device)?)
+    Ok(parity::compare(networks, &mut model, &images.concat(), [chosen.len(), c, h, w], device)?)
 }
 
 /// The commit that this program was run at, as git says it; a build outside a repository has none.

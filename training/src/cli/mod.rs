@@ -4,6 +4,7 @@ mod ablate;
 mod arguments;
 mod compare;
 mod cross_validate;
+mod ensemble;
 mod evaluate;
 mod export;
 mod fit;
@@ -12,6 +13,7 @@ mod half;
 mod put_ablation;
 mod quantize;
 mod quick_eval;
+mod recalibrate;
 mod report;
 mod run_data;
 mod scores;
@@ -33,11 +35,13 @@ use ablate::{AblateArgs, do_ablate};
 use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
 use compare::Format;
 use cross_validate::do_cross_validate;
+use ensemble::{EnsembleArgs, do_ensemble};
 use evaluate::{measure_on, print_evaluation, print_supplement, score};
 use export::do_export;
 use fit::{by_source, do_fit, split_of};
 use quantize::{QuantizeArgs, do_quantize};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
+use recalibrate::{RecalibrateArgs, do_recalibrate};
 use report::do_report;
 use run_data::check_begun;
 use step_time::{StepTimeArgs, do_step_time};
@@ -118,6 +122,8 @@ enum Command {
         #[command(flatten)]
         export: ExportArgs,
     },
+    /// Write several trainings of one recipe as one model, the mean of their logits, and its cards; its figures are measured out of fold
+    Ensemble(EnsembleArgs),
     /// Write an eight-bit copy of a cross-validated m11 and its cards; its figures are measured anew, fold by fold
     Quantize(QuantizeArgs),
     /// Write a half-precision (float16) copy of an exported model and its cards, for GPUs, and state what the rounding costs
@@ -137,6 +143,8 @@ enum Command {
         #[arg(long)]
         ablation: PathBuf,
     },
+    /// Choose a card's study threshold anew, for a sensitivity or specificity, on a site's own labelled studies
+    Recalibrate(RecalibrateArgs),
     /// Set two model cards side by side
     Compare {
         /// The card that the node reads, NAME.json
@@ -210,11 +218,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
         Command::Quantize(args) => on_device(args.run.machine.device, Job::Quantize(args)),
+        Command::Ensemble(args) => on_device(args.machine.device, Job::Ensemble(args)),
         Command::Half(args) => half::do_half(&args),
         Command::StepTime(args) => on_device(args.device, Job::StepTime(args)),
         Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
         Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),
         Command::PutAblation { card, ablation } => put_ablation::put_ablation(&card, &ablation),
+        Command::Recalibrate(args) => do_recalibrate(&args),
         Command::Compare { a, b, format } => {
             print!("{}", compare::compare(&a, &b, format)?);
             Ok(())
@@ -232,6 +242,7 @@ enum Job {
     Evaluate { run: RunArgs, on: Option<PathBuf>, cross_validation: Option<PathBuf> },
     Export { run: RunArgs, export: ExportArgs },
     Quantize(QuantizeArgs),
+    Ensemble(EnsembleArgs),
     StepTime(StepTimeArgs),
     QuickEval(QuickEvalArgs),
     Ablate(Box<AblateArgs>),
@@ -294,6 +305,7 @@ impl Job {
             }
             Job::Export { run, export } => do_export::<B::InnerBackend>(&run.run, &run.machine, &export, device, name),
             Job::Quantize(args) => do_quantize::<B::InnerBackend>(&args, device, name),
+            Job::Ensemble(args) => do_ensemble::<B::InnerBackend>(&args, device, name),
             Job::StepTime(args) => do_step_time::<B>(&args, device, name),
             Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
             Job::Ablate(args) => do_ablate::<B>(&args, device),

@@ -122,6 +122,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         others: &BTreeMap::new(),
         parity: None,
         quantized: Some(&quantized),
+        ensemble: None,
         ablation: None,
         commit: &commit(),
         device: device_name,

@@ -45,7 +45,7 @@ pub fn choose(studies: &[Study], choosing: impl Into<Choosing>) -> Option<StudyR
     let patients = by_patient(studies);
     let noise = noise(&patients, &scored, best);
     let chosen = (0..rules.len()).find(|&rule| areas[best] - areas[rule] <= noise[rule])?;
-    Some(with_threshold(rules[chosen], choosing.threshold(&of_patients(&patients, &scored[chosen]))?))
+    Some(rules[chosen].with_threshold(choosing.threshold(&of_patients(&patients, &scored[chosen]))?))
 }
 
 /// Of each rule the standard error of its area's difference to the best one's, over the studies of `patients`.
@@ -69,14 +69,6 @@ fn noise(patients: &[Vec<usize>], scored: &[Vec<Case>], best: usize) -> Vec<f64>
         (squares / (values.len() as f64 - 1.0).max(1.0)).sqrt()
     };
     differences.iter().map(deviation).collect()
-}
-
-pub(super) fn with_threshold(rule: StudyRule, threshold: f64) -> StudyRule {
-    match rule {
-        StudyRule::TopKMean { k, .. } => StudyRule::TopKMean { k, threshold },
-        StudyRule::KthHighest { k, .. } => StudyRule::KthHighest { k, threshold },
-        StudyRule::NoisyOr { .. } => StudyRule::NoisyOr { threshold },
-    }
 }
 
 #[cfg(test)]

@@ -36,12 +36,21 @@ impl Department {
             }
         }
         let [of_alerts, of_false, of_missed] = samples;
-        Some(Self {
-            prevalence: PREVALENCE,
-            alerts: Interval::of(alerts, of_alerts),
-            false_alarms: Interval::of(false_alarms, of_false),
-            missed: Interval::of(missed, of_missed),
-        })
+        let with = |class: bool| patients.iter().filter(|own| own.iter().any(|case| case.positive == class)).count();
+        let (bleeding, others) = (100.0 * PREVALENCE, 100.0 * (1.0 - PREVALENCE));
+        // Where no bleed was missed, or all were, and likewise of false alarms, the bootstrap knows no other number.
+        let widened = |value: f64, samples: Vec<f64>, whole: f64, patients: usize| {
+            let Interval { value, low, high } = Interval::of(value, samples);
+            let share = Interval { value: value / whole, low: low / whole, high: high / whole }.widened(patients);
+            Interval { value, low: share.low * whole, high: share.high * whole }
+        };
+        let false_alarms = widened(false_alarms, of_false, others, with(false));
+        let missed = widened(missed, of_missed, bleeding, with(true));
+        let mut alerts = Interval::of(alerts, of_alerts);
+        // More misses are fewer alerts, more false alarms are more.
+        alerts.low = alerts.low.min(alerts.value + missed.value - missed.high);
+        alerts.high = alerts.high.max(alerts.value + false_alarms.high - false_alarms.value);
+        Some(Self { prevalence: PREVALENCE, alerts, false_alarms, missed })
     }
 
     /// A sentence for people.

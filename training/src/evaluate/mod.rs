@@ -16,6 +16,7 @@ mod supplement;
 mod tests;
 
 pub use decision::{Decision, WANTED_SENSITIVITY, decide};
+pub use department::Department;
 pub use evaluation::{Evaluation, ROUNDS};
 pub use held_out::HeldOut;
 pub use operating_point::{Choosing, OperatingPoint};

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use triaged_model::StudyRule;
 
-use super::choose::{candidates, shippable, with_threshold};
+use super::choose::{candidates, shippable};
 use super::decision::Decision;
 use super::evaluation::ROUNDS;
 use super::learned::{Learned, SCORES};
@@ -94,7 +94,7 @@ pub fn compare(folds: &[Vec<Study>], decisions: &[Decision], chosen: &StudyRule,
         Some(Compared {
             rule: aggregate.name(),
             shippable: rule.is_some(),
-            chosen: rule == Some(with_threshold(*chosen, 0.5)),
+            chosen: rule == Some(chosen.with_threshold(0.5)),
             auc: measured.auc,
             sensitivity: measured.sensitivity,
             specificity: measured.specificity,

@@ -1,0 +1,157 @@
+//! `recalibrate`: a card whose study threshold is chosen on a site's own labelled studies.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use sha2::{Digest, Sha256};
+use triaged_model::ModelCard;
+
+use super::export::commit;
+use crate::data::{Cache, Index, Slice, source_name};
+use crate::files::write_json;
+use crate::progress::Progress;
+use crate::recalibrate::{
+    Choice, Labelled, Labels, Provenance, Wanted, card as recalibrated, of_scored_slices, read_scores, text,
+};
+use crate::runtime::{self, OnnxModel};
+
+#[derive(Clone, Args)]
+#[command(group(clap::ArgGroup::new("studies").required(true).args(["data", "scores"])))]
+#[command(group(clap::ArgGroup::new("wanted").required(true).multiple(true).args(["sensitivity", "specificity"])))]
+pub struct RecalibrateArgs {
+    /// The card that the site runs, NAME.json; its file lies beside it
+    #[arg(long)]
+    pub card: PathBuf,
+    /// The site's labelled studies: a folder with stage_2_train.csv and stage_2_train/*.dcm, scored here by the card's model
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// The site's labelled studies, scored before: `triaged results --format csv`, the view slice_results as CSV, or scores.csv of a training
+    #[arg(long)]
+    pub scores: Option<PathBuf>,
+    /// Labels for --scores: a CSV file with study_uid or accession_number, and label (1 or 0) [default: the column label of --scores]
+    #[arg(long, requires = "scores")]
+    pub labels: Option<PathBuf>,
+    /// The share of studies with hemorrhage that is to be flagged
+    #[arg(long, value_parser = share)]
+    pub sensitivity: Option<f64>,
+    /// The share of studies without hemorrhage that is not to be flagged
+    #[arg(long, value_parser = share)]
+    pub specificity: Option<f64>,
+    /// The new card's name [default: NAME-site]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Folder of the new cards; another than the card's gets a copy of the model's file too [default: the card's]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("a share above 0 and below 1, such as 0.95".into()),
+    }
+}
+
+pub fn do_recalibrate(args: &RecalibrateArgs) -> anyhow::Result<()> {
+    let (of, onnx) = ModelCard::load(&args.card)?;
+    let name = args.name.clone().unwrap_or_else(|| format!("{}-site", of.name));
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || !name.chars().all(plain) || name == of.name {
+        bail!(
+            "--name {name}: letters, digits, - and _, and another name than the card's own, such as {}-site",
+            of.name
+        );
+    }
+    let (studies, source, digest) = match (&args.data, &args.scores) {
+        (Some(folder), _) => (scored(folder, &of, &onnx)?, source_name(folder), None),
+        (None, Some(file)) => {
+            let labels = args.labels.as_deref().map(Labels::read).transpose()?;
+            let (studies, left) = read_scores(file, labels.as_ref(), &of)?;
+            left.lines().for_each(|line| eprintln!("{line}"));
+            let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            (studies, source_name(file), Some(hex::encode(Sha256::digest(bytes))))
+        }
+        (None, None) => bail!("--data or --scores: one of them names the studies"),
+    };
+    let wanted = Wanted { sensitivity: args.sensitivity, specificity: args.specificity };
+    let before = of.study_rule.threshold();
+    let choice = Choice::of(&studies, wanted, before)?;
+    let provenance = Provenance {
+        of: of.name.clone(),
+        of_version: of.version.clone(),
+        threshold_before: before,
+        wanted,
+        source,
+        source_sha256: digest,
+        at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        commit: commit(),
+        warnings: choice.warnings(wanted),
+        choice,
+    };
+    provenance.warnings.iter().for_each(|line| eprintln!("{line}"));
+    write(args, &of, &onnx, &name, &provenance)
+}
+
+/// The folder's studies, scored by the card's model.
+fn scored(folder: &Path, card: &ModelCard, onnx: &[u8]) -> anyhow::Result<Vec<Labelled>> {
+    runtime::check()?;
+    let index = Index::read(folder)?;
+    index.problems.lines().iter().for_each(|line| eprintln!("{line}"));
+    let cache = Cache::new(card.transform.clone(), None)?;
+    let [channels, height, width] = cache.shape();
+    let mut model = OnnxModel::load(onnx)?;
+    let mut progress = Progress::new("scoring", index.slices.len());
+    let mut slices: Vec<(&Slice, f64)> = Vec::with_capacity(index.slices.len());
+    for slice in &index.slices {
+        let image = cache.input(&slice.file)?;
+        let said = model.output(&image, [1, channels, height, width])?;
+        let probability = f64::from(*said.first().context("the model says nothing")?);
+        if !(0.0..=1.0).contains(&probability) {
+            bail!("the model says {probability} of {}: no probability", slice.id);
+        }
+        slices.push((slice, probability));
+        progress.advance(1, "");
+    }
+    progress.finish("");
+    Ok(of_scored_slices(&slices, &card.study_rule))
+}
+
+fn write(
+    args: &RecalibrateArgs,
+    of: &ModelCard,
+    onnx: &[u8],
+    name: &str,
+    provenance: &Provenance,
+) -> anyhow::Result<()> {
+    let own = args.card.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = args.out.as_deref().unwrap_or(own);
+    let people = match std::fs::read_to_string(args.card.with_extension("md")) {
+        Ok(text) => Some(text),
+        // A card of one's own need not have one.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", args.card.with_extension("md").display()));
+        }
+    };
+    let out = |extension: &str| folder.join(format!("{name}.{extension}"));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = folder.join(&of.file);
+    match std::fs::read(&file) {
+        Ok(there) if there == onnx => {}
+        Ok(_) => bail!("{} is another model's file; take another folder", file.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(&file, onnx).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+    write_json(&out("json"), &recalibrated(of, name, provenance))?;
+    let text = text(people.as_deref(), of, name, provenance);
+    std::fs::write(out("md"), &text).with_context(|| format!("cannot write {}", out("md").display()))?;
+    // Read back as the node will: what is refused here would stop a node.
+    ModelCard::load(&out("json"))?;
+    let section = text.split("\n## ").find(|part| part.starts_with("The site's threshold")).unwrap_or_default();
+    println!("{}", section.trim_end());
+    eprintln!("wrote {}; the node takes it by inference.model = \"{}\"", out("json").display(), out("json").display());
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! The two cards of a model with a site's own threshold.
+
+use serde::{Deserialize, Serialize};
+use triaged_model::{ModelCard, StudyRule};
+
+use super::choice::{Choice, Wanted};
+use crate::describe;
+use crate::metrics::Interval;
+
+/// Where the threshold of a card comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The card it was made from.
+    pub of: String,
+    pub of_version: String,
+    pub threshold_before: f64,
+    pub wanted: Wanted,
+    /// The file or folder that the studies were read from, by its name, and the digest of the file.
+    pub source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_sha256: Option<String>,
+    /// UTC, ISO 8601.
+    pub at: String,
+    /// Of this program's sources.
+    pub commit: String,
+    pub choice: Choice,
+    pub warnings: Vec<String>,
+}
+
+/// Fields of `about` that tell what the verdicts by a threshold were: by the threshold of before, not by the new one.
+const BY_THRESHOLD: [&str; 11] = [
+    "validation",
+    "test",
+    "cross_validation",
+    "other_sets",
+    "sources",
+    "department",
+    "strata",
+    "study_rules",
+    "with_test_time_flip",
+    "quantized",
+    "figures_by_another_threshold",
+];
+
+/// The card with the new threshold. Network, transform, slice threshold and rule stay; figures that hold for the threshold of
+/// before are kept apart.
+pub fn card(of: &ModelCard, name: &str, provenance: &Provenance) -> ModelCard {
+    let mut card = ModelCard {
+        name: name.into(),
+        study_rule: of.study_rule.with_threshold(provenance.choice.threshold),
+        ..of.clone()
+    };
+    if !card.about.is_object() {
+        card.about = serde_json::json!({ "of_the_original": card.about });
+    }
+    if let Some(about) = card.about.as_object_mut() {
+        let before: serde_json::Map<String, serde_json::Value> =
+            BY_THRESHOLD.iter().filter_map(|&field| Some((field.to_owned(), about.remove(field)?))).collect();
+        if !before.is_empty() {
+            about.insert("figures_by_another_threshold".into(), before.into());
+        }
+        let provenance = serde_json::to_value(provenance).expect("numbers and texts alone");
+        about.insert("recalibrated".into(), provenance);
+    }
+    card
+}
+
+/// The card for people: the original's, where there is one, with what changed said before everything else.
+pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Provenance) -> String {
+    let Provenance { choice, .. } = provenance;
+    let rule = of.study_rule.with_threshold(choice.threshold);
+    let section = section(&rule, provenance);
+    let title = format!("# {name}, version {}\n\n", of.version);
+    let own = format!(
+        "Scores a head CT slice for {}. {} with another study threshold. **Not for clinical use.**\n\n",
+        of.finding, of.name
+    );
+    let Some(original) = original else { return format!("{title}{own}{section}") };
+    // The former threshold must not stand where a reader looks for the one that counts.
+    let (old, new) = (describe::rule(&of.study_rule), describe::rule(&rule));
+    let body = original.split_once("\n\n").map_or(original, |(_, rest)| rest).replacen(&old, &new, 1);
+    let figures = "## Figures\n\n";
+    let marked = format!(
+        "{figures}**All verdicts on studies in this section are by the original's threshold, {}, not by this card's.** \"The site's \
+         threshold\" above has this card's.\n\n",
+        of.study_rule.threshold()
+    );
+    format!("{title}{section}{}", body.replacen(figures, &marked, 1))
+}
+
+fn section(rule: &StudyRule, provenance: &Provenance) -> String {
+    let Provenance { of, choice, wanted, source, at, threshold_before, .. } = provenance;
+    let cell = |share: Option<Interval>| {
+        share.map_or("none of this class".into(), |i| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high))
+    };
+    let wanted = match (wanted.sensitivity, wanted.specificity) {
+        (Some(sensitivity), Some(specificity)) => {
+            format!("a sensitivity of {sensitivity} and a specificity of {specificity}")
+        }
+        (Some(sensitivity), None) => format!("a sensitivity of {sensitivity}"),
+        (None, specificity) => format!("a specificity of {}", specificity.unwrap_or_default()),
+    };
+    let department = choice.department.as_ref().map_or(String::new(), |seen| format!("{}\n\n", seen.text()));
+    let warnings: String = provenance.warnings.iter().map(|line| format!("- {line}.\n")).collect();
+    let warnings = if warnings.is_empty() { warnings } else { format!("To be known:\n\n{warnings}\n") };
+    format!(
+        "## The site's threshold\n\n\
+         This is {of} with a study threshold of {:.6} instead of {threshold_before:.6}: {} Network, slice threshold and rule are {of}'s. It was \
+         chosen on {at} by `triaged-training recalibrate` for {wanted} in the mean of further studies, on {source}: {} labelled studies, \
+         {} of them with hemorrhage ({} patients with, {} without).\n\n\
+         | each patient judged by the threshold that the others give | this threshold | {of}'s own |\n|---|---|---|\n\
+         | sensitivity | {} | {} |\n| specificity | {} | {} |\n\n\
+         In brackets exact 95 % limits (Clopper–Pearson); a patient's several studies count as one. Study AUC {}.\n\n{department}{warnings}",
+        choice.threshold,
+        describe::capital(&describe::rule(rule)),
+        choice.studies,
+        choice.positives,
+        choice.positive_patients,
+        choice.negative_patients,
+        cell(choice.sensitivity),
+        cell(choice.sensitivity_before),
+        cell(choice.specificity),
+        cell(choice.specificity_before),
+        choice.auc.map_or("none, of one class".into(), |auc| format!("{auc:.3}")),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recalibrate::Labelled;
+    use std::path::Path;
+
+    fn shipped() -> (ModelCard, String) {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        let (card, _) = ModelCard::load(&models.join("m11.json")).expect("a card");
+        (card, std::fs::read_to_string(models.join("m11.md")).expect("a card for people"))
+    }
+
+    fn provenance(of: &ModelCard) -> Provenance {
+        let studies: Vec<Labelled> = (0..60)
+            .map(|i| Labelled { patient: i.to_string(), score: f64::from(i + 1) / 100.0, positive: i >= 40 })
+            .collect();
+        let wanted = Wanted { sensitivity: Some(0.9), specificity: None };
+        let before = of.study_rule.threshold();
+        let choice = Choice::of(&studies, wanted, before).expect("twenty patients");
+        Provenance {
+            of: of.name.clone(),
+            of_version: of.version.clone(),
+            threshold_before: before,
+            wanted,
+            source: "worklist.csv".into(),
+            source_sha256: Some("0".repeat(64)),
+            at: "2026-01-02T03:04:05Z".into(),
+            commit: "unknown".into(),
+            warnings: choice.warnings(wanted),
+            choice,
+        }
+    }
+
+    #[test]
+    fn no_figure_by_the_former_threshold_stands_as_one_of_this_card() {
+        let (of, people) = shipped();
+        let provenance = provenance(&of);
+        let card = card(&of, "m11-here", &provenance);
+        assert_eq!((card.name.as_str(), card.file.as_str()), ("m11-here", "m11.onnx"));
+        assert_eq!(card.study_rule.threshold(), provenance.choice.threshold);
+        assert!(card.about.get("cross_validation").is_none() && card.about.get("study_rules").is_none());
+        let before = &card.about["figures_by_another_threshold"];
+        assert_eq!(before["cross_validation"], of.about["cross_validation"]);
+        let read: Provenance = serde_json::from_value(card.about["recalibrated"].clone()).expect("as it was written");
+        assert_eq!(read.choice.threshold.to_bits(), provenance.choice.threshold.to_bits());
+
+        let text = text(Some(&people), &of, "m11-here", &provenance);
+        assert!(text.starts_with("# m11-here, version 2\n\n## The site's threshold\n\n"), "{text}");
+        assert!(!text.contains(&describe::rule(&of.study_rule)), "the former rule must be gone");
+        assert!(text.contains(&describe::rule(&card.study_rule)) && text.contains("are by the original's threshold"));
+        // A card made from such a card keeps what is below, once.
+        let again = super::card(&card, "m11-there", &Provenance { of: "m11-here".into(), ..provenance });
+        assert!(again.about["figures_by_another_threshold"]["figures_by_another_threshold"].is_object());
+    }
+}

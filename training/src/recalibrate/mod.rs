@@ -1,0 +1,9 @@
+//! A site's own threshold: from studies that it has labelled to a card with another study threshold.
+
+mod cards;
+mod choice;
+mod studies;
+
+pub use cards::{Provenance, card, text};
+pub use choice::{Choice, NoThreshold, Wanted, least, least_to_be_sure};
+pub use studies::{Labelled, LabelledError, Labels, Left, of_scored_slices, read_scores};
