@@ -4,13 +4,11 @@
 //! A bootstrap of patients none of whom was missed says "1.000 (1.000 to 1.000)", as if a thousand had been seen. These limits
 //! know how many there were.
 
-use crate::metrics::Interval;
-
 /// Both limits leave out half of it.
 const LEFT_OUT: f64 = 0.05;
 
-/// The share `hits` of `all`, with its exact 95 % limits. None of nothing.
-pub fn share(hits: usize, all: usize) -> Option<Interval> {
+/// The exact 95 % limits of the share `hits` of `all`, the lower first. None of nothing.
+pub fn limits(hits: usize, all: usize) -> Option<[f64; 2]> {
     if all == 0 {
         return None;
     }
@@ -18,7 +16,7 @@ pub fn share(hits: usize, all: usize) -> Option<Interval> {
     let low = if hits == 0 { 0.0 } else { lower(hits, all) };
     // The upper limit of the hits is what the misses' lower limit leaves.
     let high = if misses == 0 { 1.0 } else { 1.0 - lower(misses, all) };
-    Some(Interval { value: hits as f64 / all as f64, low, high })
+    Some([low, high])
 }
 
 /// The share at which `hits` or more of `all` have a chance of half of what is left out. `hits` is at least 1.
@@ -51,8 +49,6 @@ fn at_least(hits: usize, all: usize, share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn limits_are_those_of_published_tables() {
         // Quantiles of the beta distribution, summed up in Python's whole numbers.
@@ -63,9 +59,12 @@ mod tests {
             (10, 10, 0.691_502_9, 1.0),
             (950, 1000, 0.934_609_5, 0.962_664_6),
         ] {
-            let found = share(hits, all).expect("some");
-            assert!((found.low - low).abs() < 1e-6 && (found.high - high).abs() < 1e-6, "{hits} of {all}: {found:?}");
+            let [lowest, highest] = super::limits(hits, all).expect("some");
+            assert!(
+                (lowest - low).abs() < 1e-6 && (highest - high).abs() < 1e-6,
+                "{hits} of {all}: {lowest} to {highest}"
+            );
         }
-        assert_eq!(share(0, 0), None);
+        assert_eq!(super::limits(0, 0), None);
     }
 }

@@ -142,10 +142,15 @@ impl Interval {
         Self { value, low: at(0.025), high: at(0.975) }
     }
 
+    /// The share `hits` of `all` with exact 95 % limits. None of nothing.
+    pub fn of_count(hits: usize, all: usize) -> Option<Self> {
+        exact::limits(hits, all).map(|[low, high]| Self { value: hits as f64 / all as f64, low, high })
+    }
+
     /// Of a share of 0 or 1 among so many patients: bootstrap samples hold nothing else, so that the limit on the other side is the exact one,
     /// as if each patient were one case. Other shares stay.
     pub(crate) fn widened(self, patients: usize) -> Self {
-        let exact = |hits: usize| exact::share(hits, patients);
+        let exact = |hits: usize| Self::of_count(hits, patients);
         match self.value {
             1.0 => Self { low: exact(patients).map_or(self.low, |exact| self.low.min(exact.low)), ..self },
             0.0 => Self { high: exact(0).map_or(self.high, |exact| self.high.max(exact.high)), ..self },
@@ -304,7 +309,10 @@ mod tests {
         let patients: Vec<Vec<Case>> =
             [(0.9, true), (0.1, false), (0.2, false), (0.8, false)].map(|one| cases(&[one])).into();
         let found = figures(&patients, 0.5, 500, 3);
-        assert_eq!(found.sensitivity, Some(Interval { value: 1.0, low: 1.0, high: 1.0 }));
+        let sensitivity = found.sensitivity.expect("a positive");
+        assert_eq!((sensitivity.value, sensitivity.high), (1.0, 1.0));
+        // One patient proves next to nothing: 0.025 is the exact limit of one of one.
+        assert!((sensitivity.low - 0.025).abs() < 1e-9, "{sensitivity:?}");
         assert!(found.f2.is_some_and(|f2| f2.low > 0.0), "{:?}", found.f2);
         let negatives = figures(&patients[1..], 0.5, 500, 3);
         assert_eq!((negatives.f2, negatives.sensitivity, negatives.auc), (None, None, None));

@@ -15,6 +15,9 @@ pub struct Ensemble {
 /// One training, and what its folds say alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {
+    /// Whether it has not seen the patients of one fold; else it was trained on all.
+    #[serde(default)]
+    pub is_of_a_fold: bool,
     pub epochs: usize,
     pub draws_per_epoch: Option<usize>,
     pub seed: u64,
@@ -31,8 +34,9 @@ impl Ensemble {
         let member = |member: &Member| {
             let draws = member.draws_per_epoch.map_or("every slice".into(), |draws| format!("{draws} draws"));
             format!(
-                "{} epochs of {draws}, {:.0} s, out of fold alone a slice AUC of {} and a study AUC of {}",
+                "{} epochs of {draws}{}, {:.0} s, out of fold alone a slice AUC of {} and a study AUC of {}",
                 member.epochs,
+                if member.is_of_a_fold { " on all patients but one fold's" } else { "" },
                 member.seconds,
                 auc(member.slice_auc),
                 auc(member.study_auc)

@@ -23,14 +23,15 @@ use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Slice};
 use crate::evaluate::{Study, strata};
 use crate::export;
-use crate::files::write_json;
+use crate::files::{read_json, write_json};
 use crate::fit::{self, FitConfig, Scores, State};
 use crate::logistic::sigmoid;
 use crate::run::out_of_fold;
 
 #[derive(Clone, Args)]
 pub struct EnsembleArgs {
-    /// A folder of `train`, with its folds in `folds`; two or more, of the same network, input, slices and folds
+    /// A folder of `train`, with its folds in `folds`, or one of such a training's fold-N folders; two or more, of the same network,
+    /// input, slices and folds
     #[arg(long = "run", required = true)]
     pub runs: Vec<PathBuf>,
     /// The model's name [default: the network's, with -ensemble]
@@ -50,6 +51,8 @@ pub struct EnsembleArgs {
 struct Training {
     config: FitConfig,
     state: State,
+    /// Whether it is a fold's network, which has not seen that fold's patients.
+    is_of_a_fold: bool,
     crossed: CrossValidation,
     /// By fold, source and id: the network's own probability.
     scores: HashMap<(String, String, String), f64>,
@@ -99,6 +102,7 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
     let patients: Vec<&Slice> = index.slices.iter().filter(|slice| !split.train_only.contains(&slice.source)).collect();
     let parity = checked::<B>(&networks, &onnx, &patients, &cache, device)?;
     let member = |training: &Training| Member {
+        is_of_a_fold: training.is_of_a_fold,
         epochs: training.state.epochs.len(),
         draws_per_epoch: training.config.balance,
         seed: training.config.seed,
@@ -134,11 +138,24 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
     rows.flush().context("cannot write scores.csv")
 }
 
+/// Where the folds of a training lie: in its folder, or, of a fold, around it.
+fn folds_folder(run: &Path) -> PathBuf {
+    match run.parent() {
+        Some(parent) if parent.join(CROSS_VALIDATION).exists() => parent.into(),
+        _ => run.join("folds"),
+    }
+}
+
 /// A finished training with its folds.
 fn training(run: &Path, first: &Path, index: &Index) -> anyhow::Result<Training> {
-    let folds = run.join("folds");
-    let crossed = folds_of(run, &folds)?;
+    let folds = folds_folder(run);
     let (config, state) = fit::read_run(run)?;
+    let crossed = match folds == run.join("folds") {
+        true => folds_of(run, &folds)?,
+        // A fold's network: as good as any other's of the folds that are measured.
+        false if state.is_done(&config) => read_json(&folds.join(CROSS_VALIDATION))?,
+        false => bail!("{} is not finished", run.display()),
+    };
     if config.context {
         bail!("{} sees neighbouring slices: the node has no such input, and no model can be made of it", run.display());
     }
@@ -148,7 +165,7 @@ fn training(run: &Path, first: &Path, index: &Index) -> anyhow::Result<Training>
     }
     let rows = out_of_fold(&folds)?;
     let scores = rows.into_iter().map(|(fold, slice, score)| ((fold, slice.source, slice.id), score)).collect();
-    Ok(Training { config, state, crossed, scores })
+    Ok(Training { config, state, is_of_a_fold: folds != run.join("folds"), crossed, scores })
 }
 
 /// The folds, which all trainings must have alike, with the mean of their logits as a probability.
@@ -169,7 +186,7 @@ fn folds(args: &EnsembleArgs, trainings: &[Training]) -> anyhow::Result<Vec<Fold
     }
     for number in 1..=first.crossed.folds.len() {
         let name = fold_name(number);
-        let (index, split) = data_of(&args.runs[0].join("folds").join(&name))?;
+        let (index, split) = data_of(&folds_folder(&args.runs[0]).join(&name))?;
         let slices: Vec<Slice> = split.slices(&index, Side::Test).into_iter().cloned().collect();
         let mut scores = Vec::with_capacity(slices.len());
         for slice in &slices {

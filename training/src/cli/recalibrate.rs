@@ -12,7 +12,7 @@ use crate::data::{Cache, Index, Slice, source_name};
 use crate::files::write_json;
 use crate::progress::Progress;
 use crate::recalibrate::{
-    Choice, Labelled, Labels, Provenance, Wanted, card as recalibrated, of_scored_slices, read_scores, text,
+    Choice, Labelled, Labels, Provenance, Wanted, card as recalibrated, of_scored_slices, read_scores, section, text,
 };
 use crate::runtime::{self, OnnxModel};
 
@@ -150,8 +150,7 @@ fn write(
     std::fs::write(out("md"), &text).with_context(|| format!("cannot write {}", out("md").display()))?;
     // Read back as the node will: what is refused here would stop a node.
     ModelCard::load(&out("json"))?;
-    let section = text.split("\n## ").find(|part| part.starts_with("The site's threshold")).unwrap_or_default();
-    println!("{}", section.trim_end());
+    println!("{}", section(&of.study_rule.with_threshold(provenance.choice.threshold), provenance).trim_end());
     eprintln!("wrote {}; the node takes it by inference.model = \"{}\"", out("json").display(), out("json").display());
     Ok(())
 }

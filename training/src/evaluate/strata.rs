@@ -181,6 +181,6 @@ mod tests {
         assert_eq!(line("subdural"), (1, 1.0, 1, 0.0));
         assert_eq!(line("1 to 4"), (3, 2.0 / 3.0, 2, 0.5));
         assert_eq!(found.len(), 3);
-        assert!(table(&found).contains("| epidural | 2 | 0.500 (0.500 to 0.500) | 1 | 1.000 (1.000 to 1.000) |"));
+        assert!(table(&found).contains("| epidural | 2 | 0.500 (0.500 to 0.500) | 1 | 1.000 (0.025 to 1.000) |"));
     }
 }

@@ -85,10 +85,14 @@ pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Pro
          threshold\" above has this card's.\n\n",
         of.study_rule.threshold()
     );
-    format!("{title}{section}{}", body.replacen(figures, &marked, 1))
+    let body = body.replacen(figures, &marked, 1);
+    let sections = body.find("## ").unwrap_or(body.len());
+    let (opening, rest) = body.split_at(sections);
+    format!("{title}{opening}{section}{rest}")
 }
 
-fn section(rule: &StudyRule, provenance: &Provenance) -> String {
+/// What changed, as a section of the card for people.
+pub fn section(rule: &StudyRule, provenance: &Provenance) -> String {
     let Provenance { of, choice, wanted, source, at, threshold_before, .. } = provenance;
     let cell = |share: Option<Interval>| {
         share.map_or("none of this class".into(), |i| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high))
@@ -172,7 +176,9 @@ mod tests {
         assert_eq!(read.choice.threshold.to_bits(), provenance.choice.threshold.to_bits());
 
         let text = text(Some(&people), &of, "m11-here", &provenance);
-        assert!(text.starts_with("# m11-here, version 2\n\n## The site's threshold\n\n"), "{text}");
+        assert!(text.starts_with("# m11-here, version 2\n\nScores a head CT slice"), "{text}");
+        let (site, whom) = (text.find("## The site's threshold\n\n"), text.find("## For whom"));
+        assert!(site.is_some() && site < whom, "{text}");
         assert!(!text.contains(&describe::rule(&of.study_rule)), "the former rule must be gone");
         assert!(text.contains(&describe::rule(&card.study_rule)) && text.contains("are by the original's threshold"));
         // A card made from such a card keeps what is below, once.

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::studies::Labelled;
 use crate::evaluate::Department;
-use crate::exact;
 use crate::metrics::{Case, Interval, auc};
 
 /// The shares that are wanted of further studies: of those with hemorrhage to be flagged, of the others to be left unflagged.
@@ -147,7 +146,7 @@ fn shares(studies: &[Labelled], by: impl Fn(&str) -> Option<f64>) -> [Option<Int
         let is_right = (study.score >= threshold) == study.positive;
         *right[usize::from(!study.positive)].entry(&study.patient).or_insert(true) &= is_right;
     }
-    right.map(|right| exact::share(right.values().filter(|&&right| right).count(), right.len()))
+    right.map(|right| Interval::of_count(right.values().filter(|&&right| right).count(), right.len()))
 }
 
 impl Choice {

@@ -4,6 +4,6 @@ mod cards;
 mod choice;
 mod studies;
 
-pub use cards::{Provenance, card, text};
+pub use cards::{Provenance, card, section, text};
 pub use choice::{Choice, NoThreshold, Wanted, least, least_to_be_sure};
 pub use studies::{Labelled, LabelledError, Labels, Left, of_scored_slices, read_scores};

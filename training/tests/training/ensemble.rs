@@ -76,6 +76,18 @@ fn two_trainings_with_the_same_folds_become_one_model_with_figures_out_of_fold()
         assert!(((logit(a.1) + logit(b.1)) / 2.0 - logit(mean.1)).abs() < 1e-6, "{a:?} {b:?} {mean:?}");
     }
 
+    // A fold's network may stand for its training; the figures are the same, the file is not.
+    let (fold, other) = (long.join("folds/fold-1"), run("other"));
+    #[rustfmt::skip]
+    succeeds(&program(&[
+        "ensemble", "--run", text(&short), "--run", text(&fold), "--name", "both", "--out", text(&other),
+    ]));
+    let (of_fold, bytes) = ModelCard::load(&other.join("both.json")).expect("a card that the node takes");
+    assert!(bytes != onnx && scores(&other) == mean);
+    assert_eq!(of_fold.about["ensemble"]["members"][1]["is_of_a_fold"].as_bool(), Some(true));
+    let people = std::fs::read_to_string(other.join("both.md")).expect("a card for people");
+    assert!(people.contains("on all patients but one fold's"), "{people}");
+
     // Other folds are refused: a network would be measured on what it was trained on.
     train(&data, &apart, &["--epochs", "1", "--seed", "6"]);
     let refused = program(&["ensemble", "--run", text(&short), "--run", text(&apart), "--out", text(&run("none"))]);
