@@ -135,7 +135,12 @@ install: ## Install what `make build` built (DESTDIR, PREFIX=/usr/local, SYSCONF
 	@test -x $(RELEASE)/triaged -a -s $(ONNXRUNTIME)/libonnxruntime.so || { echo "run 'make build' first" >&2; exit 1; }
 	install -D -m 755 $(RELEASE)/triaged "$(DESTDIR)$(PREFIX)/bin/triaged"
 	install -d "$(DESTDIR)$(PREFIX)/lib/triaged" "$(DESTDIR)$(PREFIX)/share/triaged/models" \
-		"$(DESTDIR)$(PREFIX)/share/doc/triaged"
+		"$(DESTDIR)$(PREFIX)/share/doc/triaged" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" \
+		"$(DESTDIR)$(PREFIX)/share/zsh/site-functions" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d"
+	$(RELEASE)/triaged completions bash > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/triaged"
+	$(RELEASE)/triaged completions zsh > "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_triaged"
+	$(RELEASE)/triaged completions fish > "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/triaged.fish"
+	$(RELEASE)/triaged man --out "$(DESTDIR)$(PREFIX)/share/man/man1"
 	install -m 644 $(ONNXRUNTIME)/libonnxruntime*.so "$(DESTDIR)$(PREFIX)/lib/triaged/"
 	install -m 644 models/* "$(DESTDIR)$(PREFIX)/share/triaged/models/"
 	install -m 644 LICENSE-APACHE LICENSE-MIT NOTICE $(ONNXRUNTIME)/onnxruntime-* "$(DESTDIR)$(PREFIX)/share/doc/triaged/"

@@ -33,7 +33,7 @@ pub struct Archive {
     placing: Arc<RwLock<()>>,
 }
 
-/// What the file meta information (PS3.10 7.1) of an incoming object says.
+/// The file meta information (PS3.10 7.1) of an incoming object.
 #[derive(Debug, Clone)]
 pub struct Meta {
     pub sop_class_uid: String,
@@ -43,7 +43,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// What a file begins with: preamble, prefix and file meta information.
+    /// The beginning of a file: preamble, prefix and file meta information.
     pub fn head(&self) -> io::Result<Vec<u8>> {
         let group = FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(&self.sop_class_uid)
@@ -232,7 +232,7 @@ impl Incoming {
         self.size
     }
 
-    /// Where the file is for now.
+    /// The present path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

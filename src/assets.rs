@@ -1,8 +1,8 @@
-//! Where the files lie that come with the program: the ONNX Runtime library and the models.
+//! Finds the files that come with the program: the ONNX Runtime library and the models.
 
 use std::path::{Path, PathBuf};
 
-/// What the library is called without its version, as `make` and the system's packages install it.
+/// The library's name without its version, as `make` and the system's packages install it.
 const LIBRARY: &str = "libonnxruntime.so";
 
 /// The model used where `inference.model` is empty.

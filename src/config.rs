@@ -314,12 +314,22 @@ pub enum LogFormat {
 pub enum ConfigError {
     #[error("cannot read the configuration file {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("configuration: {0}")]
+    #[error("the configuration file {path} is not TOML: {}", one_line(.source))]
+    Toml { path: PathBuf, source: config::ConfigError },
+    #[error("configuration: {}", one_line(.0))]
     Parse(#[from] config::ConfigError),
     #[error("configuration: {key} = {value}: {why}")]
     Value { key: &'static str, value: String, why: &'static str },
     #[error("configuration: dimse.peers, {entry}: {why}")]
     Peer { entry: String, why: String },
+}
+
+/// The error of a TOML parser draws the line and points at the place below it; a log has one line.
+fn one_line(error: &config::ConfigError) -> String {
+    let text = error.to_string();
+    let words = text.lines().map(|line| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ' || c == '|'));
+    let words: Vec<&str> = words.map(str::trim).filter(|line| line.chars().any(|c| c != '^')).collect();
+    words.join(": ")
 }
 
 impl Settings {
@@ -337,7 +347,10 @@ impl Settings {
         if let Some(path) = file {
             let text =
                 std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-            builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+            let file = File::from_str(&text, FileFormat::Toml);
+            let toml = |source| ConfigError::Toml { path: path.into(), source };
+            Config::builder().add_source(file.clone()).build().map_err(toml)?;
+            builder = builder.add_source(file);
         }
         builder = builder.add_source(
             environment

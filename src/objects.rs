@@ -37,7 +37,7 @@ impl LocalFile {
 impl Drop for LocalFile {
     fn drop(&mut self) {
         if self.is_copy {
-            // What stays costs space and no more.
+            // A file that stays costs space and no more.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -79,7 +79,7 @@ pub fn check_name(name: &str) -> io::Result<()> {
     }
 }
 
-/// What every implementation of [`Objects`] must do.
+/// The tests that every implementation of [`Objects`] must pass.
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

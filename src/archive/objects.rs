@@ -54,7 +54,7 @@ fn walk(folder: &Path, name: &str, entries: &mut Vec<Entry>) -> io::Result<()> {
     };
     for entry in found {
         let entry = entry?;
-        // What we did not make has no name of ours.
+        // A file with another kind of name is not ours.
         let Ok(own) = entry.file_name().into_string() else { continue };
         let name = format!("{name}/{own}");
         match entry.metadata() {

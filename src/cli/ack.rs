@@ -10,7 +10,7 @@ use super::{Failure, Result, actor, existing_database, study, terminal};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Study Instance UID, the beginning of one, or an accession number
+    /// Study Instance UID, the beginning or end of one, or an accession number
     study: String,
     /// Who has seen it [default: the user who runs this]
     #[arg(long, value_name = "NAME")]

@@ -7,8 +7,9 @@ use triaged::config::Settings;
 use triaged::ledger::{AuditFilter, AuditRow, Reader};
 
 use super::output::{Format, write_json, write_records};
+use super::since::moment_of;
 use super::terminal::{Screen, clean, moment, text_or_dash};
-use super::{Failure, Result, existing_database, moment_of, study};
+use super::{Failure, Result, existing_database, study};
 
 /// Rows of the table where `--limit` does not say; JSON and CSV give all.
 const ROWS_FOR_PEOPLE: u32 = 200;
@@ -18,7 +19,7 @@ pub struct Args {
     /// Only what was done to this study: Study Instance UID, the beginning of one, or an accession number
     #[arg(long)]
     study: Option<String>,
-    /// Only what was done then (UTC) or later: a date, or a moment such as 2026-11-23T15:42:07Z
+    /// Only what was done then (UTC) or later: a date, a moment such as 2026-11-23T15:42:07Z, today, yesterday, or 2h
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// The newest rows, at most so many; 0 is all [default: 200 in the table, all in JSON and CSV]

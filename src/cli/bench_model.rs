@@ -113,7 +113,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed from the system's folder for temporary files costs space, nothing else.
+        // A leftover in the system's folder for temporary files costs space, nothing else.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

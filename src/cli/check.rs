@@ -36,7 +36,7 @@ enum Verdict {
 }
 use Verdict::{Fail, Ok as Fine, Warn};
 
-/// What was found, in a line.
+/// A finding, in a line.
 type Finding = (Verdict, String);
 
 /// Prints lines as they are found, because some take seconds.
@@ -189,6 +189,11 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
         Ok((card, _)) => {
             let text = format!("{} version {} for {}, SHA-256 {}", card.name, card.version, card.finding, card.sha256);
             report.line("model", (Fine, text))?;
+            let terms = match card.data_terms() {
+                terms if terms.is_empty() => "the card says nothing of the data that it was trained on".to_owned(),
+                terms => format!("of the data that it was trained on: {}", terms.join("; ")),
+            };
+            report.line("model's terms", (Fine, terms))?;
         }
     }
     let library = assets::onnxruntime(&settings.inference.onnxruntime);
@@ -368,7 +373,7 @@ fn healthy(address: SocketAddr) -> io::Result<bool> {
     Ok(&status == b"HTTP/1.1 200")
 }
 
-/// Where something that listens on `address` can be reached from here.
+/// The address by which a listener on `address` is reached from here.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -398,7 +403,7 @@ fn channels(settings: &Settings) -> Finding {
 
 /// Delivers a test message on each channel, without the ledger and without a second attempt.
 fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
-    // What is wrong with the settings was told before.
+    // Mistakes in the settings were told before.
     let Ok(channels) = notify::channels(&settings.notify, &Surroundings::default()) else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for channel in channels {

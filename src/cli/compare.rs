@@ -6,8 +6,9 @@ use triaged::ledger::Reader;
 use triaged::triage::{ComparedStudy, Comparison};
 
 use super::output::{Format, own, text, write_csv, write_json};
+use super::since::moment_of;
 use super::terminal::{Screen, clean, moment, text_or_dash};
-use super::{Failure, Result, moment_of};
+use super::{Failure, Result};
 
 /// Disagreeing studies in the table; JSON and CSV have all.
 const ROWS_FOR_PEOPLE: usize = 200;
@@ -17,7 +18,7 @@ pub struct Args {
     /// How to write it: for people, figures and disagreeing studies as JSON, or every compared study as CSV
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Only studies whose last slice came then (UTC) or later: a date, or a moment such as 2026-11-23T15:42:07Z
+    /// Only studies whose last slice came then (UTC) or later: a date, a moment such as 2026-11-23T15:42:07Z, today, yesterday, or 2h
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 }

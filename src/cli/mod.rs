@@ -12,6 +12,7 @@ mod bench_model;
 mod chart;
 mod check;
 mod compare;
+mod completions;
 mod echo;
 mod output;
 mod phantom;
@@ -20,6 +21,8 @@ mod rescore;
 mod results;
 mod send;
 mod serve;
+mod service;
+mod since;
 mod study;
 mod terminal;
 mod worklist;
@@ -29,11 +32,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use triaged::config::{ConfigError, Settings};
-use triaged::ledger::{LedgerError, format_time};
+use triaged::ledger::LedgerError;
 
 /// A DICOM node that triages head CT for intracranial hemorrhage.
 ///
@@ -49,8 +49,9 @@ struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// Read settings from this file; without it, the built-in defaults and the environment (TRIAGED__SECTION__KEY)
-    #[arg(long, value_name = "FILE", global = true)]
+    /// Read settings from this file; without it, the built-in defaults and the environment (TRIAGED__SECTION__KEY).
+    /// Commands other than serve read an installed service's file where nothing says which node is meant
+    #[arg(long, value_name = "FILE", global = true, env = "TRIAGED_CONFIG")]
     config: Option<PathBuf>,
     /// The data folder, over `data_dir` of the settings
     #[arg(long, value_name = "DIR", global = true)]
@@ -86,6 +87,11 @@ enum Command {
     Backup(backup::Args),
     /// Measure the model alone on this machine, with the node's own code; JSON on standard output
     BenchModel(bench_model::Args),
+    /// Print a script that completes commands and options in a shell
+    Completions(completions::Args),
+    /// Write the manual pages, one a command
+    #[command(hide = true)]
+    Man(completions::ManArgs),
 }
 
 /// Why a command ended badly: one line for people, an exit code for scripts.
@@ -152,23 +158,40 @@ fn run(cli: Cli) -> Result {
     let global = &cli.global;
     match cli.command {
         Command::Serve(args) => serve::run(global.settings(&args.settings())?),
-        Command::Results(args) => results::run(&global.settings(&[])?, args),
-        Command::Ack(args) => ack::run(&global.settings(&[])?, args),
-        Command::Requeue(args) => requeue::run(&global.settings(&[])?, args),
-        Command::Send(args) => send::run(args, || global.settings(&[])),
-        Command::Echo(args) => echo::run(args, || global.settings(&[])),
+        Command::Results(args) => results::run(&global.settings_of_node()?, args),
+        Command::Ack(args) => ack::run(&global.settings_of_node()?, args),
+        Command::Requeue(args) => requeue::run(&global.settings_of_node()?, args),
+        Command::Send(args) => send::run(args, || global.settings_of_node()),
+        Command::Echo(args) => echo::run(args, || global.settings_of_node()),
         Command::Phantom(args) => phantom::run(args),
-        Command::Check(args) => check::run(global.settings(&[]), global.config.as_deref(), args),
-        Command::Rescore(args) => rescore::run(global.settings(&[])?, args, global.log.is_some()),
-        Command::Audit(args) => audit::run(&global.settings(&[])?, args),
-        Command::Backup(args) => backup::run(&global.settings(&[])?, args),
+        Command::Check(args) => check::run(global.settings_of_node(), global.config_of_node().as_deref(), args),
+        Command::Rescore(args) => rescore::run(global.settings_of_node()?, args, global.log.is_some()),
+        Command::Audit(args) => audit::run(&global.settings_of_node()?, args),
+        Command::Backup(args) => backup::run(&global.settings_of_node()?, args),
         Command::BenchModel(args) => bench_model::run(&global.settings(&args.settings())?, args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::man(args),
     }
 }
 
 impl Global {
     /// All layers of settings, with `flags` of the subcommand (dotted key and value) on top.
     fn settings(&self, flags: &[(&str, Option<String>)]) -> Result<Settings> {
+        self.settings_with(self.config.as_deref(), flags)
+    }
+
+    /// The settings of the node that a command asks: as [`Global::settings`], or those of the installed service.
+    fn settings_of_node(&self) -> Result<Settings> {
+        self.settings_with(self.config_of_node().as_deref(), &[])
+    }
+
+    /// The file that says which node a command asks, if any.
+    fn config_of_node(&self) -> Option<PathBuf> {
+        let is_said = self.config.is_some() || self.data_dir.is_some();
+        if is_said { self.config.clone() } else { service::config() }
+    }
+
+    fn settings_with(&self, config: Option<&Path>, flags: &[(&str, Option<String>)]) -> Result<Settings> {
         let mut given: Vec<(&str, String)> =
             flags.iter().filter_map(|(key, value)| value.clone().map(|value| (*key, value))).collect();
         if let Some(folder) = &self.data_dir {
@@ -180,33 +203,28 @@ impl Global {
         if let Some(level) = &self.log {
             given.push(("log.level", level.clone()));
         }
-        Ok(Settings::load(self.config.as_deref(), &given)?)
+        Ok(Settings::load(config, &given)?)
     }
 }
 
 /// The path of the database, which a command that asks needs to be there already.
 fn existing_database(settings: &Settings) -> Result<PathBuf> {
     let path = settings.database();
-    match path.try_exists() {
-        Ok(true) => Ok(path),
-        Ok(false) => Err(Failure::wrong(format!(
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::wrong(format!(
             "there is no database {}: no node has run with this data folder (--data-dir or data_dir chooses another)",
             path.display()
         ))),
-        Err(error) => Err(Failure::wrong(format!("cannot look for the database {}: {error}", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::wrong(format!(
+            "the database {} may be read by the node's user alone: sudo -u triaged triaged …, where that is its name",
+            path.display()
+        ))),
+        Err(error) => Err(Failure::wrong(format!("cannot open the database {}: {error}", path.display()))),
     }
 }
 
 /// A path as it is shown.
 fn shown(path: &Path) -> String {
     terminal::clean(&path.display().to_string()).into_owned()
-}
-
-/// What `--since` means, as the ledger writes a moment.
-fn moment_of(asked: &str) -> Result<String> {
-    let moment = match asked.parse::<Date>() {
-        Ok(date) => TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)),
-        Err(_) => asked.parse::<Timestamp>(),
-    };
-    moment.map(format_time).map_err(|error| Failure::wrong(format!("--since {asked}: {error}")))
 }

@@ -1,6 +1,7 @@
 //! `triaged send`: push files to a node.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -33,12 +34,12 @@ pub struct PeerArgs {
     /// A peer of dimse.peers in the configuration: its address, AE title, TLS and user
     #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "called_ae"])]
     peer: Option<String>,
-    /// Where the node listens
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:11112")]
-    to: String,
-    /// The node's AE title
-    #[arg(long, value_name = "AE", default_value = "TRIAGED")]
-    called_ae: String,
+    /// Where the node listens [default: this machine, dimse.port of the settings]
+    #[arg(long, value_name = "HOST:PORT")]
+    to: Option<String>,
+    /// The node's AE title [default: dimse.ae_title of the settings; TRIAGED with --to]
+    #[arg(long, value_name = "AE")]
+    called_ae: Option<String>,
     /// The AE title to call as [default: TRIAGED_SCU; with --peer, dimse.ae_title]
     #[arg(long, value_name = "AE")]
     calling_ae: Option<String>,
@@ -56,9 +57,9 @@ enum Priority {
 }
 
 impl PeerArgs {
-    /// Whom to call. `settings` are read only where a peer of theirs is named.
+    /// Whom to call. `settings` are read only where something of theirs is needed.
     pub fn peer(self, settings: impl FnOnce() -> Result<Settings>) -> Result<Peer> {
-        for title in [&self.called_ae].into_iter().chain(&self.calling_ae) {
+        for title in self.called_ae.iter().chain(&self.calling_ae) {
             if !ae_title_is_valid(title) {
                 let line = format!("{title:?} is no AE title: 1 to 16 printable ASCII characters, no backslash");
                 return Err(Failure::wrong(line));
@@ -71,11 +72,16 @@ impl PeerArgs {
             let peer = Peer::known(known, &dimse, timeout).map_err(|error| Failure::wrong(error.to_string()))?;
             return Ok(Peer { calling_ae_title: self.calling_ae.unwrap_or(peer.calling_ae_title), ..peer });
         }
-        if !self.to.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
-            return Err(Failure::wrong(format!("--to {:?}: HOST:PORT is expected, such as 127.0.0.1:11112", self.to)));
-        }
         let calling = self.calling_ae.unwrap_or_else(|| "TRIAGED_SCU".into());
-        Ok(Peer::plain(self.to, self.called_ae, calling, timeout))
+        let Some(to) = self.to else {
+            let settings = settings()?;
+            let called = self.called_ae.unwrap_or_else(|| settings.dimse.ae_title.clone());
+            return Ok(Peer::plain(here(&settings), called, calling, timeout));
+        };
+        if !to.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+            return Err(Failure::wrong(format!("--to {to:?}: HOST:PORT is expected, such as 127.0.0.1:11112")));
+        }
+        Ok(Peer::plain(to, self.called_ae.unwrap_or_else(|| "TRIAGED".into()), calling, timeout))
     }
 }
 
@@ -84,6 +90,15 @@ fn unknown(name: &str, peers: &[KnownPeer]) -> String {
     match known.is_empty() {
         true => format!("--peer {name}: the configuration has no [[dimse.peers]] (--config names a file)"),
         false => format!("--peer {name}: dimse.peers has {}", known.join(", ")),
+    }
+}
+
+/// Where the node of these settings listens, as this machine reaches it.
+fn here(settings: &Settings) -> String {
+    let listen = Some(settings.dimse.listen).filter(|address| !address.is_unspecified());
+    match listen.unwrap_or(Ipv4Addr::LOCALHOST.into()) {
+        IpAddr::V4(address) => format!("{address}:{}", settings.dimse.port),
+        IpAddr::V6(address) => format!("[{address}]:{}", settings.dimse.port),
     }
 }
 

@@ -16,7 +16,7 @@ const MOST_NAMED: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Study Instance UID, the beginning of one, or an accession number
+    /// Study Instance UID, the beginning or end of one, or an accession number
     study: String,
     /// How to write it: for people, everything as JSON, or the slices as CSV
     #[arg(long, value_enum, default_value_t)]
@@ -58,11 +58,13 @@ pub fn run(ledger: &Reader, args: Args) -> Result<()> {
     }
 }
 
-/// The study that is meant: its UID, its accession number, or a beginning of its UID that no other study shares.
+/// The study that is meant: its UID, its accession number, or a beginning or end of its UID that no other study shares.
 pub fn find(ledger: &Reader, named: &str) -> Result<String> {
     let named = named.trim();
     if named.is_empty() {
-        return Err(Failure::wrong("which study? Its UID, a beginning of it, or an accession number is needed"));
+        return Err(Failure::wrong(
+            "which study? Its UID, the beginning or end of it, or an accession number is needed",
+        ));
     }
     let mut found = ledger.studies_named(named, MOST_NAMED + 1)?;
     match found.len() {

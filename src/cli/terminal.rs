@@ -1,4 +1,4 @@
-//! What may reach a terminal: text from the network without control characters, colour only where it is wanted.
+//! Text for a terminal: without the control characters that the network may send, colour only where it is wanted.
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -70,6 +70,11 @@ impl Screen {
         Screen { is_terminal: false, width, colour: false }
     }
 
+    #[cfg(test)]
+    pub fn terminal(width: usize) -> Screen {
+        Screen { is_terminal: true, width, colour: false }
+    }
+
     pub fn alarm(self, text: &str) -> String {
         self.paint("1;31", text)
     }
@@ -95,6 +100,7 @@ impl Screen {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
         table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(self.width.try_into().unwrap_or(u16::MAX));
         table.set_header(header.iter().copied());
         for (alarm, row) in rows {
             table.add_row(row.into_iter().map(|text| {

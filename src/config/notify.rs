@@ -21,7 +21,7 @@ pub struct Notify {
     pub dead_retry_days: f64,
     pub time_zone: String,
     pub undelivered_minutes: f64,
-    /// What every channel hears where there are no routes, and what a route hears that does not say.
+    /// The events that every channel hears where there are no routes, and that a route hears which names none.
     pub events: Vec<Kind>,
     /// Whoever hears of flagged studies hears of those that are incomplete because slices failed, too.
     pub failures: bool,
@@ -63,10 +63,10 @@ pub struct Webhook {
     /// `None`: as `include_patient_id`.
     #[serde(default)]
     pub include_accession_number: Option<bool>,
-    /// Of the body.
+    /// The format of the body.
     #[serde(default)]
     pub format: WebhookFormat,
-    /// Of a pager: which of its services.
+    /// The key of the pager's service that is called.
     #[serde(default)]
     pub routing_key: Secret,
     /// The site's own body.
@@ -147,7 +147,7 @@ pub struct Route {
     /// Empty: those of `notify.events`.
     #[serde(default)]
     pub events: Vec<Kind>,
-    /// Of AE titles that sent the study, one is enough.
+    /// The route is taken if one of these AE titles sent a part of the study.
     #[serde(default)]
     pub calling_ae_titles: Vec<String>,
     /// Station Name (0008,1010).

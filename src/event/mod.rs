@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub use kind::Kind;
 
-/// What every message about a verdict tells its reader.
+/// The notice in every message about a verdict.
 pub const NOTICE: &str = "For prioritisation only, not a diagnosis: flagged studies are to be read first, and a study \
                           that is not flagged is not cleared.";
 

@@ -14,7 +14,7 @@ use super::lane::Lane;
 use crate::config::{Binding, Inference};
 use triaged_imaging::{ImagingError, ReadError, Tensor, model_input, read_file};
 
-/// What is measured, beside the settings.
+/// The measurement that was asked for, beside the settings.
 pub struct Bench {
     /// DICOM files, of which the first frames are scored.
     pub files: Vec<PathBuf>,
@@ -34,7 +34,7 @@ pub enum BenchError {
     NoSlices,
 }
 
-/// What was measured. Times are in milliseconds.
+/// The measurement's results. Times are in milliseconds.
 #[derive(Debug, Serialize)]
 pub struct Measured {
     pub model: String,
@@ -55,7 +55,7 @@ pub struct Measured {
     /// One lane alone with batches of each size that it runs, the first of one slice.
     pub sizes: Vec<Size>,
     pub decode: Decode,
-    /// Of the files in their order, each scored in a batch with others.
+    /// A probability for each file in its order, each scored in a batch with others.
     pub probabilities: Vec<f64>,
 }
 
@@ -121,7 +121,7 @@ pub fn bench(settings: &Inference, bench: &Bench) -> Result<Measured, BenchError
         let run = |mut lane: Lane| {
             let (ready, tensors) = (&ready, &tensors);
             scope.spawn(move || {
-                // What belongs to a thread, recorded launches among it, is made anew on this one.
+                // State that belongs to a thread, such as recorded launches, is made anew on this one.
                 let warm = lane.warm_up();
                 ready.wait();
                 warm?;

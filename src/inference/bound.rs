@@ -33,7 +33,7 @@ pub(super) struct Bound {
     binding: IoBinding,
 }
 
-/// What a replay reads and writes.
+/// The memory that a replay reads and writes.
 struct Replayed {
     input: Value<f32>,
     output: Value<f32>,
@@ -77,7 +77,7 @@ impl Bound {
         Ok(Self { input_name: card.input.clone(), input, output, replayed, binding })
     }
 
-    /// What the model says of at most as many slices as were bound; one value for each slice that was bound.
+    /// Scores at most as many slices as were bound; returns one value for each slice that was bound.
     pub fn run(&mut self, session: &mut Session, slices: &[&Tensor]) -> ort::Result<Vec<f32>> {
         let (_, values) = self.input.try_extract_tensor_mut::<f32>()?;
         let mut left = values;

@@ -32,7 +32,7 @@ pub struct Engine {
     lanes: Vec<Lane>,
 }
 
-/// What others may know of the engine while it is at work.
+/// Facts about the engine that others may read while it is at work.
 #[derive(Debug, Clone)]
 pub struct EngineInfo {
     pub card: ModelCard,
@@ -182,7 +182,7 @@ impl Engine {
         self.lanes.first_mut().expect("an engine has a lane")
     }
 
-    /// What scores; each lane belongs on a thread of its own.
+    /// The lanes, which score; each belongs on a thread of its own.
     pub(super) fn into_lanes(self) -> Vec<Lane> {
         self.lanes
     }
@@ -256,7 +256,7 @@ mod tests {
         settings
     }
 
-    /// What a GPU has on top: batches filled up to few sizes, and bound memory. Here on a CPU, in ordinary memory.
+    /// Batches filled up to few sizes and bound memory, as a GPU has them, here on a CPU in ordinary memory.
     #[test]
     fn a_bound_batch_that_is_filled_up_says_what_a_plain_one_says() {
         let settings = settings();

@@ -1,4 +1,4 @@
-//! What CUDA's errors mean to whoever runs the node.
+//! Explains CUDA's errors to whoever runs the node.
 
 /// Error codes of the CUDA runtime (`cudaError`) after which a process cannot use the GPU any more, and what to do.
 const LOST: [(u32, &str); 9] = [

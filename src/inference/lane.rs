@@ -157,7 +157,7 @@ impl Lane {
         if probabilities.len() != size {
             return Err(EngineError::Run(format!("{} values came for {size} slices", probabilities.len())));
         }
-        // What filled the batch up.
+        // The slices that filled the batch up.
         probabilities.truncate(slices.len());
         if let Some(wrong) = probabilities.iter().find(|p| !(0.0..=1.0).contains(*p)) {
             return Err(EngineError::Run(format!("{wrong} is not a probability")));

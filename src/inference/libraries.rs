@@ -61,7 +61,7 @@ pub fn missing(onnxruntime: &Path, device: Device) -> Vec<String> {
     }
 }
 
-/// Where a library comes from, for people.
+/// The source of a library, in words for people.
 pub fn source(name: &str) -> Option<String> {
     if name.starts_with(DRIVER) {
         return Some("the NVIDIA driver, 580 or newer".into());
@@ -70,7 +70,7 @@ pub fn source(name: &str) -> Option<String> {
     Some(format!("Debian package {package}, or Python wheel {wheel}"))
 }
 
-/// What a shared library links (DT_NEEDED of its dynamic section).
+/// The libraries that a shared library links (DT_NEEDED of its dynamic section).
 fn linked(file: &Path) -> Result<Vec<String>, String> {
     let content = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let wrong = |error| format!("{} is no shared library: {error}", file.display());

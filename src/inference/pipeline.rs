@@ -61,7 +61,7 @@ struct Ready {
     decoded_at: String,
 }
 
-/// What all parts of the stage share.
+/// The state that all parts of the stage share.
 struct Shared {
     queue: Arc<dyn Queue>,
     worker: WorkerId,

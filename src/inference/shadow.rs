@@ -49,7 +49,7 @@ pub struct Shadow {
     status: ShadowStatus,
 }
 
-/// What others may know of the shadow while it is at work.
+/// Facts about the shadow that others may read while it is at work.
 #[derive(Clone)]
 pub struct ShadowStatus {
     pub info: EngineInfo,
@@ -148,7 +148,7 @@ impl From<decoding::Failure> for Failure {
     fn from(failure: decoding::Failure) -> Failure {
         match failure {
             decoding::Failure::Passing(reason) => Failure::Passing(reason),
-            // What the model that counts has found eligible.
+            // The primary model has found this slice eligible.
             decoding::Failure::Ineligible(reason) | decoding::Failure::Lasting(reason) => Failure::Lasting(reason),
         }
     }
@@ -327,7 +327,7 @@ impl Worker {
         }
         let failed = self.ends.iter().filter(|end| matches!(end.outcome, ShadowOutcome::Failed { .. })).count();
         let scored = self.ends.len() - failed;
-        // What cannot be recorded is kept and recorded later; no more is claimed meanwhile.
+        // An end that cannot be recorded is kept and recorded later; no more is claimed meanwhile.
         self.ledger.end_shadow_slices(self.model.id, self.ends.clone())?;
         self.ends.clear();
         metrics::counter!("triaged_shadow_slices_total", "state" => "scored").increment(scored as u64);

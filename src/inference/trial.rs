@@ -9,7 +9,7 @@ use super::error::EngineError;
 /// Slices of each phantom.
 const SLICES: u32 = 8;
 
-/// What a model said of phantoms' slices.
+/// A model's answers about phantoms' slices.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trial {
     pub slices: usize,

@@ -1,4 +1,4 @@
-//! What is decided at start by measurement: how batches get to a GPU, and how large they are.
+//! Measurements at start that decide how batches get to a GPU, and how large they are.
 
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What went wrong with the ledger. `NotFound` is the caller's, everything else the database's.
+/// An error of the ledger. `NotFound` is the caller's, everything else the database's.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     #[error("cannot open the database {path}: {source}")]
@@ -21,7 +21,7 @@ pub enum LedgerError {
     Closed,
 }
 
-/// What the database said, whichever it is.
+/// The error of the database, whichever database it is.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct DatabaseError {

@@ -1,4 +1,4 @@
-//! What every [`Queue`] must do. A backend names itself once, in [`queue_tests!`], and has all of these tests.
+//! Tests that every [`Queue`] must pass. A backend names itself once, in [`queue_tests!`], and has all of them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What stages wait for.
+//! The events that stages wait for.
 
 use tokio::sync::Notify;
 

@@ -24,7 +24,7 @@ pub struct Links {
     key: Vec<u8>,
 }
 
-/// What an acknowledge link says.
+/// The signed content of an acknowledge link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcknowledgeLink {

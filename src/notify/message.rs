@@ -18,11 +18,11 @@ pub struct Message {
     pub event: Event,
     /// The study's page, where `web.public_url` is set.
     pub study_url: Option<String>,
-    /// Where whoever has this message can acknowledge the study, once and without logging in.
+    /// A link by which whoever has this message acknowledges the study, once and without logging in.
     pub acknowledge_url: Option<String>,
 }
 
-/// What may be said of a patient.
+/// Which facts about a patient a message may contain.
 #[derive(Debug, Clone, Copy)]
 pub struct Include {
     pub patient_id: bool,

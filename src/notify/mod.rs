@@ -95,7 +95,7 @@ impl ChannelError {
     }
 }
 
-/// What a channel may use of the node.
+/// The parts of the node that a channel may use.
 #[derive(Clone)]
 pub struct Surroundings {
     pub files: Arc<dyn StudyFiles>,

@@ -46,7 +46,7 @@ impl Retry {
         REVIVAL_PAUSE.min(self.dead_first)
     }
 
-    /// What the ledger is told of an attempt.
+    /// The record of an attempt for the ledger.
     pub fn delivery(&self, row: &OutboxRow, outcome: &Outcome) -> Delivery {
         let attempts = row.attempts.saturating_add(1);
         let dead = |error| Delivery::Dead { at: later(self.dead_wait(row, rand::random_range(0.5..=1.0))), error };

@@ -47,7 +47,7 @@ impl Hours {
 }
 
 impl Schedule {
-    /// Of a setting's text; empty hours are the whole day, no weekdays all of them.
+    /// Reads a setting's text. Empty hours are the whole day, no weekdays all of them.
     pub fn parse(hours: &str, weekdays: &[String]) -> Result<Schedule, String> {
         let hours = if hours.is_empty() { None } else { Some(Hours::parse(hours)?) };
         let weekdays = weekdays.iter().map(|day| weekday(day)).collect::<Result<_, _>>()?;

@@ -9,20 +9,20 @@ use serde::Serialize;
 use super::{Include, Message};
 use crate::event::{Event, NOTICE, StudyEvent};
 
-/// What a person reads. No part of `title` is about a patient.
+/// The text that a person reads. No part of `title` is about a patient.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Words {
     /// One line, fit for a subject, without identifiers of a patient.
     pub title: String,
     /// Labels with their values, the most important first.
     pub facts: Vec<Fact>,
-    /// What the reader must know about any such message; empty where it is not about a verdict.
+    /// A warning that stands in every message about a verdict; empty in others.
     pub notice: &'static str,
     /// Whether somebody should act now.
     pub urgent: bool,
     /// The study's page, where `web.public_url` is set.
     pub study_url: Option<String>,
-    /// Where the reader can acknowledge without logging in, once.
+    /// A link that acknowledges without logging in, once.
     pub acknowledge_url: Option<String>,
 }
 
@@ -103,7 +103,7 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     fn add(&mut self, label: &'static str, value: Option<impl AsRef<str>>) {
-        // What peers sent may hold line breaks and control characters, which would forge further lines.
+        // Text from peers may hold line breaks and control characters, which would forge further lines.
         let value: Option<String> =
             value.map(|value| value.as_ref().chars().map(|c| if c.is_control() { ' ' } else { c }).collect());
         if let Some(value) = value.filter(|value| !value.trim().is_empty()) {

@@ -38,7 +38,7 @@ pub struct Judge {
     pub routing: Arc<Routing>,
 }
 
-/// What is to be done about a study now.
+/// The next step for a study.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Due {
     Nothing,
@@ -88,7 +88,7 @@ impl Judge {
                 Due::Final => judge(&study.slices, &self.card.study_rule, &self.card.made_for),
             };
             let uid = study.study_uid.clone();
-            // What is wrong with one study must not keep the others waiting.
+            // An error about one study must not keep the others waiting.
             if let Err(error) = self.decide(study, judgement, due == Due::Provisional).await {
                 error!(study = uid, "the study cannot be judged: {error}");
             }

@@ -5,7 +5,7 @@ use triaged_model::{MadeFor, StudyRule};
 use super::stack::{Stack, slices};
 use crate::ledger::{Finding, SeriesVerdict, SliceEvidence, SliceState};
 
-/// What is said of a study.
+/// The judgement of a study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StudyJudgement {
     pub finding: Finding,
@@ -20,7 +20,7 @@ pub struct StudyJudgement {
     pub series: Vec<SeriesVerdict>,
 }
 
-/// What one series comes to.
+/// The judgement of one series.
 struct Judged {
     verdict: SeriesVerdict,
     /// It is judged only where the study has no better series that is complete.

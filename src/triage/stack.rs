@@ -123,7 +123,7 @@ impl Stack {
         (thinnest < card.min_thickness_mm - 0.05).then(|| format!("slices {thinnest:.1} mm thick"))
     }
 
-    /// Where slices are missing.
+    /// The gaps of the stack, in words.
     pub fn gaps(&self) -> Vec<String> {
         let gap = |step: &Step| format!("nothing between {:.1} and {:.1} mm", step.from, step.from + step.length);
         self.parts.iter().flat_map(|part| gaps(part).iter().map(gap).collect::<Vec<_>>()).collect()

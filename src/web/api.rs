@@ -158,7 +158,7 @@ pub(super) struct WholeStudy {
     pub(super) acknowledgements: Vec<AcknowledgementRow>,
     pub(super) set_aside: Vec<SetAsideRow>,
     pub(super) notifications: Vec<NotificationRow>,
-    /// What a shadow model scored, used for nothing.
+    /// A shadow model's scores, used for nothing.
     pub(super) shadow: Option<ShadowStudy>,
 }
 

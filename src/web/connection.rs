@@ -118,7 +118,7 @@ impl Listener for Bounded {
     }
 }
 
-/// Where a request comes from.
+/// The address that a request comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeerAddress(SocketAddr);
 

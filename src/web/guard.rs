@@ -53,7 +53,7 @@ pub(super) async fn against_rebinding(request: Request, next: Next) -> Response 
     )
 }
 
-/// What changes something must come from a page of this site or from no page at all.
+/// A request that changes something must come from a page of this site or from no page at all.
 pub(super) async fn against_other_sites(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) || is_ours(request.headers()) {
         return next.run(request).await;

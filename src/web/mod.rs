@@ -39,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// No request needs a body; what scripts send out of habit (`{}`) is small.
 const MOST_BODY_BYTES: usize = 4096;
 
-/// What the pages are made from.
+/// Everything that the pages are made from.
 #[derive(Clone)]
 pub struct Site {
     pub ledger: Ledger,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::ledgers::study_event;
+use crate::support::{Node, phantom};
 use triaged::event::Event;
 use triaged::ledger::{Delivery, Ledger, NewInstance, NewMessage, Queue, Score, SliceStart, Verdict, WorklistRow, now};
 
@@ -442,5 +443,50 @@ fn serve_without_its_model_accepts_nothing_and_says_why() {
     ran.refused("/nowhere/m10.json");
     for level in ["debgu", "info=loud", ""] {
         run(folder.path(), &["serve", "--port", "0", "--web", "", "--log", level]).refused("log.level");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_settings_is_one_line_that_names_file_line_and_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("triaged.toml");
+    let said = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let ran = run(folder.path(), &["--config", file.to_str().unwrap(), "results"]);
+        assert_eq!(ran.code, 2);
+        ran.err
+    };
+    let line = said("[dimse]\nport = \"a b\n");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(line.contains("triaged.toml") && line.contains("line 2") && !line.contains('\u{fffd}'), "{line}");
+    assert!(line.contains("port = \"a b"), "{line}");
+    assert!(said("[dimse]\nport = \"abc\"\n").contains("dimse.port"));
+    assert!(said("[dimse]\nportt = 1\n").contains("portt"));
+}
+
+#[test]
+fn echo_and_send_take_port_and_title_from_the_settings() {
+    let node = Node::start(&[("TRIAGED__DIMSE__AE_TITLE", "CT_TRIAGE")]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("triaged.toml");
+    std::fs::write(&file, format!("[dimse]\nport = {}\nae_title = \"CT_TRIAGE\"\n", node.dimse.port())).unwrap();
+    let ran = run(folder.path(), &["--config", file.to_str().unwrap(), "echo"]);
+    assert!(ran.out.contains("CT_TRIAGE at 127.0.0.1:"), "{}{}", ran.out, ran.err);
+    let phantom = phantom(&node, &["--slices", "2"]);
+    let ran = run(folder.path(), &["--config", file.to_str().unwrap(), "send", phantom.path().to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for (shell, mark) in [("bash", "_triaged()"), ("zsh", "#compdef triaged"), ("fish", "complete -c triaged")] {
+        let script = run(folder.path(), &["completions", shell]).out;
+        assert!(script.contains(mark) && script.contains("rescore") && !script.contains("bench_model"), "{shell}");
+    }
+    assert_eq!(run(folder.path(), &["man", "--out", folder.path().to_str().unwrap()]).code, 0);
+    for page in ["triaged.1", "triaged-results-show.1", "triaged-ack.1"] {
+        let text = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.starts_with(".ie") && text.contains(".SH NAME"), "{page}: {text}");
     }
 }

@@ -89,7 +89,7 @@ impl Bin {
 }
 
 impl Reliability {
-    /// Of scores from 0 to 1. None of nothing.
+    /// The calibration of scores from 0 to 1; none where there are no scores.
     pub fn of(cases: &[Case]) -> Option<Self> {
         let mut bins = [(0usize, 0usize, 0.0); BINS];
         for case in cases {

@@ -13,7 +13,7 @@ pub struct CrossValidation {
     pub folds: Vec<Evaluation>,
     /// All patients: each judged in their own fold, the counts put together; AUC over the scores of all folds.
     pub pooled: Evaluation,
-    /// What each fold was judged by: made on the others. None in what was written before they were kept.
+    /// Each fold's decision, made on the others. None in runs from before decisions were kept.
     #[serde(default)]
     pub decisions: Vec<Decision>,
     pub slices: Spread,

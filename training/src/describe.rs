@@ -37,7 +37,7 @@ pub fn rate(config: &FitConfig) -> String {
     format!("{optimizer} {schedule} {}{grid}{half}{localization}", config.learning_rate)
 }
 
-/// What kind of network a candidate is.
+/// Describes the kind of network that a candidate is.
 pub fn architecture(name: &str) -> String {
     match PUBLISHED.contains(&name) {
         true => format!("The study's architecture {name}"),

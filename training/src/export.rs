@@ -122,7 +122,7 @@ struct Graph {
     name: String,
     nodes: Vec<NodeProto>,
     weights: Vec<TensorProto>,
-    /// What the next node reads.
+    /// The node that reads this one's output.
     last: String,
 }
 

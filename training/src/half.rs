@@ -48,7 +48,7 @@ pub struct Halved {
     pub float_slice_auc: f64,
     /// Less the float network's, on the same slices; with a 95 % interval, bootstrap over patients.
     pub slice_auc_difference: Interval,
-    /// Of probabilities.
+    /// The difference of probabilities.
     pub largest_difference: f64,
     pub mean_difference: f64,
     /// Slices whose answer at the slice threshold is another one.

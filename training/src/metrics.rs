@@ -29,7 +29,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Of scores against labels: positive where the score is at least the threshold.
+    /// Counts scores against labels: positive where the score is at least the threshold.
     pub fn at(threshold: f64, cases: &[Case]) -> Self {
         let mut counts = Self::default();
         for case in cases {
@@ -172,7 +172,7 @@ pub struct Figures {
     pub sensitivity: Option<Interval>,
     /// None without a negative.
     pub specificity: Option<Interval>,
-    /// What the study calls "specificity".
+    /// The figure that the study calls "specificity".
     pub precision: Interval,
     /// None with one class only.
     pub auc: Option<Interval>,

@@ -18,7 +18,7 @@ pub enum ParityError {
     Differ { worst: f64 },
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parity {
     pub slices: usize,

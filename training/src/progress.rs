@@ -18,7 +18,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a job over `total` slices.
+    /// The progress of a job over `total` slices.
     pub fn new(what: impl Into<String>, total: usize) -> Self {
         let what = what.into();
         let bar = std::io::stderr().is_terminal().then(|| {

@@ -28,7 +28,7 @@ use crate::runtime::{OnnxModel, RuntimeError, Span};
 pub const FLOAT_CONVOLUTIONS: usize = 3;
 /// The largest weight, of 7 bits.
 const LARGEST_WEIGHT: f32 = 64.0;
-/// Of biases, which have the scale of input times weight; far enough below 2³¹ for sums.
+/// The limit of biases, which have the scale of input times weight; far enough below 2³¹ for sums.
 const LARGEST_BIAS: f32 = 1_073_741_824.0;
 
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ impl Quantized {
     }
 }
 
-/// What was seen of tensors, by name.
+/// The ranges of tensors that were seen, by name.
 type Seen = BTreeMap<String, Span>;
 
 /// An eight-bit copy of a network's ONNX file, as bytes; `images` are calibration slices, each `[channels, height,
@@ -120,7 +120,7 @@ pub fn logits(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
     Ok(model.encode_to_vec())
 }
 
-/// What of a graph becomes bytes.
+/// The parts of a graph that become bytes.
 struct Plan {
     /// By node.
     nodes: Vec<bool>,
@@ -168,7 +168,7 @@ impl Plan {
     }
 }
 
-/// What the images show of the plan's tensors.
+/// The ranges of the plan's tensors over the images.
 fn observe<E: From<QuantizeError>>(
     model: &ModelProto,
     plan: &Plan,

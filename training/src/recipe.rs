@@ -125,7 +125,7 @@ impl Recipe {
         }
     }
 
-    /// What a recipe's text says; `name` is for errors.
+    /// Reads a recipe's text; `name` is for errors.
     fn parse(name: &str, text: &str) -> Result<Self, RecipeError> {
         let recipe: Self = toml::from_str(text).map_err(|error| {
             let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!((m11.schedule, m11.monitor, m11.weight_decay), (Schedule::OneCycle, Monitor::Last, 0.01));
         assert_eq!(m11.windows, [window]);
         assert_eq!((m11.test_time_flip, m11.study_sensitivity), (true, 0.95));
-        // What the pretrained weights were trained on, and where `make pretrained` puts them.
+        // The data of the pretrained weights, and the place where `make pretrained` puts them.
         assert_eq!(m11.normalization, Some(pretrained::NORMALIZATION));
         assert_eq!(m11.pretrained.as_deref(), Some(Path::new(pretrained::FILE)));
         let Augment { flip, shift, rotate, zoom, window } = m11.augmentation;

@@ -15,7 +15,7 @@ use crate::metrics::{Case, Confusion, best_f2_threshold};
 const SCORES: &str = "scores.csv";
 const CROSS_VALIDATION: &str = "cross-validation.json";
 const EVALUATION: &str = "evaluation.json";
-/// Where `train` keeps the cross-validation of a network that is itself trained on all patients.
+/// The folder in which `train` keeps the cross-validation of a network that is itself trained on all patients.
 const FOLDS: &str = "folds";
 
 /// Why a run's files give no figures.
@@ -102,7 +102,7 @@ impl Side {
 pub struct Measurement {
     pub side: Side,
     pub slices: Vec<Scored>,
-    /// Of a cross-validation the one over all folds; each slice carries the one it was judged by.
+    /// In a cross-validation the decision over all folds; each slice carries the one it was judged by.
     pub decision: Decision,
     pub evaluation: Evaluation,
 }

@@ -53,7 +53,7 @@ impl OnnxModel {
         Ok(values.to_vec())
     }
 
-    /// What each of the graph's outputs is like, by name; of one image, and of outputs that are images themselves.
+    /// The shape of each of the graph's outputs, by name; of one image, and of outputs that are images themselves.
     pub fn spans(&mut self, image: &[f32], shape: [usize; 4]) -> Result<Vec<(String, Span)>, RuntimeError> {
         let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, image))?])?;
         let mut found = Vec::with_capacity(outputs.len());
@@ -75,7 +75,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Of values with their channels outermost.
+    /// Makes it of values with their channels outermost.
     fn of(values: &[f32], channels: usize) -> Self {
         let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
         let size = (values.len() / channels).max(1);
@@ -95,7 +95,7 @@ impl Span {
     }
 }
 
-/// Where ONNX Runtime's library lies.
+/// The path of ONNX Runtime's library.
 fn library() -> Option<PathBuf> {
     let named = std::env::var_os(LIBRARY).filter(|path| !path.is_empty()).map(PathBuf::from);
     named.or_else(|| {

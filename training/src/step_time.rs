@@ -16,7 +16,7 @@ use crate::network::Network;
 /// Steps that are not counted: kernels are compiled and chosen in them.
 pub const WARM_UP: usize = 3;
 
-/// What is measured.
+/// The measurement that was asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
     /// Steps on one batch that lies in memory already.
@@ -27,7 +27,7 @@ pub struct Amount {
     pub epoch_time: Duration,
 }
 
-/// What was measured. Times are in milliseconds.
+/// The measurement's results. Times are in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct StepTime {
     pub candidate: String,

@@ -15,7 +15,7 @@ const ESCAPE: u8 = 0x1B;
 /// each byte.
 type Upper = Option<&'static Encoding>;
 
-/// What bytes below 0x80 stand for (G0).
+/// The characters that bytes below 0x80 stand for (G0).
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Lower {
     Ascii,

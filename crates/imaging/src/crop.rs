@@ -43,7 +43,7 @@ impl HeadCrop {
     /// Whether the numbers make sense: a finite threshold, a margin from 0 to 1, a smallest edge from 0 to 1.
     ///
     /// # Errors
-    /// What is wrong, for the error of a card.
+    /// The fault, for the error of a card.
     pub fn check(&self) -> Result<(), String> {
         let HeadCrop { threshold, margin, smallest } = *self;
         let share = |value: f64| (0.0..=1.0).contains(&value);
@@ -119,7 +119,7 @@ struct Grid {
 }
 
 impl Grid {
-    /// Of an image whose row has `width` pixels.
+    /// The square in an image whose row has `width` pixels.
     fn new(image: &[f32], width: usize, cell: usize, threshold: f32) -> Self {
         let height = image.len() / width;
         let (rows, columns) = (height.div_ceil(cell), width.div_ceil(cell));

@@ -19,18 +19,18 @@ const BODY: f32 = -200.0;
 const BONE: f32 = 250.0;
 const AIR: f32 = -300.0;
 
-/// What is seen of an axial slice. All fields are fractions, 0 to 1.
+/// The measurements of an axial slice. All fields are fractions, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeadSigns {
     /// Directions from the middle of the body in which bone lies near the skin.
     pub enclosed: f64,
-    /// Of what the bone encloses: soft tissue like brain, blood and water (-20 to 110 HU).
+    /// The share of soft tissue like brain, blood and water (-20 to 110 HU) in the area that bone encloses.
     pub soft: f64,
     /// Bone of the skull base and the vertex.
     pub bone: f64,
     pub air: f64,
     pub fat: f64,
-    /// Of the image: the body.
+    /// The body's share of the image.
     pub body: f64,
 }
 

@@ -14,7 +14,7 @@ use super::error::ImagingError;
 use super::layout::{Layout, MAX_FRAMES, MAX_SIDE};
 use super::object::DicomObject;
 
-/// What lies outside the field of view counts as air, and nothing is less dense than air (HU).
+/// Pixels outside the field of view count as air, and nothing is less dense than air (HU).
 pub const AIR: f32 = -1024.0;
 
 /// One decoded frame.

@@ -18,7 +18,7 @@ pub struct Window {
     pub width: f32,
 }
 
-/// What a model card's `transform` may be. A card that names another one does not parse, so the node refuses it.
+/// The transforms that a model card may name. A card that names another one does not parse, so the node refuses it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Transform {

@@ -23,7 +23,7 @@ pub struct ModelCard {
     pub name: String,
     /// The model's own version, e.g. `1`.
     pub version: String,
-    /// What a positive means, e.g. `intracranial hemorrhage`.
+    /// The finding that a positive means, e.g. `intracranial hemorrhage`.
     pub finding: String,
     /// The ONNX file, relative to the card's folder.
     pub file: String,
@@ -65,6 +65,19 @@ pub enum CardError {
 }
 
 impl ModelCard {
+    /// The terms of use of the data that the model was trained on, each once: what `about.data[].terms` of the card says. A
+    /// network is made of its data, so whoever runs it asks whether they allow that. Empty where the card says nothing.
+    pub fn data_terms(&self) -> Vec<&str> {
+        let data = self.about.get("data").and_then(|data| data.as_array());
+        let mut terms: Vec<&str> = Vec::new();
+        for said in data.into_iter().flatten().filter_map(|source| source.get("terms")?.as_str()) {
+            if !terms.contains(&said) {
+                terms.push(said);
+            }
+        }
+        terms
+    }
+
     /// Reads and checks a card, then reads the ONNX file it names and checks its SHA-256.
     /// Returns the card and the model's bytes.
     pub fn load(path: &Path) -> Result<(ModelCard, Vec<u8>), CardError> {

@@ -19,7 +19,7 @@ pub enum StudyRule {
     NoisyOr { threshold: f64 },
 }
 
-/// What a rule says of a study.
+/// A rule's answer about a study.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Judgement {
     pub score: f64,

@@ -2,7 +2,7 @@
 
 use super::fields::record;
 
-/// What kind of actor did a deed.
+/// The kind of actor that did a deed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActorKind {
     Person,
@@ -50,10 +50,10 @@ impl Actor {
 #[derive(Debug, Clone)]
 pub struct Deed {
     pub actor: Actor,
-    /// What was done, such as `study.acknowledge`: the kind of thing, a full stop, a verb.
+    /// The deed's name, such as `study.acknowledge`: the kind of thing, a full stop, a verb.
     pub name: &'static str,
     pub study_uid: Option<String>,
-    /// What else is to be known of it: a JSON object. No patient data.
+    /// Further facts about it: a JSON object without patient data.
     pub details: serde_json::Value,
 }
 

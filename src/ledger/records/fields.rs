@@ -106,7 +106,7 @@ impl<T: Column> Column for Option<T> {
 macro_rules! record {
     ($(#[$about:meta])* pub struct $name:ident { $($(#[$field_about:meta])* pub $field:ident: $kind:ty,)* }) => {
         $(#[$about])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
         pub struct $name { $($(#[$field_about])* pub $field: $kind,)* }
 
         impl $crate::ledger::records::fields::Record for $name {

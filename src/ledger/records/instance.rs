@@ -1,4 +1,4 @@
-//! What was received.
+//! Records of received instances.
 
 /// An instance whose file is on disk, to be recorded.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub enum SliceStart {
     Ineligible(String),
 }
 
-/// What the header says of a slice, as far as it is judged by.
+/// The facts of a slice's header that judging uses.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SliceFacts {
     /// Along the normal of its plane, in mm.
@@ -81,15 +81,15 @@ pub struct SliceFacts {
     pub orientation: Option<String>,
     /// In mm.
     pub thickness: Option<f64>,
-    /// What is doubtful about it, though it is scored.
+    /// Doubts about a slice that is scored all the same.
     pub doubts: Option<String>,
     /// Its series is judged only where the study has no better one that is complete.
     pub is_substitute: bool,
-    /// What the header says against a head: the pixels decide, when they are decoded.
+    /// The words of the header that speak against a head. The pixels decide, when they are decoded.
     pub head_check: Option<String>,
 }
 
-/// What became of an instance that was recorded.
+/// The outcome of recording an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// It is new; its slices are in the queue.

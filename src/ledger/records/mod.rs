@@ -1,4 +1,4 @@
-//! What the ledger keeps, in the words of the domain. Nothing here knows a database.
+//! The ledger's records, in the words of the domain. Nothing here knows a database.
 
 mod audit;
 mod commitment;

@@ -1,4 +1,4 @@
-//! What people ask of the ledger: the worklist, a study's slices and its verdicts.
+//! Rows that people ask the ledger for: the worklist, a study's slices and its verdicts.
 
 use super::fields::record;
 
@@ -64,7 +64,7 @@ impl WorklistRow {
         self.can_be_acknowledged() && self.acknowledged_at.is_none()
     }
 
-    /// What is flagged or incomplete is acknowledged; what is not flagged can only be marked as seen.
+    /// A flagged or incomplete study can be acknowledged; one that is not flagged can only be marked as seen.
     pub fn can_be_acknowledged(&self) -> bool {
         self.flagged == Some(true) || self.is_incomplete()
     }
@@ -112,7 +112,7 @@ record! {
 }
 
 record! {
-    /// What a person did about a verdict: a row of the view `acknowledgement_log`.
+    /// A person's deed about a verdict: a row of the view `acknowledgement_log`.
     pub struct AcknowledgementRow {
         pub study_uid: String,
         /// `acknowledged` or `seen`.

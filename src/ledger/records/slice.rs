@@ -39,7 +39,7 @@ impl std::fmt::Display for WorkerId {
     }
 }
 
-/// What a worker asks of the queue.
+/// A worker's request to the queue.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
     pub worker: WorkerId,
@@ -63,7 +63,7 @@ pub struct Claim {
     pub path: String,
     /// The UID of the transfer syntax that the file is in.
     pub transfer_syntax: String,
-    /// What the header says against a head: it is only scored if its pixels are those of a head.
+    /// The words of the header that speak against a head. The slice is scored only if its pixels are those of a head.
     pub head_check: Option<String>,
     /// How often it was tried before, with an end that was recorded.
     pub attempts: u32,
@@ -90,7 +90,7 @@ impl Claim {
     }
 }
 
-/// What became of the end of a slice.
+/// The outcome of ending a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Recorded,

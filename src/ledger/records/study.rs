@@ -72,7 +72,7 @@ impl SliceState {
     }
 }
 
-/// What a verdict finds.
+/// The finding of a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     Flagged,
@@ -101,7 +101,7 @@ impl Finding {
     }
 }
 
-/// What a verdict says of one series.
+/// The part of a verdict about one series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeriesVerdict {
     pub series_uid: String,
@@ -118,12 +118,12 @@ pub struct SeriesVerdict {
     pub slices_failed: i64,
 }
 
-/// What stands behind a verdict.
+/// The evidence behind a verdict.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
-    /// What is missing, for people; none where nothing is, or the study is flagged.
+    /// The missing evidence, in words; none where nothing is missing, or the study is flagged.
     pub missing: Option<String>,
-    /// What is doubtful about the slices that were judged, and about the study.
+    /// Doubts about the slices that were judged, and about the study.
     pub warnings: Option<String>,
     /// Positive places of the series that has most of them.
     pub positives: i64,

@@ -1,4 +1,4 @@
-//! What persons did about verdicts: acknowledged, seen, taken back. An acknowledgement belongs to a verdict.
+//! Persons' deeds about verdicts: acknowledged, seen, taken back. An acknowledgement belongs to a verdict.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::ledger::{AcknowledgementRow, Actor, Deed, LedgerError, Result, now};
 /// A score that is higher by this is materially more evidence.
 const MATERIAL_SCORE: f64 = 0.1;
 
-/// What an acknowledgement came to.
+/// The outcome of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledged {
     /// The study was unread, and no longer is.
@@ -56,7 +56,7 @@ impl Ledger {
 }
 
 impl Reader {
-    /// What persons did about a study, oldest first.
+    /// Persons' deeds about a study, oldest first.
     pub fn acknowledgements(&self, study_uid: &str) -> Result<Vec<AcknowledgementRow>> {
         self.read(|connection| {
             let mut statement =
@@ -161,7 +161,7 @@ pub(super) fn keep_or_clear(connection: &Connection, study_uid: &str, verdict_id
     let old = old.flatten().map(|id| verdict(connection, id)).transpose()?.flatten();
     let covers = match (new, old) {
         (Some(new), Some(old)) => acknowledged && still_covers(&old, &new, flagged),
-        // What was acknowledged before the first verdict covers none.
+        // An acknowledgement from before the first verdict covers none.
         _ => false,
     };
     if !covers {

@@ -3,7 +3,7 @@
 use super::Reader;
 use crate::ledger::{ArchivedFile, Result};
 
-/// What a look at the whole database found.
+/// The result of a check of the whole database.
 #[derive(Debug, Clone)]
 pub struct Soundness {
     /// The first thing that is wrong with it.

@@ -1,4 +1,4 @@
-//! What follows when nobody acknowledges, and when a message does not arrive; and the links that acknowledge.
+//! Escalations when nobody acknowledges or a message does not arrive, and the links that acknowledge.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where the archive keeps the instances of a study.
+//! The archive's files of a study's instances.
 
 use super::Reader;
 use crate::ledger::{InstanceFile, Result};

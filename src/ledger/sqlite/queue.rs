@@ -158,7 +158,7 @@ impl Queue for Ledger {
 }
 
 impl Ledger {
-    /// What [`Queue::queue_depth`] counted last; the inference stage asks it every second.
+    /// The last count of [`Queue::queue_depth`]; the inference stage asks for one every second.
     pub fn last_queue_depth(&self) -> u64 {
         self.shared.depth.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What people ask of the ledger: the worklist, a study's slices, verdicts and notifications.
+//! Queries of people: the worklist, a study's slices, verdicts and notifications.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -36,7 +36,12 @@ impl Reader {
     /// this accession number, else those whose UID begins so.
     pub fn studies_named(&self, named: &str, most: usize) -> Result<Vec<String>> {
         self.read(|connection| {
-            for condition in ["study_uid = ?1", "accession_number = ?1", "substr(study_uid, 1, length(?1)) = ?1"] {
+            for condition in [
+                "study_uid = ?1",
+                "accession_number = ?1",
+                "substr(study_uid, 1, length(?1)) = ?1",
+                "length(?1) >= 4 AND substr(study_uid, -length(?1)) = ?1",
+            ] {
                 let mut statement = connection.prepare_cached(&format!(
                     "SELECT study_uid FROM studies WHERE {condition} ORDER BY last_received_at DESC LIMIT ?2"
                 ))?;

@@ -1,4 +1,4 @@
-//! What was received: instances, their slices, and what had to be set aside.
+//! Writes received instances, their slices, and objects that had to be set aside.
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 

@@ -194,7 +194,7 @@ fn finding(flagged: Option<bool>) -> Finding {
     }
 }
 
-/// What the verdict says of each series. A provisional one is not the last word on those it does not flag.
+/// Writes the verdict's part about each series. A provisional one is not the last word on those it does not flag.
 fn write_series(connection: &Connection, verdict: &Verdict) -> Result<()> {
     let mut write = connection.prepare_cached(
         "INSERT INTO series (study_uid, series_uid, verdict, score, threshold, reason, doubts, positives,

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::notify::words::Words;
 use crate::notify::{Include, Message};
 
-/// What Slack and PagerDuty take at most, in characters.
+/// The most characters that Slack and PagerDuty take.
 const MOST_SLACK_FIELD: usize = 1900;
 const MOST_SLACK_HEADER: usize = 150;
 const MOST_PAGER_SUMMARY: usize = 1024;

@@ -18,11 +18,11 @@ use crate::config;
 use frame::Frame;
 pub use plane::Plane;
 
-/// What the gate says of one slice.
+/// The gate's decision about one slice.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assessment {
     pub decision: Decision,
-    /// What is doubtful about a slice that is scored.
+    /// Doubts about a slice that is scored.
     pub doubts: Vec<String>,
     /// Its series is judged only where the study has no better one: a reformat, a sharp kernel, contrast agent.
     pub is_substitute: bool,
@@ -46,7 +46,7 @@ pub struct Gate {
     card: MadeFor,
 }
 
-/// What the checks have found so far.
+/// The findings of the checks so far.
 #[derive(Default)]
 struct Notes {
     plane: Plane,
@@ -86,7 +86,7 @@ impl Gate {
             }
         };
         let first = self.assess_frame(&Frame::new(object, 0));
-        // What no frame can have otherwise, such as the SOP class, makes one row, not thousands.
+        // A reason that holds for all frames alike, such as the SOP class, makes one row, not thousands.
         if matches!(first.decision, Decision::Out(_)) && self.of_object(object).is_some() {
             return vec![first];
         }

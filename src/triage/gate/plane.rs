@@ -1,15 +1,15 @@
-//! Where a slice lies: along the normal of its own plane (PS3.3 C.7.6.2).
+//! The place of a slice along the normal of its own plane (PS3.3 C.7.6.2).
 
 use dicom_dictionary_std::tags;
 
 use super::frame::Frame;
 
-/// Where a slice lies. Real objects lack all of it at times.
+/// The plane and place of a slice. Real objects lack all of it at times.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Plane {
     /// The unit normal of the plane, in patient coordinates: x to the left, y to the back, z to the head.
     pub normal: Option<[f64; 3]>,
-    /// Where the plane lies along its normal, in mm. From Image Position, else from Slice Location.
+    /// The place of the plane along its normal, in mm: from Image Position, else from Slice Location.
     pub place: Option<f64>,
     /// Slice Thickness in mm.
     pub thickness: Option<f64>,

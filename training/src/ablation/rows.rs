@@ -1,4 +1,4 @@
-//! What each row of an ablation changes, and how it is shortened.
+//! The changes of an ablation's rows, and how the rows are shortened.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const THREE_WINDOWS: [Window; 3] = [
     Window { center: 40.0, width: 380.0 },
 ];
 
-/// What one row changes.
+/// The change of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Row {
@@ -115,7 +115,7 @@ pub fn shorten(recipe: &mut Recipe, epochs: usize) {
     recipe.epochs = epochs;
 }
 
-/// What was left out to save time, against the recipe as it is written; empty where nothing was.
+/// The parts of the recipe that were left out to save time; empty where none were.
 pub fn shortened(written: &Recipe, used: &Recipe, folds: usize, only: usize) -> String {
     let mut texts = Vec::new();
     let mut note = |used: usize, written: usize, of: &str| {

@@ -22,7 +22,7 @@ pub struct Outcome {
     pub patients: usize,
     pub slices: usize,
     pub slice_auc: Option<Interval>,
-    /// Of the slices' area, to the recipe's own on the same slices; none for the recipe itself.
+    /// The difference of the slices' area to the recipe's own on the same slices; none for the recipe itself.
     pub difference: Option<Interval>,
     /// This and what follows: none with one class only.
     pub f2: Option<Interval>,
@@ -126,7 +126,7 @@ impl Ablation {
         Some(format!("{}{}{}", &card[..begin], self.section(), &card[limits..]))
     }
 
-    /// What the table is of, in words.
+    /// The subject of the table, in words.
     pub fn caption(&self) -> String {
         format!(
             "The recipe {} with one thing changed in each row, cross-validated on the same {} folds (seed {}) but for the \

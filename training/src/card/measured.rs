@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cross_validation::CrossValidation;
 use crate::evaluate::{Decision, HeldOut, Supplement};
 
-/// Where decision and figures come from.
+/// The source of decision and figures.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Measured {
     /// Patients held back from training.
@@ -15,7 +15,7 @@ pub enum Measured {
 }
 
 impl Measured {
-    /// What the card says of when to flag, and how the exported network is calibrated.
+    /// The card's rules for flagging, and the calibration of the exported network.
     pub fn decision(&self) -> &Decision {
         match self {
             Measured::HeldOut(held) => &held.decision,
@@ -27,7 +27,7 @@ impl Measured {
     pub(super) fn about(&self) -> serde_json::Value {
         match self {
             Measured::HeldOut(held) => json!({ "validation": held.validation, "test": held.test }),
-            // What stands beside the figures has its own places in the card.
+            // Figures beside the main ones have their own places in the card.
             Measured::Crossed(crossed) => {
                 json!({ "cross_validation": CrossValidation { supplement: Supplement::default(), ..crossed.clone() } })
             }

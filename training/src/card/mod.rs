@@ -25,7 +25,7 @@ pub use ensemble::{Ensemble, Member};
 pub use measured::Measured;
 use sources::{PHANTOMS, Source, TRAINING_ONLY, known};
 
-/// What the model finds.
+/// The finding of the model.
 pub const FINDING: &str = "intracranial hemorrhage";
 
 /// All that a card is written from.
@@ -38,13 +38,13 @@ pub struct Trained<'a> {
     /// Figures on other sets, by name, that `evaluate --on` has left with the run.
     pub others: &'a BTreeMap<String, Evaluation>,
     pub parity: Option<&'a Parity>,
-    /// Of an eight-bit copy: how it stands to the network it was made from.
+    /// An eight-bit copy's figures beside those of the network it was made from.
     pub quantized: Option<&'a Quantized>,
     /// Of several networks in one file: which they are.
     pub ensemble: Option<&'a Ensemble>,
     /// A table that `ablate` made.
     pub ablation: Option<&'a Ablation>,
-    /// Of this program's sources, as git names it.
+    /// The commit of this program's sources.
     pub commit: &'a str,
     pub device: &'a str,
     pub version: &'a str,
@@ -82,7 +82,7 @@ impl Trained<'_> {
         names.into_iter().map(about).collect()
     }
 
-    /// What a source that is measured was used for.
+    /// The role of a source that is measured.
     fn role(&self, source: &str) -> String {
         if let Measured::Crossed(_) = self.measured {
             return "training, and measured out of fold".into();

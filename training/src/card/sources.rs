@@ -1,4 +1,4 @@
-//! What is known of data sources, for the card.
+//! Facts about data sources, for the card.
 
 use serde::Serialize;
 

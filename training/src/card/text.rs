@@ -130,7 +130,7 @@ impl Trained<'_> {
         )
     }
 
-    /// What stands beside the figures, in Markdown: sources, mirror images, rules, calibration, ablations.
+    /// The sections beside the figures, in Markdown: sources, mirror images, rules, calibration, ablations.
     fn supplement(&self) -> String {
         let Supplement { sources, reliability, study_rules, test_time_flip, department, strata } =
             self.measured.supplement();
@@ -178,7 +178,7 @@ impl Trained<'_> {
         text
     }
 
-    /// What the model must not be trusted in, as far as its data tell.
+    /// The limits of the model, as far as its data tell.
     fn limits(&self) -> String {
         let sources = self.sources();
         let measured = |source: &&Source| source.role != TRAINING_ONLY;

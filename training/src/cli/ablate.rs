@@ -18,7 +18,7 @@ use crate::fit::{FitConfig, Monitor};
 use crate::recipe::Recipe;
 use crate::run::Run;
 
-/// What a row's folder says of how it was made, once it is finished.
+/// A finished row's record of how it was made.
 const ROW: &str = "row.json";
 /// The whole table, for a card.
 const ABLATION: &str = "ablation.json";
@@ -31,7 +31,7 @@ pub struct AblateArgs {
     pub fit: FitArgs,
     #[command(flatten)]
     pub folds: FoldArgs,
-    /// What to change, a row each [default: everything that changes something]
+    /// Changes to try, a row each [default: everything that changes something]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub rows: Vec<Row>,
     /// Train and measure only so many of the folds; at least 2
@@ -42,7 +42,7 @@ pub struct AblateArgs {
     pub out: PathBuf,
 }
 
-/// What a finished row was made of.
+/// The inputs of a finished row.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Finished {
     config: FitConfig,

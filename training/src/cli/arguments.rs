@@ -1,4 +1,4 @@
-//! What the commands share of their arguments.
+//! Arguments that several commands share.
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ pub struct FitArgs {
     pub machine: MachineArgs,
 }
 
-/// What stands in place of what the recipe says.
+/// Values that stand in place of the recipe's.
 #[derive(Clone, Args)]
 #[command(next_help_heading = "Instead of what the recipe says")]
 pub struct RecipeArgs {

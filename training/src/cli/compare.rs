@@ -21,7 +21,7 @@ pub enum Format {
     Markdown,
 }
 
-/// What a card does not say.
+/// The text for a value that a card lacks.
 const ABSENT: &str = "not recorded";
 
 /// A table of two cards: what they are, how they were trained, on what, and what they were measured to do.

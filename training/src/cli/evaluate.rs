@@ -72,7 +72,7 @@ pub fn print_supplement(supplement: &Supplement) {
     }
 }
 
-/// What `evaluate --on` leaves with a run: figures, and what they are of.
+/// The record that `evaluate --on` leaves with a run: figures, and their data.
 #[derive(Serialize, Deserialize)]
 struct Elsewhere {
     folder: PathBuf,

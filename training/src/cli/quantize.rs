@@ -118,7 +118,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         index: &index,
         split: &split,
         measured: &Measured::Crossed(figures),
-        // What the float network says of other folders is not what its copy says.
+        // Figures of the float network on other folders are not those of its copy.
         others: &BTreeMap::new(),
         parity: None,
         quantized: Some(&quantized),
@@ -210,7 +210,7 @@ fn pairs(
         };
         folds.iter().zip(&of.decisions).flat_map(fold).collect()
     };
-    // Of a split by image a patient has a study in each fold.
+    // In a split by image a patient has a study in each fold.
     let mut patients: BTreeMap<String, Vec<(Case, Case)>> = BTreeMap::new();
     for (copy, float) in calibrated(copies, copy).into_iter().zip(calibrated(floats, float)) {
         patients.entry(copy.patient).or_default().extend(copy.slices.into_iter().zip(float.slices));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::report;
 
-/// Where a run's report is written unless one says otherwise.
+/// The default folder of a run's report.
 pub const FOLDER: &str = "report";
 
 /// Writes the report of the run in `run` to `out`, or to the run's own folder for it.

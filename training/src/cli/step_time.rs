@@ -35,7 +35,7 @@ pub struct StepTimeArgs {
     /// Seconds that those may take together
     #[arg(long, default_value_t = 20.0, value_parser = seconds)]
     pub epoch_seconds: f64,
-    /// What to compute on
+    /// The processor to compute on
     #[arg(long, value_enum, default_value = "cpu")]
     pub device: Device,
 }
@@ -54,7 +54,7 @@ where
     if let Some(size) = args.size {
         recipe.size = size;
     }
-    // What the weights are makes no difference to how long a step takes.
+    // The values of the weights make no difference to how long a step takes.
     recipe.pretrained = None;
     let mut config = recipe.config(2019)?;
     if let Some(batch) = args.batch {

@@ -22,7 +22,7 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// What is done unless something else is asked for.
+    /// The augmentation that is used unless another is asked for.
     pub const DEFAULT: Augment = Augment { flip: true, shift: 0.06, rotate: 15.0, zoom: 0.1, window: 0.1 };
     /// The study's: none.
     pub const NONE: Augment = Augment { flip: false, shift: 0.0, rotate: 0.0, zoom: 0.0, window: 0.0 };

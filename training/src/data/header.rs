@@ -5,7 +5,7 @@ use std::path::Path;
 use dicom_dictionary_std::{tags, uids};
 use triaged_imaging as imaging;
 
-/// What an index takes from an object.
+/// The values that an index takes from an object.
 pub struct Header {
     pub patient: Option<String>,
     pub study: Option<String>,

@@ -45,7 +45,7 @@ pub struct Slice {
     pub position: Option<i64>,
 }
 
-/// What becomes of images that are not 512×512.
+/// The treatment of images that are not 512×512.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum OtherSizes {

@@ -17,7 +17,7 @@ const AHEAD: usize = 2;
 pub struct Draw {
     pub file: PathBuf,
     pub positive: bool,
-    /// Where blood is, if that is known.
+    /// The mask of the blood, if it is known.
     pub mask: Option<PathBuf>,
     pub augment: Option<(Augment, u64)>,
 }
@@ -27,7 +27,7 @@ pub struct Draw {
 pub struct Batch {
     pub images: Vec<f32>,
     pub positive: Vec<bool>,
-    /// Of each slice its mask of the image's height and width, where it has one.
+    /// Each slice's mask of the image's height and width, where it has one.
     pub masks: Vec<Option<Vec<f32>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What does not fit together in a labelled folder.
+//! Contradictions in a labelled folder.
 
 use std::path::PathBuf;
 

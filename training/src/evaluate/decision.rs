@@ -13,7 +13,7 @@ use crate::metrics::best_f2_threshold;
 /// patients it is that or less as often as more: who wants so much there asks for more here.
 pub const WANTED_SENSITIVITY: f64 = 0.9;
 
-/// What a model card says of when to flag, and what makes probabilities of the network's scores.
+/// The card's rules for flagging, and the calibration that makes probabilities of the network's scores.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Highest F2 on the validation patients' slices; of calibrated scores, as the rule's.
@@ -25,7 +25,7 @@ pub struct Decision {
     /// The share of the studies with hemorrhage that the study rule's threshold had to flag.
     #[serde(default = "wanted")]
     pub wanted_sensitivity: f64,
-    /// What else the threshold had to do.
+    /// The threshold's further condition.
     #[serde(default)]
     pub operating_point: OperatingPoint,
 }

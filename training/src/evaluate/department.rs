@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::evaluation::ROUNDS;
 use crate::metrics::{Case, Interval};
 
-/// Of ten head CT studies of an emergency department about one bleeds.
+/// About one of ten head CT studies of an emergency department bleeds.
 pub const PREVALENCE: f64 = 0.1;
 
 /// Numbers per hundred studies, `prevalence` of which bleed.

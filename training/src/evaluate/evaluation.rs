@@ -20,7 +20,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Of studies that one decision judges.
+    /// Figures of studies that one decision judges.
     pub fn of(studies: &[Study], decision: &Decision, seed: u64) -> Self {
         Self::pooled(&studies.iter().map(|study| (study, *decision)).collect::<Vec<_>>(), decision, seed)
     }

@@ -17,7 +17,7 @@ pub struct HeldOut {
     pub decision: Decision,
     pub validation: Evaluation,
     pub test: Evaluation,
-    /// Of the test patients, but for the rules.
+    /// Figures of the test patients, except those of the rules.
     #[serde(flatten)]
     pub supplement: Supplement,
 }

@@ -11,7 +11,7 @@ const RIDGE: f64 = 1.0;
 
 /// Logistic regression over a study's highest scores.
 pub(super) struct Learned {
-    /// Of each feature, to bring them to one scale.
+    /// Mean and deviation of each feature, to bring them to one scale.
     means: Vec<f64>,
     deviations: Vec<f64>,
     weights: Vec<f64>,

@@ -16,7 +16,7 @@ use super::operating_point::OperatingPoint;
 use super::study::{Study, by_patient, of_patients};
 use crate::metrics::{Case, Figures, Interval, answers, judged_figures};
 
-/// What one rule is worth: a line of the comparison.
+/// One rule's figures: a line of the comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Compared {
     pub rule: String,
@@ -148,7 +148,7 @@ pub fn table(compared: &[Compared]) -> String {
     table
 }
 
-/// What the comparison means, for those who read it.
+/// An explanation of the comparison for its readers.
 pub const EXPLAINED: &str = "Each fold's studies are judged at the threshold that is chosen for the rule on the other \
     folds. Chosen is the topmost rule whose AUC lies within one standard \
     error of the best one's, by bootstrap over patients. The longest run is not monotone, for a negative slice that arrives late may cut it in two, and \

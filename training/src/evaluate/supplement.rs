@@ -13,11 +13,11 @@ use super::study::Study;
 use crate::calibration::{Calibrated, Reliability};
 use crate::metrics::{Case, answers};
 
-/// What is told beside the figures of all patients.
+/// Figures that are told beside those of all patients.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Supplement {
-    /// Of each source's patients, where several sources are measured.
+    /// Figures of each source's patients, where several sources are measured.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, Evaluation>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +28,7 @@ pub struct Supplement {
     /// With each slice scored as the mean of itself and its mirror image, by a decision made on such scores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_time_flip: Option<Evaluation>,
-    /// What a department would see of the verdicts.
+    /// The verdicts as a department would see them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub department: Option<Department>,
     /// By kind and size of the bleed; put in by who knows the slices' labels.
@@ -47,7 +47,7 @@ fn verdicts(judged: &[(&Study, Decision)]) -> Vec<Vec<Case>> {
 }
 
 impl Supplement {
-    /// Of judged studies: their sources and their reliability. Rules and flips are put in by who has them.
+    /// The sources and the reliability of judged studies. Rules and flips are put in by the caller that has them.
     pub fn of(judged: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {
         let names: BTreeSet<&str> = judged.iter().map(|(study, _)| study.source.as_str()).collect();
         let source = |name: &str| {

@@ -95,7 +95,7 @@ fn a_patients_studies_are_judged_each_for_itself() {
     let evaluation = Evaluation::of(&studies, &decision, 1);
     assert_eq!((evaluation.patients, evaluation.studies.cases), (1, 2));
 
-    // Of an older index, which names no study, a patient is one.
+    // An older index names no study: a patient is one.
     let old: Vec<Slice> = slices.map(|slice| Slice { study: None, series: None, ..slice }).into();
     let studies = Study::group(&old.iter().collect::<Vec<_>>(), &[0.9, 0.2, 0.3, 0.1]);
     assert_eq!((studies.len(), studies[0].name().as_str()), (1, "a/p"));

@@ -107,7 +107,7 @@ mod tests {
         let found = average.network(network(3));
         let worst = all(&found).iter().zip(all(&second)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{worst}");
-        // What it was made like keeps nothing of its own, and what it followed is left as it was.
+        // The network that it was made from keeps nothing of it, and the one that it followed is left as it was.
         assert_eq!(all(&second), all(&network(2)));
     }
 }

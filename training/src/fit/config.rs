@@ -26,7 +26,7 @@ pub struct FitConfig {
     /// The highest, where the schedule changes it.
     pub learning_rate: f64,
     pub schedule: Schedule,
-    /// Of AdamW; 0 makes it Adam, the study's.
+    /// AdamW's weight decay; 0 makes it Adam, the study's.
     pub weight_decay: f64,
     /// Knots along an edge of the grid that the first dense layer is trained on ([`crate::network::Network::on_grid`]); none: free
     /// weights at every position, as in the study.
@@ -85,7 +85,7 @@ impl FitConfig {
         [if self.context { 3 * channels } else { channels }, height, width]
     }
 
-    /// Where the network's input comes from; slices are looked for in the index.
+    /// The source of the network's input; slices are looked for in the index.
     ///
     /// # Errors
     /// [`LoadError`] where the folder cannot be made, or neighbours are asked for and not known.
@@ -105,7 +105,7 @@ impl FitConfig {
     }
 }
 
-/// What of the validation decides which epoch is best.
+/// The figure of the validation that decides which epoch is best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Monitor {

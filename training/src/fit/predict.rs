@@ -26,7 +26,7 @@ pub fn predict<B: ConvBackend>(
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
     pub plain: Vec<f64>,
-    /// Of the slices with left and right exchanged, where they were asked for.
+    /// Scores of the slices with left and right exchanged, where they were asked for.
     pub mirrored: Option<Vec<f64>>,
 }
 

@@ -28,7 +28,7 @@ pub struct State {
     pub epochs: Vec<Epoch>,
     /// The best epoch so far, whose weights are kept.
     pub best: Option<usize>,
-    /// Where the loss stopped being a number, if it did: epoch and batch.
+    /// Epoch and batch at which the loss stopped being a number, if it did.
     pub nan: Option<(usize, usize)>,
     /// The share of studies to flag ([`FitConfig::study_sensitivity`]) that was asked for when the run was begun, where
     /// another was since, with epochs trained and figures to be seen.

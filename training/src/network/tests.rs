@@ -105,7 +105,7 @@ fn m11_learns_in_all_its_layers_and_notes_statistics() {
         let noted = variance.iter().filter(|&&value| value > start + 1e-5 && (value - 1.0).abs() > 1e-6).count();
         assert!(10 * noted > 9 * variance.len(), "normalization {at}: {variance:?}");
     }
-    // Of a fresh one where they start is taken out: what is left is the batches' own.
+    // The starting values of a fresh one are taken out: the rest is the batches' own.
     let fresh = network.valid().settled(6, false);
     for (at, (noted, own)) in settled.blocks.iter().zip(&fresh.blocks).enumerate() {
         let values = |conv: &NormedConv<Flex>, of: fn(&BatchNorm<Flex>) -> Tensor<Flex, 1>| {

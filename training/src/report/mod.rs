@@ -69,7 +69,7 @@ pub fn write_run(run: &Run, out: &Path) -> Result<PathBuf, ReportError> {
     for sheet in &sheets {
         match sheet.png()? {
             Some(png) => keep(sheet.kind.file(), &png)?,
-            // Of an earlier report, perhaps: no sheet may stand beside a page that has none.
+            // An earlier report may have left one: no sheet may stand beside a page that has none.
             None => match fs::remove_file(out.join(sheet.kind.file())) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                     return Err(ReportError::Write { path: out.join(sheet.kind.file()), source });

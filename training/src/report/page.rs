@@ -40,7 +40,7 @@ struct Page<'a> {
 struct Section {
     title: &'static str,
     table: Table,
-    /// What cannot be shown, and why.
+    /// Parts that cannot be shown, and why.
     notes: Vec<String>,
     roc: String,
     precision_recall: String,
@@ -144,7 +144,7 @@ fn section(run: &Run, measurement: &Measurement, figures: &[Figure]) -> Section 
 
 type Value = fn(&Figures) -> Option<Interval>;
 type Over = fn(&crate::cross_validation::Spread) -> Option<MeanSd>;
-/// What is tabled: its name, its value, and that over folds.
+/// A row of the table: its name, its value, and that over folds.
 const ROWS: [(&str, Value, Over); 6] = [
     ("AUC", |f| f.auc, |s| s.auc),
     ("F2", |f| f.f2, |s| s.f2),

@@ -69,7 +69,7 @@ pub struct Sheet {
     /// How many slices are wrong in this way, on the sheet or not.
     pub total: usize,
     pub tiles: Vec<Tile>,
-    /// What belongs on the sheet and cannot be read, and why.
+    /// Slices that belong on the sheet and cannot be read, and why.
     pub unreadable: Vec<(Scored, String)>,
 }
 

@@ -57,7 +57,7 @@ fn long(data: &[u8], at: usize) -> Option<u64> {
 /// From the SIZ marker segment, which must follow the start of codestream.
 ///
 /// # Errors
-/// What makes no sense in it.
+/// The fault in it.
 pub(super) fn image_size(data: &[u8]) -> Result<ImageSize, String> {
     if !data.starts_with(&[0xFF, 0x4F, 0xFF, 0x51]) {
         return Err("they do not begin with a start of codestream and an image size".into());
@@ -94,7 +94,7 @@ pub(super) fn image_size(data: &[u8]) -> Result<ImageSize, String> {
 /// in two's complement if they are signed.
 ///
 /// # Errors
-/// What is wrong with the codestream.
+/// The fault in the codestream.
 pub(super) fn decode(data: &[u8], size: &ImageSize) -> Result<Vec<u16>, String> {
     check_headers(data, size)?;
     let image = jpeg2k::Image::from_bytes(data).map_err(|error| format!("{error:#}"))?;

@@ -3,7 +3,7 @@
 /// Decodes a frame of `pixels` cells of `bytes` bytes. Each byte of a cell has a segment, the most significant one first.
 ///
 /// # Errors
-/// What is wrong with the header or a segment.
+/// The fault in the header or a segment.
 pub(super) fn decode(data: &[u8], pixels: usize, bytes: usize) -> Result<Vec<u16>, String> {
     let word = |index: usize| {
         let bytes = data.get(index * 4..)?.first_chunk()?;
@@ -24,7 +24,7 @@ pub(super) fn decode(data: &[u8], pixels: usize, bytes: usize) -> Result<Vec<u16
             let control = segment.next().ok_or("a segment ends early")?;
             match control as i8 {
                 count @ 0.. => {
-                    // What a run has beyond the image is padding.
+                    // Bytes of a run beyond the image are padding.
                     for _ in 0..=count {
                         let byte = segment.next();
                         if let Some(cell) = cells.get_mut(at) {

@@ -2,7 +2,7 @@
 //!
 //! A length is believed if the bytes behind it begin another element. If they do not, other readings are tried in turn: other forms of the
 //! header, a missing or an extra pad byte, the items of a sequence without regard to its length, and a search for the next element.
-//! Of an element that the node uses nothing is guessed: the object is refused.
+//! Nothing is guessed about an element that the node uses: the object is refused.
 
 use std::io::{Read, Seek};
 
@@ -39,10 +39,10 @@ pub(super) enum Extent {
     Header,
 }
 
-/// Where a data set is and what it is part of.
+/// The place of a data set in the object, and its parent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Level {
-    /// Where it says that it ends.
+    /// The end that its length states.
     pub end: Option<u64>,
     /// A byte behind which nothing of it can be.
     pub limit: u64,
@@ -61,7 +61,7 @@ pub(super) enum Close {
     Sequence,
 }
 
-/// What a look behind a fault came to.
+/// The result of a look behind a fault.
 pub(super) enum Next {
     Element(Head),
     /// The reader stands at another header.

@@ -175,7 +175,7 @@ impl<R: Read + Seek> Parser<R> {
                 (is_known(tag) || tag.group() % 2 == 1) && (self.fits(&head, at, level) || tag == tags::PIXEL_DATA)
             }
             Some(head) => self.fits(&head, at, level) || tag == tags::PIXEL_DATA,
-            // Where one element has a VR that is none, others have too.
+            // If one element has an unknown VR, others have too.
             None => is_known(tag),
         })
     }
@@ -232,7 +232,7 @@ impl<R: Read + Seek> Parser<R> {
                 _ if head.tag == tags::PIXEL_DATA => return Ok(true),
                 Some(end) if end <= level.limit => at = end,
                 Some(_) => return Ok(false),
-                // What is in a sequence without length cannot be stepped over; its begin must do.
+                // The content of a sequence without length cannot be stepped over; its beginning must do.
                 None => return Ok(matches!(self.tag_at(at + head.size)?, Some(ITEM | SEQUENCE_END))),
             }
         }

@@ -47,7 +47,7 @@ pub(super) struct Head {
     pub bleed: Option<Bleed>,
 }
 
-/// What is at a point.
+/// The tissue at a point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tissue {
     pub hu: f32,
@@ -153,7 +153,7 @@ impl Head {
         (radius - r, (1.0 + slope * slope).sqrt().min(3.0))
     }
 
-    /// What is at a point.
+    /// The tissue at a point.
     pub fn at(&self, p: Point) -> Tissue {
         let (depth, oblique) = self.depth(p);
         if depth <= 0.0 {

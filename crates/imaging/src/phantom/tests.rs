@@ -1,4 +1,4 @@
-//! What a phantom promises to those who show it or train on it.
+//! Tests of a phantom's promises to those who show it or train on it.
 
 use super::*;
 use crate::{Frame, decode_frame, read_bytes};

@@ -38,7 +38,7 @@ fn fragments_belong_to_frames_by_number_or_offset_table() {
     assert_eq!(stored(&extended, 1), [3, 4]);
 }
 
-/// What the fragments hold is certain; an offset table that contradicts them is not used.
+/// The fragments are certain; an offset table that contradicts them is not used.
 #[test]
 fn offset_tables_that_point_nowhere_are_not_used() {
     let pieces: [&[u8]; 3] = [&[1, 0], &[2, 0], &[3, 0, 4, 0]];

@@ -297,13 +297,13 @@ impl BackwardLayout {
     }
 }
 
-/// What one slice adds to the gradients of the weights, `[filter][channel][ky][kx]`, and of the bias.
+/// Adds one slice's part to the gradients of the weights, `[filter][channel][ky][kx]`, and of the bias.
 pub struct Gradients {
     pub weights: Vec<f32>,
     pub bias: Vec<f32>,
 }
 
-/// What backward needs of one slice: its input, and forward's pooled `output` and `argmax`.
+/// One slice's values for the backward pass: its input, and forward's pooled `output` and `argmax`.
 #[derive(Clone, Copy)]
 pub struct Saved<'a> {
     pub input: &'a [f32],

@@ -102,7 +102,7 @@ impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
     }
 }
 
-/// What the backward pass needs. Tensors share their storage with the graph's own.
+/// The backward pass's input. Tensors share their storage with the graph's own.
 #[derive(Clone, Debug)]
 struct State {
     shape: BlockShape,

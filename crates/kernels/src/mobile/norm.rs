@@ -37,7 +37,7 @@ fn chunk_len(channels: usize) -> usize {
     CHUNK.next_multiple_of(run_positions(channels) * channels)
 }
 
-/// What normalising is: `γ (x − mean) / √(variance + ε) + β`.
+/// Normalisation: `γ (x − mean) / √(variance + ε) + β`.
 #[derive(Debug, Clone)]
 pub struct Normal {
     pub gamma: Vec<f32>,
@@ -351,7 +351,7 @@ impl Through<'_> {
     }
 }
 
-/// Of a chunk and for each position of a run apart, `Σ g` and `Σ g (x − mean)`.
+/// `Σ g` and `Σ g (x − mean)` of a chunk, for each position of a run apart.
 struct BackwardSums<'a> {
     kept: Through<'a>,
     mean: &'a [f32],

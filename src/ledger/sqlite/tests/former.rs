@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use crate::ledger::queue_tests::{request, score};
 use crate::ledger::{Actor, Delivery, Ledger, Queue, WorklistFilter};
 
-/// What the former program wrote, opened by this one.
+/// A database that the former program wrote, opened by this one.
 fn opened() -> (tempfile::TempDir, Ledger, Connection) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("triaged.db");

@@ -121,7 +121,7 @@ fn turned_on_it_takes_up_the_newest_studies_of_some_days_and_a_bounded_number() 
     site.change("UPDATE instances SET removed_at = NULL, path = 'p' WHERE sop_uid = '2.0'");
     assert_eq!(site.ledger.fill_shadow_queue(other.id, 7, 100).unwrap(), 4);
 
-    // What it has not reached in time is passed over.
+    // Slices that it has not reached in time are passed over.
     site.change("UPDATE studies SET last_received_at = '2020-01-01T00:00:00.000Z' WHERE study_uid = '3'");
     assert_eq!(site.ledger.prune_shadow_queue(7).unwrap(), 2);
     assert_eq!(site.next(9), ["2.1", "2.0"]);
@@ -195,7 +195,7 @@ fn a_failure_in_shadow_is_recorded_and_fails_no_slice() {
     assert_eq!(site.ledger.shadow_queue_depth().unwrap(), 0);
 }
 
-/// What the shadow asks before each slice, and when it takes slices, must not grow with the years.
+/// The shadow's queries before each slice, and when it takes slices, must not take longer with the years.
 #[test]
 fn its_questions_are_answered_by_indexes() {
     let site = Site::new();

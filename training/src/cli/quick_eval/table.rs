@@ -33,9 +33,9 @@ pub struct Row {
     /// None without a negative.
     pub specificity: Option<f64>,
     pub auc: Option<f64>,
-    /// Of training, validation after each epoch included.
+    /// Seconds of training, validation after each epoch included.
     pub training_seconds_a_slice: f64,
-    /// Of scoring, decoding included.
+    /// Seconds of scoring, decoding included.
     pub seconds_a_slice: f64,
 }
 

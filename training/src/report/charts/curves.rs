@@ -12,7 +12,7 @@ use crate::run::{Measurement, Side};
 const WIDTH: i32 = 940;
 const HEAD: i32 = 34;
 const LINE: i32 = 20;
-/// Of a panel's plane; with the axes' room it is about square.
+/// The size of a panel's plane; with the axes' room it is about square.
 const PLANE: i32 = 390;
 /// Points closer than this, in shares of an axis, are one on paper: large test sets have one for each of their slices.
 const NEAR: f64 = 0.001;
@@ -84,7 +84,7 @@ impl Kind {
         }
     }
 
-    /// Where a decision lies; none with one class only, or for precision where nothing is flagged.
+    /// The point of a decision; none with one class only, or for precision where nothing is flagged.
     fn place(self, at: &Confusion) -> Option<(f64, f64)> {
         match self {
             Kind::Roc => Some((1.0 - at.specificity()?, at.sensitivity()?)),

@@ -10,7 +10,7 @@ use crate::run::LabelCount;
 const WIDTH: u32 = 940;
 const NAMES: i32 = 210;
 const PANEL: i32 = 365;
-/// Of the longest bar; what is left of a panel holds its numbers.
+/// The length of the longest bar; the rest of a panel holds its numbers.
 const BAR: i32 = 225;
 const HEAD: i32 = 64;
 const ROW: i32 = 34;
@@ -29,7 +29,7 @@ pub fn figure(counts: &[LabelCount]) -> Result<Figure, ReportError> {
     })
 }
 
-/// What fits beside the bars; the page's table has the whole name.
+/// The part of a name that fits beside the bars; the page's table has the whole name.
 fn short(source: &str) -> String {
     const MOST: usize = 16;
     if source.chars().count() <= MOST { source.into() } else { source.chars().take(MOST - 1).chain(['…']).collect() }

@@ -32,7 +32,7 @@ const LINES: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
 ];
 
-/// Of texts; the SVG's own unit is 1.24 times smaller.
+/// The size of texts; the SVG's own unit is 1.24 times smaller.
 const SMALL: f64 = 15.5;
 const LARGE: f64 = 18.5;
 
@@ -99,7 +99,7 @@ fn write(area: &Area<'_>, text: &str, style: &TextStyle<'static>, h: HPos, place
     area.draw_text(&text, &style.pos(Pos::new(h, VPos::Center)), place)
 }
 
-/// What a line in a figure's key begins with.
+/// The beginning of a line in a figure's key.
 #[derive(Clone, Copy)]
 enum Mark {
     Line(RGBColor, u32),

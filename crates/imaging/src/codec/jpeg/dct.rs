@@ -94,7 +94,7 @@ fn difference(bits: &mut Bits<'_>, size: u8) -> Result<i32, String> {
     if size > 15 { Err("a coefficient has more than 15 bits".into()) } else { bits.signed(size) }
 }
 
-/// What is carried from block to block.
+/// The state that is carried from block to block.
 #[derive(Default)]
 struct State {
     predictor: i32,

@@ -15,7 +15,7 @@ use self::huffman::{Bits, Huffman};
 /// Scans of a codestream. Progressive ones of one component have some ten; each may cost as much as decoding the image.
 const MAX_SCANS: usize = 100;
 
-/// What a frame header declares (B.2.2).
+/// A frame header (B.2.2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FrameHeader {
     /// The marker, SOF0 to SOF15, which tells the process.
@@ -31,7 +31,7 @@ pub(super) struct FrameHeader {
 /// The frame header. Marker segments are stepped over strictly, so that no decoder can find another frame header than this one first.
 ///
 /// # Errors
-/// What is wrong with the codestream.
+/// The fault in the codestream.
 pub(super) fn frame_header(data: &[u8]) -> Result<FrameHeader, String> {
     let mut segments = Segments::new(data)?;
     loop {
@@ -166,7 +166,7 @@ impl ScanHeader {
 /// by row.
 ///
 /// # Errors
-/// What is wrong with the codestream.
+/// The fault in the codestream.
 pub(super) fn decode(data: &[u8]) -> Result<Vec<u16>, String> {
     let mut tables = Tables::default();
     let mut segments = Segments::new(data)?;
