@@ -306,7 +306,7 @@ fn the_audit_log_says_who_did_what() {
     assert!(table.done().contains("ann") && table.out.contains("study.acknowledge"), "{}", table.out);
     assert!(!table.out.chars().any(|c| c.is_control() && c != '\n'), "{:?}", table.out);
     assert_eq!(site.run(&["audit", "--since", "2999-01-01"]).done(), "nothing has been done\n");
-    site.run(&["audit", "--since", "tomorrow"]).refused("--since yesterday");
+    site.run(&["audit", "--since", "tomorrow"]).refused("--since tomorrow");
 }
 
 #[test]
