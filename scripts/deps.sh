@@ -25,6 +25,7 @@ build)
 test)
     need dcmtk sh -c 'command -v storescu && command -v dcmsend && command -v echoscu'
     need orthanc command -v Orthanc
+    need rsyslog command -v rsyslogd
     need python3-venv python3 -c 'import ensurepip, venv'
     ;;
 *)
@@ -50,7 +51,7 @@ if ((${#missing[@]})); then
     fi
     # A machine that only tests must not find itself serving DICOM: Debian starts what it installs unless told not to.
     quiet=/usr/sbin/policy-rc.d
-    if [[ " ${missing[*]} " == *" orthanc "* && ! -e $quiet ]]; then
+    if [[ " ${missing[*]} " =~ " orthanc "|" rsyslog " && ! -e $quiet ]]; then
         printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$quiet" >/dev/null
         trap '"${as_root[@]}" rm -f "$quiet"' EXIT
         "${as_root[@]}" chmod 755 "$quiet"

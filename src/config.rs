@@ -34,6 +34,7 @@ pub struct Settings {
     pub privacy: Privacy,
     pub notify: Notify,
     pub web: Web,
+    pub audit: Audit,
     pub log: Log,
 }
 
@@ -293,6 +294,47 @@ pub struct Web {
     pub listen: String,
     pub public_url: String,
     pub tls: WebTls,
+    pub login: Login,
+}
+
+/// `web.login`. The default is none.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    pub enabled: bool,
+    pub session_hours: f64,
+    pub idle_minutes: f64,
+    pub max_failures: u32,
+    pub lockout_minutes: f64,
+    pub trusted_proxies: Vec<Network>,
+    pub proxy_user_header: String,
+    pub proxy_role: String,
+}
+
+/// `audit`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    pub syslog: Syslog,
+}
+
+/// `audit.syslog`: the collector of audit messages. An empty address: none.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syslog {
+    pub address: String,
+    pub protocol: SyslogProtocol,
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyslogProtocol {
+    Udp,
+    Tcp,
+    Tls,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -364,6 +406,7 @@ impl Settings {
                 .with_list_parse_key("triage.stat_calling_ae_titles")
                 .with_list_parse_key("triage.stat_attributes")
                 .with_list_parse_key("notify.events")
+                .with_list_parse_key("web.login.trusted_proxies")
                 .with_list_parse_key("triage.gate.localizer_words")
                 .with_list_parse_key("triage.gate.image_types_out")
                 .with_list_parse_key("triage.gate.reformat_words")
@@ -474,6 +517,36 @@ impl Settings {
         let url = &self.notify.webhook.url;
         if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
             return wrong("notify.webhook.url", url, "starts with https:// or http://");
+        }
+        let login = &self.web.login;
+        for (key, value) in [
+            ("web.login.session_hours", login.session_hours),
+            ("web.login.idle_minutes", login.idle_minutes),
+            ("web.login.lockout_minutes", login.lockout_minutes),
+        ] {
+            if !(value > 0.0 && value <= 100_000.0) {
+                return wrong(key, value, "more than 0, at most 100000");
+            }
+        }
+        if login.max_failures == 0 {
+            return wrong("web.login.max_failures", 0, "at least 1");
+        }
+        if !login.proxy_role.is_empty()
+            && !["viewer", "reader", "operator", "admin"].contains(&login.proxy_role.as_str())
+        {
+            return wrong("web.login.proxy_role", &login.proxy_role, "viewer, reader, operator, admin, or empty");
+        }
+        let syslog = &self.audit.syslog;
+        let has_port = |address: &str| address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if !syslog.address.is_empty() && !has_port(&syslog.address) {
+            return wrong("audit.syslog.address", &syslog.address, "host:port, such as audit.example.org:6514");
+        }
+        if !syslog.address.is_empty() && syslog.protocol == SyslogProtocol::Tls && syslog.ca.as_os_str().is_empty() {
+            return wrong(
+                "audit.syslog.ca",
+                "",
+                "the authority that signed the collector's certificate, for protocol = \"tls\"",
+            );
         }
         if !self.web.listen.is_empty() && self.web.listen.parse::<SocketAddr>().is_err() {
             return wrong("web.listen", &self.web.listen, "an IP address and port such as 127.0.0.1:8080, or empty");

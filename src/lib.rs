@@ -11,6 +11,7 @@
 
 pub mod archive;
 pub mod assets;
+pub mod audit;
 pub mod commitment;
 pub mod config;
 pub mod dimse;
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod node;
 pub mod notify;
 pub mod objects;
+pub mod password;
 pub mod retention;
 pub mod tls;
 pub mod triage;

@@ -56,6 +56,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Reports of storage commitment by what became of them (`outcome`): delivered, dead",
     ),
+    (
+        "triaged_audit_messages_total",
+        Counter,
+        Unit::Count,
+        "Audit messages by `outcome`: sent, failed (and tried again)",
+    ),
     ("triaged_instances_total", Counter, Unit::Count, "Instances received by what became of them (`outcome`)"),
     (
         "triaged_set_aside_objects",

@@ -25,6 +25,9 @@ pub struct Args {
     /// The newest rows, at most so many; 0 is all [default: 200 in the table, all in JSON and CSV]
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
+    /// Check the hash chain of the whole log instead: exit code 1 where a row is not as it was written, or is missing
+    #[arg(long, conflicts_with_all = ["study", "since", "limit", "format"])]
+    verify: bool,
     /// How to write it: a table for people, or all columns of the database table `audit`
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -38,6 +41,25 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         return Err(Failure::wrong(
             "the database is of a version without an audit log; the node brings it to this one when it starts",
         ));
+    }
+    if args.verify {
+        let chain = ledger.verify_audit()?;
+        return match chain.broken_at {
+            Some(id) => Err(Failure::failed(format!(
+                "the audit log is not as it was written: row {id} was changed or is missing; compare with the collector of audit \
+                 messages or a backup"
+            ))),
+            None => {
+                writeln!(
+                    io::stdout().lock(),
+                    "{} rows, unbroken; the last is {}, its hash {}",
+                    chain.rows,
+                    chain.last_id,
+                    chain.hash
+                )?;
+                Ok(ExitCode::SUCCESS)
+            }
+        };
     }
     let default = (args.format == Format::Table).then_some(ROWS_FOR_PEOPLE);
     let filter = AuditFilter {

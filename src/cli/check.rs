@@ -349,9 +349,21 @@ fn web(settings: &Settings) -> Finding {
     let Ok(address) = listen.parse::<SocketAddr>() else { return (Fail, format!("{listen} is no address and port")) };
     match TcpListener::bind(address) {
         Ok(_) => {
-            let public = !address.ip().is_loopback();
-            let warning = if public { "; it has no login and is not on a loopback address" } else { "" };
-            (if public { Warn } else { Fine }, format!("{address} is free{warning}"))
+            let (login, public) = (settings.web.login.enabled, !address.ip().is_loopback());
+            match (login, public) {
+                (false, true) => {
+                    let why = "it has no login (web.login) and is not on a loopback address";
+                    (Warn, format!("{address} is free; {why}"))
+                }
+                (true, true) if !settings.web.tls.is_on() => (
+                    Warn,
+                    format!(
+                        "{address} is free; passwords go over it without TLS (web.tls), unless a proxy is before it"
+                    ),
+                ),
+                (true, _) => (Fine, format!("{address} is free; with a login")),
+                (false, false) => (Fine, format!("{address} is free")),
+            }
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => match healthy(reachable(address)) {
             Ok(true) => (Fine, format!("{address} is in use by a node that is healthy")),

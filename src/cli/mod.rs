@@ -25,6 +25,7 @@ mod service;
 mod since;
 mod study;
 mod terminal;
+mod user;
 mod worklist;
 
 use std::io::{self, Write};
@@ -81,8 +82,14 @@ enum Command {
     Check(check::Args),
     /// Score a study, or all, again with the current model, as a new revision
     Rescore(rescore::Args),
-    /// Show who did what: acknowledged, sent notifications again, scored again
+    /// Show who did what, or check that nobody changed the record of it (--verify)
     Audit(audit::Args),
+    /// Who may use the web server (web.login): add, list, remove, passwd
+    #[command(subcommand)]
+    User(user::User),
+    /// Tokens with which programs use the web server (web.login): add, list, remove
+    #[command(subcommand)]
+    Token(user::Token),
     /// Copy the database, consistent as of one moment, also while the node runs
     Backup(backup::Args),
     /// Measure the model alone on this machine, with the node's own code; JSON on standard output
@@ -167,6 +174,8 @@ fn run(cli: Cli) -> Result {
         Command::Check(args) => check::run(global.settings_of_node(), global.config_of_node().as_deref(), args),
         Command::Rescore(args) => rescore::run(global.settings_of_node()?, args, global.log.is_some()),
         Command::Audit(args) => audit::run(&global.settings_of_node()?, args),
+        Command::User(command) => user::run(&global.settings_of_node()?, command),
+        Command::Token(command) => user::run_token(&global.settings_of_node()?, command),
         Command::Backup(args) => backup::run(&global.settings_of_node()?, args),
         Command::BenchModel(args) => bench_model::run(&global.settings(&args.settings())?, args),
         Command::Completions(args) => completions::run(args),

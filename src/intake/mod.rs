@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
-use crate::ledger::Ledger;
+use crate::ledger::{Actor, Deed, Ledger};
 use crate::triage::Activity;
 
 pub use crate::triage::TransferId;
@@ -62,6 +62,13 @@ pub struct Sender {
     pub stat: bool,
     /// Its own limit beside [`Limits::max_object_bytes`].
     pub max_object_bytes: Option<u64>,
+}
+
+impl Sender {
+    /// The sender, for the audit log.
+    fn actor(&self) -> Actor {
+        Actor::peer(format!("{} {}", self.calling_ae, self.peer))
+    }
 }
 
 /// The fate of an object that was received.
@@ -154,7 +161,27 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        self.intake.activity.ended(self.id);
+        let brought = self.intake.activity.ended(self.id);
         self.intake.ledger.changed().notify_waiters();
+        if brought.is_empty() {
+            return;
+        }
+        let (ledger, actor) = (self.intake.ledger.clone(), self.sender.actor());
+        let note = move || {
+            for (study_uid, objects) in brought {
+                let details = serde_json::json!({ "objects": objects });
+                ledger.post_deed(Deed {
+                    actor: actor.clone(),
+                    name: "study.receive",
+                    study_uid: Some(study_uid),
+                    details,
+                });
+            }
+        };
+        // The ledger may be full of writes, and to wait for it blocks.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(note)),
+            Err(_) => note(),
+        }
     }
 }

@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::archive::Archive;
+use crate::audit::Exporter;
 use crate::commitment::Commitments;
 use crate::config::Settings;
 use crate::dimse::reporter::Reporter;
@@ -26,12 +28,12 @@ use crate::dimse::{Listener, Scp};
 use crate::event::Kind;
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
 use crate::intake::{Intake, Limits, Rules};
-use crate::ledger::{Ledger, LedgerError, Queue, WorkerId};
+use crate::ledger::{Actor, Deed, Ledger, LedgerError, Queue, WorkerId};
 use crate::notify::{self, ArchivedStudies, ChannelError, Escalation, Links, Routing, Surroundings, Worker};
 use crate::retention::Retention;
 use crate::tls::TlsServer;
 use crate::triage::{Activity, Gate, Judge, StatRule};
-use crate::web::{self, Site};
+use crate::web::{self, Door, Site};
 
 pub use error::StartError;
 pub use lock::lock;
@@ -67,6 +69,9 @@ pub struct Node {
     retention: Option<Stage>,
     /// Delivers reports of storage commitment.
     reports: Option<Stage>,
+    /// Sends audit messages.
+    exporter: Option<Stage>,
+    serves: bool,
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
     pulse: Pulse,
@@ -181,10 +186,14 @@ impl Node {
         let web = site.map(|(listener, bound, tls)| {
             let shadow = shadow.as_ref().map(|shadow| shadow.status().clone());
             let readiness = readiness(&settings, &info, shadow, &ledger, &archive, listening.clone());
-            let site = Site { ledger: ledger.clone(), readiness, metrics, links };
+            let secure = tls.is_some() || settings.web.public_url.starts_with("https://");
+            let door = Door::new(&settings.web.login, secure);
+            let site = Site { ledger: ledger.clone(), readiness, metrics, links, door };
             info!("web on {}://{bound}", if tls.is_some() { "https" } else { "http" });
             (bound, Stage::start(|stop| web::serve(listener, tls, site, stop)))
         });
+        let exporter = if serve { Exporter::new(&settings, ledger.clone())? } else { None };
+        let exporter = exporter.map(|exporter| Stage::start(|stop| exporter.run(stop)));
         let limits = Limits {
             max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
             max_queue: settings.inference.max_queue,
@@ -210,6 +219,9 @@ impl Node {
             };
             dimse.push((bound, Stage::start(run)));
         }
+        if serve {
+            note_start(&ledger, &settings).await?;
+        }
         let pulse = Pulse::of(ledger.clone());
         Ok(Node {
             ledger,
@@ -220,6 +232,8 @@ impl Node {
             judge,
             retention,
             reports,
+            exporter,
+            serves: serve,
             channels: workers,
             web,
             pulse,
@@ -246,7 +260,8 @@ impl Node {
 
     /// Whether every stage still runs and the ledger answers: what the watchdog asks.
     pub fn is_alive(&self) -> bool {
-        let stages = self.channels.iter().chain([&self.judge]).chain(&self.retention).chain(&self.reports);
+        let stages =
+            self.channels.iter().chain([&self.judge]).chain(&self.retention).chain(&self.reports).chain(&self.exporter);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
         stages.into_iter().all(Stage::is_running) && self.pipeline.0.is_alive() && self.pulse.beats()
     }
@@ -301,6 +316,16 @@ impl Node {
         if let Some((_, stage)) = self.web {
             stage.stop("web", STOP_PATIENCE).await;
         }
+        if self.serves {
+            let stop =
+                Deed { actor: Actor::system(), name: "node.stop", study_uid: None, details: serde_json::json!({}) };
+            if let Err(error) = self.ledger.record_deed(stop).await {
+                warn!(%error, "the stop is not in the audit log");
+            }
+        }
+        if let Some(stage) = self.exporter {
+            stage.stop("audit messages", STOP_PATIENCE).await;
+        }
         // Dropping the last handle joins the writer thread.
         let ledger = self.ledger;
         let _ = tokio::task::spawn_blocking(move || drop(ledger)).await;
@@ -335,6 +360,22 @@ fn listeners(settings: &Settings) -> Result<Vec<(Listener, SocketAddr, &'static 
         listeners.push((listener.with_tls(server), bound, "DICOM over TLS"));
     }
     Ok(listeners)
+}
+
+/// Writes into the audit log that the node has started, and whether its configuration is another than at the last start. Secrets are
+/// not part of the digest.
+async fn note_start(ledger: &Ledger, settings: &Settings) -> Result<(), LedgerError> {
+    let configuration = hex::encode(Sha256::digest(format!("{settings:?}")));
+    let before = ledger.last_deed("node.start")?;
+    let before = before.and_then(|row| serde_json::from_str::<serde_json::Value>(&row.details).ok());
+    let before = before.and_then(|details| Some(details.get("configuration")?.as_str()?.to_owned()));
+    let deed = |name, details| Deed { actor: Actor::system(), name, study_uid: None, details };
+    if before.is_some_and(|before| before != configuration) {
+        let details = serde_json::json!({ "configuration": configuration });
+        ledger.record_deed(deed("configuration.change", details)).await?;
+    }
+    let details = serde_json::json!({ "software": crate::SOFTWARE, "configuration": configuration });
+    ledger.record_deed(deed("node.start", details)).await
 }
 
 /// Loads the second model, if one is named, and starts it in shadow; else notes that there is none.

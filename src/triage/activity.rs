@@ -1,7 +1,7 @@
 //! Which transfers still bring slices of which study, and since when a study is quiet. A transfer that goes on to another study has
 //! ended for the one before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ struct Known {
     studies: HashMap<String, Study>,
     /// The study that a transfer brought an object of last.
     latest: HashMap<TransferId, String>,
+    /// How many objects of which study a transfer has brought.
+    brought: HashMap<TransferId, BTreeMap<String, u64>>,
 }
 
 struct Study {
@@ -52,6 +54,7 @@ impl Activity {
     /// quiet while a slice of it is on its way into the ledger.
     pub fn touch(&self, study_uid: &str, transfer: TransferId) {
         let mut known = self.lock();
+        *known.brought.entry(transfer).or_default().entry(study_uid.to_owned()).or_default() += 1;
         let before = known.latest.insert(transfer, study_uid.to_owned());
         if let Some(before) = before.filter(|before| before != study_uid)
             && let Some(study) = known.studies.get_mut(&before)
@@ -64,9 +67,11 @@ impl Activity {
         study.last = Instant::now();
     }
 
-    /// A transfer has ended, however it did. The quiet time of its last study begins now.
-    pub fn ended(&self, transfer: TransferId) {
+    /// A transfer has ended, however it did. The quiet time of its last study begins now. Returns how many objects of which study
+    /// it has brought.
+    pub fn ended(&self, transfer: TransferId) -> BTreeMap<String, u64> {
         let mut known = self.lock();
+        let brought = known.brought.remove(&transfer).unwrap_or_default();
         known.latest.remove(&transfer);
         known.studies.retain(|_, study| {
             if study.open.remove(&transfer) {
@@ -75,6 +80,7 @@ impl Activity {
             // Duplicates of a decided study touch it, and nobody judges it again. So a study that is long quiet is forgotten here.
             !study.open.is_empty() || study.last.elapsed() < FORGET
         });
+        brought
     }
 
     /// How long a study has been quiet. One that is not known here has been quiet since before the process started.

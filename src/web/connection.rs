@@ -1,7 +1,7 @@
 //! Bounded connections: so many at one time, and none that is silent for ever.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -118,25 +118,38 @@ impl Listener for Bounded {
     }
 }
 
-/// The address that a request comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PeerAddress(SocketAddr);
+/// The address that a request comes from, and who was recognized.
+#[derive(Debug, Clone)]
+pub(super) struct PeerAddress {
+    address: SocketAddr,
+    /// Who was recognized, where there is a login.
+    known: Option<Actor>,
+}
 
 impl PeerAddress {
-    /// Who does what the request asks for. There is no login yet, so it is the peer, behind a proxy the proxy.
-    pub(super) fn actor(self) -> Actor {
-        Actor::peer(format!("web {}", self.0.ip()))
+    /// Who does what the request asks for: whoever was recognized; without a login the peer, behind a proxy the proxy.
+    pub(super) fn actor(&self) -> Actor {
+        self.known.clone().unwrap_or_else(|| Actor::peer(format!("web {}", self.ip())))
+    }
+
+    pub(super) fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
+    /// The peer as somebody who was recognized.
+    pub(super) fn known_as(self, known: Actor) -> PeerAddress {
+        PeerAddress { known: Some(known), ..self }
     }
 
     /// Who uses an acknowledge link that was sent to a channel: whoever has the link, which is a token.
-    pub(super) fn actor_with_link(self, channel: &str) -> Actor {
-        Actor::token(format!("link sent to {channel}, used from web {}", self.0.ip()))
+    pub(super) fn actor_with_link(&self, channel: &str) -> Actor {
+        Actor::token(format!("link sent to {channel}, used from web {}", self.ip()))
     }
 }
 
 impl Connected<IncomingStream<'_, Bounded>> for PeerAddress {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> PeerAddress {
-        PeerAddress(*stream.remote_addr())
+        PeerAddress { address: *stream.remote_addr(), known: None }
     }
 }
 

@@ -1,11 +1,12 @@
-//! What people and monitors see: worklist pages, JSON API, metrics, health. There is no login: the web server belongs on
-//! the loopback address or behind a proxy that has one.
+//! What people and monitors see: worklist pages, JSON API, metrics, health. [`login`] says who may; without it the web server belongs
+//! on the loopback address or behind a proxy that has a login.
 
 mod api;
 mod connection;
 mod guard;
 mod health;
 mod links;
+mod login;
 mod pages;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::notify::Links;
 use crate::tls::TlsServer;
 use connection::{Bounded, PeerAddress};
+pub use login::{Door, digest};
 
 /// Connections at one time; further ones wait until one is closed.
 const MOST_CONNECTIONS: usize = 256;
@@ -48,6 +50,8 @@ pub struct Site {
     pub metrics: PrometheusHandle,
     /// Checks the acknowledge links of messages.
     pub links: Arc<Links>,
+    /// Who may use the pages.
+    pub door: Arc<Door>,
 }
 
 /// Serves, over TLS where there are certificates, until `stop`; then lets requests under way finish for a few seconds.
@@ -78,6 +82,8 @@ fn router(site: Site, loopback: bool) -> Router {
         .route("/notifications/{id}/requeue", post(pages::requeue))
         .route("/acknowledge", get(links::ask).post(links::acknowledge))
         .route("/style.css", get(pages::style))
+        .route("/login", get(login::form).post(login::log_in))
+        .route("/logout", post(login::log_out))
         .route("/api/v1/studies", get(api::studies))
         .route("/api/v1/studies/{uid}", get(api::study))
         .route("/api/v1/studies/{uid}/acknowledge", post(api::acknowledge))
@@ -89,6 +95,7 @@ fn router(site: Site, loopback: bool) -> Router {
         .fallback(nowhere)
         .method_not_allowed_fallback(not_that_way)
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(site.clone(), login::check))
         .layer(axum::middleware::from_fn(guard::against_other_sites));
     let router = if loopback { router.layer(axum::middleware::from_fn(guard::against_rebinding)) } else { router };
     router.layer(axum::middleware::from_fn(guard::headers)).with_state(site)

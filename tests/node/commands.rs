@@ -298,7 +298,7 @@ fn the_audit_log_says_who_did_what() {
     let csv = site.run(&["audit", "--format", "csv", "--limit", "1"]);
     let mut reader = csv::Reader::from_reader(csv.done().as_bytes());
     let header: Vec<_> = reader.headers().unwrap().iter().map(str::to_owned).collect();
-    assert_eq!(header, ["id", "at", "actor_kind", "actor", "deed", "study_uid", "details"]);
+    assert_eq!(header, ["id", "at", "actor_kind", "actor", "deed", "study_uid", "details", "hash"]);
     let records: Vec<_> = reader.records().map(Result::unwrap).collect();
     assert_eq!((records.len(), &records[0][4]), (1, "notification.requeue"));
     assert!(records[0][3].starts_with("'=bob"), "{}", csv.out);

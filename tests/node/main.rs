@@ -16,6 +16,7 @@ mod durable;
 mod escalation;
 mod gpu;
 mod hostile;
+mod login;
 mod mail;
 mod notify;
 mod orthanc;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::ledger::{Delivery, now};
 use triaged::notify::Links;
-use triaged::web::{Check, Readiness, Site, serve};
+use triaged::web::{Check, Door, Readiness, Site, serve};
 
 struct Node {
     fixture: Fixture,
@@ -44,6 +44,7 @@ impl Node {
             ],
         };
         let site = Site {
+            door: Door::none(),
             ledger: fixture.ledger.clone(),
             readiness: Arc::new(readiness),
             metrics: triaged::metrics::install().unwrap(),

@@ -67,7 +67,20 @@ record! {
         pub deed: String,
         pub study_uid: Option<String>,
         pub details: String,
+        /// Of the row and the one before; none in rows of earlier versions.
+        pub hash: Option<String>,
     }
+}
+
+/// The hash chain of the audit log, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    pub rows: u64,
+    /// The last row's.
+    pub last_id: i64,
+    pub hash: String,
+    /// The first row that is not as it was written, or that is missing; `None` where all are right.
+    pub broken_at: Option<i64>,
 }
 
 /// Which rows of the audit log.

@@ -12,6 +12,7 @@ mod commitment;
 mod error;
 mod escalation;
 mod files;
+mod login;
 mod outbox;
 mod queue;
 mod reader;
@@ -166,6 +167,7 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0007_delivery.sql")),
         M::up(include_str!("migrations/0008_verdicts.sql")).foreign_key_check(),
         M::up(include_str!("migrations/0009_commitment.sql")),
+        M::up(include_str!("migrations/0010_login.sql")),
     ])
 }
 

@@ -1,0 +1,135 @@
+//! Syslog: RFC 5424 lines over UDP (RFC 5426), TCP (RFC 6587, counted) or TLS (RFC 5425). Blocks.
+
+use std::io::{self, Write};
+use std::net::{TcpStream, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config;
+use crate::ledger::AuditRow;
+use crate::tls::{TlsClient, TlsError, TlsSession};
+
+use super::message::{Source, xml};
+
+/// Facility 10 (security and authorization), severity 5 (notice), as IHE ITI-20 says.
+const PRIORITY: u8 = 10 * 8 + 5;
+const MESSAGE_ID: &str = "IHE+RFC-3881";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A row as a line of syslog.
+pub fn line(source: &Source, row: &AuditRow) -> String {
+    let Source { host, process, .. } = source;
+    // The mark says that UTF-8 follows (RFC 5424 6.4).
+    format!("<{PRIORITY}>1 {} {host} triaged {process} {MESSAGE_ID} - \u{feff}{}", row.at, xml(source, row))
+}
+
+/// Where the lines go.
+#[derive(Default)]
+pub struct Collector {
+    address: String,
+    way: Way,
+    open: Option<Open>,
+}
+
+#[derive(Default)]
+enum Way {
+    #[default]
+    Udp,
+    Tcp,
+    Tls(Box<TlsClient>),
+}
+
+enum Open {
+    Udp(UdpSocket),
+    Tcp(TcpStream),
+    Tls(Box<TlsSession>),
+}
+
+impl Collector {
+    /// # Errors
+    /// The authority of the collector's certificate cannot be used.
+    pub fn new(settings: &config::Syslog) -> Result<Collector, TlsError> {
+        let way = match settings.protocol {
+            config::SyslogProtocol::Udp => Way::Udp,
+            config::SyslogProtocol::Tcp => Way::Tcp,
+            config::SyslogProtocol::Tls => {
+                let host = settings.address.rsplit_once(':').map_or(settings.address.as_str(), |(host, _)| host);
+                let files = config::Tls {
+                    port: 0,
+                    certificate: settings.certificate.clone(),
+                    key: settings.key.clone(),
+                    certificates: Vec::new(),
+                    client_ca: PathBuf::new(),
+                    require_client_certificate: false,
+                    peer_ca: settings.ca.clone(),
+                };
+                Way::Tls(Box::new(TlsClient::new(&files, host, &[])?))
+            }
+        };
+        Ok(Collector { address: settings.address.clone(), way, open: None })
+    }
+
+    /// Sends a line; a connection that broke is opened anew once.
+    pub fn send(&mut self, line: &str) -> Result<(), String> {
+        let is_new = self.open.is_none();
+        match self.try_send(line) {
+            Err(_) if !is_new => self.try_send(line),
+            sent => sent,
+        }
+    }
+
+    fn try_send(&mut self, line: &str) -> Result<(), String> {
+        let failed = |error: io::Error| format!("{}: {error}", self.address);
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.connect()?,
+        };
+        let counted = format!("{} {line}", line.len());
+        match &mut open {
+            Open::Udp(socket) => socket.send(line.as_bytes()).map(drop),
+            Open::Tcp(socket) => is_alive(socket).and_then(|()| socket.write_all(counted.as_bytes())),
+            Open::Tls(session) => is_alive(&session.sock)
+                .and_then(|()| session.write_all(counted.as_bytes()))
+                .and_then(|()| session.flush()),
+        }
+        .map_err(failed)?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<Open, String> {
+        let failed = |error: io::Error| format!("{}: {error}", self.address);
+        let mut addresses = self.address.to_socket_addrs().map_err(failed)?;
+        let address = addresses.next().ok_or_else(|| format!("{}: the name has no address", self.address))?;
+        if let Way::Udp = self.way {
+            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).map_err(failed)?;
+            socket.connect(address).map_err(failed)?;
+            return Ok(Open::Udp(socket));
+        }
+        let socket = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
+        let prepared = socket.set_write_timeout(Some(PATIENCE)).and(socket.set_read_timeout(Some(PATIENCE)));
+        prepared.map_err(failed)?;
+        match &self.way {
+            Way::Tls(client) => {
+                let session = client.connect(socket).map_err(|error| format!("{}: {error}", self.address))?;
+                Ok(Open::Tls(Box::new(session)))
+            }
+            Way::Udp | Way::Tcp => Ok(Open::Tcp(socket)),
+        }
+    }
+}
+
+/// Whether the collector has closed the connection: what is written after that is lost without an error. It sends nothing else, but
+/// what TLS sends by itself.
+fn is_alive(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let looked = socket.peek(&mut [0]);
+    socket.set_nonblocking(false)?;
+    match looked {
+        Ok(0) => Err(io::ErrorKind::ConnectionReset.into()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,432 @@
+//! Who asks: a session, an API token, or a proxy that has logged somebody in; and whether they may. Off (`web.login.enabled`), every
+//! request may do everything, as whoever can reach the loopback address could anyway.
+//!
+//! Requests that change something must come from this site (`guard::against_other_sites`), and the session's cookie is SameSite=Strict:
+//! another site can make a browser do nothing here.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use askama::Template;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{ConnectInfo, Form, Query, Request, State};
+use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::connection::PeerAddress;
+use super::pages::{NoPage, page};
+use super::{Failed, Site, api, pages};
+use crate::config;
+use crate::ledger::{Actor, Deed, Permission, Role, now};
+use crate::password;
+
+/// The cookie of a session.
+const SESSION: &str = "triaged_session";
+
+/// Wrong logins from one address within [`WINDOW`], after which it has to wait.
+const MOST_FROM_ADDRESS: usize = 20;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses that are remembered for that.
+const MOST_ADDRESSES: usize = 10_000;
+
+/// The same person looking at the same thing again within this time is one deed of the audit log: the worklist loads itself anew.
+const ONE_LOOK: Duration = Duration::from_secs(300);
+
+/// What requests are let through by.
+pub struct Door {
+    settings: config::Login,
+    /// The cookie goes over TLS only.
+    secure: bool,
+    /// Passwords are checked by two threads at most: each check takes memory and time on purpose.
+    checking: Semaphore,
+    wrong: Mutex<HashMap<IpAddr, Vec<Instant>>>,
+    looks: Mutex<HashMap<(String, String), Instant>>,
+    /// Checked where there is no such user, so that the time tells nothing.
+    nobody: String,
+}
+
+impl Door {
+    /// `secure`: the page is reached over HTTPS alone.
+    pub fn new(settings: &config::Login, secure: bool) -> Arc<Door> {
+        let nobody = if settings.enabled { password::hash(&password::token()) } else { String::new() };
+        Arc::new(Door {
+            settings: settings.clone(),
+            secure,
+            checking: Semaphore::new(2),
+            wrong: Mutex::default(),
+            looks: Mutex::default(),
+            nobody,
+        })
+    }
+
+    /// No login: every request may do everything.
+    pub fn none() -> Arc<Door> {
+        Door::new(&config::Login::default(), false)
+    }
+
+    /// Whether an address has sent too many wrong logins lately. `also`: another one just now.
+    fn is_barred(&self, address: IpAddr, also: bool) -> bool {
+        let mut wrong = self.wrong.lock().expect("nobody panics while holding the wrong logins");
+        let recent = |at: &Instant| at.elapsed() < WINDOW;
+        if wrong.len() >= MOST_ADDRESSES {
+            wrong.retain(|_, times| times.iter().any(recent));
+        }
+        if also && (wrong.len() < MOST_ADDRESSES || wrong.contains_key(&address)) {
+            wrong.entry(address).or_default().push(Instant::now());
+        }
+        let Some(times) = wrong.get_mut(&address) else { return wrong.len() >= MOST_ADDRESSES };
+        times.retain(recent);
+        times.len() >= MOST_FROM_ADDRESS
+    }
+
+    /// Whether this look is the first within a while.
+    fn is_new_look(&self, actor: &str, what: &str) -> bool {
+        let mut looks = self.looks.lock().expect("nobody panics while holding the looks");
+        if looks.len() >= MOST_ADDRESSES {
+            looks.retain(|_, at| at.elapsed() < ONE_LOOK);
+        }
+        let key = (actor.to_owned(), what.to_owned());
+        if looks.get(&key).is_some_and(|at| at.elapsed() < ONE_LOOK) {
+            return false;
+        }
+        looks.insert(key, Instant::now());
+        true
+    }
+}
+
+/// Who was recognized, and what they may do.
+#[derive(Clone)]
+struct Known {
+    actor: Actor,
+    may: May,
+}
+
+#[derive(Clone)]
+enum May {
+    Role(Role),
+    Scopes(Vec<Permission>),
+}
+
+impl Known {
+    fn may(&self, permission: Permission) -> bool {
+        match &self.may {
+            May::Role(role) => role.permits(permission),
+            May::Scopes(scopes) => scopes.contains(&permission),
+        }
+    }
+}
+
+/// What a request needs; `None`: nothing. What is not named here and changes something is for administrators.
+fn needed(method: &Method, path: &str) -> Option<Permission> {
+    match path {
+        // A link carries its own signature; health says nothing of patients.
+        "/login" | "/logout" | "/style.css" | "/triaged.js" | "/favicon.svg" | "/acknowledge" => return None,
+        "/healthz" | "/readyz" => return None,
+        "/metrics" => return Some(Permission::Metrics),
+        // The configuration, and who hears what.
+        "/admin" => return Some(Permission::Administer),
+        _ => {}
+    }
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Some(Permission::Read);
+    }
+    Some(match path.rsplit('/').next() {
+        Some("acknowledge" | "unacknowledge" | "accept" | "reject" | "feedback") => Permission::Acknowledge,
+        Some("requeue" | "rescore") => Permission::Operate,
+        _ => Permission::Administer,
+    })
+}
+
+/// Stands before every page: lets through who may, and notes who looked at what.
+pub(super) async fn check(State(site): State<Site>, mut request: Request, next: Next) -> Response {
+    let door = site.door.clone();
+    if !door.settings.enabled {
+        return next.run(request).await;
+    }
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let Some(permission) = needed(&method, uri.path()) else { return next.run(request).await };
+    let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<PeerAddress>>().cloned() else {
+        return api::failure(Failed::Internal);
+    };
+    let known = match known(&site, request.headers(), peer.ip()).await {
+        Ok(known) => known,
+        Err(failed) => return api::failure(failed),
+    };
+    let Some(known) = known else { return unknown(&method, &uri) };
+    if !known.may(permission) {
+        let why = format!("{} may not do this", known.actor.name);
+        let failed = Failed::Refused(StatusCode::FORBIDDEN, why);
+        return if uri.path().starts_with("/api/") { api::failure(failed) } else { pages::failure(failed) };
+    }
+    // Whoever acts from here on is who was recognized.
+    request.extensions_mut().insert(ConnectInfo(peer.known_as(known.actor.clone())));
+    let response = next.run(request).await;
+    if response.status().is_success() && method == Method::GET {
+        note_look(&site, &known.actor, uri.path());
+    }
+    response
+}
+
+/// Writes into the audit log who saw what.
+fn note_look(site: &Site, actor: &Actor, path: &str) {
+    let parts: Vec<&str> = path.trim_start_matches("/api/v1").trim_matches('/').split('/').collect();
+    let (name, study) = match parts[..] {
+        [""] | ["studies"] | ["worklist"] => ("study.search", None),
+        ["studies", uid] => ("study.view", Some(uid)),
+        ["studies", uid, "report.dcm" | "key-image.dcm"] => ("study.export", Some(uid)),
+        ["studies", uid, ..] => ("study.view", Some(uid)),
+        _ => return,
+    };
+    if !site.door.is_new_look(&actor.name, &format!("{name} {}", study.unwrap_or_default())) {
+        return;
+    }
+    let details = serde_json::json!({});
+    let study_uid = study.map(str::to_owned);
+    let (ledger, deed) = (site.ledger.clone(), Deed { actor: actor.clone(), name, study_uid, details });
+    tokio::task::spawn_blocking(move || ledger.post_deed(deed));
+}
+
+async fn known(site: &Site, headers: &HeaderMap, address: IpAddr) -> Result<Option<Known>, Failed> {
+    let door = &site.door;
+    if let Some(token) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")) {
+        let hash = digest(token.trim());
+        let found = site.ledger(move |ledger| ledger.use_token(&hash)).await?;
+        return Ok(found.map(|(name, scopes)| Known {
+            actor: Actor::token(name),
+            may: May::Scopes(scopes.into_iter().map(|scope| scope.0).collect()),
+        }));
+    }
+    if let Some(name) = proxied(&door.settings, headers, address) {
+        let asked = name.clone();
+        let user = site.ledger(move |ledger| ledger.stored_user(&asked)).await?;
+        let default = door.settings.proxy_role.parse().ok();
+        let Some(role) = user.map(|user| user.role).or(default) else { return Ok(None) };
+        return Ok(Some(Known { actor: Actor::person(name), may: May::Role(role) }));
+    }
+    let Some(session) = cookie(headers) else { return Ok(None) };
+    let (hash, silence) = (digest(&session), minutes(door.settings.idle_minutes));
+    let found = site.ledger(move |ledger| ledger.use_session(&hash, silence)).await?;
+    Ok(found.map(|(name, role)| Known { actor: Actor::person(name), may: May::Role(role) }))
+}
+
+/// The user whom a proxy has logged in: only from a proxy's own address is the header believed.
+fn proxied(settings: &config::Login, headers: &HeaderMap, address: IpAddr) -> Option<String> {
+    if settings.proxy_user_header.is_empty() || !settings.trusted_proxies.iter().any(|proxy| proxy.contains(address)) {
+        return None;
+    }
+    let name = headers.get(settings.proxy_user_header.as_str())?.to_str().ok()?.trim();
+    (!name.is_empty() && name.len() <= 128).then(|| name.to_owned())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<String> {
+    let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(';'));
+    let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(SESSION)?.strip_prefix('='));
+    values.next().map(str::to_owned)
+}
+
+/// Sessions and tokens are kept as digests: whoever reads the database cannot use them.
+pub fn digest(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret))
+}
+
+fn minutes(count: f64) -> Duration {
+    Duration::from_secs_f64(count * 60.0)
+}
+
+/// People are led to the login, programs hear 401.
+fn unknown(method: &Method, uri: &Uri) -> Response {
+    if *method == Method::GET && !uri.path().starts_with("/api/") && uri.path() != "/metrics" {
+        let wanted = uri.path_and_query().map_or("/", |path| path.as_str());
+        let encoded: String = url_encoded(wanted);
+        return redirect(&format!("/login?next={encoded}"));
+    }
+    let mut response =
+        api::refusal(StatusCode::UNAUTHORIZED, "log in, or send Authorization: Bearer with an API token");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn url_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+fn redirect(to: &str) -> Response {
+    match HeaderValue::from_str(to) {
+        Ok(to) => (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response(),
+        Err(_) => (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/"))]).into_response(),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage {
+    next: String,
+    why: Option<String>,
+    enabled: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Wanted {
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Credentials {
+    name: String,
+    password: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// Only a path of this site: nobody is led elsewhere after the login.
+fn own_path(next: String) -> String {
+    let is_own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    if is_own { next } else { "/".into() }
+}
+
+/// `GET /login`
+pub(super) async fn form(State(site): State<Site>, Query(query): Query<Wanted>) -> Response {
+    page(&LoginPage { next: own_path(query.next), why: None, enabled: site.door.settings.enabled })
+}
+
+/// `POST /login`
+pub(super) async fn log_in(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    form: Result<Form<Credentials>, FormRejection>,
+) -> Result<Response, NoPage> {
+    let door = site.door.clone();
+    let refused = |status, why: &str| Failed::Refused(status, why.to_owned());
+    if !door.settings.enabled {
+        return Err(refused(StatusCode::NOT_FOUND, "there is no login here (web.login.enabled)").into());
+    }
+    let Form(Credentials { name, password, next }) =
+        form.map_err(|error| refused(error.status(), "the form is not complete"))?;
+    let (name, next) = (name.trim().to_owned(), own_path(next));
+    let again = |status: StatusCode, why: &str| {
+        let shown = page(&LoginPage { next: next.clone(), why: Some(why.to_owned()), enabled: true });
+        Ok((status, shown).into_response())
+    };
+    if door.is_barred(peer.ip(), false) {
+        return again(StatusCode::TOO_MANY_REQUESTS, "Too many wrong logins from this address; try again in a minute.");
+    }
+    let asked = name.clone();
+    let user = site.ledger(move |ledger| ledger.stored_user(&asked)).await?;
+    let is_locked = user.as_ref().and_then(|user| user.locked_until.clone()).is_some_and(|until| until > now());
+    let hash = user.as_ref().map_or_else(|| door.nobody.clone(), |user| user.password_hash.clone());
+    let is_right = {
+        let _turn = door.checking.acquire().await.map_err(|_| Failed::Internal)?;
+        let checked = tokio::task::spawn_blocking(move || password::verify(&password, &hash)).await;
+        checked.map_err(|_| Failed::Internal)?
+    };
+    // While a user is locked out, the right password says no more than a wrong one.
+    let Some(user) = user.filter(|_| is_right && !is_locked) else {
+        door.is_barred(peer.ip(), true);
+        let (actor, most) = (Actor::peer(format!("web {}", peer.ip())), door.settings.max_failures);
+        let lock_out = minutes(door.settings.lockout_minutes);
+        // A name that is no user's may be a password that was typed into the wrong field.
+        let is_user = is_locked || {
+            let asked = name.clone();
+            site.ledger(move |ledger| Ok(ledger.stored_user(&asked)?.is_some())).await?
+        };
+        let noted = if is_user { name } else { "(unknown)".into() };
+        site.ledger(move |ledger| ledger.note_wrong_password(&noted, most, lock_out, &actor)).await?;
+        tracing::warn!(address = %peer.ip(), "a login to the web server failed");
+        return again(StatusCode::UNAUTHORIZED, "Name or password is wrong, or the user is locked out for a while.");
+    };
+    let session = password::token();
+    let (hash, lasts) = (digest(&session), minutes(door.settings.session_hours * 60.0));
+    let actor = Actor::person(user.name.clone()).by_way_of(&Actor::peer(format!("web {}", peer.ip())));
+    site.ledger(move |ledger| ledger.begin_session(&user.name, &hash, lasts, &actor)).await?;
+    let mut response = redirect(&next);
+    set_cookie(&door, &mut response, &session, lasts);
+    Ok(response)
+}
+
+/// `POST /logout`
+pub(super) async fn log_out(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    headers: HeaderMap,
+) -> Result<Response, NoPage> {
+    if let Some(session) = cookie(&headers) {
+        let known = known(&site, &headers, peer.ip()).await?;
+        let actor = known.map_or_else(|| peer.actor(), |known| known.actor);
+        let hash = digest(&session);
+        site.ledger(move |ledger| ledger.end_session(&hash, &actor)).await?;
+    }
+    let mut response = redirect("/login");
+    set_cookie(&site.door, &mut response, "", Duration::ZERO);
+    Ok(response)
+}
+
+fn set_cookie(door: &Door, response: &mut Response, value: &str, lasts: Duration) {
+    let secure = if door.secure { "; Secure" } else { "" };
+    let seconds = lasts.as_secs();
+    let cookie = format!("{SESSION}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    let cookie = HeaderValue::from_str(&cookie).expect("a token has only letters, digits, - and _");
+    response.headers_mut().insert(SET_COOKIE, cookie);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_something_and_is_not_named_is_for_administrators() {
+        let post = |path| needed(&Method::POST, path);
+        assert_eq!(needed(&Method::GET, "/"), Some(Permission::Read));
+        assert_eq!(needed(&Method::GET, "/api/v1/anything"), Some(Permission::Read));
+        assert_eq!(needed(&Method::GET, "/healthz"), None);
+        assert_eq!(needed(&Method::GET, "/metrics"), Some(Permission::Metrics));
+        assert_eq!(post("/studies/1.2/acknowledge"), Some(Permission::Acknowledge));
+        assert_eq!(post("/api/v1/notifications/7/requeue"), Some(Permission::Operate));
+        assert_eq!(post("/api/v1/new"), Some(Permission::Administer));
+        assert_eq!(needed(&Method::DELETE, "/studies/1.2"), Some(Permission::Administer));
+    }
+
+    #[test]
+    fn nobody_is_led_to_another_site() {
+        for elsewhere in
+            ["https://evil.example", "//evil.example", "/\\evil.example", "", "evil", "/a\r\nSet-Cookie: x"]
+        {
+            assert_eq!(own_path(elsewhere.into()), "/", "{elsewhere:?}");
+        }
+        assert_eq!(own_path("/studies/1.2?x=1".into()), "/studies/1.2?x=1");
+    }
+
+    #[test]
+    fn an_address_with_many_wrong_logins_has_to_wait_and_no_other() {
+        let settings = config::Settings::load(None, &[]).unwrap().web.login;
+        let door = Door::new(&settings, false);
+        let (one, other) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        for _ in 0..MOST_FROM_ADDRESS - 1 {
+            assert!(!door.is_barred(one, true));
+        }
+        assert!(door.is_barred(one, true));
+        assert!(door.is_barred(one, false));
+        assert!(!door.is_barred(other, false));
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_static("a=b; triaged_session=xyz; triaged_session_old=q"));
+        assert_eq!(cookie(&headers).as_deref(), Some("xyz"));
+        headers.insert(COOKIE, HeaderValue::from_static("triaged_session_old=q"));
+        assert_eq!(cookie(&headers), None);
+    }
+}

@@ -1,0 +1,336 @@
+//! Login, roles, tokens, and the audit log that nobody can change unseen; audit messages reach a real rsyslog.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Node, PATIENCE, dicom_files, has, phantom, storescu};
+
+const LOGIN: &[(&str, &str)] = &[("TRIAGED__WEB__LOGIN__ENABLED", "true"), ("TRIAGED__WEB__LOGIN__MAX_FAILURES", "3")];
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// The session's cookie, as a browser sends it back.
+    fn session(&self) -> String {
+        let cookie = self.header("set-cookie").unwrap_or_else(|| panic!("no cookie: {}\n{}", self.head, self.body));
+        cookie.split(';').next().unwrap().to_owned()
+    }
+}
+
+fn ask(node: &Node, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut socket = TcpStream::connect(node.web).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}",
+        node.web
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// Adds a user, and returns the password that was made.
+fn user(node: &Node, name: &str, role: &str) -> String {
+    let output = node.cli(&["user", "add", name, "--role", role]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said.lines().find_map(|line| line.strip_prefix("password: ")).unwrap().to_owned()
+}
+
+fn log_in(node: &Node, name: &str, password: &str) -> Answer {
+    let origin = format!("http://{}", node.web);
+    let form = [("Origin", origin.as_str()), ("Content-Type", "application/x-www-form-urlencoded")];
+    ask(node, "POST", "/login", &form, &format!("name={name}&password={password}&next=/studies/x"))
+}
+
+fn flagged_study(node: &Node) -> String {
+    let series = phantom(node, &["--lesion", "epidural"]);
+    storescu(node, &["-aet", "CT1"], &dicom_files(series.path())).unwrap();
+    node.wait_until("SELECT count(*) = 1 AND total(state = 'decided') = 1 FROM worklist");
+    node.query("SELECT study_uid FROM worklist")
+}
+
+#[test]
+fn each_role_may_do_its_own_and_the_audit_log_names_who_did() {
+    if !has("storescu") {
+        return;
+    }
+    let node = Node::start(LOGIN);
+    let study = flagged_study(&node);
+    // Nobody: people are led to the login, programs hear 401, health answers.
+    let worklist = ask(&node, "GET", "/", &[], "");
+    assert_eq!((worklist.status, worklist.header("location")), (303, Some("/login?next=/")));
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[], "").status, 401);
+    assert_eq!(ask(&node, "GET", "/metrics", &[], "").status, 401);
+    assert_eq!(ask(&node, "GET", "/healthz", &[], "").status, 200);
+    assert_eq!(ask(&node, "GET", "/login", &[], "").status, 200);
+    let passwords = ["viewer", "reader", "operator"].map(|role| user(&node, role, role));
+    let [viewer, reader, operator] = ["viewer", "reader", "operator"].map(|name| {
+        let at = ["viewer", "reader", "operator"].iter().position(|other| *other == name).unwrap();
+        let answer = log_in(&node, name, &passwords[at]);
+        assert_eq!((answer.status, answer.header("location")), (303, Some("/studies/x")));
+        let cookie = answer.header("set-cookie").unwrap();
+        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+        answer.session()
+    });
+    let json = ("Content-Type", "application/json");
+    let acknowledge = format!("/api/v1/studies/{study}/acknowledge");
+    let page = ask(&node, "GET", &format!("/studies/{study}"), &[("Cookie", &viewer)], "");
+    assert_eq!(page.status, 200);
+    assert_eq!(ask(&node, "GET", "/metrics", &[("Cookie", &viewer)], "").status, 200);
+    assert_eq!(ask(&node, "POST", &acknowledge, &[json, ("Cookie", &viewer)], "").status, 403);
+    assert_eq!(ask(&node, "POST", "/api/v1/notifications/1/requeue", &[json, ("Cookie", &reader)], "").status, 403);
+    // Another site's page cannot use the session of whoever looks at it.
+    let foreign = [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site"), ("Cookie", &reader)];
+    assert_eq!(ask(&node, "POST", &acknowledge, &foreign, "").status, 403);
+    assert_eq!(ask(&node, "POST", &acknowledge, &[json, ("Cookie", &reader)], "").status, 200);
+    assert_eq!(node.query::<String>("SELECT actor FROM audit WHERE deed = 'study.acknowledge'"), "reader");
+    assert_eq!(node.query::<String>("SELECT actor_kind FROM audit WHERE deed = 'study.acknowledge'"), "person");
+    let requeue = ask(&node, "POST", "/api/v1/notifications/1/requeue", &[json, ("Cookie", &operator)], "");
+    assert_ne!(requeue.status, 403, "{}", requeue.body);
+    node.wait_until(&format!(
+        "SELECT count(*) = 1 FROM audit WHERE deed = 'study.view' AND actor = 'viewer' AND study_uid = '{study}'"
+    ));
+    node.wait_until(&format!(
+        "SELECT count(*) = 1 FROM audit WHERE deed = 'study.receive' AND actor LIKE 'CT1 %' AND study_uid = '{study}'"
+    ));
+    // A session ends with the logout, and with the user.
+    let origin = format!("http://{}", node.web);
+    let out = ask(&node, "POST", "/logout", &[("Origin", &origin), ("Cookie", &viewer)], "");
+    assert_eq!(out.status, 303);
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("Cookie", &viewer)], "").status, 401);
+    assert!(node.cli(&["user", "remove", "reader"]).status.success());
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("Cookie", &reader)], "").status, 401);
+    // A token does what its scopes say, and no more.
+    let made = node.cli(&["token", "add", "prometheus", "--scopes", "metrics"]);
+    let bearer = format!("Bearer {}", String::from_utf8(made.stdout).unwrap().trim());
+    assert_eq!(ask(&node, "GET", "/metrics", &[("Authorization", &bearer)], "").status, 200);
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("Authorization", &bearer)], "").status, 403);
+    assert_eq!(ask(&node, "GET", "/metrics", &[("Authorization", "Bearer guess")], "").status, 401);
+    assert!(node.cli(&["token", "remove", "prometheus"]).status.success());
+    assert_eq!(ask(&node, "GET", "/metrics", &[("Authorization", &bearer)], "").status, 401);
+    // Neither a password nor a secret is in the database or the log.
+    let dump = format!(
+        "{:?}",
+        std::fs::read(node.folder.path().join("triaged.db")).map(|b| String::from_utf8_lossy(&b).into_owned())
+    );
+    assert!(passwords.iter().all(|password| !dump.contains(password) && !node.log().contains(password)));
+    // Sessions outlive a restart, and the start and the stop are on record.
+    let mut node = node;
+    node.terminate();
+    node.restart();
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("Cookie", &operator)], "").status, 200);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM audit WHERE deed = 'node.start'"), 2);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM audit WHERE deed = 'node.stop'"), 1);
+}
+
+#[test]
+fn wrong_passwords_lock_out_and_the_right_one_does_not_help_meanwhile() {
+    let node = Node::start(LOGIN);
+    let password = user(&node, "ali", "reader");
+    assert_eq!(log_in(&node, "ali", "wrong").status, 401);
+    assert_eq!(log_in(&node, "ali", &password).status, 303);
+    for _ in 0..3 {
+        assert_eq!(log_in(&node, "ali", "wrong").status, 401);
+    }
+    assert_eq!(log_in(&node, "ali", &password).status, 401, "locked out");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM users WHERE locked_until IS NOT NULL"), 1);
+    // An administrator lets in again.
+    let changed = String::from_utf8(node.cli(&["user", "passwd", "ali"]).stdout).unwrap();
+    let password = changed.lines().find_map(|line| line.strip_prefix("password: ")).unwrap();
+    assert_eq!(log_in(&node, "ali", password).status, 303);
+    // Somebody who tries many names is made to wait.
+    let statuses: Vec<u16> = (0..25).map(|number| log_in(&node, &format!("guess{number}"), "wrong").status).collect();
+    assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
+    assert_eq!(
+        node.query::<i64>("SELECT count(*) FROM audit WHERE details LIKE '%guess%'"),
+        0,
+        "what is no user may be a password"
+    );
+    assert!(node.query::<i64>("SELECT count(*) FROM audit WHERE deed = 'login.fail'") >= 20);
+}
+
+#[test]
+fn a_proxy_is_believed_only_where_it_is_trusted() {
+    let header =
+        [("TRIAGED__WEB__LOGIN__PROXY_USER_HEADER", "X-Remote-User"), ("TRIAGED__WEB__LOGIN__PROXY_ROLE", "viewer")];
+    let trusting = [LOGIN, &header, &[("TRIAGED__WEB__LOGIN__TRUSTED_PROXIES", "127.0.0.1")]].concat();
+    let node = Node::start(&trusting);
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("X-Remote-User", "dr.who")], "").status, 200);
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[], "").status, 401);
+    let json = ("Content-Type", "application/json");
+    let acknowledge = [json, ("X-Remote-User", "dr.who")];
+    assert_eq!(ask(&node, "POST", "/api/v1/studies/1.2/acknowledge", &acknowledge, "").status, 403);
+    let elsewhere = [LOGIN, &header, &[("TRIAGED__WEB__LOGIN__TRUSTED_PROXIES", "10.0.0.1")]].concat();
+    let node = Node::start(&elsewhere);
+    assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("X-Remote-User", "dr.who")], "").status, 401);
+}
+
+#[test]
+fn a_changed_audit_log_is_noticed() {
+    let node = Node::start(&[]);
+    for name in ["a", "b", "c", "d"] {
+        user(&node, name, "viewer");
+    }
+    let verify = || {
+        let output = node.cli(&["audit", "--verify"]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (code, said) = verify();
+    assert!(code == Some(0) && said.contains("unbroken"), "{said}");
+    let database = node.meddle();
+    let tampered = |change: &str, undo: &str| {
+        database
+            .execute_batch("DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_shortened; DROP TRIGGER audit_is_not_replaced;")
+            .ok();
+        database.execute_batch(change).unwrap();
+        let (code, said) = verify();
+        assert!(code == Some(1) && said.contains("row"), "{change}: {said}");
+        database.execute_batch(undo).unwrap();
+    };
+    tampered(
+        "UPDATE audit SET actor = 'x' || actor WHERE id = 3",
+        "UPDATE audit SET actor = substr(actor, 2) WHERE id = 3",
+    );
+    assert_eq!(verify().0, Some(0));
+    database.execute_batch("CREATE TABLE kept AS SELECT * FROM audit").unwrap();
+    tampered("DELETE FROM audit WHERE id = 3", "INSERT INTO audit SELECT * FROM kept WHERE id = 3");
+    tampered(
+        "DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)",
+        "INSERT INTO audit SELECT * FROM kept WHERE id NOT IN (SELECT id FROM audit)",
+    );
+    tampered(
+        "UPDATE audit SET hash = NULL WHERE id >= 3",
+        "UPDATE audit SET hash = (SELECT hash FROM kept WHERE kept.id = audit.id)",
+    );
+    assert_eq!(verify().0, Some(0));
+}
+
+/// A running rsyslogd that writes what it receives to a file.
+struct Rsyslog {
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+}
+
+impl Rsyslog {
+    fn start(module: &str, port: u16) -> Rsyslog {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let configuration = format!(
+            "global(workDirectory=\"{}\" maxMessageSize=\"64k\")\nmodule(load=\"{module}\")\n\
+             input(type=\"{module}\" address=\"127.0.0.1\" port=\"{port}\" ruleset=\"audit\")\n\
+             template(name=\"whole\" type=\"string\" string=\"%pri% %app-name% %msgid% %msg%\\n\")\n\
+             ruleset(name=\"audit\") {{ action(type=\"omfile\" file=\"{}\" template=\"whole\") }}\n",
+            folder.path().display(),
+            path("received")
+        );
+        std::fs::write(path("rsyslog.conf"), configuration).unwrap();
+        let log = std::fs::File::create(path("log")).unwrap();
+        let child = Command::new("/usr/sbin/rsyslogd")
+            .args(["-n", "-f", &path("rsyslog.conf"), "-i", &path("pid")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Rsyslog { child, folder }
+    }
+
+    fn received(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("received")).unwrap_or_default()
+    }
+
+    fn wait_for(&self, what: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let received = self.received();
+            if let Some(line) = received.lines().find(|line| line.contains(what)) {
+                return line.to_owned();
+            }
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "{what} never came:\n{received}\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Rsyslog {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn audit_messages_reach_rsyslog_and_wait_while_it_is_away() {
+    if !std::path::Path::new("/usr/sbin/rsyslogd").is_file() {
+        eprintln!("SKIP rsyslog is not installed (make test-deps)");
+        return;
+    }
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let settings = [("TRIAGED__AUDIT__SYSLOG__ADDRESS", address.as_str()), ("TRIAGED__AUDIT__SYSLOG__PROTOCOL", "tcp")];
+    // The collector comes later than the node: nothing is lost.
+    let node = Node::start(&settings);
+    node.wait_for_log("audit messages do not reach their collector");
+    user(&node, "early", "viewer");
+    let rsyslog = Rsyslog::start("imtcp", port);
+    let start = rsyslog.wait_for("110120");
+    assert!(start.starts_with("85 triaged IHE+RFC-3881 ") && start.contains("<AuditMessage>"), "{start}");
+    let added = rsyslog.wait_for("110129");
+    assert!(added.contains("Security Configuration"), "{added}");
+    node.wait_until("SELECT (SELECT last_id FROM audit_export) = (SELECT max(id) FROM audit)");
+    // Each message once, and each is XML.
+    let rows: i64 = node.query("SELECT count(*) FROM audit");
+    let deadline = Instant::now() + PATIENCE;
+    while (rsyslog.received().lines().count() as i64) < rows {
+        assert!(Instant::now() < deadline, "{}", rsyslog.received());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(rsyslog.received().lines().count() as i64, rows, "{}", rsyslog.received());
+    if let Some(python) = crate::support::python() {
+        let script = "import sys, xml.etree.ElementTree as tree\nfor line in open(sys.argv[1], encoding='utf-8'):\n    tree.fromstring(line[line.index('<?xml'):].encode())";
+        let file = rsyslog.folder.path().join("received");
+        crate::support::run(python.to_str().unwrap(), &["-c", script, file.to_str().unwrap()]).unwrap();
+    }
+    // While it is away, rows wait; afterwards they come.
+    drop(rsyslog);
+    user(&node, "late", "viewer");
+    let rsyslog = Rsyslog::start("imtcp", port);
+    rsyslog.wait_for("110129");
+    let udp = free_port();
+    let address = format!("127.0.0.1:{udp}");
+    let rsyslog = Rsyslog::start("imudp", udp);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // It says nowhere that it listens; a node that starts too early would send into the void.
+    while std::net::UdpSocket::bind(("127.0.0.1", udp)).is_ok() {
+        assert!(Instant::now() < deadline, "rsyslogd does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _node =
+        Node::start(&[("TRIAGED__AUDIT__SYSLOG__ADDRESS", &address), ("TRIAGED__AUDIT__SYSLOG__PROTOCOL", "udp")]);
+    rsyslog.wait_for("110120");
+}
