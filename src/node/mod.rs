@@ -114,10 +114,16 @@ impl Node {
         let links = Links::new(&settings.web.public_url, key);
         let links = Arc::new(links.map_err(|why| ChannelError { key: "web.public_url".into(), why })?);
         if channels.is_empty() && serve {
+            // A node that is only tried out has neither; one warning for both does not look like two mistakes.
+            let anybody = if is_open_to_all(&settings) { format!("; {OPEN_TO_ALL}") } else { String::new() };
             warn!(
-                "no notification channel is configured: flagged studies show only in the worklist (notify.webhook.url)"
+                "no notification channel is configured: flagged studies show only in the worklist \
+                 (notify.webhook.url){anybody}"
             );
-        } else if serve && routing.unheard().contains(&Kind::Flagged) {
+        } else if serve && is_open_to_all(&settings) {
+            warn!("{OPEN_TO_ALL}");
+        }
+        if serve && !channels.is_empty() && routing.unheard().contains(&Kind::Flagged) {
             warn!("no route of notify.routes hears of flagged studies: they show only in the worklist");
         }
         // Ports first: a port in use should be told at once, not after the model is loaded.
@@ -333,6 +339,12 @@ impl Node {
     }
 }
 
+const OPEN_TO_ALL: &str = "any host may associate and send under any AE title: name the senders in [[dimse.peers]]";
+
+fn is_open_to_all(settings: &Settings) -> bool {
+    settings.dimse.peers.is_empty() && settings.dimse.calling_ae_titles.is_empty()
+}
+
 /// Binds the ports of DICOM, each with the name that the log gives it.
 fn listeners(settings: &Settings) -> Result<Vec<(Listener, SocketAddr, &'static str)>, StartError> {
     let bind = |setting, port| {
@@ -342,14 +354,11 @@ fn listeners(settings: &Settings) -> Result<Vec<(Listener, SocketAddr, &'static 
         let bound = listener.address().map_err(failed)?;
         Ok::<_, StartError>((listener, bound))
     };
-    if settings.dimse.peers.is_empty() {
-        match settings.dimse.calling_ae_titles.is_empty() {
-            true => warn!("any host may associate and send under any AE title: name the senders in [[dimse.peers]]"),
-            false => warn!(
-                "any host may associate that calls itself as one of dimse.calling_ae_titles: name the senders, with their \
-                 networks, in [[dimse.peers]]"
-            ),
-        }
+    if settings.dimse.peers.is_empty() && !settings.dimse.calling_ae_titles.is_empty() {
+        warn!(
+            "any host may associate that calls itself as one of dimse.calling_ae_titles: name the senders, with their \
+             networks, in [[dimse.peers]]"
+        );
     }
     let (listener, bound) = bind("dimse.port", settings.dimse.port)?;
     let mut listeners = vec![(listener, bound, "DICOM")];

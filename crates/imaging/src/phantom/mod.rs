@@ -119,6 +119,7 @@ impl Phantom {
         let number = |value: f32| format!("{value:.3}");
         let instance = (index + 1).to_string();
         let patient = format!("PHANTOM-{}", self.spec.seed);
+        let health = self.spec.lesion.map_or("HEALTHY".to_owned(), |lesion| format!("{lesion:?}").to_uppercase());
         let text = |tag: Tag, vr: VR, value: &str| DataElement::new(tag, vr, PrimitiveValue::from(value));
         let short = |tag: Tag, value: u16| DataElement::new(tag, VR::US, PrimitiveValue::from(value));
         let uid = self.uid(&format!("instance {index}"));
@@ -142,7 +143,7 @@ impl Phantom {
             text(tags::REFERRING_PHYSICIAN_NAME, VR::PN, ""),
             text(tags::STUDY_DESCRIPTION, VR::LO, "PHANTOM HEAD, NOT A PATIENT"),
             text(tags::SERIES_DESCRIPTION, VR::LO, "PHANTOM AXIAL"),
-            text(tags::PATIENT_NAME, VR::PN, &format!("PHANTOM^{}", self.spec.seed)),
+            text(tags::PATIENT_NAME, VR::PN, &format!("PHANTOM^{health} {}", self.spec.seed)),
             text(tags::PATIENT_ID, VR::LO, &patient),
             text(tags::PATIENT_BIRTH_DATE, VR::DA, ""),
             text(tags::PATIENT_SEX, VR::CS, ""),
