@@ -90,9 +90,9 @@ async fn no_row_is_changed_removed_or_replaced() {
         "UPDATE audit SET actor = 'nobody' WHERE id = 1",
         "DELETE FROM audit WHERE id = 2",
         "DELETE FROM audit",
-        "INSERT OR REPLACE INTO audit VALUES (1, '2026', 'person', 'nobody', 'first.deed', NULL, '{}')",
-        "REPLACE INTO audit VALUES (2, '2026', 'person', 'nobody', 'second.deed', NULL, '{}')",
-        "INSERT INTO audit VALUES (1, '2026', 'person', 'x', 'x', NULL, '{}')
+        "INSERT OR REPLACE INTO audit VALUES (1, '2026', 'person', 'nobody', 'first.deed', NULL, '{}', NULL)",
+        "REPLACE INTO audit VALUES (2, '2026', 'person', 'nobody', 'second.deed', NULL, '{}', NULL)",
+        "INSERT INTO audit VALUES (1, '2026', 'person', 'x', 'x', NULL, '{}', NULL)
              ON CONFLICT (id) DO UPDATE SET actor = 'nobody'",
     ] {
         let refused = database.execute_batch(change).unwrap_err().to_string();
