@@ -26,6 +26,9 @@ test)
     need dcmtk sh -c 'command -v storescu && command -v dcmsend && command -v echoscu'
     need orthanc command -v Orthanc
     need rsyslog command -v rsyslogd
+    need dicom3tools command -v dciodvfy            # checks reports and key images
+    need libpixelmed-java test -e /usr/share/java/pixelmed.jar
+    need default-jre-headless command -v java
     need python3-venv python3 -c 'import ensurepip, venv'
     ;;
 *)

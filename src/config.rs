@@ -3,6 +3,7 @@
 //! `conf/triaged.toml` is compiled in as the defaults, so the documented default and the real one are the same text.
 
 mod notify;
+mod outgoing;
 mod peers;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 pub use notify::{
     Channel, ChannelKind, Email, EscalationStep, MailSecurity, Notify, Route, WEBHOOK, Webhook, WebhookFormat,
 };
+pub use outgoing::{Forward, ForwardStudies, OutgoingPeer, Pacs};
 pub use peers::{CertificateRule, DicomUser, KnownPeer, Network};
 
 /// The defaults, as documented.
@@ -33,6 +35,9 @@ pub struct Settings {
     pub triage: Triage,
     pub privacy: Privacy,
     pub notify: Notify,
+    /// Where images go on to.
+    #[serde(default)]
+    pub forward: Vec<Forward>,
     pub web: Web,
     pub audit: Audit,
     pub log: Log,

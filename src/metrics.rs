@@ -106,6 +106,9 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("triaged_notification_seconds", Histogram(REQUEST_SECONDS), Unit::Seconds, "An attempt to notify, by `channel`"),
     ("triaged_notifications_pending", Gauge, Unit::Count, "Notifications to be delivered, by `channel`"),
     ("triaged_notifications_dead", Gauge, Unit::Count, "Notifications given up and not requeued, by `channel`"),
+    ("triaged_forwards_total", Counter, Unit::Count, "Attempts to forward an instance by `destination` and `outcome`"),
+    ("triaged_forwards_pending", Gauge, Unit::Count, "Instances to be forwarded, by `destination`"),
+    ("triaged_forwards_failed", Gauge, Unit::Count, "Instances that could not be forwarded, by `destination`"),
     ("triaged_escalations_total", Counter, Unit::Count, "Messages raised because nobody acknowledged in time"),
     (
         "triaged_unrouted_events_total",

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use triaged::config::Settings;
 use triaged::ledger::{Acknowledged, Actor, Ledger};
+use triaged::notify::Routing;
 
 use super::{Failure, Result, actor, existing_database, study, terminal};
 
@@ -25,6 +26,10 @@ pub struct Args {
 
 pub fn run(settings: &Settings, args: Args) -> Result {
     let ledger = Ledger::open(&existing_database(settings)?)?;
+    // The channels' names are enough to route by: the node that runs delivers.
+    let names: Vec<String> = settings.notify.all_channels().into_iter().map(|channel| channel.name).collect();
+    let routing = Routing::new(&settings.notify, &names).map_err(|error| Failure::wrong(error.to_string()))?;
+    ledger.tell_by(Box::new(move |event| routing.messages(event)));
     let study_uid = study::find(&ledger, &args.study)?;
     let user = actor::actor();
     let actor = match args.by {

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,9 +13,11 @@ use triaged::assets;
 use triaged::config::{self, Device, Settings};
 use triaged::dimse::scu::{self, Peer};
 use triaged::event::{Event, Kind, Test};
+use triaged::forward;
 use triaged::inference::{Engine, EngineError, libraries};
 use triaged::ledger::{ArchivedFile, Reader, now};
 use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
+use triaged::outgoing::DicomPeers;
 use triaged::tls::{TlsFiles, TlsServer, expiries};
 use triaged_model::ModelCard;
 
@@ -106,6 +109,9 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
         report.line("web over TLS", tls((&settings.web.tls).into(), "HTTPS"))?;
     }
     report.line("notification", channels(&settings))?;
+    if !settings.forward.is_empty() {
+        report.line("forwarding", forwarding(&settings, ledger.as_ref().and_then(|ledger| ledger.as_ref().ok())))?;
+    }
     if args.send_test {
         send_test(&settings, &mut report)?;
     }
@@ -396,7 +402,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn channels(settings: &Settings) -> Finding {
-    let channels = match notify::channels(&settings.notify, &Surroundings::default()) {
+    let channels = match notify::channels(&settings.notify, &surroundings(settings)) {
         Err(error) => return (Fail, error.to_string()),
         Ok(channels) => channels,
     };
@@ -413,10 +419,19 @@ fn channels(settings: &Settings) -> Finding {
     }
 }
 
+/// What a test that went well has shown.
+fn delivered_test(channel: &str, settings: &Settings) -> &'static str {
+    let kind = settings.notify.all_channels().into_iter().find(|known| known.name == channel).map(|known| known.kind);
+    match kind {
+        Some(config::ChannelKind::Pacs(_)) => "the PACS answered C-ECHO",
+        _ => "a test message was delivered",
+    }
+}
+
 /// Delivers a test message on each channel, without the ledger and without a second attempt.
 fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
     // Mistakes in the settings were told before.
-    let Ok(channels) = notify::channels(&settings.notify, &Surroundings::default()) else { return Ok(()) };
+    let Ok(channels) = notify::channels(&settings.notify, &surroundings(settings)) else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for channel in channels {
         let test = Test { ae_title: settings.dimse.ae_title.clone(), software: triaged::SOFTWARE.into() };
@@ -430,13 +445,49 @@ fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
             acknowledge_url: None,
         };
         let finding = match runtime.block_on(channel.deliver(&message)) {
-            Outcome::Delivered => (Fine, "a test message was delivered".into()),
+            Outcome::Delivered => (Fine, delivered_test(channel.name(), settings).into()),
             Outcome::Retry { error, .. } => (Fail, format!("{}; for now", error.in_full())),
             Outcome::Reject { error } => (Fail, error.in_full()),
         };
         report.line(channel.name(), finding)?;
     }
+    for (rule, peer) in forward::destinations(&settings.forward, &settings.dimse).unwrap_or_default() {
+        let finding = match scu::echo(&peer) {
+            Ok(took) => (Fine, format!("{} answered C-ECHO in {:.0} ms", peer.address, took.as_secs_f64() * 1e3)),
+            Err(error) => (Fail, error.to_string()),
+        };
+        report.line(&rule.destination, finding)?;
+    }
     Ok(())
+}
+
+/// What channels may use here: peers, and no archive.
+fn surroundings(settings: &Settings) -> Surroundings {
+    Surroundings { peers: Arc::new(DicomPeers { dimse: settings.dimse.clone() }), ..Surroundings::default() }
+}
+
+/// Where images go on to, and what waits for it.
+fn forwarding(settings: &Settings, ledger: Option<&Reader>) -> Finding {
+    let destinations = match forward::destinations(&settings.forward, &settings.dimse) {
+        Err(error) => return (Fail, error.to_string()),
+        Ok(destinations) => destinations,
+    };
+    let mut verdict = Fine;
+    let mut texts = Vec::new();
+    for (rule, peer) in destinations {
+        let name = rule.destination;
+        match ledger.map_or(Ok((0, 0)), |ledger| ledger.forward_counts(&name)) {
+            Err(error) => return (Fail, error.to_string()),
+            Ok((pending, failed)) => {
+                verdict = if failed > 0 { Warn } else { verdict };
+                texts.push(format!("{name} ({}): {pending} pending, {failed} failed", peer.address));
+            }
+        }
+    }
+    if verdict == Warn {
+        texts.push("the view forward_log says why, and `triaged requeue --all` sends them again".into());
+    }
+    (verdict, texts.join("; "))
 }
 
 fn set_aside(ledger: &Reader) -> Finding {

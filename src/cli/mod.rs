@@ -16,6 +16,7 @@ mod completions;
 mod echo;
 mod output;
 mod phantom;
+mod report;
 mod requeue;
 mod rescore;
 mod results;
@@ -68,6 +69,8 @@ enum Command {
     Serve(serve::Args),
     /// Show the worklist, one study slice by slice, or two models beside each other
     Results(results::Args),
+    /// Write the structured report or the key image of a study to a file
+    Report(report::Args),
     /// Note that a person has seen a study
     Ack(ack::Args),
     /// Send notifications again that could not be delivered (dead letters)
@@ -166,6 +169,7 @@ fn run(cli: Cli) -> Result {
     match cli.command {
         Command::Serve(args) => serve::run(global.settings(&args.settings())?),
         Command::Results(args) => results::run(&global.settings_of_node()?, args),
+        Command::Report(args) => report::run(&global.settings_of_node()?, args),
         Command::Ack(args) => ack::run(&global.settings_of_node()?, args),
         Command::Requeue(args) => requeue::run(&global.settings_of_node()?, args),
         Command::Send(args) => send::run(args, || global.settings_of_node()),

@@ -14,7 +14,7 @@ pub struct Args {
     /// The notification to send again; without it and without --all, the dead ones are listed
     #[arg(value_name = "ID", conflicts_with = "all")]
     id: Option<i64>,
-    /// Send every dead notification again
+    /// Send every dead notification, and every image that could not be forwarded, again
     #[arg(long)]
     all: bool,
 }
@@ -41,7 +41,15 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         writeln!(out, "`triaged requeue ID` or `triaged requeue --all` sends them again")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let requeued = Ledger::open(&database)?.requeue_dead(args.id, &actor::actor())?;
+    let ledger = Ledger::open(&database)?;
+    let requeued = ledger.requeue_dead(args.id, &actor::actor())?;
+    if args.all {
+        let forwards = ledger.requeue_forwards()?;
+        if forwards > 0 {
+            let plural = if forwards == 1 { "" } else { "s" };
+            writeln!(out, "{forwards} image{plural} will be forwarded again")?;
+        }
+    }
     let plural = if requeued == 1 { "" } else { "s" };
     writeln!(out, "{requeued} notification{plural} will be sent again")?;
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::Secret;
+use super::{Pacs, Secret};
 use crate::event::Kind;
 
 /// The name of the channel that `notify.webhook` defines.
@@ -48,6 +48,7 @@ pub struct Channel {
 pub enum ChannelKind {
     Webhook(Webhook),
     Email(Email),
+    Pacs(Pacs),
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -222,8 +223,9 @@ impl TryFrom<HashMap<String, config::Value>> for Channel {
         let settings = match kind.as_str() {
             "webhook" => rest.try_deserialize().map(ChannelKind::Webhook),
             "email" => rest.try_deserialize().map(ChannelKind::Email),
+            "pacs" => rest.try_deserialize().map(ChannelKind::Pacs),
             other => {
-                let known = "a kind is webhook or email";
+                let known = "a kind is webhook, email or pacs";
                 return Err(format!("notify.channels, channel {name:?}: there is no kind {other:?}; {known}"));
             }
         };

@@ -44,6 +44,11 @@ impl Kind {
         }
     }
 
+    /// Whether it tells a verdict on a study, of which documents can be made.
+    pub fn is_verdict(self) -> bool {
+        matches!(self, Kind::Flagged | Kind::Revised | Kind::Incomplete | Kind::NotFlagged)
+    }
+
     /// Whether a person has to do something about it: these can be escalated, and a failed delivery of one is an event.
     pub fn is_urgent(self) -> bool {
         matches!(self, Kind::Flagged | Kind::Revised | Kind::Incomplete)

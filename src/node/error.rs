@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::forward::ForwardError;
 use crate::inference::EngineError;
 use crate::ledger::LedgerError;
 use crate::notify::ChannelError;
@@ -24,6 +25,8 @@ pub enum StartError {
     #[error(transparent)]
     Channel(#[from] ChannelError),
     #[error(transparent)]
+    Forward(#[from] ForwardError),
+    #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("metrics cannot be recorded: {0}")]
     Metrics(String),
@@ -44,7 +47,7 @@ impl StartError {
             }
             // An address that the network has yet to give to this machine; a port in use stays so.
             StartError::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
-            StartError::Channel(_) | StartError::Metrics(_) | StartError::Tls(_) => false,
+            StartError::Channel(_) | StartError::Forward(_) | StartError::Metrics(_) | StartError::Tls(_) => false,
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::archive::Archive;
+use crate::assets;
 use crate::audit::Exporter;
 use crate::commitment::Commitments;
 use crate::config::Settings;
@@ -26,10 +27,15 @@ use crate::dimse::reporter::Reporter;
 use crate::dimse::service::commitment::Commitment;
 use crate::dimse::{Listener, Scp};
 use crate::event::Kind;
+use crate::forward;
 use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
 use crate::intake::{Intake, Limits, Rules};
 use crate::ledger::{Actor, Deed, Ledger, LedgerError, Queue, WorkerId};
-use crate::notify::{self, ArchivedStudies, ChannelError, Escalation, Links, Routing, Surroundings, Worker};
+use crate::notify::{
+    self, ArchivedStudies, ChannelError, Escalation, Links, OwnDocuments, Routing, Surroundings, Worker,
+};
+use crate::outgoing::DicomPeers;
+use crate::report::Reports;
 use crate::retention::Retention;
 use crate::tls::TlsServer;
 use crate::triage::{Activity, Gate, Judge, StatRule};
@@ -37,6 +43,8 @@ use crate::web::{self, Door, Site};
 
 pub use error::StartError;
 pub use lock::lock;
+
+use triaged_model::ModelCard;
 
 use pulse::Pulse;
 use readiness::readiness;
@@ -105,10 +113,21 @@ impl Node {
                 leased, "slices wait to be scored from before, some of them leased when the node last ended"
             );
         }
+        let zone = notify::zone(&settings.notify.time_zone);
+        let zone = zone.map_err(|why| ChannelError { key: "notify.time_zone".into(), why })?;
+        let finding = finding(&settings.inference.model);
+        let maker = Reports::new(&data_dir, &finding, zone);
         let files = ArchivedStudies { ledger: ledger.clone(), data_dir: data_dir.clone() };
-        let channels = notify::channels(&settings.notify, &Surroundings { files: Arc::new(files) })?;
+        let documents = OwnDocuments { ledger: ledger.clone(), reports: maker.clone() };
+        let peers = DicomPeers { dimse: settings.dimse.clone() };
+        let surroundings =
+            Surroundings { files: Arc::new(files), documents: Arc::new(documents), peers: Arc::new(peers) };
+        let channels = notify::channels(&settings.notify, &surroundings)?;
+        let destinations = forward::destinations(&settings.forward, &settings.dimse)?;
         let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
         let routing = Arc::new(Routing::new(&settings.notify, &names)?);
+        let told = routing.clone();
+        ledger.tell_by(Box::new(move |event| told.messages(event)));
         let keys = ledger.clone();
         let key = tokio::task::spawn_blocking(move || keys.link_key()).await.map_err(|_| LedgerError::Closed)??;
         let links = Links::new(&settings.web.public_url, key);
@@ -152,6 +171,11 @@ impl Node {
             true => start_shadow(&settings, &info, &ledger, &archive).await?,
         };
 
+        // Before anything is received, so that no destination misses it.
+        let forwarders = match serve {
+            false => Vec::new(),
+            true => forward::open(&settings.forward, destinations, &ledger, &data_dir).await?,
+        };
         let activity = Activity::default();
         let workers = match serve {
             false => Vec::new(),
@@ -164,6 +188,7 @@ impl Node {
                 .chain([Stage::start(|stop| {
                     Escalation::new(ledger.clone(), routing.clone(), &settings.notify).run(stop)
                 })])
+                .chain(forwarders.into_iter().map(|forwarder| Stage::start(|stop| forwarder.run(stop))))
                 .collect(),
         };
         let judge = Judge {
@@ -194,7 +219,7 @@ impl Node {
             let readiness = readiness(&settings, &info, shadow, &ledger, &archive, listening.clone());
             let secure = tls.is_some() || settings.web.public_url.starts_with("https://");
             let door = Door::new(&settings.web.login, secure);
-            let site = Site { ledger: ledger.clone(), readiness, metrics, links, door };
+            let site = Site { ledger: ledger.clone(), readiness, metrics, links, door, reports: maker.clone() };
             info!("web on {}://{bound}", if tls.is_some() { "https" } else { "http" });
             (bound, Stage::start(|stop| web::serve(listener, tls, site, stop)))
         });
@@ -316,6 +341,7 @@ impl Node {
         if let Some(stage) = self.retention {
             stage.stop("retention", STOP_PATIENCE).await;
         }
+        self.channels.iter().for_each(Stage::cancel);
         for stage in self.channels {
             stage.stop("notification", STOP_PATIENCE).await;
         }
@@ -343,6 +369,11 @@ const OPEN_TO_ALL: &str = "any host may associate and send under any AE title: n
 
 fn is_open_to_all(settings: &Settings) -> bool {
     settings.dimse.peers.is_empty() && settings.dimse.calling_ae_titles.is_empty()
+}
+
+/// The meaning of a positive result. A card that cannot be read stops the start later, in the engine's words.
+fn finding(model: &str) -> String {
+    ModelCard::load(&assets::model_card(model)).map(|(card, _)| card.finding).unwrap_or_default()
 }
 
 /// Binds the ports of DICOM, each with the name that the log gives it.

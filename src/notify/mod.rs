@@ -4,11 +4,14 @@
 //! Delivery is at least once: a crash between the counterpart's answer and its record in the ledger sends the message
 //! again, with the same idempotency key.
 
+mod documents;
 mod email;
 mod escalation;
 mod files;
 mod links;
 mod message;
+mod pacs;
+mod peers;
 mod retry;
 mod routing;
 mod schedule;
@@ -20,12 +23,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use documents::{Documents, NoDocuments, OwnDocuments};
 pub use email::Email;
 pub use escalation::Escalation;
 pub use files::{ArchivedStudies, NoFiles, StudyFile, StudyFiles};
 pub use links::{AcknowledgeLink, LinkError, Links};
 pub use message::{Include, Message};
+pub use pacs::Pacs;
+pub use peers::{DocumentPeer, DocumentPeers, NoPeers, NotStored};
 pub use routing::Routing;
+pub use schedule::zone;
 pub use webhook::Webhook;
 pub use worker::Worker;
 
@@ -99,12 +106,14 @@ impl ChannelError {
 #[derive(Clone)]
 pub struct Surroundings {
     pub files: Arc<dyn StudyFiles>,
+    pub documents: Arc<dyn Documents>,
+    pub peers: Arc<dyn DocumentPeers>,
 }
 
 impl Default for Surroundings {
     /// For a process that has no archive at hand.
     fn default() -> Surroundings {
-        Surroundings { files: Arc::new(NoFiles) }
+        Surroundings { files: Arc::new(NoFiles), documents: Arc::new(NoDocuments), peers: Arc::new(NoPeers) }
     }
 }
 
@@ -128,6 +137,7 @@ pub fn channels(settings: &config::Notify, surroundings: &Surroundings) -> Resul
             .map_err(|why| ChannelError::new(format!("notify.channels, channel {name:?}.quiet_hours"), why))?;
         channels.push(match kind {
             ChannelKind::Webhook(settings) => Box::new(Webhook::new(&name, &settings, &zone)?),
+            ChannelKind::Pacs(settings) => Box::new(Pacs::new(&name, &settings, surroundings)?),
             ChannelKind::Email(settings) => Box::new(Email::new(&name, &settings, &zone, surroundings)?),
         });
     }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::ChannelError;
 use super::schedule::{Schedule, zone};
-use crate::config;
+use crate::config::{self, ChannelKind};
 use crate::event::{Event, Kind};
 use crate::ledger::{NewMessage, Step};
 
@@ -17,6 +17,8 @@ use crate::ledger::{NewMessage, Step};
 pub struct Routing {
     routes: Vec<Route>,
     zone: TimeZone,
+    /// The channels that take documents about verdicts, and nothing else.
+    document_channels: Vec<String>,
 }
 
 /// A row of the table. It holds for an event that fulfils all its conditions.
@@ -40,22 +42,32 @@ impl Routing {
     /// Reads the table. `channels` are the names of those that are open.
     pub fn new(settings: &config::Notify, channels: &[String]) -> Result<Routing, ChannelError> {
         let zone = zone(&settings.time_zone).map_err(|why| ChannelError::new("notify.time_zone", why))?;
+        let all = settings.all_channels();
+        let documents = all.iter().filter(|channel| matches!(channel.kind, ChannelKind::Pacs(_)));
+        let document_channels: Vec<String> = documents.map(|channel| channel.name.clone()).collect();
         let mut routes = Vec::new();
         for (number, route) in (1..).zip(&settings.routes) {
             routes.push(
-                Route::new(route, settings, channels)
+                Route::new(route, settings, channels, &document_channels)
                     .map_err(|why| ChannelError::new(format!("notify.routes, route {number}"), why))?,
             );
         }
-        if settings.routes.is_empty() && !channels.is_empty() {
-            routes.push(Route::to_all(settings.events.clone(), settings.failures, channels.to_vec()));
+        if settings.routes.is_empty() {
+            let (documents, people): (Vec<String>, Vec<String>) =
+                channels.iter().cloned().partition(|channel| document_channels.contains(channel));
+            if !people.is_empty() {
+                routes.push(Route::to_all(settings.events.clone(), settings.failures, people));
+            }
+            if !documents.is_empty() {
+                routes.push(Route::to_all(verdicts(), false, documents));
+            }
         }
-        Ok(Routing { routes, zone })
+        Ok(Routing { routes, zone, document_channels })
     }
 
     /// No channel, no message: for a process that tells nobody.
     pub fn silent() -> Routing {
-        Routing { routes: Vec::new(), zone: TimeZone::UTC }
+        Routing { routes: Vec::new(), zone: TimeZone::UTC, document_channels: Vec::new() }
     }
 
     /// The messages that tell an event now, one a channel. None where nobody wants to hear of it.
@@ -74,7 +86,8 @@ impl Routing {
             for channel in &route.channels {
                 // A channel that failed cannot tell of its failure.
                 let failed = matches!(&event, Event::DeliveryFailed(failed) if failed.channel == *channel);
-                if !failed && !channels.contains(&channel) {
+                let takes = event.kind().is_verdict() || !self.document_channels.contains(channel);
+                if !failed && takes && !channels.contains(&channel) {
                     channels.push(channel);
                 }
             }
@@ -106,17 +119,28 @@ impl Routing {
         if first.is_empty() { holding(true) } else { first }
     }
 
-    /// The kinds of event that no channel ever hears of.
+    /// The kinds of event that no person ever hears of.
     pub fn unheard(&self) -> Vec<Kind> {
-        Kind::ALL
-            .into_iter()
-            .filter(|kind| *kind != Kind::Test && !self.routes.iter().any(|route| route.events.contains(kind)))
-            .collect()
+        let tells_people =
+            |route: &&Route| route.channels.iter().any(|channel| !self.document_channels.contains(channel));
+        let is_heard = |kind: &Kind| self.routes.iter().filter(tells_people).any(|route| route.events.contains(kind));
+        Kind::ALL.into_iter().filter(|kind| *kind != Kind::Test && !is_heard(kind)).collect()
     }
 }
 
+/// The events that tell a verdict.
+fn verdicts() -> Vec<Kind> {
+    Kind::ALL.into_iter().filter(|kind| kind.is_verdict()).collect()
+}
+
 impl Route {
-    fn new(route: &config::Route, settings: &config::Notify, channels: &[String]) -> Result<Route, String> {
+    /// `documents`: the channels that take documents, and nothing else.
+    fn new(
+        route: &config::Route,
+        settings: &config::Notify,
+        channels: &[String],
+        documents: &[String],
+    ) -> Result<Route, String> {
         if route.channels.is_empty() {
             return Err("channels is empty: the route tells nobody".into());
         }
@@ -135,6 +159,9 @@ impl Route {
         let mut before = 0.0;
         for (number, step) in (1..).zip(&route.escalation) {
             known(&step.channels)?;
+            if let Some(pacs) = step.channels.iter().find(|channel| documents.contains(channel)) {
+                return Err(format!("escalation, step {number}: channel {pacs:?} is a PACS, which tells nobody"));
+            }
             if step.channels.is_empty() || !(step.after_minutes > before && step.after_minutes <= 14_400.0) {
                 return Err(format!(
                     "escalation, step {number}: it needs channels, and after_minutes that grow from step to step, at most \
@@ -145,10 +172,15 @@ impl Route {
             let after = Duration::from_secs_f64(step.after_minutes * 60.0);
             escalation.push((Step { number, after }, step.channels.clone()));
         }
-        let events = if route.events.is_empty() { &settings.events } else { &route.events };
+        let only_documents = route.channels.iter().all(|channel| documents.contains(channel));
+        let events = match route.events.is_empty() {
+            true if only_documents => verdicts(),
+            true => settings.events.clone(),
+            false => route.events.clone(),
+        };
         let upper = |names: &[String]| names.iter().map(|name| name.trim().to_uppercase()).collect();
         Ok(Route {
-            events: events.clone(),
+            events,
             failures: settings.failures,
             calling_ae_titles: upper(&route.calling_ae_titles),
             stations: upper(&route.stations),

@@ -140,14 +140,16 @@ impl Judge {
         let (was_flagged, has_several_patients) = (study.flagged, study.has_several_patients);
         let event = tokio::task::spawn_blocking(move || study_event(&ledger, &study, &decided, finding)).await;
         let event = event.map_err(|_| LedgerError::Closed)??;
-        let event = match verdict.flagged {
-            Some(true) => Some(Event::Flagged(event)),
+        let events = match verdict.flagged {
+            // Whoever has not been told of the flag by this model is told of it, the others of its revision.
+            Some(true) if was_flagged => vec![Event::Flagged(event.clone()), Event::Revised(event)],
+            Some(true) => vec![Event::Flagged(event)],
             // The machine never retracts: a study that was flagged stays so for whoever was told.
-            _ if was_flagged => None,
-            Some(false) => Some(Event::NotFlagged(event)),
-            None => Some(Event::Incomplete(event)),
+            _ if was_flagged => vec![],
+            Some(false) => vec![Event::NotFlagged(event)],
+            None => vec![Event::Incomplete(event)],
         };
-        let messages = event.map(|event| self.routing.messages(event)).unwrap_or_default();
+        let messages = events.into_iter().flat_map(|event| self.routing.messages(event)).collect();
         if !self.ledger.decide(verdict.clone(), messages).await? {
             return Ok(());
         }

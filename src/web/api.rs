@@ -12,8 +12,8 @@ use serde_json::json;
 use super::connection::PeerAddress;
 use super::{Failed, Site};
 use crate::ledger::{
-    Acknowledged, AcknowledgementRow, NotificationRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter,
-    WorklistRow,
+    Acknowledged, AcknowledgementRow, ForwardRow, NotificationRow, SentDocument, SeriesRow, SetAsideRow, SliceRow,
+    VerdictRow, WorklistFilter, WorklistRow,
 };
 use crate::triage::ShadowStudy;
 
@@ -95,6 +95,8 @@ pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, Pa
         "set_aside": whole.set_aside,
         "notifications": whole.notifications,
         "shadow": whole.shadow,
+        "documents": whole.documents,
+        "forwards": whole.forwards,
     }))
     .into_response())
 }
@@ -160,6 +162,10 @@ pub(super) struct WholeStudy {
     pub(super) notifications: Vec<NotificationRow>,
     /// A shadow model's scores, used for nothing.
     pub(super) shadow: Option<ShadowStudy>,
+    /// Reports and key images that channels sent.
+    pub(super) documents: Vec<SentDocument>,
+    /// Its instances on their way to other nodes.
+    pub(super) forwards: Vec<ForwardRow>,
 }
 
 pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejection>) -> Result<WholeStudy, Failed> {
@@ -176,6 +182,8 @@ pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejec
                 set_aside: ledger.set_aside(Some(&uid), MOST_LIMIT)?,
                 notifications: ledger.notifications(Some(&uid))?,
                 shadow: ShadowStudy::of_study(ledger, &uid)?,
+                documents: ledger.documents_of(&uid)?,
+                forwards: ledger.forwards(&uid, MOST_LIMIT)?,
             }))
         })
         .await?;

@@ -3,6 +3,7 @@
 
 mod api;
 mod connection;
+mod documents;
 mod guard;
 mod health;
 mod links;
@@ -25,6 +26,7 @@ pub use health::{Check, Readiness};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::Links;
+use crate::report::Reports;
 use crate::tls::TlsServer;
 use connection::{Bounded, PeerAddress};
 pub use login::{Door, digest};
@@ -52,6 +54,8 @@ pub struct Site {
     pub links: Arc<Links>,
     /// Who may use the pages.
     pub door: Arc<Door>,
+    /// Makes the documents that can be downloaded.
+    pub reports: Reports,
 }
 
 /// Serves, over TLS where there are certificates, until `stop`; then lets requests under way finish for a few seconds.
@@ -87,6 +91,8 @@ fn router(site: Site, loopback: bool) -> Router {
         .route("/api/v1/studies", get(api::studies))
         .route("/api/v1/studies/{uid}", get(api::study))
         .route("/api/v1/studies/{uid}/acknowledge", post(api::acknowledge))
+        .route("/api/v1/studies/{uid}/report.dcm", get(documents::report))
+        .route("/api/v1/studies/{uid}/key-image.dcm", get(documents::key_image))
         .route("/api/v1/notifications", get(api::notifications))
         .route("/api/v1/notifications/{id}/requeue", post(api::requeue))
         .route("/metrics", get(health::metrics))

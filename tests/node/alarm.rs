@@ -1,6 +1,6 @@
 //! Promise 6: one alarm, and it arrives.
 
-use crate::support::{Node, Receiver, card, dicom_files, has, real_data, storescu};
+use crate::support::{Node, Receiver, card, dicom_files, has, phantom, real_data, storescu};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::Sha256;
@@ -138,4 +138,26 @@ fn rescoring_is_the_next_revision_and_alarms_again_only_for_another_model() {
     assert_eq!(node.query::<i64>("SELECT count(*) FROM scores"), 12, "every score is kept");
     assert_eq!(node.query::<i64>("SELECT count(*) FROM notification_log"), 1);
     assert_eq!(receiver.requests().len(), 1);
+}
+
+#[test]
+fn a_revision_is_told_to_who_heard_of_the_flag_and_wants_to_hear_of_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[]);
+    let node = Node::start(&[
+        ("TRIAGED__INFERENCE__MODEL", &card(folder.path(), flags_all)),
+        ("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url),
+        ("TRIAGED__NOTIFY__EVENTS", "flagged,revised"),
+        ("TRIAGED__TRIAGE__PROVISIONAL_ALERTS", "false"),
+    ]);
+    let series = phantom(&node, &["--slices", "6"]);
+    let files = dicom_files(series.path());
+    storescu(&node, &[], &files[..4]).unwrap();
+    node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided' AND revision = 1 AND flagged = 1");
+    storescu(&node, &[], &files[4..]).unwrap();
+    node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided' AND revision = 2 AND flagged = 1");
+    let kinds: Vec<String> =
+        receiver.wait_for(2).iter().map(|request| request.headers["x-triaged-event"].clone()).collect();
+    assert_eq!(kinds, ["alert", "revised"]);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM notification_log"), 2);
 }

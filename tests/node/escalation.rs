@@ -214,3 +214,43 @@ fn check_tries_each_channel_and_fails_where_one_does() {
     let body: serde_json::Value = serde_json::from_slice(&good.wait_for(1)[0].body).unwrap();
     assert_eq!(body["kind"], "test");
 }
+
+#[tokio::test]
+async fn an_acknowledgement_is_told_in_its_transaction_and_one_that_is_taken_back_escalates_again() {
+    let fixture = Fixture::new();
+    let (first, _, mut at_first) = receiver(any_port(), vec![], true).await;
+    let (second, _, mut at_second) = receiver(any_port(), vec![], true).await;
+    // 30 seconds: longer than the first part of the test takes, shorter than the clock is put forward for the second.
+    let text = format!(
+        "{}[[notify.routes]]\nevents = ['acknowledged']\nchannels = ['second']\n",
+        two_channels(first, second, 0.5)
+    );
+    let running = Running::start(&fixture.ledger, &from_file(&text));
+    fixture.judge_and_route(&Study::new("1.2.1", &[0.9]), &running.routing).await;
+    next(&mut at_first).await;
+    let on_ledger = |call: fn(&Ledger)| {
+        let ledger = fixture.ledger.clone();
+        tokio::task::spawn_blocking(move || call(&ledger))
+    };
+    on_ledger(|ledger| assert!(ledger.acknowledge("1.2.1", &Actor::person("Dr A"), None).is_ok())).await.unwrap();
+    // Who comes second is no news.
+    on_ledger(|ledger| assert!(ledger.acknowledge("1.2.1", &Actor::person("Dr B"), None).is_ok())).await.unwrap();
+    let told = next(&mut at_second).await.json();
+    assert_eq!(
+        (&told["kind"], &told["by"], &told["study_uid"]),
+        (&json!("acknowledged"), &json!("Dr A"), &json!("1.2.1"))
+    );
+    let states = || -> Vec<String> {
+        let database = fixture.database();
+        let mut states = database.prepare("SELECT state FROM escalations").unwrap();
+        states.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    assert_eq!(states(), ["cancelled"]);
+    on_ledger(|ledger| assert!(ledger.undo_acknowledgement("1.2.1", &Actor::person("Dr A")).unwrap())).await.unwrap();
+    assert_eq!(states(), ["waiting"]);
+    fixture.database().execute("UPDATE escalations SET due_at = created_at", []).unwrap();
+    let escalated = next(&mut at_second).await.json();
+    assert_eq!((&escalated["kind"], &escalated["escalation_step"]), (&json!("alert"), &json!(1)));
+    running.stop().await;
+    assert_eq!(fixture.notifications().len(), 3, "the flag, the acknowledgement, the escalation");
+}

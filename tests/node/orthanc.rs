@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use crate::support::{Node, PATIENCE, dicom_files, phantom};
 
 /// A running Orthanc that knows the node as the modality `triaged`.
-struct Orthanc {
+pub struct Orthanc {
     child: Child,
     http: u16,
+    pub dicom: u16,
     folder: tempfile::TempDir,
 }
 
@@ -22,6 +23,14 @@ impl Orthanc {
     }
 
     fn start_on(node: &Node, dicom: u16) -> Option<Orthanc> {
+        let triaged = serde_json::json!({"triaged": {
+            "AET": "TRIAGED", "Host": "127.0.0.1", "Port": node.dimse.port(), "AllowStorageCommitment": true,
+        }});
+        Orthanc::start_with(&triaged, dicom)
+    }
+
+    /// With these modalities in its configuration.
+    pub fn start_with(modalities: &serde_json::Value, dicom: u16) -> Option<Orthanc> {
         // Debian puts it where an ordinary user's PATH does not reach.
         let program = ["/usr/sbin/Orthanc", "/usr/bin/Orthanc", "/usr/local/sbin/Orthanc"];
         let Some(program) = program.iter().map(PathBuf::from).find(|path| path.is_file()) else {
@@ -38,9 +47,9 @@ impl Orthanc {
             "RemoteAccessAllowed": false,
             "AuthenticationEnabled": false,
             "DicomAet": "ORTHANC",
-            "DicomModalities": {"triaged": {
-                "AET": "TRIAGED", "Host": "127.0.0.1", "Port": node.dimse.port(), "AllowStorageCommitment": true,
-            }},
+            "DicomModalities": modalities,
+            "DicomAlwaysAllowStore": true,
+            "DicomCheckCalledAet": false,
             "Plugins": [],
         });
         let file = folder.path().join("orthanc.json");
@@ -53,7 +62,7 @@ impl Orthanc {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut orthanc = Orthanc { child, http, folder };
+        let mut orthanc = Orthanc { child, http, dicom, folder };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", http)).is_err() {
             let ended = orthanc.child.try_wait().unwrap();
@@ -72,7 +81,7 @@ impl Orthanc {
     }
 
     /// GET from its REST interface; the body of a 200.
-    fn get(&self, path: &str) -> serde_json::Value {
+    pub fn get(&self, path: &str) -> serde_json::Value {
         self.ask("GET", path, b"")
     }
 
@@ -101,7 +110,7 @@ impl Drop for Orthanc {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::support::{Node, has, python, run};
 
 /// A certificate authority in a folder of its own, and what it signed.
-struct Authority {
+pub struct Authority {
     folder: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let authority = Authority { folder: tempfile::tempdir().unwrap() };
         let (key, certificate) = (authority.path("ca.key"), authority.path("ca.pem"));
         let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Test Authority"];
@@ -19,12 +19,12 @@ impl Authority {
         authority
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Key and certificate of this name for 127.0.0.1.
-    fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
+    pub fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
         self.sign_for(name, "rsa:2048", "IP:127.0.0.1", 2)
     }
 
@@ -65,7 +65,7 @@ fn settings<'s>(port: &'s str, key: &'s Path, certificate: &'s Path) -> Vec<(&'s
     ]
 }
 
-fn skipped() -> bool {
+pub fn skipped() -> bool {
     !has("openssl") || !has("echoscu")
 }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::ledger::{Delivery, now};
 use triaged::notify::Links;
+use triaged::report::Reports;
 use triaged::web::{Check, Door, Readiness, Site, serve};
 
 struct Node {
@@ -49,6 +50,7 @@ impl Node {
             readiness: Arc::new(readiness),
             metrics: triaged::metrics::install().unwrap(),
             links: Arc::new(Links::none()),
+            reports: Reports::new(fixture.folder.path(), "intracranial hemorrhage", jiff::tz::TimeZone::UTC),
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, None, site, stop.clone()));

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dicom_dictionary_std::{tags, uids};
 
@@ -11,7 +12,10 @@ use triaged_imaging::{DicomObject, ReadCause, read_header};
 /// A DICOM object in a file, as it is announced to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
+    /// The file; of an object in memory only a name.
     pub path: PathBuf,
+    /// The Part 10 file itself, where it was made in memory.
+    pub bytes: Option<Arc<[u8]>>,
     pub sop_class_uid: String,
     pub sop_instance_uid: String,
     pub transfer_syntax: String,
@@ -91,7 +95,7 @@ fn look(path: PathBuf, found: &mut Found) {
         found.skipped += 1;
     } else if !sop_class_uid.is_empty() && !sop_instance_uid.is_empty() {
         let transfer_syntax = trimmed(meta.transfer_syntax());
-        found.objects.push(Object { path, sop_class_uid, sop_instance_uid, transfer_syntax });
+        found.objects.push(Object { path, bytes: None, sop_class_uid, sop_instance_uid, transfer_syntax });
     } else if has_prefix(&path) {
         found
             .unreadable

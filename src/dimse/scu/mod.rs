@@ -23,7 +23,7 @@ pub use error::ScuError;
 pub use find::{Found, Object, find};
 pub use offer::Offer;
 pub use peer::{Peer, PeerError};
-pub use response::{StoreError, Stored, meaning};
+pub use response::{StoreError, Stored, may_pass, meaning};
 
 use prepare::prepare;
 use response::is_stored;

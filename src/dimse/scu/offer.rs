@@ -128,6 +128,7 @@ mod tests {
     fn object(class: &str, syntax: &str) -> Object {
         Object {
             path: "x".into(),
+            bytes: None,
             sop_class_uid: class.into(),
             sop_instance_uid: "1".into(),
             transfer_syntax: syntax.into(),

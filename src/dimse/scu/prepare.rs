@@ -28,7 +28,10 @@ impl Prepared {
 
 /// Reads an object and makes its data set what was chosen. `Err` says why it cannot be sent.
 pub(super) fn prepare(object: &Object, choice: &Choice) -> Result<Prepared, String> {
-    let file = std::fs::read(&object.path).map_err(|error| format!("cannot read it: {error}"))?;
+    let file = match &object.bytes {
+        Some(bytes) => bytes.to_vec(),
+        None => std::fs::read(&object.path).map_err(|error| format!("cannot read it: {error}"))?,
+    };
     // Also where the bytes go as they are: a file that is cut off must not arrive as a whole object.
     let parsed = read_bytes(&file).map_err(|error| error.cause.to_string())?;
     let (mut bytes, begin) = if choice.transfer_syntax == object.transfer_syntax {

@@ -61,3 +61,8 @@ pub fn meaning(status: u16) -> &'static str {
 pub fn is_stored(status: u16) -> bool {
     matches!(status, 0x0000 | 0xB000..=0xBFFF | 0x0107 | 0x0116)
 }
+
+/// Whether a peer may take the same instance later without anybody's doing (PS3.4 table B.2-1).
+pub fn may_pass(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused { status: 0xA700..=0xA7FF | 0x0110 | 0x0210 | 0x0213, .. })
+}

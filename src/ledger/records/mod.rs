@@ -2,10 +2,12 @@
 
 mod audit;
 mod commitment;
+mod evidence;
 mod fields;
 mod instance;
 mod login;
 mod notification;
+mod outgoing;
 mod removal;
 mod report;
 mod shadow;
@@ -14,10 +16,12 @@ mod study;
 
 pub use audit::{Actor, ActorKind, AuditFilter, AuditRow, Chain, Deed};
 pub use commitment::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment};
+pub use evidence::{EvidenceSlice, ReportedVerdict};
 pub use fields::{Field, FieldError, Record};
 pub use instance::{About, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored};
 pub use login::{Permission, Role, Scope, StoredUser, TokenRow, UserRow};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
+pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, SentDocument};
 pub use removal::{ArchivedFile, MarkedFile, RemovalRule};
 pub use report::{AcknowledgementRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
 pub use shadow::{

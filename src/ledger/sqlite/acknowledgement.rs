@@ -3,8 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
+use super::outbox::post;
 use super::reader::records;
-use super::{Ledger, Reader, audit};
+use super::{Ledger, Reader, Router, audit};
+use crate::event::{self, Event};
 use crate::ledger::{AcknowledgementRow, Actor, Deed, LedgerError, Result, now};
 
 /// A score that is higher by this is materially more evidence.
@@ -25,7 +27,12 @@ impl Ledger {
     /// Notes that a person has seen the present verdict on a study, and is taking care of it.
     pub fn acknowledge(&self, study_uid: &str, actor: &Actor, note: Option<&str>) -> Result<Acknowledged> {
         let (study_uid, actor, note) = (study_uid.to_owned(), actor.clone(), note.map(str::to_owned));
-        self.write_blocking(move |connection| acknowledge(connection, &study_uid, &actor, note.as_deref()))
+        let router = self.shared.router.clone();
+        let acknowledged = self.write_blocking(move |connection| {
+            acknowledge(connection, &study_uid, &actor, note.as_deref(), router.get())
+        });
+        self.posted().notify_waiters();
+        acknowledged
     }
 
     /// Takes back the present acknowledgement of a study, which is unread again. Returns false where there is none.
@@ -47,6 +54,14 @@ impl Ledger {
                     [&study_uid],
                 )?;
                 connection.execute("UPDATE outbox SET acknowledged_at = NULL WHERE study_uid = ?1", [&study_uid])?;
+                // What the acknowledgement ended waits again; what became due meanwhile is told now.
+                connection.execute(
+                    "UPDATE escalations SET state = 'waiting', ended_at = NULL
+                     WHERE study_uid = ?1 AND state = 'cancelled'
+                       AND ended_at = (SELECT at FROM acknowledgements WHERE study_uid = ?1 AND undone_at IS NOT NULL
+                                       ORDER BY id DESC LIMIT 1)",
+                    [&study_uid],
+                )?;
                 let (name, study_uid) = ("study.undo_acknowledgement", Some(study_uid));
                 audit::append(connection, &Deed { actor, name, study_uid, details: json!({}) })?;
             }
@@ -80,9 +95,14 @@ pub(super) fn acknowledge(
     study_uid: &str,
     actor: &Actor,
     note: Option<&str>,
+    router: Option<&Router>,
 ) -> Result<Acknowledged> {
     known(connection, study_uid)?;
     let acknowledged = write_acknowledgement(connection, study_uid, &actor.name, note)?;
+    if let (Acknowledged::First, Some(router)) = (acknowledged, router) {
+        let event = acknowledged_event(connection, study_uid, &actor.name)?;
+        post(connection, &router(Event::Acknowledged(event)))?;
+    }
     let outcome = match acknowledged {
         Acknowledged::First => "first",
         Acknowledged::Before => "acknowledged before",
@@ -92,6 +112,26 @@ pub(super) fn acknowledge(
     let (actor, study_uid) = (actor.clone(), Some(study_uid.to_owned()));
     audit::append(connection, &Deed { actor, name: "study.acknowledge", study_uid, details })?;
     Ok(acknowledged)
+}
+
+/// What other channels are told of an acknowledgement that was written just now.
+fn acknowledged_event(connection: &Connection, study_uid: &str, by: &str) -> Result<event::Acknowledged> {
+    let mut senders = connection
+        .prepare_cached("SELECT DISTINCT calling_ae FROM instances WHERE study_uid = ?1 ORDER BY calling_ae")?;
+    let calling_ae_titles = senders.query_map([study_uid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let sql = "SELECT accession_number, patient_id, station_name, revision, acknowledged_at FROM studies WHERE study_uid = ?1";
+    Ok(connection.prepare_cached(sql)?.query_row([study_uid], |row| {
+        Ok(event::Acknowledged {
+            study_uid: study_uid.to_owned(),
+            accession_number: row.get(0)?,
+            patient_id: row.get(1)?,
+            calling_ae_titles,
+            station_name: row.get(2)?,
+            revision: row.get(3)?,
+            by: by.to_owned(),
+            acknowledged_at: row.get(4)?,
+        })
+    })?)
 }
 
 fn write_acknowledgement(

@@ -107,7 +107,8 @@ impl Ledger {
     pub fn use_link(&self, nonce: &str, study_uid: &str, expires_at: &str, actor: &Actor) -> Result<LinkUse> {
         let (nonce, study_uid, expires_at) = (nonce.to_owned(), study_uid.to_owned(), expires_at.to_owned());
         let actor = actor.clone();
-        self.write_blocking(move |connection| {
+        let router = self.shared.router.clone();
+        let used = self.write_blocking(move |connection| {
             let t = now();
             // An expired link is refused by its own words, so its nonce need not be kept.
             connection.execute("DELETE FROM used_links WHERE expires_at < ?1", [&t])?;
@@ -119,9 +120,11 @@ impl Ledger {
             }
             let sql = "INSERT INTO used_links (nonce, study_uid, used_at, expires_at) VALUES (?1, ?2, ?3, ?4)";
             connection.execute(sql, params![nonce, study_uid, t, expires_at])?;
-            let acknowledged = super::acknowledgement::acknowledge(connection, &study_uid, &actor, None)?;
+            let acknowledged = super::acknowledgement::acknowledge(connection, &study_uid, &actor, None, router.get())?;
             Ok(LinkUse::Acknowledged { first: acknowledged == super::Acknowledged::First })
-        })
+        });
+        self.posted().notify_waiters();
+        used
     }
 }
 

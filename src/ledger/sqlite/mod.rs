@@ -9,9 +9,12 @@ mod audit;
 mod backup;
 mod check;
 mod commitment;
+mod documents;
 mod error;
 mod escalation;
+mod evidence;
 mod files;
+mod forward;
 mod login;
 mod outbox;
 mod queue;
@@ -27,15 +30,16 @@ mod writer;
 use std::ops::Deref;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
-use super::{DatabaseError, LedgerError, Result, Wakeups};
+use super::{DatabaseError, LedgerError, NewMessage, Result, Wakeups};
+use crate::event::Event;
 pub use acknowledgement::Acknowledged;
 pub use check::Soundness;
 use queue::Turns;
@@ -66,7 +70,12 @@ struct Shared {
     depth: AtomicU64,
     /// Shared with the writer thread, which must never hold the writer itself.
     wakeups: Arc<Wakeups>,
+    /// Who hears of what persons do; nobody until it is set.
+    router: Arc<OnceLock<Router>>,
 }
+
+/// From an event to the messages that tell it.
+pub type Router = Box<dyn Fn(Event) -> Vec<NewMessage> + Send + Sync>;
 
 impl Ledger {
     /// Opens the database, creating it or migrating it to this version's schema, and starts the writer thread.
@@ -89,6 +98,7 @@ impl Ledger {
                 turns: Turns::default(),
                 depth: AtomicU64::new(0),
                 wakeups: Arc::default(),
+                router: Arc::default(),
             }),
         })
     }
@@ -112,6 +122,12 @@ impl Ledger {
     /// Writes nothing, as every write is written: whether the ledger can be written.
     pub async fn try_write(&self) -> Result<()> {
         self.write(|_| Ok(())).await
+    }
+
+    /// From now on, whoever `router` says hears of what persons do about studies, in the transaction of their deed. The first call
+    /// counts.
+    pub fn tell_by(&self, router: Router) {
+        let _ = self.shared.router.set(router);
     }
 
     pub fn posted(&self) -> &Notify {
@@ -168,6 +184,7 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0008_verdicts.sql")).foreign_key_check(),
         M::up(include_str!("migrations/0009_commitment.sql")),
         M::up(include_str!("migrations/0010_login.sql")),
+        M::up(include_str!("migrations/0011_dicom_out.sql")),
     ])
 }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, params};
 use serde_json::json;
 
 use super::{Ledger, audit};
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::ledger::{
     Actor, Deed, Delivery, LedgerError, NewMessage, OutboxRow, Result, Revival, Step, format_time, now,
 };
@@ -168,13 +168,22 @@ pub(super) fn post(connection: &Connection, messages: &[NewMessage]) -> Result<(
             next_attempt_at, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT DO NOTHING",
     )?;
+    // Channels that hear of a flag for the first time, and whose escalation of it begins: its revision is no news to them.
+    let (mut newly_told, mut newly_escalated): (Vec<&String>, bool) = (Vec::new(), false);
     for NewMessage { channel, event, escalation } in messages {
         let verdict = event.verdict();
+        let kind = event.kind();
         if let Some(step) = escalation {
-            escalate_later(connection, channel, event, *step)?;
+            if kind == Kind::Revised && (newly_escalated || is_acknowledged(connection, event)?) {
+                continue;
+            }
+            newly_escalated |= escalate_later(connection, channel, event, *step)? && kind == Kind::Flagged;
             continue;
         }
-        insert.execute(params![
+        if kind == Kind::Revised && newly_told.contains(&channel) {
+            continue;
+        }
+        let inserted = insert.execute(params![
             event.study_uid(),
             event.revision(),
             channel,
@@ -186,14 +195,23 @@ pub(super) fn post(connection: &Connection, messages: &[NewMessage]) -> Result<(
             event.to_json(),
             created
         ])?;
+        if inserted > 0 && kind == Kind::Flagged {
+            newly_told.push(channel);
+        }
     }
     Ok(())
 }
 
-/// Notes whom to tell when nobody acknowledges in time.
-fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: Step) -> Result<()> {
+/// Whether somebody takes care of the study, whose acknowledgement covers its present verdict.
+fn is_acknowledged(connection: &Connection, event: &Event) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1 AND acknowledged_at IS NOT NULL)";
+    Ok(connection.prepare_cached(sql)?.query_row([event.study_uid()], |row| row.get(0))?)
+}
+
+/// Notes whom to tell when nobody acknowledges in time. Returns whether it was not noted before.
+fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: Step) -> Result<bool> {
     let verdict = event.verdict();
-    connection
+    let inserted = connection
         .prepare_cached(
             "INSERT INTO escalations (study_uid, revision, kind, finding, model_sha256, occasion, step, channel, event,
                 created_at, due_at)
@@ -212,7 +230,7 @@ fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: S
             now(),
             from_now(step.after)
         ])?;
-    Ok(())
+    Ok(inserted > 0)
 }
 
 fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {

@@ -9,7 +9,8 @@ use crate::ledger::{MarkedFile, RemovalRule, Result, now};
 const MAY_LOSE_FILES: &str = "s.state = 'decided' AND s.last_received_at < ?1
     AND (NOT ?2 OR s.flagged IS NOT 1 OR s.acknowledged_at IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM slices WHERE study_uid = s.study_uid AND state = 'queued')
-    AND NOT EXISTS (SELECT 1 FROM outbox WHERE study_uid = s.study_uid AND state = 'pending')";
+    AND NOT EXISTS (SELECT 1 FROM outbox WHERE study_uid = s.study_uid AND state = 'pending')
+    AND NOT EXISTS (SELECT 1 FROM forwards WHERE study_uid = s.study_uid AND state = 'pending')";
 
 impl Ledger {
     /// Bytes of the files that the archive keeps. Blocks.

@@ -11,6 +11,7 @@ use crate::ledger::{
 
 mod audit;
 mod former;
+mod forward;
 mod queue;
 mod shadow;
 

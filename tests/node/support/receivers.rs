@@ -113,6 +113,8 @@ impl Running {
         let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
         let (stop, links) = (CancellationToken::new(), Arc::new(links));
         let routing = Arc::new(Routing::new(settings, &names).unwrap());
+        let told = routing.clone();
+        ledger.tell_by(Box::new(move |event| told.messages(event)));
         let worker =
             |channel| tokio::spawn(Worker::new(ledger.clone(), channel, settings, links.clone()).run(stop.clone()));
         let mut tasks: Vec<JoinHandle<()>> = channels.into_iter().map(worker).collect();

@@ -1,0 +1,47 @@
+//! A verdict with the slices that it rests on, for documents that are made of it later.
+
+use super::fields::record;
+
+record! {
+    /// A verdict, and what else of its study a document names.
+    pub struct ReportedVerdict {
+        pub study_uid: String,
+        pub revision: i64,
+        pub provisional: bool,
+        /// `flagged`, `not flagged` or `incomplete`.
+        pub verdict: String,
+        pub score: Option<f64>,
+        pub threshold: f64,
+        /// The study rule as in the model card, JSON.
+        pub rule: String,
+        pub model: String,
+        pub model_sha256: String,
+        pub software: String,
+        pub slices_scored: i64,
+        pub slices_ineligible: i64,
+        pub slices_failed: i64,
+        pub decided_at: String,
+        /// The last object that was received before it.
+        pub last_received_at: String,
+        pub missing: Option<String>,
+        pub warnings: Option<String>,
+    }
+}
+
+record! {
+    /// A slice that had been received when a verdict was given.
+    pub struct EvidenceSlice {
+        pub series_uid: String,
+        pub sop_uid: String,
+        pub sop_class_uid: String,
+        /// Counts from 1.
+        pub frame: i64,
+        /// Whether its object has more frames.
+        pub multi_frame: bool,
+        pub instance_number: Option<i64>,
+        /// By the verdict's model, at the time of the verdict.
+        pub probability: Option<f64>,
+        /// Relative to the data folder; `None` once the file was removed.
+        pub path: Option<String>,
+    }
+}

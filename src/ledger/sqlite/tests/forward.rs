@@ -1,0 +1,74 @@
+//! What is to be forwarded: in which order, for whom, and what is missed by nobody.
+
+use super::*;
+use crate::ledger::{ForwardEnd, ForwardRule};
+
+fn rule(flagged_only: bool) -> ForwardRule {
+    ForwardRule { destination: "pacs".into(), flagged_only, calling_ae_titles: vec![] }
+}
+
+fn due(ledger: &Ledger) -> Vec<String> {
+    ledger.due_forwards("pacs", 100).unwrap().into_iter().map(|row| row.sop_uid).collect()
+}
+
+#[tokio::test]
+async fn stat_and_flagged_studies_go_first_and_a_destination_begins_with_what_comes_after_it() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("0", "before", "00")).await.unwrap();
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    ledger.store(instance("1", "a", "aa")).await.unwrap();
+    ledger.store(instance("2", "b", "bb")).await.unwrap();
+    ledger.store(NewInstance { stat: true, ..instance("3", "c", "cc") }).await.unwrap();
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    assert_eq!(due(&ledger), ["3", "1", "2"]);
+    let open = ledger.open_studies("00").unwrap();
+    let study = open.iter().find(|study| study.study_uid == "b").unwrap();
+    assert!(ledger.decide(verdict(study, true, true), vec![]).await.unwrap());
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    assert_eq!(due(&ledger), ["2", "3", "1"]);
+}
+
+#[tokio::test]
+async fn a_destination_of_flagged_studies_gets_all_of_them_once_they_are_flagged_and_what_comes_later() {
+    let (_folder, ledger) = ledger();
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    ledger.store(instance("1", "a", "aa")).await.unwrap();
+    ledger.store(instance("2", "b", "bb")).await.unwrap();
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    assert!(due(&ledger).is_empty());
+    let open = ledger.open_studies("00").unwrap();
+    let study = open.iter().find(|study| study.study_uid == "a").unwrap();
+    assert!(ledger.decide(verdict(study, true, true), vec![]).await.unwrap());
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    assert_eq!(due(&ledger), ["1"]);
+    ledger.store(instance("3", "a", "cc")).await.unwrap();
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    assert_eq!(due(&ledger), ["1", "3"]);
+}
+
+#[tokio::test]
+async fn each_instance_ends_stored_or_failed_and_what_failed_can_be_sent_again() {
+    let (_folder, ledger) = ledger();
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    for (n, digest) in [("1", "aa"), ("2", "bb"), ("3", "cc")] {
+        ledger.store(instance(n, "a", digest)).await.unwrap();
+    }
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    let ids: Vec<i64> = ledger.due_forwards("pacs", 10).unwrap().iter().map(|row| row.id).collect();
+    let later = crate::ledger::format_time(jiff::Timestamp::now() + Duration::from_secs(60));
+    let ends = vec![
+        (ids[0], ForwardEnd::Stored { transfer_syntax: "1.2".into() }),
+        (ids[1], ForwardEnd::Retry { at: later, error: "busy".into() }),
+        (ids[2], ForwardEnd::Failed { error: "refused".into() }),
+    ];
+    ledger.settle_forwards(ends).await.unwrap();
+    assert!(due(&ledger).is_empty());
+    assert_eq!(ledger.forward_counts("pacs").unwrap(), (1, 1));
+    let again = ledger.clone();
+    assert_eq!(tokio::task::spawn_blocking(move || again.requeue_forwards().unwrap()).await.unwrap(), 1);
+    assert_eq!(due(&ledger), ["3"]);
+    let states: Vec<String> = ledger.forwards("a", 10).unwrap().into_iter().map(|row| row.state).collect();
+    assert_eq!(states, ["stored", "pending", "pending"]);
+    assert_eq!(ledger.drop_destinations_but(vec![]).await.unwrap(), 2);
+    assert_eq!(ledger.forward_counts("pacs").unwrap(), (0, 2));
+}

@@ -1,0 +1,171 @@
+//! A grey picture of eight bits: a slice in a window, with lines of text above and below it.
+
+use std::convert::Infallible;
+
+use embedded_graphics::mono_font::MonoTextStyle;
+use embedded_graphics::mono_font::ascii::FONT_10X20;
+use embedded_graphics::pixelcolor::{Gray8, GrayColor};
+use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, Size};
+use embedded_graphics::text::{Baseline, Text};
+use triaged_imaging::Frame;
+
+/// Of a letter, in pixels.
+const LETTER: (u32, u32) = (10, 20);
+
+/// Around text, in pixels.
+const MARGIN: u32 = 8;
+
+/// Slices narrower than this are enlarged by a whole number: text and detail must be legible.
+const NARROWEST: u32 = 512;
+
+/// Lines above or below the slice at most; what is longer is cut with a sign.
+const MOST_LINES: usize = 12;
+
+/// Window centre and width for brain tissue, HU.
+const BRAIN: (f32, f32) = (40.0, 80.0);
+
+/// Row by row.
+pub(super) struct Picture {
+    pub rows: u32,
+    pub columns: u32,
+    pub pixels: Vec<u8>,
+}
+
+impl Picture {
+    /// A slice in the brain window between texts, each a list of lines that are broken where they are too long.
+    pub fn of_slice(frame: &Frame, above: &[String], below: &[String]) -> Picture {
+        let scale = NARROWEST.div_ceil(frame.columns.max(1)).max(1);
+        let columns = frame.columns * scale;
+        let (above, below) = (broken(above, columns), broken(below, columns));
+        let (top, bottom) = (height(above.len()), height(below.len()));
+        let slice_rows = frame.rows * scale;
+        let rows = top + slice_rows + bottom;
+        let mut picture = Picture { rows, columns, pixels: vec![0; rows as usize * columns as usize] };
+        let hounsfield = frame.hounsfield();
+        for row in 0..slice_rows {
+            let source = (row / scale) as usize * frame.columns as usize;
+            let begin = (top + row) as usize * columns as usize;
+            for column in 0..columns {
+                let hu = hounsfield[source + (column / scale) as usize];
+                picture.pixels[begin + column as usize] = grey(hu);
+            }
+        }
+        picture.write(&above, 0);
+        picture.write(&below, top + slice_rows);
+        picture
+    }
+
+    fn write(&mut self, lines: &[String], top: u32) {
+        let style = MonoTextStyle::new(&FONT_10X20, Gray8::WHITE);
+        for (number, line) in (0..).zip(lines) {
+            let at = Point::new(MARGIN as i32, (top + MARGIN + number * LETTER.1) as i32);
+            let drawn = Text::with_baseline(line, at, style, Baseline::Top).draw(self);
+            let Ok(_) = drawn;
+        }
+    }
+}
+
+/// PS3.3 C.11.2.1.2.1, to eight bits.
+fn grey(hu: f32) -> u8 {
+    let (centre, width) = BRAIN;
+    ((hu - (centre - 0.5)) / (width - 1.0) + 0.5).mul_add(255.0, 0.0).round().clamp(0.0, 255.0) as u8
+}
+
+fn height(lines: usize) -> u32 {
+    if lines == 0 { 0 } else { lines as u32 * LETTER.1 + 2 * MARGIN }
+}
+
+/// Breaks lines at spaces so that they fit.
+fn broken(lines: &[String], columns: u32) -> Vec<String> {
+    let most = (columns.saturating_sub(2 * MARGIN) / LETTER.0).max(1) as usize;
+    let mut broken: Vec<String> = Vec::new();
+    for line in lines {
+        let mut row = String::new();
+        for word in line.split_whitespace() {
+            let mut word = word;
+            if !row.is_empty() && row.len() + 1 + word.len() > most {
+                broken.push(std::mem::take(&mut row));
+            }
+            // A word longer than a line goes over several.
+            while word.len() > most {
+                let (head, tail) = word.split_at(most);
+                broken.push(head.to_owned());
+                word = tail;
+            }
+            if !row.is_empty() {
+                row.push(' ');
+            }
+            row.push_str(word);
+        }
+        if !row.is_empty() {
+            broken.push(row);
+        }
+    }
+    if broken.len() > MOST_LINES {
+        broken.truncate(MOST_LINES);
+        if let Some(last) = broken.last_mut() {
+            last.truncate(most.saturating_sub(4));
+            last.push_str(" ...");
+        }
+    }
+    broken
+}
+
+impl OriginDimensions for Picture {
+    fn size(&self) -> Size {
+        Size::new(self.columns, self.rows)
+    }
+}
+
+impl DrawTarget for Picture {
+    type Color = Gray8;
+    type Error = Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<Gray8>>>(&mut self, pixels: I) -> Result<(), Infallible> {
+        for Pixel(Point { x, y }, colour) in pixels {
+            let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { continue };
+            if x < self.columns && y < self.rows {
+                self.pixels[y as usize * self.columns as usize + x as usize] = colour.luma();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use triaged_imaging::ModalityLut;
+
+    fn frame(rows: u32, columns: u32) -> Frame {
+        let modality_lut = ModalityLut::Rescale { slope: 1.0, intercept: 0.0 };
+        Frame { rows, columns, stored: vec![40; (rows * columns) as usize], modality_lut, padding: None }
+    }
+
+    #[test]
+    fn the_window_maps_its_ends_to_black_and_white() {
+        assert_eq!((grey(-1024.0), grey(0.0), grey(79.0), grey(3000.0)), (0, 0, 255, 255));
+        assert!((127..=129).contains(&grey(39.5)));
+    }
+
+    #[test]
+    fn text_stands_beside_the_slice_and_never_on_it() {
+        let text = ["FLAGGED: suspected intracranial hemorrhage".to_owned()];
+        let picture = Picture::of_slice(&frame(512, 512), &text, &text);
+        assert_eq!((picture.columns, picture.rows), (512, 512 + 2 * 36));
+        let rows: Vec<&[u8]> = picture.pixels.chunks(512).collect();
+        assert!(rows[..36].iter().flat_map(|row| *row).any(|&grey| grey == 255), "letters above");
+        assert!(rows[36..36 + 512].iter().flat_map(|row| *row).all(|&value| value == grey(40.0)));
+        assert!(rows[548..].iter().flat_map(|row| *row).any(|&grey| grey == 255), "letters below");
+    }
+
+    #[test]
+    fn small_slices_are_enlarged_and_long_texts_broken_or_cut() {
+        let picture = Picture::of_slice(&frame(3, 5), &[], &[]);
+        assert_eq!((picture.columns, picture.rows), (515, 309));
+        let lines = broken(&["a ".repeat(400), "b".repeat(2000)], 512);
+        assert_eq!(lines.len(), MOST_LINES);
+        assert!(lines.iter().all(|line| line.len() <= 49) && lines.last().unwrap().ends_with(" ..."), "{lines:?}");
+        assert!(broken(&[], 512).is_empty());
+    }
+}
