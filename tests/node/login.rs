@@ -139,7 +139,7 @@ fn each_role_may_do_its_own_and_the_audit_log_names_who_did() {
     node.terminate();
     node.restart();
     assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("Cookie", &operator)], "").status, 200);
-    assert_eq!(node.query::<i64>("SELECT count(*) FROM audit WHERE deed = 'node.start'"), 2);
+    node.wait_until("SELECT count(*) = 2 FROM audit WHERE deed = 'node.start'");
     assert_eq!(node.query::<i64>("SELECT count(*) FROM audit WHERE deed = 'node.stop'"), 1);
 }
 
