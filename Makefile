@@ -148,6 +148,8 @@ install: ## Install what `make build` built (DESTDIR, PREFIX=/usr/local, SYSCONF
 	install -d "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(SYSCONFDIR)/triaged"
 	sed 's|/usr/bin/triaged|$(PREFIX)/bin/triaged|; s|/etc/triaged|$(SYSCONFDIR)/triaged|' systemd/triaged.service \
 		> "$(DESTDIR)$(UNITDIR)/triaged.service"
+	sed 's|/usr/share/doc|$(PREFIX)/share/doc|' systemd/triaged-failed.service > "$(DESTDIR)$(UNITDIR)/triaged-failed.service"
+	install -m 644 docs/operations.md "$(DESTDIR)$(PREFIX)/share/doc/triaged/"
 	install -D -m 644 systemd/triaged.sysusers "$(DESTDIR)$(PREFIX)/lib/sysusers.d/triaged.conf"
 	install -D -m 644 systemd/triaged.tmpfiles "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/triaged.conf"
 	@# A site's settings are never overwritten: a newer file is laid beside them.

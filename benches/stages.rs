@@ -290,13 +290,15 @@ fn pipeline(criterion: &mut Criterion) {
                 runtime.block_on(async {
                     let stop = CancellationToken::new();
                     let running = Pipeline::start(
+                        env!("CARGO_BIN_EXE_triaged").into(),
                         engine,
                         std::sync::Arc::new(ledger.clone()),
                         WorkerId::of_this_run(),
                         std::sync::Arc::new(archive),
                         &settings,
                         stop.clone(),
-                    );
+                    )
+                    .expect("the program decodes");
                     let deadline = Instant::now() + Duration::from_secs(60);
                     loop {
                         let changed = ledger.changed().notified();

@@ -10,6 +10,7 @@
 
 mod digest;
 mod objects;
+mod orphans;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -105,6 +106,11 @@ impl Archive {
         Ok((archive, parts))
     }
 
+    /// The archive as it is, to read from: nothing is made or removed.
+    pub fn at(data_dir: &Path) -> Archive {
+        Archive { root: data_dir.to_owned(), min_free: 0, placing: Arc::default() }
+    }
+
     /// The archive, refusing to begin files below so many free bytes.
     pub fn with_min_free(self, min_free: u64) -> Archive {
         Archive { min_free, ..self }
@@ -124,6 +130,19 @@ impl Archive {
     pub fn append(&self, incoming: &mut Incoming, bytes: &[u8]) -> io::Result<()> {
         self.room()?;
         incoming.write(bytes)
+    }
+
+    /// Writes a file, syncs it, and reads it again. Blocks.
+    pub fn probe(&self) -> io::Result<()> {
+        let path = self.root.join("archive/.probe");
+        let wanted = uuid::Uuid::new_v4();
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(wanted.as_bytes())?;
+        file.sync_all()?;
+        match fs::read(&path)? == wanted.as_bytes() {
+            true => Ok(()),
+            false => Err(io::Error::other("other bytes are read than were written")),
+        }
     }
 
     fn room(&self) -> io::Result<()> {

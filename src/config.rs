@@ -52,6 +52,7 @@ pub struct Dimse {
     pub check_called_ae_title: bool,
     pub calling_ae_titles: Vec<String>,
     pub max_associations: usize,
+    pub max_associations_of_source: usize,
     pub max_pdu_bytes: u32,
     pub max_object_mib: u64,
     pub association_request_timeout_seconds: u64,
@@ -138,7 +139,10 @@ pub struct Inference {
     pub batch_size: usize,
     pub batch_wait_ms: u64,
     pub max_queue: u64,
+    pub max_queue_of_source: u64,
     pub decode_threads: usize,
+    pub decode_seconds: u64,
+    pub decode_memory_mib: u64,
     pub max_attempts: u32,
     pub shadow: String,
     pub shadow_days: u32,
@@ -299,6 +303,7 @@ pub struct Web {
     pub listen: String,
     pub public_url: String,
     pub tls: WebTls,
+    pub allow_insecure: bool,
     pub login: Login,
 }
 
@@ -445,6 +450,9 @@ impl Settings {
         if d.max_associations == 0 {
             return wrong("dimse.max_associations", 0, "at least 1");
         }
+        if d.max_associations_of_source == 0 {
+            return wrong("dimse.max_associations_of_source", 0, "at least 1");
+        }
         if !(4096..=1_048_576).contains(&d.max_pdu_bytes) {
             return wrong("dimse.max_pdu_bytes", d.max_pdu_bytes, "between 4096 and 1048576");
         }
@@ -490,6 +498,15 @@ impl Settings {
         }
         if i.max_queue == 0 {
             return wrong("inference.max_queue", 0, "at least 1");
+        }
+        if i.max_queue_of_source == 0 {
+            return wrong("inference.max_queue_of_source", 0, "at least 1");
+        }
+        if !(1..=250).contains(&i.decode_seconds) {
+            return wrong("inference.decode_seconds", i.decode_seconds, "between 1 and 250");
+        }
+        if !(64..=1_048_576).contains(&i.decode_memory_mib) {
+            return wrong("inference.decode_memory_mib", i.decode_memory_mib, "between 64 and 1048576");
         }
         if i.max_attempts == 0 {
             return wrong("inference.max_attempts", 0, "at least 1");
@@ -555,6 +572,13 @@ impl Settings {
         }
         if !self.web.listen.is_empty() && self.web.listen.parse::<SocketAddr>().is_err() {
             return wrong("web.listen", &self.web.listen, "an IP address and port such as 127.0.0.1:8080, or empty");
+        }
+        let is_local = |address: SocketAddr| address.ip().is_loopback();
+        let is_safe = self.web.allow_insecure || (self.web.login.enabled && self.web.tls.is_on());
+        if !is_safe && self.web.listen.parse().is_ok_and(|address| !is_local(address)) {
+            let why = "everybody on the network would see patients: set web.login and web.tls, or listen on 127.0.0.1 behind a proxy \
+                       that has both, or set web.allow_insecure = true";
+            return wrong("web.listen", &self.web.listen, why);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ pub mod assets;
 pub mod audit;
 pub mod commitment;
 pub mod config;
+mod crowd;
 pub mod dimse;
 pub mod event;
 pub mod forward;
@@ -31,6 +32,7 @@ pub mod report;
 pub mod retention;
 pub mod tls;
 pub mod triage;
+mod trouble;
 pub mod web;
 
 /// The software that every result row names as its maker.

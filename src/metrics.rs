@@ -30,6 +30,32 @@ const SMALL_COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.
 
 /// Every metric of the node: name, kind, unit, meaning.
 const ALL: &[(&str, Kind, Unit, &str)] = &[
+    ("triaged_ready", Gauge, Unit::Count, "1 while every check of /readyz is well, else 0"),
+    ("triaged_check_ok", Gauge, Unit::Count, "1 while a check of /readyz is well (`check`), else 0"),
+    (
+        "triaged_connections_displaced_total",
+        Counter,
+        Unit::Count,
+        "Connections that asked for nothing and were closed, as there were too many",
+    ),
+    (
+        "triaged_queue_refusals_total",
+        Counter,
+        Unit::Count,
+        "Objects refused because too many slices wait, by `bound`: all, source (of this sender)",
+    ),
+    (
+        "triaged_attributes_cut_total",
+        Counter,
+        Unit::Count,
+        "Attributes that were kept only in part, as they were too long",
+    ),
+    (
+        "triaged_decoder_ends_total",
+        Counter,
+        Unit::Count,
+        "Decoder processes that ended over a slice (`why`): time, crash, killed, silent, broken",
+    ),
     ("triaged_build_info", Gauge, Unit::Count, "Always 1; the label `version` is the software's"),
     ("triaged_associations_open", Gauge, Unit::Count, "DICOM associations that are open"),
     (

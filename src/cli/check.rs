@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use triaged::archive::Archive;
 use triaged::assets;
 use triaged::config::{self, Device, Settings};
 use triaged::dimse::scu::{self, Peer};
@@ -66,6 +67,9 @@ pub struct Args {
     /// Send a test message through every notification channel, and say how each went
     #[arg(long)]
     send_test: bool,
+    /// Read every file of the archive, and compare it with the digest of its row: takes as long as reading the disk
+    #[arg(long)]
+    deep: bool,
     /// Check this model card, or model by its name, instead of the configured one
     #[arg(long, value_name = "CARD")]
     model: Option<String>,
@@ -95,6 +99,10 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
         Some(Ok(ledger)) => {
             report.line("database", sound(ledger, &database))?;
             report.line("archive", archive(ledger, &settings.data_dir))?;
+            if args.deep {
+                report.line("digests", digests(ledger, &settings.data_dir))?;
+                report.line("orphans", orphans(ledger, &settings.data_dir))?;
+            }
         }
     }
     model(&settings, &mut report)?;
@@ -185,6 +193,48 @@ fn archive(ledger: &Reader, data_dir: &Path) -> Finding {
                 format!("{count} of {} files looked at are missing or cut off, such as {}", files.len(), first.path);
             (Fail, text)
         }
+    }
+}
+
+/// Whether every file has the bytes that came.
+fn digests(ledger: &Reader, data_dir: &Path) -> Finding {
+    let archive = Archive::at(data_dir);
+    let files = match ledger.all_files() {
+        Ok(files) => files,
+        Err(error) => return (Fail, error.to_string()),
+    };
+    let wrong = files.iter().filter_map(|(file, expected)| match archive.digest(&file.path) {
+        Ok(found) if found == *expected => None,
+        Ok(_) => Some(format!("{} has other bytes than those that came", file.path)),
+        Err(error) => Some(format!("{} cannot be read: {error}", file.path)),
+    });
+    let wrong: Vec<String> = wrong.collect();
+    match wrong.first() {
+        None => (Fine, format!("{} files read, each as it came", files.len())),
+        Some(first) => {
+            (Fail, format!("{} of {} files are not as they came: {first}; restore them", wrong.len(), files.len()))
+        }
+    }
+}
+
+/// Whether the archive has files that the database does not know.
+fn orphans(ledger: &Reader, data_dir: &Path) -> Finding {
+    let named = match ledger.all_files() {
+        Ok(files) => files.into_iter().map(|(file, _)| file.path).collect(),
+        Err(error) => return (Fail, error.to_string()),
+    };
+    match Archive::at(data_dir).orphans(&named) {
+        Err(error) => (Fail, format!("the archive cannot be listed: {error}")),
+        Ok(orphans) => match orphans.first() {
+            None => (Fine, "every file of the archive has its row".into()),
+            Some(first) => (
+                Warn,
+                format!(
+                    "{} files of the archive have no row, such as {first}; `triaged recover` takes them in again, with the node stopped",
+                    orphans.len()
+                ),
+            ),
+        },
     }
 }
 

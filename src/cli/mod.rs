@@ -16,6 +16,7 @@ mod completions;
 mod echo;
 mod output;
 mod phantom;
+mod recover;
 mod report;
 mod requeue;
 mod rescore;
@@ -95,6 +96,8 @@ enum Command {
     Token(user::Token),
     /// Copy the database, consistent as of one moment, also while the node runs
     Backup(backup::Args),
+    /// Take in again what the archive has and the database does not, after a database was lost or restored
+    Recover(recover::Args),
     /// Measure the model alone on this machine, with the node's own code; JSON on standard output
     BenchModel(bench_model::Args),
     /// Print a script that completes commands and options in a shell
@@ -102,6 +105,12 @@ enum Command {
     /// Write the manual pages, one a command
     #[command(hide = true)]
     Man(completions::ManArgs),
+    /// Decode for the node that started this process; of no use by hand
+    #[command(hide = true)]
+    DecodeWorker {
+        /// The process that started this one
+        parent: u32,
+    },
 }
 
 /// Why a command ended badly: one line for people, an exit code for scripts.
@@ -133,7 +142,7 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Failure {
         let line = error.to_string();
         match error {
-            LedgerError::Open { .. } | LedgerError::Migrate { .. } => Failure::wrong(line),
+            LedgerError::Open { .. } | LedgerError::Migrate { .. } | LedgerError::Newer { .. } => Failure::wrong(line),
             _ => Failure::failed(line),
         }
     }
@@ -181,9 +190,18 @@ fn run(cli: Cli) -> Result {
         Command::User(command) => user::run(&global.settings_of_node()?, command),
         Command::Token(command) => user::run_token(&global.settings_of_node()?, command),
         Command::Backup(args) => backup::run(&global.settings_of_node()?, args),
+        Command::Recover(args) => recover::run(&global.settings_of_node()?, args),
+        Command::DecodeWorker { parent } => decode_worker(parent),
         Command::BenchModel(args) => bench_model::run(&global.settings(&args.settings())?, args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::man(args),
+    }
+}
+
+fn decode_worker(parent: u32) -> Result {
+    match triaged::inference::run_worker(parent) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::wrong(format!("decode-worker is started by the node alone: {error}"))),
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::crowd::Place;
 use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
 use super::applicant::Applicant;
@@ -20,6 +21,7 @@ use super::pdu::{AbortReason, AssociateAccept, AssociateRequest, Event, Pdu, Pdu
 use super::peer::Peer;
 use super::policy::{APPLICATION_CONTEXT, Admission};
 use super::scp::Scp;
+use super::senders::Seat;
 use super::service::Handler;
 use super::status::Status;
 use super::transport::Connection;
@@ -28,13 +30,19 @@ use super::transport::Connection;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends. Everything that goes wrong is logged here, once.
-pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToken) {
+///
+/// `waiting` is the connection's place among those that have not asked for an association yet.
+pub async fn serve(connection: Connection, waiting: Place, scp: Arc<Scp>, stop: CancellationToken) {
     let Connection { transport, address, tls, certificate } = connection;
     let mut stream = PduStream::new(transport);
     let request = tokio::select! {
         request = first_request(&mut stream, scp.association_request_timeout) => request,
+        () = waiting.made_room().cancelled() => {
+            return debug!(%address, "the connection made room for another, as it had asked for no association yet");
+        }
         () = stop.cancelled() => return,
     };
+    drop(waiting);
     let request = match request {
         Ok(request) => request,
         Err(NoRequest::Left) => {
@@ -49,8 +57,9 @@ pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToke
             return;
         }
     };
-    let place = scp.places.clone().try_acquire_owned().ok();
     let (calling_ae, called_ae) = (request.titles.calling(), request.titles.called());
+    let seat = scp.senders.take(&calling_ae, address);
+    let place = seat.as_ref().and_then(|_| scp.places.clone().try_acquire_owned().ok());
     let applicant = Applicant {
         request: &request,
         calling_ae: &calling_ae,
@@ -67,7 +76,7 @@ pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToke
         Ok(admitted) => admitted,
         Err(refusal) => {
             // Whoever is refused must not keep others out while it takes its time to go.
-            drop(place);
+            drop((place, seat));
             scp.rejected(address, &calling_ae, &refusal);
             let _ = stream.send(&refusal.rejection.encode(), ANSWER_PATIENCE).await;
             return stream.finish(CLOSE_PATIENCE).await;
@@ -103,7 +112,7 @@ pub async fn serve(connection: Connection, scp: Arc<Scp>, stop: CancellationToke
     metrics::counter!("triaged_associations_total", "result" => "accepted").increment(1);
     let Admission { known, user_identity, .. } = admission;
     let peer = Arc::new(Peer { association, calling_ae, called_ae, address, known, certificate, user_identity });
-    let open = Open::new([place, of_peer]);
+    let open = Open::new([place, of_peer], seat);
     let began = Instant::now();
     let (caller, calls) = Caller::new();
     let link = Link::new(stream, negotiated.contexts, request.maximum_length, scp.idle_timeout, caller);
@@ -162,12 +171,13 @@ async fn first_request(stream: &mut PduStream, patience: Duration) -> Result<Ass
 /// Counts an association as open, and keeps its places (among all, and among its peer's), until this is dropped.
 struct Open {
     _places: [Option<OwnedSemaphorePermit>; 2],
+    _seat: Option<Seat>,
 }
 
 impl Open {
-    fn new(places: [Option<OwnedSemaphorePermit>; 2]) -> Open {
+    fn new(places: [Option<OwnedSemaphorePermit>; 2], seat: Option<Seat>) -> Open {
         metrics::gauge!("triaged_associations_open").increment(1);
-        Open { _places: places }
+        Open { _places: places, _seat: seat }
     }
 }
 

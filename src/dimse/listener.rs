@@ -56,7 +56,6 @@ impl Listener {
     pub async fn run(self, scp: Arc<Scp>, stop: CancellationToken) {
         let associations = TaskTracker::new();
         loop {
-            let Ok(permit) = scp.connections.clone().acquire_owned().await else { break };
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 () = stop.cancelled() => break,
@@ -76,21 +75,22 @@ impl Listener {
             };
             // A listener on :: sees IPv4 peers within IPv6.
             let address = address.ip().to_canonical();
+            let place = scp.crowd.enter(address);
             let (scp, tls, stop) = (scp.clone(), self.tls.clone(), stop.clone());
             let task = async move {
                 let connection = tokio::select! {
                     connection = connect(socket, address, tls.as_deref(), &scp) => connection,
+                    () = place.made_room().cancelled() => None,
                     () = stop.cancelled() => None,
                 };
                 if let Some(connection) = connection {
-                    association::serve(connection, scp, stop).await;
+                    association::serve(connection, place, scp, stop).await;
                 }
             };
             associations.spawn(async move {
                 if let Err(panic) = tokio::spawn(task).await {
                     error!(%address, %panic, "an association ended by a bug; the node goes on");
                 }
-                drop(permit);
             });
         }
         drop(self.socket);

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod reporter;
 pub mod scp;
 pub mod scu;
+mod senders;
 pub mod service;
 pub mod status;
 pub mod transport;

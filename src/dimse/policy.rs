@@ -92,7 +92,10 @@ impl Policy {
             admission.known = Some(known);
         }
         if busy {
-            return refuse(Rejection::LocalLimitExceeded, "dimse.max_associations are open already".into());
+            return refuse(
+                Rejection::LocalLimitExceeded,
+                "dimse.max_associations are open already, or dimse.max_associations_of_source of this sender".into(),
+            );
         }
         Ok(admission)
     }

@@ -8,15 +8,20 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::config;
+use crate::crowd::Crowd;
 use crate::intake::Intake;
 use crate::log_limit::LogLimit;
 
 use super::applicant::Refusal;
 use super::policy::Policy;
+use super::senders::Senders;
 use super::service::Service;
 use super::service::commitment::Commitment;
 use super::service::echo::Echo;
 use super::service::store::Store;
+
+/// Connections without an association for which there is room in any case: a scanner's is one for some milliseconds.
+const LEAST_CROWD: usize = 64;
 
 pub struct Scp {
     pub policy: Policy,
@@ -24,9 +29,10 @@ pub struct Scp {
     pub services: Vec<Arc<dyn Service>>,
     /// One permit for each association.
     pub places: Arc<Semaphore>,
-    /// One permit for each connection. Those without an association are limited so that they cannot keep scanners out; past
-    /// the limit, new connections wait in the backlog for the request timeout at most.
-    pub connections: Arc<Semaphore>,
+    /// How many associations each sender has, and how many it may have.
+    pub senders: Arc<Senders>,
+    /// The connections that have not asked for an association yet.
+    pub crowd: Arc<Crowd>,
     /// The longest P-DATA-TF that peers are asked to send, in bytes of its length field.
     pub max_pdu: u32,
     /// For lines about peers that try again and again.
@@ -50,7 +56,8 @@ impl Scp {
             policy: Policy::new(settings),
             services,
             places: Arc::new(Semaphore::new(settings.max_associations)),
-            connections: Arc::new(Semaphore::new(settings.max_associations.saturating_mul(2))),
+            senders: Senders::new(settings.max_associations_of_source),
+            crowd: Crowd::new(settings.max_associations.saturating_mul(2).max(LEAST_CROWD)),
             log_limit: LogLimit::default(),
             max_pdu: settings.max_pdu_bytes,
             association_request_timeout: Duration::from_secs(settings.association_request_timeout_seconds),

@@ -163,7 +163,8 @@ impl Client {
         let scp = Arc::new(Scp::with_services(&settings, services));
         let address = [127, 0, 0, 1].into();
         let connection = Connection { transport: Box::new(server), address, tls: false, certificate: None };
-        let node = tokio::spawn(association::serve(connection, scp, CancellationToken::new()));
+        let place = scp.crowd.enter([127, 0, 0, 1].into());
+        let node = tokio::spawn(association::serve(connection, place, scp, CancellationToken::new()));
         pipe.write_all(&pdu(1, &body(items, user))).await.unwrap();
         let first = read(&mut pipe).await;
         Client { pipe, node, replies, first }
@@ -446,7 +447,8 @@ async fn what_is_no_association_is_aborted_and_an_abort_is_not_answered() {
         let scp = Arc::new(Scp::with_services(&settings, vec![Arc::new(Echo)]));
         let address = [127, 0, 0, 1].into();
         let connection = Connection { transport: Box::new(server), address, tls: false, certificate: None };
-        let node = tokio::spawn(association::serve(connection, scp, CancellationToken::new()));
+        let place = scp.crowd.enter([127, 0, 0, 1].into());
+        let node = tokio::spawn(association::serve(connection, place, scp, CancellationToken::new()));
         pipe.write_all(&bytes).await.unwrap();
         let mut said = Vec::new();
         pipe.read_to_end(&mut said).await.unwrap();

@@ -5,6 +5,7 @@ mod bound;
 mod decoding;
 mod engine;
 mod error;
+mod given_up;
 mod gpu_loss;
 mod in_flight;
 mod lane;
@@ -16,6 +17,7 @@ mod trial;
 mod tuning;
 
 pub use bench::{Bench, BenchError, Measured, bench};
+pub use decoding::{DecodeLimits, DecoderError, run_worker};
 pub use engine::{Engine, EngineInfo};
 pub use error::EngineError;
 pub use pipeline::Pipeline;

@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! ledger ─claim→ decode threads ─tensor→ scoring threads ─scores→ ledger
+//!                   │ each with a process that decodes
 //! ```
 //! Every hand-over is bounded, and a slice takes a permit from its lease to its end, so memory does not depend on the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -18,9 +20,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decoding::{Failure, LargeObject, decode, forget};
+use super::decoding::{DecodeLimits, Decoder, DecoderError, Decoders, Failure, Sandbox};
 use super::engine::{Engine, EngineInfo};
 use super::error::EngineError;
+use super::given_up::GivenUp;
 use super::gpu_loss;
 use super::in_flight::{InFlight, Step};
 use super::lane::Lane;
@@ -28,6 +31,7 @@ use super::priority::stand_back;
 use crate::config;
 use crate::ledger::{Claim, Ended, Lease, LeaseRequest, LedgerError, Queue, Result, Score, WorkerId, now};
 use crate::objects::Objects;
+use crate::trouble::Trouble;
 use triaged_imaging::Tensor;
 
 /// How long a lease lasts. What a node leased that is no more waits so long for another node; its own next run takes it up at
@@ -71,22 +75,34 @@ struct Shared {
     runtime: Handle,
     stop: CancellationToken,
     in_flight: InFlight,
-    large: LargeObject,
+    decoders: Arc<Decoders>,
+    given_up: GivenUp,
+    scoring: Trouble,
     /// Claimed and not yet at a scoring thread: while there are none, a batch need not wait for them.
     decoding: AtomicUsize,
 }
 
 impl Pipeline {
-    /// Starts the stage as a worker on the queue. Call [`Queue::recover`] before.
+    /// Starts the stage as a worker on the queue. Call [`Queue::recover`] before. `program` decodes: this program.
+    ///
+    /// # Errors
+    /// [`DecoderError`] where the program cannot be started as a decoder.
     pub fn start(
+        program: PathBuf,
         engine: Engine,
         queue: Arc<dyn Queue>,
         worker: WorkerId,
         objects: Arc<dyn Objects>,
         settings: &config::Inference,
         stop: CancellationToken,
-    ) -> Pipeline {
+    ) -> std::result::Result<Pipeline, DecoderError> {
         let info = engine.info();
+        let decoding = Arc::new(Decoders::new(program, info.card.transform.clone(), DecodeLimits::new(settings)));
+        if let Sandbox::Unfiltered(why) = decoding.trial()? {
+            warn!(
+                "the system does not filter the system calls of decoder processes, which are bounded all the same: {why}"
+            );
+        }
         let decoders = match settings.decode_threads {
             // A GPU leaves the cores to decoding.
             0 => {
@@ -106,7 +122,9 @@ impl Pipeline {
             runtime: Handle::current(),
             stop: stop.clone(),
             in_flight: InFlight::new(room),
-            large: LargeObject::default(),
+            decoders: decoding,
+            given_up: GivenUp::default(),
+            scoring: Trouble::default(),
             decoding: AtomicUsize::new(0),
         });
         let (to_decode, claims) = sync_channel(room);
@@ -133,7 +151,7 @@ impl Pipeline {
         tokio::spawn(measure_all(shared.queue.clone(), stop));
         let extender = tokio::spawn(extend_all(shared.clone()));
         let claimer = tokio::spawn(claim_all(shared.clone(), to_decode));
-        Pipeline { claimer, extender, threads, shared }
+        Ok(Pipeline { claimer, extender, threads, shared })
     }
 
     /// Whether every part of the stage still runs, and none hangs.
@@ -142,6 +160,11 @@ impl Pipeline {
             && !self.extender.is_finished()
             && self.threads.iter().all(|thread| !thread.is_finished())
             && !self.shared.in_flight.has_hanging_slice()
+    }
+
+    /// Slices that the model failed on.
+    pub fn scoring(&self) -> Trouble {
+        self.shared.scoring.clone()
     }
 
     /// Gives back the slices that are not why the process ends.
@@ -272,6 +295,14 @@ impl Shared {
                     lost => (lost, "failed", reason),
                 }
             }
+            Failure::Deadly(reason) => {
+                let (ended, others) = self.queue.give_up_object(lease, reason.clone()).await?;
+                if others > 0 {
+                    warn!(%sop_instance, others, "the other slices of the object are given up, too");
+                    metrics::counter!("triaged_slices_total", "state" => "failed").increment(others);
+                }
+                (ended, "failed", reason)
+            }
             Failure::Lasting(reason) | Failure::Passing(reason) => {
                 (self.queue.fail(lease, reason.clone()).await?, "failed", reason)
             }
@@ -310,7 +341,7 @@ async fn claim_all(shared: Arc<Shared>, to_decode: SyncSender<Claim>) {
         };
         shared.in_flight.return_permits(most - claims.len());
         if claims.is_empty() {
-            forget(&shared.large);
+            shared.decoders.forget();
             tokio::select! {
                 () = called => {}
                 () = tokio::time::sleep(POLL) => {}
@@ -376,6 +407,8 @@ async fn measure_all(queue: Arc<dyn Queue>, stop: CancellationToken) {
 
 fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &SyncSender<Ready>) {
     stand_back();
+    let mut decoder = Decoder::new(shared.decoders.clone());
+    decoder.start();
     loop {
         let claim = match claims.lock().expect("nobody panics while holding the receiver").recv() {
             Ok(claim) => claim,
@@ -383,9 +416,13 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
         };
         let began = Instant::now();
         // A bug in decoding must cost its slice, not the thread.
-        let decode = || decode(&*shared.objects, &claim, &shared.info.card.transform, &shared.large);
-        let decoded = catch_unwind(AssertUnwindSafe(decode))
-            .unwrap_or_else(|_| Err(Failure::Lasting("decoding panicked; this is a bug".into())));
+        let decode = || match shared.given_up.why(&claim.path) {
+            Some(why) => Err(Failure::Deadly(why)),
+            None => decoder.decode(&*shared.objects, &claim),
+        };
+        let decoded = catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+            Err(Failure::Lasting("handing a slice over to be decoded panicked; this is a bug".into()))
+        });
         metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
         match decoded {
             Ok(tensor) => {
@@ -396,6 +433,9 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
             }
             Err(failure) => {
                 shared.decoding.fetch_sub(1, Ordering::SeqCst);
+                if let Failure::Deadly(why) = &failure {
+                    shared.given_up.note(&claim.path, why);
+                }
                 shared.give_up(claim, failure);
             }
         }
@@ -477,6 +517,12 @@ fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, No
         .unwrap_or_else(|_| Err(EngineError::Run("it panicked; this is a bug".into())));
     metrics::histogram!("triaged_inference_seconds").record(began.elapsed().as_secs_f64());
     metrics::histogram!("triaged_batch_size").record(batch.len() as f64);
+    match &scored {
+        Ok(_) => shared.scoring.succeeded(),
+        Err(error) if batch.len() == 1 => shared.scoring.failed(error.to_string()),
+        // The slices are scored again, one by one.
+        Err(_) => {}
+    }
     let scored = scored.map_err(|error| match lane.still_runs() {
         true => NotScored::Slices(error.to_string()),
         false => NotScored::Model(error.to_string()),

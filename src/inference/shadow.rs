@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,14 +16,13 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decoding;
+use super::decoding::{self, DecodeLimits, Decoder, Decoders};
 use super::engine::{Engine, EngineInfo};
 use super::lane::Lane;
 use super::priority::stand_far_back;
 use crate::config;
 use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, Queue, ShadowEnd, ShadowModel, ShadowOutcome, now};
 use crate::objects::Objects;
-use triaged_imaging::{self as imaging, DicomObject};
 
 /// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
 const AT_ONCE: usize = 16;
@@ -66,6 +66,7 @@ impl ShadowStatus {
 impl Shadow {
     /// Notes the shadow model in the ledger and starts its work. Call it before slices are scored.
     pub async fn start(
+        program: PathBuf,
         engine: Engine,
         ledger: Ledger,
         objects: Arc<dyn Objects>,
@@ -81,6 +82,7 @@ impl Shadow {
         };
         let model = ledger.start_shadow(model, settings.shadow_days).await?;
         let stop = CancellationToken::new();
+        let decoders = Decoders::new(program, status.info.card.transform.clone(), DecodeLimits::new(settings));
         // It scores a slice at a time.
         let lane = engine.into_lanes().swap_remove(0);
         let worker = Worker {
@@ -96,7 +98,7 @@ impl Shadow {
             ends: Vec::new(),
             recorded: Instant::now(),
             measured: Instant::now(),
-            last: None,
+            decoder: Decoder::new(Arc::new(decoders)),
         };
         let (ended, info) = (status.ended.clone(), status.info.clone());
         info.note_running("shadow", true);
@@ -149,7 +151,9 @@ impl From<decoding::Failure> for Failure {
         match failure {
             decoding::Failure::Passing(reason) => Failure::Passing(reason),
             // The primary model has found this slice eligible.
-            decoding::Failure::Ineligible(reason) | decoding::Failure::Lasting(reason) => Failure::Lasting(reason),
+            decoding::Failure::Ineligible(reason)
+            | decoding::Failure::Lasting(reason)
+            | decoding::Failure::Deadly(reason) => Failure::Lasting(reason),
         }
     }
 }
@@ -169,8 +173,7 @@ struct Worker {
     ends: Vec<ShadowEnd>,
     recorded: Instant,
     measured: Instant,
-    /// The object last read, for the frames that follow.
-    last: Option<(String, DicomObject)>,
+    decoder: Decoder,
 }
 
 impl Worker {
@@ -235,8 +238,8 @@ impl Worker {
         }
         if !self.ledger.is_idle()? {
             self.record()?;
-            // It may be large.
-            self.last = None;
+            // It may hold a large object.
+            self.decoder.forget();
             self.pause(WHILE_BUSY);
             return Ok(());
         }
@@ -245,7 +248,7 @@ impl Worker {
             self.claims = self.ledger.claim_shadow(AT_ONCE)?.into();
             match self.claims.front() {
                 None => {
-                    self.last = None;
+                    self.decoder.forget();
                     self.pause(POLL);
                 }
                 Some(again) if again.attempts > 0 => self.pause(Duration::from_secs(1 << again.attempts.min(6))),
@@ -290,15 +293,7 @@ impl Worker {
         if claim.path.is_empty() {
             return Err(Failure::Lasting("its file was removed from the archive".into()));
         }
-        if self.last.as_ref().is_none_or(|(path, _)| *path != claim.path) {
-            self.last = None;
-            let file = decoding::open(&*self.objects, &claim.path)?;
-            let object = imaging::read_frames(file.path());
-            self.last = Some((claim.path.clone(), object.map_err(decoding::Failure::from)?));
-        }
-        let (_, object) = self.last.as_ref().expect("it was just read");
-        let tensor = imaging::model_input(object, claim.frame - 1, &self.info.card.transform)
-            .map_err(decoding::Failure::from)?;
+        let tensor = self.decoder.decode(&*self.objects, claim)?;
         let decoded_at = now();
         let scored = self.lane.score(&[&tensor]);
         metrics::histogram!("triaged_shadow_seconds").record(began.elapsed().as_secs_f64());

@@ -8,7 +8,7 @@ use crate::config;
 use crate::ledger::{About, NewSlice, SliceFacts, SliceStart};
 use crate::triage::{Assessment, Decision, Gate, StatRule};
 use triaged_imaging::attributes::text;
-use triaged_imaging::{DicomObject, ReadCause, ReadError};
+use triaged_imaging::{DicomObject, ObjectHeader, ReadCause, ReadError, most_frames};
 
 use super::{Announced, Outcome, Sender};
 
@@ -49,7 +49,7 @@ impl From<ReadError> for Unfit {
 }
 
 /// Reads the header of an object.
-pub fn identify(object: &DicomObject, announced: &Announced, sender: &Sender, rules: &Rules) -> Result<Header, Unfit> {
+pub fn identify(object: &ObjectHeader, announced: &Announced, sender: &Sender, rules: &Rules) -> Result<Header, Unfit> {
     let mismatch = |why: String| Unfit::Object(Outcome::DoesNotMatch(why));
     // RSNA files have no SOP Class UID; only one that is there and says otherwise is wrong.
     for (tag, said, what) in [
@@ -72,8 +72,8 @@ pub fn identify(object: &DicomObject, announced: &Announced, sender: &Sender, ru
         study_uid: uid(tags::STUDY_INSTANCE_UID, "Study Instance UID")?,
         series_uid: uid(tags::SERIES_INSTANCE_UID, "Series Instance UID")?,
         instance_number,
-        accession_number: text(object, tags::ACCESSION_NUMBER),
-        patient_id: text(object, tags::PATIENT_ID),
+        accession_number: bounded(text(object, tags::ACCESSION_NUMBER), MOST_OF_IDENTIFIER),
+        patient_id: bounded(text(object, tags::PATIENT_ID), MOST_OF_IDENTIFIER),
         slices: slices(object, &rules.gate),
         about: about(object, &rules.privacy),
         stat: sender.stat || rules.stat.is_stat(&sender.calling_ae, object),
@@ -81,8 +81,8 @@ pub fn identify(object: &DicomObject, announced: &Announced, sender: &Sender, ru
 }
 
 /// One slice per frame; a single one where the object cannot be triaged at all.
-fn slices(object: &DicomObject, gate: &Gate) -> Vec<NewSlice> {
-    gate.assess(object).into_iter().map(slice).collect()
+fn slices(object: &ObjectHeader, gate: &Gate) -> Vec<NewSlice> {
+    gate.assess(object, Some(most_frames(object))).into_iter().map(slice).collect()
 }
 
 fn slice(assessment: Assessment) -> NewSlice {
@@ -105,14 +105,27 @@ fn slice(assessment: Assessment) -> NewSlice {
     NewSlice { start, facts }
 }
 
-/// No attribute is kept longer than this.
+/// No attribute is kept longer than this, in characters.
 const MOST_CHARACTERS: usize = 256;
 
+/// Nor an identifier. A patient ID (LO) has at most 64 characters, an accession number (SH) 16 (PS3.5 section 6.2); systems write longer
+/// ones of those, which must still be found.
+const MOST_OF_IDENTIFIER: usize = 64;
+
+/// The mark of a value that was cut.
+const CUT: char = '…';
+
+/// A value of at most so many characters. One that is cut says so at its end.
+fn bounded(value: Option<String>, most: usize) -> Option<String> {
+    let value = value?;
+    let Some((end, _)) = value.char_indices().nth(most) else { return Some(value) };
+    metrics::counter!("triaged_attributes_cut_total").increment(1);
+    let kept = value[..end].char_indices().next_back().map_or(0, |(last, _)| last);
+    Some(format!("{}{CUT}", &value[..kept]))
+}
+
 fn about(object: &DicomObject, privacy: &config::Privacy) -> About {
-    let kept = |keep: bool, tag| {
-        let value = keep.then(|| text(object, tag)).flatten()?;
-        Some(value.chars().take(MOST_CHARACTERS).collect())
-    };
+    let kept = |keep: bool, tag| bounded(keep.then(|| text(object, tag)).flatten(), MOST_CHARACTERS);
     About {
         patient_name: kept(privacy.keep_patient_name, tags::PATIENT_NAME),
         birth_date: kept(privacy.keep_birth_date, tags::PATIENT_BIRTH_DATE),
@@ -125,5 +138,17 @@ fn about(object: &DicomObject, privacy: &config::Privacy) -> About {
         institution_name: kept(privacy.keep_station, tags::INSTITUTION_NAME),
         series_description: kept(privacy.keep_descriptions, tags::SERIES_DESCRIPTION),
         kernel: kept(true, tags::CONVOLUTION_KERNEL),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_too_long_is_cut_between_characters_and_marked() {
+        let cut = |value: &str| bounded(Some(value.to_owned()), 4).unwrap();
+        assert_eq!([cut(""), cut("éa☃b")], ["", "éa☃b"]);
+        assert_eq!([cut("éa☃bc"), cut(&"x".repeat(1 << 20))], ["éa☃…", "xxx…"]);
     }
 }

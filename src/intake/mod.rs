@@ -7,6 +7,7 @@
 mod header;
 mod reception;
 mod record;
+mod room;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,12 +15,14 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
-use crate::ledger::{Actor, Deed, Ledger};
+use crate::ledger::{Actor, Deed, Ledger, source};
 use crate::triage::Activity;
+use crate::trouble::Trouble;
 
 pub use crate::triage::TransferId;
 pub use header::Rules;
 pub use reception::{Memory, Reception};
+use room::Room;
 
 /// Takes in what transfers bring. Cheap to clone.
 #[derive(Clone)]
@@ -29,9 +32,14 @@ pub struct Intake {
     activity: Activity,
     rules: Arc<Rules>,
     limits: Limits,
-    /// Turns at reading a header. A hostile header inflates to hundreds of megabytes, so only a few are read at one time,
-    /// however many transfers are open.
+    room: Arc<Room>,
+    /// Objects that could not be stored.
+    storing: Trouble,
+    /// Turns at reading the header of an object that was gathered in memory. A hostile one takes some 50 MiB, so only a few are read at
+    /// one time, however many transfers are open.
     reading: Arc<Semaphore>,
+    /// The turn at reading another header, which may take hundreds of megabytes.
+    reading_large: Arc<Semaphore>,
     /// One permit for each transfer that may gather whole objects in memory.
     gathering: Arc<Semaphore>,
 }
@@ -43,6 +51,8 @@ pub struct Limits {
     pub max_object_bytes: u64,
     /// Slices that may wait to be scored (`inference.max_queue`).
     pub max_queue: u64,
+    /// Slices of one sender that may wait (`inference.max_queue_of_source`).
+    pub max_queue_of_source: u64,
 }
 
 /// An object as its sender announces it, before its data set.
@@ -86,8 +96,17 @@ pub enum Outcome {
     CannotUnderstand(String),
     /// It was announced without a usable SOP Instance UID; nothing is kept.
     InvalidInstance(String),
-    /// The node cannot keep it now; nothing is kept, the sender should send it again later.
+    /// The node does not keep it now, as it has enough; the sender should send it again later.
     OutOfResources(String),
+    /// The node cannot keep it, as its disk or its ledger fails; the sender should send it again later.
+    NotStored(String),
+}
+
+impl Sender {
+    /// Its name in the queue.
+    fn source(&self) -> String {
+        source(&self.calling_ae, &self.peer.to_string())
+    }
 }
 
 impl Outcome {
@@ -103,25 +122,38 @@ impl Outcome {
             Outcome::DoesNotMatch(why)
             | Outcome::CannotUnderstand(why)
             | Outcome::InvalidInstance(why)
-            | Outcome::OutOfResources(why) => why,
+            | Outcome::OutOfResources(why)
+            | Outcome::NotStored(why) => why,
         }
     }
 
     fn not_stored(why: impl std::fmt::Display) -> Outcome {
-        Outcome::OutOfResources(format!("could not be stored: {why}"))
+        Outcome::NotStored(format!("could not be stored: {why}"))
     }
 }
 
 impl Intake {
-    pub fn new(archive: Archive, ledger: Ledger, activity: Activity, rules: Rules, limits: Limits) -> Intake {
+    /// `storing` hears of each object that could not be stored, or was.
+    pub fn new(
+        archive: Archive,
+        ledger: Ledger,
+        activity: Activity,
+        rules: Rules,
+        limits: Limits,
+        storing: Trouble,
+    ) -> Intake {
         let turns = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
+        let room = Arc::new(Room::new(limits, ledger.clone()));
         Intake {
             archive,
             ledger,
             activity,
             rules: Arc::new(rules),
             limits,
+            room,
+            storing,
             reading: Arc::new(Semaphore::new(turns)),
+            reading_large: Arc::new(Semaphore::new(1)),
             gathering: Arc::new(reception::gathering()),
         }
     }
@@ -129,15 +161,6 @@ impl Intake {
     /// Begins a transfer: the studies that it brings objects of are not complete before it is dropped.
     pub fn begin_transfer(&self, sender: Sender) -> Transfer {
         Transfer { id: self.activity.begin(), intake: self.clone(), sender }
-    }
-
-    /// Whether scoring keeps up. A study that would wait for hours is better kept by its sender, who sees that it waits.
-    fn has_room(&self) -> Result<(), Outcome> {
-        let waiting = self.ledger.last_queue_depth();
-        if waiting < self.limits.max_queue {
-            return Ok(());
-        }
-        Err(Outcome::OutOfResources(format!("{waiting} slices wait to be scored (inference.max_queue)")))
     }
 }
 

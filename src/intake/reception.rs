@@ -80,7 +80,7 @@ impl<'t> Reception<'t> {
             source_ae_title: transfer.sender.calling_ae.clone(),
         };
         let begun = check_instance_uid(&announced.sop_instance_uid)
-            .and_then(|()| transfer.intake.has_room())
+            .and_then(|()| transfer.intake.room.check(&transfer.sender.source()))
             .and_then(|()| meta.head().map_err(Outcome::not_stored));
         let state = match begun {
             Err(outcome) => State::Refused(outcome),
@@ -155,6 +155,11 @@ impl<'t> Reception<'t> {
             }
             Err(refused) => refused,
         };
+        match &outcome {
+            Outcome::NotStored(why) => self.transfer.intake.storing.failed(why),
+            outcome if outcome.is_kept() => self.transfer.intake.storing.succeeded(),
+            _ => {}
+        }
         let label = if outcome.is_kept() { "stored" } else { "refused" };
         metrics::counter!("triaged_instances_total", "outcome" => label).increment(1);
         metrics::histogram!("triaged_store_seconds").record(self.began.elapsed().as_secs_f64());

@@ -3,15 +3,16 @@
 use std::io;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedRwLockReadGuard, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, Semaphore, oneshot};
 use tracing::warn;
 
 use crate::archive::{Arrived, Incoming, Received};
-use crate::ledger::{NewInstance, Quarantined, Stored, now};
+use crate::ledger::{NewInstance, Quarantined, SliceStart, Stored, now};
 use crate::triage::TransferId;
-use triaged_imaging::{self as imaging, DicomObject, ReadError};
+use triaged_imaging::{self as imaging, ObjectHeader, ReadError};
 
 use super::header::{Header, Unfit, identify};
+use super::room::Place;
 use super::{Announced, Intake, Outcome, Sender};
 
 /// Everything about an object but its bytes.
@@ -50,11 +51,15 @@ enum Placed {
         path: String,
         header: Box<Header>,
         placing: OwnedRwLockReadGuard<()>,
+        /// Room for its slices in the queue.
+        room: Place,
     },
     SetAside {
         path: String,
         outcome: Outcome,
     },
+    /// The file is gone: the node cannot take the object now.
+    Refused(Outcome),
 }
 
 impl Intake {
@@ -91,7 +96,7 @@ impl Intake {
     fn store(&self, arrived: Arrived, object: Object, tell: oneshot::Sender<(Taken, Vec<u8>)>) {
         let (placed, size, memory) = self.file(arrived, &object);
         let taken = match placed {
-            Ok(Placed::Kept { path, header, placing }) => {
+            Ok(Placed::Kept { path, header, placing, room }) => {
                 let header = *header;
                 let (study_uid, series_uid) = (header.study_uid.clone(), header.series_uid.clone());
                 let Object { announced, sender, digest, received_at, .. } = object;
@@ -115,6 +120,9 @@ impl Intake {
                     about: header.about,
                 };
                 let then = move |stored| {
+                    if let Ok(Stored::New | Stored::Replaced) = stored {
+                        room.recorded();
+                    }
                     let taken = match stored {
                         Ok(stored) => Taken::Recorded { stored, path, study_uid, series_uid, size },
                         Err(error) => Taken::Refused(Outcome::not_stored(error)),
@@ -127,6 +135,7 @@ impl Intake {
                 return;
             }
             Ok(Placed::SetAside { path, outcome }) => Taken::SetAside { path, outcome },
+            Ok(Placed::Refused(outcome)) => Taken::Refused(outcome),
             Err(error) => Taken::Refused(Outcome::not_stored(error)),
         };
         let _ = tell.send((taken, memory));
@@ -138,14 +147,19 @@ impl Intake {
     fn file(&self, arrived: Arrived, object: &Object) -> (io::Result<Placed>, u64, Vec<u8>) {
         let (begun, memory, header) = match arrived {
             Arrived::Whole(bytes) => {
-                let header = self.read(|| imaging::read_header_bytes(&bytes), object);
+                let turns = if imaging::is_deflated(&object.announced.transfer_syntax) {
+                    &self.reading_large
+                } else {
+                    &self.reading
+                };
+                let header = self.read(turns, || imaging::read_header_bytes(&bytes), object);
                 (self.archive.begin(&bytes), bytes, header)
             }
             Arrived::Streamed(mut incoming, rest) => {
                 if let Err(error) = self.archive.append(&mut incoming, &rest) {
                     return (Err(error), incoming.size(), rest);
                 }
-                let header = self.read(|| imaging::read_header(incoming.path()), object);
+                let header = self.read(&self.reading_large, || imaging::read_header(incoming.path()), object);
                 (Ok(incoming), rest, header)
             }
         };
@@ -155,8 +169,13 @@ impl Intake {
     }
 
     /// Reads what identifies the object, when it is its turn.
-    fn read(&self, header: impl FnOnce() -> Result<DicomObject, ReadError>, object: &Object) -> Result<Header, Unfit> {
-        let turn = Handle::current().block_on(self.reading.acquire()).expect("the semaphore is never closed");
+    fn read(
+        &self,
+        turns: &Semaphore,
+        header: impl FnOnce() -> Result<ObjectHeader, ReadError>,
+        object: &Object,
+    ) -> Result<Header, Unfit> {
+        let turn = Handle::current().block_on(turns.acquire()).expect("the semaphore is never closed");
         let data_set = header()?;
         let read = identify(&data_set, &object.announced, &object.sender, &self.rules);
         drop((data_set, turn));
@@ -167,10 +186,15 @@ impl Intake {
         let sop_uid = &object.announced.sop_instance_uid;
         match header {
             Ok(header) => {
+                let queued = header.slices.iter().filter(|slice| slice.start == SliceStart::Queued).count() as u64;
+                let room = match self.room.take(&object.sender.source(), queued) {
+                    Ok(room) => room,
+                    Err(refused) => return Ok(Placed::Refused(refused)),
+                };
                 self.activity.touch(&header.study_uid, object.transfer);
                 let placing = Handle::current().block_on(self.archive.placing());
                 let path = self.archive.keep(received, &header.study_uid, sop_uid)?;
-                Ok(Placed::Kept { path, header: Box::new(header), placing })
+                Ok(Placed::Kept { path, header: Box::new(header), placing, room })
             }
             Err(Unfit::Disk(error)) => Err(error),
             Err(Unfit::Object(outcome)) => {

@@ -9,6 +9,15 @@ pub enum LedgerError {
     Open { path: PathBuf, source: DatabaseError },
     #[error("the database {path} cannot be brought to this version's schema: {source}")]
     Migrate { path: PathBuf, source: DatabaseError },
+    #[error(
+        "the database {path} has schema {found}, which a newer triaged made; this one reads up to {known}: run the newer program, or restore \
+         a backup from before the upgrade"
+    )]
+    Newer { path: PathBuf, found: usize, known: usize },
+    #[error(
+        "the database {path} was removed or replaced while the node runs; it must be started again to work on the one that is there now"
+    )]
+    Replaced { path: PathBuf },
     #[error("database: {0}")]
     Database(#[from] DatabaseError),
     #[error("database: the transaction could not begin: {0}")]
@@ -49,7 +58,8 @@ impl LedgerError {
             LedgerError::Open { source, .. } | LedgerError::Migrate { source, .. } | LedgerError::Database(source) => {
                 source.may_pass
             }
-            LedgerError::NotFound(_) => false,
+            LedgerError::NotFound(_) | LedgerError::Newer { .. } => false,
+            LedgerError::Replaced { .. } => true,
             LedgerError::Begin(_) | LedgerError::Commit(_) | LedgerError::Closed => true,
         }
     }

@@ -17,7 +17,7 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 /// expires, and only the latest lease ends it. So a worker that was silent for too long, and comes back, changes nothing.
 ///
 /// ```text
-///          lease                    complete, decline, fail
+///          lease                    complete, decline, fail, give_up_object
 /// waiting ───────→ leased to one worker ───────→ ended
 ///    ↑                │ retry, give_back, or the lease expires
 ///    └────────────────┘
@@ -28,7 +28,7 @@ pub trait Queue: Send + Sync {
     fn recover(&self, node: &str) -> Pending<'_, u64>;
 
     /// Leases the next slices: STAT ones before others, three of four while both wait; new ones before those that are scored
-    /// again. Within each kind studies take turns. A suspect is leased alone ([`Claim::cut_at_suspect`]).
+    /// again. Within each kind senders take turns, and the studies of each. A suspect is leased alone ([`Claim::cut_at_suspect`]).
     ///
     /// The lease is counted before the slice is touched: a slice that takes the process with it must not do so for ever. A
     /// lease that its own worker lets expire and takes again is counted once.
@@ -45,6 +45,10 @@ pub trait Queue: Send + Sync {
 
     /// Ends a slice as failed.
     fn fail(&self, lease: Lease, reason: String) -> Pending<'_, Ended>;
+
+    /// Ends a slice as failed, and with it all slices of its object that have not ended, whoever has leased them. Returns how many
+    /// others these are.
+    fn give_up_object(&self, lease: Lease, reason: String) -> Pending<'_, (Ended, u64)>;
 
     /// Counts an attempt that failed; the slice may be leased again after a while.
     fn retry(&self, lease: Lease, reason: String, after: Duration) -> Pending<'_, Ended>;

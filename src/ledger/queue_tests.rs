@@ -29,6 +29,8 @@ macro_rules! queue_tests {
             a_slice_ends_once
             a_backend_that_fails_a_slice_keeps_the_reason
             stat_slices_go_first_and_starve_nobody
+            senders_take_turns_however_many_studies_one_has
+            an_object_is_given_up_as_a_whole
         }
     };
     ($new:expr; $($test:ident)*) => {
@@ -249,4 +251,32 @@ pub(super) async fn stat_slices_go_first_and_starve_nobody(backend: &dyn Backend
         "1.8", "1.9", "1.10", "1.11",
     ];
     assert_eq!(order, expected);
+}
+
+pub(super) async fn senders_take_turns_however_many_studies_one_has(backend: &dyn Backend) {
+    for number in 0..40 {
+        backend.receive(instance(&format!("a{number}"), &format!("1.{number}"))).await.unwrap();
+    }
+    for number in 0..4 {
+        let other = NewInstance { calling_ae: "OTHER".into(), ..instance(&format!("b{number}"), "2") };
+        backend.receive(other).await.unwrap();
+    }
+    let claims = backend.queue().lease(request("run", 8, MINUTE)).await.unwrap();
+    assert_eq!(claims.iter().filter(|claim| claim.study_uid == "2").count(), 4, "{claims:?}");
+}
+
+pub(super) async fn an_object_is_given_up_as_a_whole(backend: &dyn Backend) {
+    let slices = vec![SliceStart::Queued.into(); 5];
+    backend.receive(NewInstance { slices, ..instance("multi", "1") }).await.unwrap();
+    backend.receive(instance("single", "1")).await.unwrap();
+    let claims = backend.queue().lease(request("run", 3, MINUTE)).await.unwrap();
+    let lease = claims[0].lease;
+    assert_eq!(backend.queue().give_up_object(lease, "why".into()).await.unwrap(), (Ended::Recorded, 4));
+    assert_eq!(backend.queue().give_up_object(lease, "again".into()).await.unwrap(), (Ended::LeaseLost, 0));
+    // Whoever works on another slice of it can end nothing any more.
+    assert_eq!(backend.queue().complete(vec![score(&claims[1], 0.5)]).await.unwrap(), [claims[1].lease]);
+    let rows = backend.slices("1");
+    let failed = rows.iter().filter(|row| row.state == "failed" && row.reason.as_deref() == Some("why"));
+    assert_eq!((failed.count(), rows.len()), (5, 6));
+    assert_eq!(backend.queue().queue_depth().unwrap(), 1);
 }

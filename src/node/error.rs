@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::forward::ForwardError;
-use crate::inference::EngineError;
+use crate::inference::{DecoderError, EngineError};
 use crate::ledger::LedgerError;
 use crate::notify::ChannelError;
 use crate::tls::TlsError;
@@ -20,6 +20,8 @@ pub enum StartError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
     #[error("the shadow model (inference.shadow): {0}")]
     Shadow(#[source] EngineError),
     #[error(transparent)]
@@ -39,7 +41,7 @@ impl StartError {
     /// to mend, settings and models, may not.
     pub fn may_pass(&self) -> bool {
         match self {
-            StartError::DataFolder { .. } | StartError::Locked { .. } => true,
+            StartError::DataFolder { .. } | StartError::Locked { .. } | StartError::Decoder(_) => true,
             StartError::Ledger(error) => error.may_pass(),
             // After a power cut the driver may come later than the node.
             StartError::Engine(error) | StartError::Shadow(error) => {

@@ -6,9 +6,11 @@ mod lock;
 mod pulse;
 mod readiness;
 mod stage;
+mod watch;
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -39,6 +41,7 @@ use crate::report::Reports;
 use crate::retention::Retention;
 use crate::tls::TlsServer;
 use crate::triage::{Activity, Gate, Judge, StatRule};
+use crate::trouble::Trouble;
 use crate::web::{self, Door, Site};
 
 pub use error::StartError;
@@ -47,8 +50,9 @@ pub use lock::lock;
 use triaged_model::ModelCard;
 
 use pulse::Pulse;
-use readiness::readiness;
+use readiness::{Troubles, readiness};
 use stage::Stage;
+use watch::Watch;
 
 /// How long a stop waits for the objects that associations have in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -83,6 +87,7 @@ pub struct Node {
     channels: Vec<Stage>,
     web: Option<(SocketAddr, Stage)>,
     pulse: Pulse,
+    watch: Option<Stage>,
     _lock: File,
 }
 
@@ -196,7 +201,7 @@ impl Node {
             activity: activity.clone(),
             card: info.card.clone(),
             settings: settings.triage.clone(),
-            routing,
+            routing: routing.clone(),
         };
         let judge = Stage::start(|stop| judge.run(stop));
         let retention = match serve {
@@ -206,20 +211,31 @@ impl Node {
         };
         let stop = CancellationToken::new();
         let pipeline = Pipeline::start(
+            decoder_program(),
             engine,
             Arc::new(ledger.clone()),
             worker,
             Arc::new(archive.clone()),
             &settings.inference,
             stop.clone(),
-        );
+        )?;
         let listening = Arc::new(AtomicBool::new(serve));
+        let pulse = Pulse::of(ledger.clone(), archive.clone());
+        let storing = Trouble::default();
+        let troubles = Troubles { vitals: pulse.vitals(), storing: storing.clone(), scoring: pipeline.scoring() };
+        let status = shadow.as_ref().map(|shadow| shadow.status().clone());
+        let readiness = readiness(&settings, &info, status, &ledger, &archive, troubles, listening.clone());
         let web = site.map(|(listener, bound, tls)| {
-            let shadow = shadow.as_ref().map(|shadow| shadow.status().clone());
-            let readiness = readiness(&settings, &info, shadow, &ledger, &archive, listening.clone());
             let secure = tls.is_some() || settings.web.public_url.starts_with("https://");
             let door = Door::new(&settings.web.login, secure);
-            let site = Site { ledger: ledger.clone(), readiness, metrics, links, door, reports: maker.clone() };
+            let site = Site {
+                ledger: ledger.clone(),
+                readiness: readiness.clone(),
+                metrics,
+                links,
+                door,
+                reports: maker.clone(),
+            };
             info!("web on {}://{bound}", if tls.is_some() { "https" } else { "http" });
             (bound, Stage::start(|stop| web::serve(listener, tls, site, stop)))
         });
@@ -228,6 +244,7 @@ impl Node {
         let limits = Limits {
             max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
             max_queue: settings.inference.max_queue,
+            max_queue_of_source: settings.inference.max_queue_of_source,
         };
         let gate = Gate::new(&settings.triage.gate, &info.card.made_for);
         let rules = Rules { stat, gate, privacy: settings.privacy.clone() };
@@ -238,7 +255,7 @@ impl Node {
         });
         let (commitment, reporter) = commitment.unzip();
         let reports = reporter.filter(|_| serve).map(|reporter| Stage::start(|stop| reporter.run(stop)));
-        let intake = Intake::new(archive, ledger.clone(), activity, rules, limits);
+        let intake = Intake::new(archive, ledger.clone(), activity, rules, limits, storing);
         let scp = Arc::new(Scp::new(&settings.dimse, intake, commitment));
         let mut dimse = Vec::new();
         for (listener, bound, protocol) in listeners {
@@ -253,7 +270,9 @@ impl Node {
         if serve {
             note_start(&ledger, &settings).await?;
         }
-        let pulse = Pulse::of(ledger.clone());
+        let ae_title = settings.dimse.ae_title.clone();
+        let watch = Watch { ledger: ledger.clone(), routing, readiness, ae_title };
+        let watch = serve.then(|| Stage::start(|stop| watch.run(stop)));
         Ok(Node {
             ledger,
             engine: info,
@@ -268,6 +287,7 @@ impl Node {
             channels: workers,
             web,
             pulse,
+            watch,
             _lock: lock,
         })
     }
@@ -293,6 +313,7 @@ impl Node {
     pub fn is_alive(&self) -> bool {
         let stages =
             self.channels.iter().chain([&self.judge]).chain(&self.retention).chain(&self.reports).chain(&self.exporter);
+        let stages = stages.chain(&self.watch);
         let stages = stages.chain(self.dimse.iter().chain(&self.web).map(|(_, stage)| stage));
         stages.into_iter().all(Stage::is_running) && self.pipeline.0.is_alive() && self.pulse.beats()
     }
@@ -315,6 +336,10 @@ impl Node {
     /// the ledger is flushed. What is still queued or pending is taken up at the next start.
     pub async fn stop(self) {
         info!("stopping");
+        // First: that the ports close is no trouble.
+        if let Some(watch) = self.watch {
+            watch.stop("the watch", STOP_PATIENCE).await;
+        }
         drop(self.pulse);
         if let Some(shadow) = &self.shadow {
             shadow.stop();
@@ -363,6 +388,11 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || drop(ledger)).await;
         info!("stopped");
     }
+}
+
+/// This program, which runs itself to decode: also where a newer one has taken its place on the disk.
+fn decoder_program() -> PathBuf {
+    "/proc/self/exe".into()
 }
 
 const OPEN_TO_ALL: &str = "any host may associate and send under any AE title: name the senders in [[dimse.peers]]";
@@ -432,9 +462,14 @@ async fn start_shadow(
     let loaded = inference.clone();
     let second = tokio::task::spawn_blocking(move || Engine::load(&loaded)).await;
     let second = second.map_err(|panic| StartError::Shadow(EngineError::Run(panic.to_string())))?;
-    let shadow =
-        Shadow::start(second.map_err(StartError::Shadow)?, ledger.clone(), Arc::new(archive.clone()), &inference)
-            .await?;
+    let shadow = Shadow::start(
+        decoder_program(),
+        second.map_err(StartError::Shadow)?,
+        ledger.clone(),
+        Arc::new(archive.clone()),
+        &inference,
+    )
+    .await?;
     let info = &shadow.status().info;
     if info.card.sha256 == engine.card.sha256 {
         warn!("inference.shadow is the model that gives the verdicts: it will agree with itself");

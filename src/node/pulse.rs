@@ -1,4 +1,4 @@
-//! Whether the ledger can be written, looked at again and again.
+//! Whether the node can keep what it is given: a row of the ledger and a file of the archive, written and read again every few seconds.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -6,47 +6,124 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tracing::error;
 
+use crate::archive::Archive;
 use crate::ledger::{Ledger, LedgerError};
 
-/// How often it is tried whether the ledger can be written.
+/// How often it is tried.
 const PULSE: Duration = Duration::from_secs(5);
+
+/// A beat that takes longer than this is trouble: senders wait as long.
+const SLOW: Duration = Duration::from_secs(15);
 
 /// The ledger may be locked by another process for so long before the node is no longer alive: a restart does not help against
 /// that, against other troubles of a database it may.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Writes to the ledger in a task of its own, because a write may have to wait longer than the watchdog does.
+/// What the last beats came to. Clones are one and the same.
+#[derive(Clone)]
+pub struct Vitals {
+    ledger: Arc<Mutex<Beat>>,
+    archive: Arc<Mutex<Beat>>,
+}
+
+struct Beat {
+    /// When the last one ended, well or not.
+    at: Instant,
+    /// When the last one ended well.
+    well: Instant,
+    trouble: Option<String>,
+    /// No further beat will help: the node must start anew.
+    is_final: bool,
+}
+
+impl Vitals {
+    /// Why the ledger does not keep what it is given.
+    pub fn ledger(&self) -> Option<String> {
+        trouble(&self.ledger)
+    }
+
+    /// Why the archive does not.
+    pub fn archive(&self) -> Option<String> {
+        trouble(&self.archive)
+    }
+}
+
+fn trouble(beat: &Mutex<Beat>) -> Option<String> {
+    let beat = beat.lock().expect("nobody panics while holding it");
+    let waits = beat.at.elapsed();
+    let slow = waits > PULSE + SLOW;
+    beat.trouble.clone().or_else(|| slow.then(|| format!("a write has waited for {} s", waits.as_secs())))
+}
+
+/// The tasks that try. The ledger may wait long for another process, and a disk for itself, so each has one.
 pub struct Pulse {
-    task: JoinHandle<()>,
-    last: Arc<Mutex<Instant>>,
+    tasks: [JoinHandle<()>; 2],
+    vitals: Vitals,
 }
 
 impl Pulse {
-    pub fn of(ledger: Ledger) -> Pulse {
-        let last = Arc::new(Mutex::new(Instant::now()));
-        let beat = last.clone();
-        let task = tokio::spawn(async move {
+    pub fn of(ledger: Ledger, archive: Archive) -> Pulse {
+        let now = Instant::now();
+        let beat = || Arc::new(Mutex::new(Beat { at: now, well: now, trouble: None, is_final: false }));
+        let vitals = Vitals { ledger: beat(), archive: beat() };
+        let of_ledger = vitals.ledger.clone();
+        let ledger = tokio::spawn(async move {
             loop {
-                match ledger.try_write().await {
-                    Ok(()) => *beat.lock().expect("nobody panics while holding it") = Instant::now(),
+                match ledger.beat().await {
+                    Ok(()) => note(&of_ledger, "ledger", None, false),
                     Err(LedgerError::Closed) => return,
-                    Err(error) => error!("the ledger cannot be written: {error}"),
+                    Err(error) => {
+                        let is_final = matches!(error, LedgerError::Replaced { .. });
+                        note(&of_ledger, "ledger", Some(error.to_string()), is_final);
+                    }
                 }
                 tokio::time::sleep(PULSE).await;
             }
         });
-        Pulse { task, last }
+        let of_archive = vitals.archive.clone();
+        let archive = tokio::spawn(async move {
+            loop {
+                let probed = archive.clone();
+                let probe = tokio::task::spawn_blocking(move || probed.probe()).await;
+                let why = match probe {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(format!("a file cannot be written and read again: {error}")),
+                    Err(_) => Some("writing a file panicked; this is a bug".to_owned()),
+                };
+                note(&of_archive, "archive", why, false);
+                tokio::time::sleep(PULSE).await;
+            }
+        });
+        Pulse { tasks: [ledger, archive], vitals }
     }
 
-    pub fn beats(&self) -> bool {
-        let last = *self.last.lock().expect("nobody panics while holding it");
-        !self.task.is_finished() && last.elapsed() < LEDGER_PATIENCE
+    pub fn vitals(&self) -> Vitals {
+        self.vitals.clone()
     }
+
+    /// Whether the tasks run and the ledger can be written, or a restart would not help.
+    pub fn beats(&self) -> bool {
+        let ledger = self.vitals.ledger.lock().expect("nobody panics while holding it");
+        self.tasks.iter().all(|task| !task.is_finished()) && ledger.well.elapsed() < LEDGER_PATIENCE && !ledger.is_final
+    }
+}
+
+/// Notes how a beat ended; trouble is logged when it begins and when it changes.
+fn note(beat: &Mutex<Beat>, of: &str, trouble: Option<String>, is_final: bool) {
+    let now = Instant::now();
+    let mut beat = beat.lock().expect("nobody panics while holding it");
+    match &trouble {
+        Some(why) if beat.trouble.as_ref() != Some(why) => error!("the {of} fails: {why}"),
+        None if beat.trouble.is_some() => tracing::info!("the {of} works again"),
+        _ => {}
+    }
+    let well = if trouble.is_none() { now } else { beat.well };
+    *beat = Beat { at: now, well, trouble, is_final };
 }
 
 impl Drop for Pulse {
     /// It holds the ledger, whose last handle joins the writer thread.
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

@@ -2,12 +2,32 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::archive::Archive;
 use crate::config::Settings;
 use crate::inference::{EngineInfo, ShadowStatus};
 use crate::ledger::{Ledger, Queue};
+use crate::trouble::Trouble;
 use crate::web::{Check, Readiness};
+
+use super::pulse::Vitals;
+
+/// What tells of the node's work how it goes.
+pub struct Troubles {
+    pub vitals: Vitals,
+    /// Objects that could not be stored.
+    pub storing: Trouble,
+    /// Slices that the model failed on.
+    pub scoring: Trouble,
+}
+
+/// A store that failed says something of the next one for so long, a slice that failed for longer: fewer of them come.
+const STORE_MEMORY: Duration = Duration::from_secs(60);
+const SCORE_MEMORY: Duration = Duration::from_secs(600);
+
+/// Slices in a row that the model fails on, before it counts as failing. One may be odd.
+const MODEL_FAILS: u32 = 3;
 
 /// A model as `/readyz` names it.
 fn model_in_words(engine: &EngineInfo) -> String {
@@ -28,6 +48,7 @@ pub fn readiness(
     shadow: Option<ShadowStatus>,
     ledger: &Ledger,
     archive: &Archive,
+    troubles: Troubles,
     listening: Arc<AtomicBool>,
 ) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
     let min_free = settings.archive.min_free_mib.saturating_mul(1 << 20);
@@ -39,11 +60,23 @@ pub fn readiness(
         let free = archive.free_bytes();
         let mut readiness = Readiness {
             checks: vec![
-                check("model", true, model.clone()),
+                match troubles.scoring.current(MODEL_FAILS, SCORE_MEMORY) {
+                    None => check("model", true, model.clone()),
+                    Some(why) => check("model", false, format!("{model}; slices are not scored: {why}")),
+                },
                 check("provider", true, provider.clone()),
-                match queue {
-                    Ok(waiting) => check("ledger", true, format!("{waiting} slices wait")),
-                    Err(error) => check("ledger", false, error.to_string()),
+                match (queue, troubles.vitals.ledger()) {
+                    (_, Some(why)) => check("ledger", false, why),
+                    (Ok(waiting), None) => check("ledger", true, format!("{waiting} slices wait")),
+                    (Err(error), None) => check("ledger", false, error.to_string()),
+                },
+                match troubles.vitals.archive() {
+                    None => check("archive", true, "a file can be written and read again".into()),
+                    Some(why) => check("archive", false, why),
+                },
+                match troubles.storing.current(1, STORE_MEMORY) {
+                    None => check("storing", true, "objects are stored".into()),
+                    Some(why) => check("storing", false, format!("an object {why}")),
                 },
                 match free {
                     Ok(free) => check(

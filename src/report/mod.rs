@@ -166,7 +166,7 @@ impl Reports {
         let paths = scored.chain(others).filter_map(|slice| slice.path.as_ref());
         paths.take(MOST_HEADERS).find_map(|path| {
             let object = read_header(self.data_dir.join(path)).ok()?;
-            Some(object.into_inner())
+            Some(object.object.into_inner())
         })
     }
 }

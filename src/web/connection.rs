@@ -1,4 +1,4 @@
-//! Bounded connections: so many at one time, and none that is silent for ever.
+//! Bounded connections: so many at one time, and none that is silent, or lets its request drip, for ever.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,10 +11,12 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::warn;
 
+use crate::crowd::{Crowd, Place};
 use crate::ledger::Actor;
 use crate::log_limit::LogLimit;
 use crate::tls::{HandshakeError, TlsServer};
@@ -25,7 +27,7 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// A listener whose connections are limited in number and in silence, over TLS where it has certificates.
 pub(super) struct Bounded {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     idle: Duration,
     tls: Option<Arc<Tls>>,
 }
@@ -41,7 +43,7 @@ struct Tls {
 
 impl Bounded {
     pub(super) fn new(listener: TcpListener, most: usize, idle: Duration) -> Bounded {
-        Bounded { listener, places: Arc::new(Semaphore::new(most)), idle, tls: None }
+        Bounded { listener, crowd: Crowd::new(most), idle, tls: None }
     }
 
     /// The listener, for TLS alone.
@@ -54,8 +56,13 @@ impl Bounded {
 
 impl Tls {
     /// Makes a TLS session of a connection and hands it to whoever accepts.
-    async fn shake_hands(&self, stream: TcpStream, peer: SocketAddr, idle: Duration, place: OwnedSemaphorePermit) {
-        let why = match tokio::time::timeout(idle, self.server.accept(stream)).await {
+    async fn shake_hands(&self, stream: TcpStream, peer: SocketAddr, idle: Duration, place: Place) {
+        let made_room = place.made_room().clone();
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(idle, self.server.accept(stream)) => shaken,
+            () = made_room.cancelled() => return,
+        };
+        let why = match shaken {
             Ok(Ok(session)) => {
                 let _ = self.done.send((Connection::new(Box::new(session), idle, place), peer)).await;
                 return;
@@ -85,27 +92,23 @@ impl Listener for Bounded {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             let tls = self.tls.clone();
-            let (places, listener) = (self.places.clone(), &mut self.listener);
-            let connected = async {
-                let place = places.acquire_owned().await.expect("nobody closes the semaphore");
-                (place, Listener::accept(listener).await)
-            };
+            let listener = &mut self.listener;
             let secured = async {
                 match &tls {
                     Some(tls) => tls.ready.lock().await.recv().await.expect("the sender is beside the receiver"),
                     None => std::future::pending().await,
                 }
             };
-            let (place, (stream, peer)) = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 secured = secured => return secured,
-                connected = connected => connected,
+                accepted = Listener::accept(listener) => accepted,
                 () = tokio::time::sleep(REFRESH), if tls.is_some() => {
                     tls.iter().for_each(|tls| tls.server.refresh());
                     continue;
                 }
             };
             let _ = stream.set_nodelay(true);
-            let idle = self.idle;
+            let (idle, place) = (self.idle, self.crowd.enter(peer.ip().to_canonical()));
             match tls {
                 None => return (Connection::new(Box::new(stream), idle, place), peer),
                 Some(tls) => _ = tokio::spawn(async move { tls.shake_hands(stream, peer, idle, place).await }),
@@ -153,12 +156,14 @@ impl Connected<IncomingStream<'_, Bounded>> for PeerAddress {
     }
 }
 
-/// A connection that fails with `TimedOut` when nothing was read or written for a while.
+/// A connection that fails with `TimedOut` when nothing was written for a while: a request, with its headers and body, must have come and
+/// been answered within that time. It fails with `ConnectionAborted` when it must make room for another.
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
     idle: Duration,
     deadline: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    made_room: Pin<Box<WaitForCancellationFutureOwned>>,
+    place: Place,
 }
 
 /// Bytes in both directions: TCP, or a TLS session over it.
@@ -167,19 +172,32 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Connection {
-    fn new(stream: Box<dyn Stream>, idle: Duration, place: OwnedSemaphorePermit) -> Connection {
-        Connection { stream, idle, deadline: Box::pin(tokio::time::sleep(idle)), _place: place }
+    fn new(stream: Box<dyn Stream>, idle: Duration, place: Place) -> Connection {
+        let made_room = Box::pin(place.made_room().clone().cancelled_owned());
+        Connection { stream, idle, deadline: Box::pin(tokio::time::sleep(idle)), made_room, place }
     }
 
-    /// Starts the silence anew when something moved, else fails when it has lasted too long.
+    /// Fails where the connection took too long, or must make room, and else gives what was read or written.
     fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.deadline.as_mut().reset(Instant::now() + self.idle);
-            return polled;
+        if self.made_room.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        match polled {
+            Poll::Ready(Ok(moved)) if self.deadline.deadline() > Instant::now() => return Poll::Ready(Ok(moved)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            _ => {}
         }
         match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Something was answered: the next request has its time from now on.
+    fn answered(&mut self, polled: &Poll<io::Result<usize>>) {
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            self.deadline.as_mut().reset(Instant::now() + self.idle);
+            self.place.touch();
         }
     }
 }
@@ -194,6 +212,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.answered(&polled);
         self.watch(cx, polled)
     }
 
@@ -203,6 +222,7 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.answered(&polled);
         self.watch(cx, polled)
     }
 
@@ -225,18 +245,36 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn a_silent_connection_ends_and_gives_its_place_to_the_next() {
+    async fn a_connection_that_drips_ends_though_it_is_never_silent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut bounded = Bounded::new(listener, 1, Duration::from_millis(50));
+        let mut bounded = Bounded::new(listener, 2, Duration::from_millis(100));
+        let mut dripping = TcpStream::connect(address).await.unwrap();
+        let (mut accepted, _) = bounded.accept().await;
+        let drip = tokio::spawn(async move {
+            while dripping.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let failed = loop {
+            if let Err(error) = accepted.read_u8().await {
+                break error.kind();
+            }
+        };
+        assert_eq!(failed, io::ErrorKind::TimedOut);
+        drip.abort();
+    }
+
+    #[tokio::test]
+    async fn the_one_that_is_silent_for_longest_makes_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut bounded = Bounded::new(listener, 1, Duration::from_secs(60));
         let _silent = TcpStream::connect(address).await.unwrap();
-        let mut talking = TcpStream::connect(address).await.unwrap();
         let (mut first, _) = bounded.accept().await;
-        let refused = tokio::time::timeout(Duration::from_millis(10), bounded.accept()).await;
-        assert!(refused.is_err(), "there is one place");
-        assert_eq!(first.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        drop(first);
+        let mut talking = TcpStream::connect(address).await.unwrap();
         let (mut second, _) = bounded.accept().await;
+        assert_eq!(first.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
         talking.write_all(b"x").await.unwrap();
         assert_eq!(second.read_u8().await.unwrap(), b'x');
     }

@@ -31,10 +31,10 @@ use crate::tls::TlsServer;
 use connection::{Bounded, PeerAddress};
 pub use login::{Door, digest};
 
-/// Connections at one time; further ones wait until one is closed.
+/// Connections at one time; a further one takes the place of the one that was not answered for longest, of the address that has most.
 const MOST_CONNECTIONS: usize = 256;
 
-/// A connection on which nothing moves for this long is closed.
+/// A request must have come and been answered within this time.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// How long requests under way may still take after the stop.

@@ -70,7 +70,7 @@ fn http_tls_and_garbage_on_the_dicom_port_are_named_and_aborted() {
 
 #[test]
 fn stated_lengths_take_no_memory() {
-    let node = Node::start(&[]);
+    let node = Node::start(&[("TRIAGED__DIMSE__MAX_ASSOCIATIONS_OF_SOURCE", "64")]);
     let resident = || -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();

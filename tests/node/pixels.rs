@@ -218,7 +218,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         if let Ok(object) = read_bytes(&bytes) {
-            let _ = Gate::default().assess(&object);
+            let _ = Gate::default().assess(&object, None);
             for frame in 0..frame_count(&object).unwrap_or(1).min(3) {
                 if let Ok(tensor) = model_input(&object, frame, &brain()) {
                     prop_assert_eq!(tensor.data.len(), 32 * 32);

@@ -2,6 +2,9 @@
 
 /// Rows and columns of an image are from 1 to this. CT is 512 or 768, rarely 1024; 4096² pixels take 64 MiB decoded.
 pub const MAX_SIDE: u16 = 4096;
+/// Fewer rows or columns than this are no slice of a head: CT has 256 at least, and a thumbnail 64. Objects of a thousand such frames are a few
+/// bytes each.
+pub const MIN_SIDE: u16 = 32;
 /// Frames of an object; enhanced CT of a whole body has some thousands.
 pub const MAX_FRAMES: u32 = 16_384;
 

@@ -22,10 +22,10 @@ pub use codec::can_decode;
 pub use crop::{HeadCrop, Square};
 pub use error::ImagingError;
 pub use head::{HeadSigns, head_signs};
-pub use layout::{MAX_FRAMES, MAX_SIDE};
+pub use layout::{MAX_FRAMES, MAX_SIDE, MIN_SIDE};
 pub use object::{
-    DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ReadCause, ReadError, is_deflated, read_bytes, read_file,
-    read_frames, read_frames_bytes, read_header, read_header_bytes,
+    DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ObjectHeader, PixelExtent, ReadCause, ReadError, is_deflated,
+    read_bytes, read_file, read_frames, read_frames_bytes, read_frames_of, read_header, read_header_bytes,
 };
-pub use pixels::{AIR, Frame, ModalityLut, decode_frame, frame_count};
+pub use pixels::{AIR, Frame, ModalityLut, decode_frame, frame_count, most_frames};
 pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input};

@@ -11,8 +11,8 @@ use dicom_object::InMemDicomObject;
 use super::attributes::{decimal, integer, item, text};
 use super::codec::{self, Decoded};
 use super::error::ImagingError;
-use super::layout::{Layout, MAX_FRAMES, MAX_SIDE};
-use super::object::DicomObject;
+use super::layout::{Layout, MAX_FRAMES, MAX_SIDE, MIN_SIDE};
+use super::object::{DicomObject, ObjectHeader};
 
 /// Pixels outside the field of view count as air, and nothing is less dense than air (HU).
 pub const AIR: f32 = -1024.0;
@@ -105,6 +105,35 @@ pub fn frame_count(object: &DicomObject) -> Result<u32, ImagingError> {
         Some(Ok(frames)) if frames <= MAX_FRAMES => Ok(frames),
         _ => Err(ImagingError::Frames { frames: said.chars().take(16).collect() }),
     }
+}
+
+/// The most frames that the pixel data can hold, whatever Number of Frames says; none without pixel data.
+///
+/// A native frame has all its bytes, an encapsulated one a fragment of its own (PS3.5 section A.4) and some bytes for the headers of its
+/// codestream.
+pub fn most_frames(header: &ObjectHeader) -> u64 {
+    /// Shorter than any codestream: the headers of JPEG-LS take 27 bytes, those of the others more.
+    const LEAST_CODESTREAM: u64 = 32;
+    let Some(pixels) = header.pixels else { return 0 };
+    let said = || {
+        let number = |tag| integer(header, tag).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+        let cells = number(tags::ROWS)?.checked_mul(number(tags::COLUMNS)?)?;
+        let cell = number(tags::BITS_ALLOCATED).map_or(1, |bits| bits.div_ceil(8).max(1));
+        cells.checked_mul(cell)
+    };
+    // Where the size is not said, no frame can be decoded, and the smallest that could be a slice is as good as any.
+    let size = || said().unwrap_or(u64::from(MIN_SIDE).pow(2));
+    match pixels.fragments {
+        // Frames of uncompressed fragments may be cut anywhere.
+        Some(_) if is_uncompressed(header) => pixels.bytes.div_ceil(size()),
+        Some(fragments) => fragments.min(pixels.bytes.div_ceil(LEAST_CODESTREAM)),
+        None => pixels.bytes.div_ceil(size()),
+    }
+}
+
+fn is_uncompressed(object: &DicomObject) -> bool {
+    let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
+    syntax == uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN
 }
 
 /// Decodes frame `frame` (from 0) of an object, in any transfer syntax that [`can_decode`](codec::can_decode).

@@ -19,6 +19,9 @@ pub enum StudyRule {
     NoisyOr { threshold: f64 },
 }
 
+/// A head CT has fewer slices than this, so a rule that wants so many flags nobody.
+const TOO_MANY: u32 = 1024;
+
 /// A rule's answer about a study.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Judgement {
@@ -58,10 +61,13 @@ impl StudyRule {
         Judgement { score, threshold, flagged: !sorted.is_empty() && score >= threshold }
     }
 
-    /// Whether the rule's numbers make sense: `k` at least 1, threshold above 0 and at most 1.
+    /// Whether the rule's numbers make sense: `k` from 1 to 1,023, threshold above 0 and at most 1.
     pub fn check(&self) -> Result<(), String> {
         if let StudyRule::TopKMean { k: 0, .. } | StudyRule::KthHighest { k: 0, .. } = self {
             return Err("the study rule's k is 0".into());
+        }
+        if let StudyRule::TopKMean { k: k @ TOO_MANY.., .. } | StudyRule::KthHighest { k: k @ TOO_MANY.., .. } = self {
+            return Err(format!("the study rule's k is {k}: no study would ever be flagged"));
         }
         let threshold = self.threshold();
         if !(threshold > 0.0 && threshold <= 1.0) {
@@ -114,6 +120,10 @@ mod tests {
         assert!(StudyRule::KthHighest { k: 1, threshold: 0.0 }.check().is_err());
         assert!(StudyRule::KthHighest { k: 0, threshold: 0.5 }.check().is_err());
         assert!(StudyRule::KthHighest { k: 1, threshold: f64::NAN }.check().is_err());
+        for k in [1024, u32::MAX] {
+            assert!(StudyRule::KthHighest { k, threshold: 0.5 }.check().unwrap_err().contains("never be flagged"));
+            assert!(StudyRule::TopKMean { k, threshold: 0.5 }.check().is_err());
+        }
         assert!(StudyRule::NoisyOr { threshold: 1.5 }.check().is_err());
         assert!(StudyRule::NoisyOr { threshold: 1.0 }.check().is_ok());
     }

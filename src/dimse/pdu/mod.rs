@@ -7,6 +7,7 @@ mod associate;
 mod error;
 mod incoming;
 mod outgoing;
+mod pace;
 mod stream;
 mod types;
 

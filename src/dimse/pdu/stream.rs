@@ -11,6 +11,7 @@ use crate::dimse::transport::Transport;
 
 use super::error::{LARGEST_CONTROL_PDU, PduError};
 use super::incoming::Pdu;
+use super::pace::Pace;
 use super::types::P_DATA_TF;
 
 const READ_BUFFER: usize = 128 * 1024;
@@ -50,6 +51,8 @@ pub struct PduStream {
     value: Option<Value>,
     /// The PDU other than P-DATA-TF being read. Its length is only a claim, so this grows as bytes arrive.
     control: Option<Control>,
+    /// How the peer keeps up with the rate that it must send at.
+    pace: Pace,
 }
 
 struct Control {
@@ -76,6 +79,7 @@ impl PduStream {
             pdata_left: 0,
             value: None,
             control: None,
+            pace: Pace::default(),
         }
     }
 
@@ -185,8 +189,12 @@ impl PduStream {
             (self.start, self.end) = (0, self.end - self.start);
         }
         self.transport.before_read();
+        // Between two PDUs a peer may be silent; within one it must go on.
+        let within = self.value.is_some() || self.control.is_some() || self.pdata_left > 0 || self.end > self.start;
+        self.pace.begin(within);
         let read = self.transport.read(&mut self.buffer[self.end..]);
         let n = tokio::time::timeout(patience, read).await.map_err(|_| PduError::Timeout(patience))??;
+        self.pace.arrived(n, patience)?;
         self.end += n;
         Ok(n > 0)
     }

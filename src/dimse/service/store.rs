@@ -133,7 +133,7 @@ fn status(outcome: &Outcome) -> Status {
         Outcome::DoesNotMatch(_) => Status::DATA_SET_DOES_NOT_MATCH,
         Outcome::CannotUnderstand(_) => Status::CANNOT_UNDERSTAND,
         Outcome::InvalidInstance(_) => Status::INVALID_SOP_INSTANCE,
-        Outcome::OutOfResources(_) => Status::OUT_OF_RESOURCES,
+        Outcome::OutOfResources(_) | Outcome::NotStored(_) => Status::OUT_OF_RESOURCES,
     };
     Status::new(code, outcome.reason())
 }

@@ -44,7 +44,17 @@ pub struct About {
     pub kernel: Option<String>,
 }
 
+/// Names a sender in the queue: calling AE title and address.
+pub fn source(calling_ae: &str, peer: &str) -> String {
+    format!("{calling_ae}@{peer}")
+}
+
 impl NewInstance {
+    /// Whose slices these are in the queue.
+    pub fn source(&self) -> String {
+        source(&self.calling_ae, &self.peer)
+    }
+
     /// Whether a slice of it is to be scored.
     pub fn has_queued_slices(&self) -> bool {
         self.slices.iter().any(|slice| slice.start == SliceStart::Queued)

@@ -18,7 +18,7 @@ pub use audit::{Actor, ActorKind, AuditFilter, AuditRow, Chain, Deed};
 pub use commitment::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment};
 pub use evidence::{EvidenceSlice, ReportedVerdict};
 pub use fields::{Field, FieldError, Record};
-pub use instance::{About, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored};
+pub use instance::{About, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored, source};
 pub use login::{Permission, Role, Scope, StoredUser, TokenRow, UserRow};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
 pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, SentDocument};

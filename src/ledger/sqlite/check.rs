@@ -31,6 +31,21 @@ impl Reader {
         })
     }
 
+    /// Every file that the archive and the quarantine should have, with the SHA-256 of its data set.
+    pub fn all_files(&self) -> Result<Vec<(ArchivedFile, String)>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT path, size, digest FROM instances WHERE removed_at IS NULL
+                 UNION ALL SELECT path, size, digest FROM quarantine WHERE size IS NOT NULL AND path <> ''",
+            )?;
+            let files = statement.query_map([], |row| {
+                let size = row.get::<_, i64>(1)?.max(0) as u64;
+                Ok((ArchivedFile { path: row.get(0)?, size }, row.get(2)?))
+            })?;
+            Ok(files.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// Files that the archive should have: the newest, and as many spread over all, `sample` of each.
     pub fn archived_files(&self, sample: u32) -> Result<Vec<ArchivedFile>> {
         self.read(|connection| {

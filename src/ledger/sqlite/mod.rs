@@ -17,6 +17,7 @@ mod files;
 mod forward;
 mod login;
 mod outbox;
+mod pulse;
 mod queue;
 mod reader;
 mod report;
@@ -28,10 +29,9 @@ mod verdict;
 mod writer;
 
 use std::ops::Deref;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -42,6 +42,7 @@ use super::{DatabaseError, LedgerError, NewMessage, Result, Wakeups};
 use crate::event::Event;
 pub use acknowledgement::Acknowledged;
 pub use check::Soundness;
+pub use queue::QueueCount;
 use queue::Turns;
 pub use reader::Reader;
 use writer::Writer;
@@ -67,11 +68,14 @@ struct Shared {
     writer: Writer,
     turns: Turns,
     /// The last count of the queue.
-    depth: AtomicU64,
+    count: Mutex<Arc<QueueCount>>,
     /// Shared with the writer thread, which must never hold the writer itself.
     wakeups: Arc<Wakeups>,
     /// Who hears of what persons do; nobody until it is set.
     router: Arc<OnceLock<Router>>,
+    path: PathBuf,
+    /// Device and number of the file that was opened.
+    file: (u64, u64),
 }
 
 /// From an event to the messages that tell it.
@@ -81,6 +85,7 @@ impl Ledger {
     /// Opens the database, creating it or migrating it to this version's schema, and starts the writer thread.
     pub fn open(path: &Path) -> Result<Ledger> {
         let mut connection = connect(path)?;
+        refuse_newer(&connection, path)?;
         migrations().to_latest(&mut connection).map_err(|error| LedgerError::Migrate {
             path: path.into(),
             source: match error {
@@ -91,14 +96,19 @@ impl Ledger {
         connection
             .pragma_update(None, "foreign_keys", "ON")
             .map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
+        let about = std::fs::metadata(path)
+            .map_err(|error| LedgerError::Open { path: path.into(), source: DatabaseError::new(error, true) })?;
+        let file = (about.dev(), about.ino());
         Ok(Ledger {
             shared: Arc::new(Shared {
                 reader: Reader::new(path),
                 writer: Writer::start(connection),
                 turns: Turns::default(),
-                depth: AtomicU64::new(0),
+                count: Mutex::default(),
                 wakeups: Arc::default(),
                 router: Arc::default(),
+                path: path.into(),
+                file,
             }),
         })
     }
@@ -117,11 +127,6 @@ impl Ledger {
         write: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.shared.writer.write_blocking(write)
-    }
-
-    /// Writes nothing, as every write is written: whether the ledger can be written.
-    pub async fn try_write(&self) -> Result<()> {
-        self.write(|_| Ok(())).await
     }
 
     /// From now on, whoever `router` says hears of what persons do about studies, in the transaction of their deed. The first call
@@ -144,6 +149,18 @@ impl Deref for Ledger {
 
     fn deref(&self) -> &Reader {
         &self.shared.reader
+    }
+}
+
+/// A database that a later version has migrated is not read as if it were this version's.
+fn refuse_newer(connection: &Connection, path: &Path) -> Result<()> {
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
+    let found = usize::try_from(found).unwrap_or(0);
+    match found > SCHEMA {
+        true => Err(LedgerError::Newer { path: path.into(), found, known: SCHEMA }),
+        false => Ok(()),
     }
 }
 
@@ -172,6 +189,9 @@ fn connect(path: &Path) -> Result<Connection> {
     open().map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })
 }
 
+/// The number of the last migration.
+const SCHEMA: usize = 13;
+
 fn migrations() -> Migrations<'static> {
     Migrations::new(vec![
         M::up(include_str!("migrations/0001_initial.sql")),
@@ -185,6 +205,8 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0009_commitment.sql")),
         M::up(include_str!("migrations/0010_login.sql")),
         M::up(include_str!("migrations/0011_dicom_out.sql")),
+        M::up(include_str!("migrations/0012_sources.sql")),
+        M::up(include_str!("migrations/0013_pulse.sql")),
     ])
 }
 

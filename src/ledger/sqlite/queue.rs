@@ -1,9 +1,10 @@
 //! The queue of slices. A slice stays in the state `queued` until it ends; who works on it meanwhile has a lease, which
 //! stands in its row and was committed before the slice was touched.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -27,16 +28,52 @@ const LONGEST: Duration = Duration::from_secs(600);
 const TURN: usize = 4;
 const TURN_OF_LARGE: usize = 64;
 const LARGE_BYTES: i64 = 16 << 20;
-/// Studies whose turns are looked at for one lease.
+/// Senders, and studies of all of them, whose turns are looked at for one lease.
+const MOST_SOURCES: usize = 16;
 const MOST_STUDIES: usize = 16;
+/// Senders whose last study is remembered. One that is forgotten begins with its first study again.
+const MOST_REMEMBERED: usize = 1024;
 
 /// Whose turn it is.
 #[derive(Default)]
 pub(super) struct Turns {
     /// Claims made while STAT and other slices waited.
     claims: AtomicU64,
-    /// The study that had the last turn: of STAT slices, of new ones, of those that are scored again.
-    last_studies: Mutex<[String; 3]>,
+    /// Who had the last turn: of STAT slices, of new ones, of those that are scored again.
+    last: Mutex<[LastTurn; 3]>,
+}
+
+#[derive(Default)]
+struct LastTurn {
+    source: String,
+    /// The study of each sender that had its last turn.
+    studies: HashMap<String, String>,
+}
+
+impl LastTurn {
+    fn note(&mut self, source: &str, study_uid: &str) {
+        if self.studies.len() > MOST_REMEMBERED {
+            self.studies.clear();
+        }
+        self.source = source.to_owned();
+        self.studies.insert(source.to_owned(), study_uid.to_owned());
+    }
+}
+
+/// How many slices waited at a moment, leased or not.
+#[derive(Debug)]
+pub struct QueueCount {
+    /// Before the count began: what was committed until then is counted.
+    pub as_of: Instant,
+    pub total: u64,
+    /// By [`source`](crate::ledger::source).
+    pub by_source: HashMap<String, u64>,
+}
+
+impl Default for QueueCount {
+    fn default() -> QueueCount {
+        QueueCount { as_of: Instant::now(), total: 0, by_source: HashMap::new() }
+    }
 }
 
 impl Queue for Ledger {
@@ -106,6 +143,33 @@ impl Queue for Ledger {
         Box::pin(self.end(lease, "failed", reason))
     }
 
+    fn give_up_object(&self, lease: Lease, reason: String) -> Pending<'_, (Ended, u64)> {
+        Box::pin(async move {
+            let given_up = reason.clone();
+            let others = self
+                .write(move |connection| {
+                    if !reopen_for(connection, lease)? {
+                        return Ok(None);
+                    }
+                    let others = connection
+                        .prepare_cached(
+                            "UPDATE slices SET state = 'failed', reason = ?2, attempts = attempts + 1, lease = lease + 1,
+                                    lease_owner = NULL, available_at = NULL
+                             WHERE instance_id = (SELECT instance_id FROM slices WHERE id = ?1) AND id <> ?1
+                               AND state = 'queued'",
+                        )?
+                        .execute(params![lease.slice, given_up])?;
+                    Ok(Some(others as u64))
+                })
+                .await?;
+            match others {
+                None => Ok((Ended::LeaseLost, 0)),
+                // Its own end comes last: then it is known whether nothing of the object could be read.
+                Some(others) => Ok((self.end(lease, "failed", reason).await?, others)),
+            }
+        })
+    }
+
     fn retry(&self, lease: Lease, reason: String, after: Duration) -> Pending<'_, Ended> {
         Box::pin(self.write(move |connection| {
             let changed = connection
@@ -133,13 +197,26 @@ impl Queue for Ledger {
     }
 
     fn queue_depth(&self) -> Result<u64> {
-        let depth = self.read(|connection| {
-            Ok(connection
-                .prepare_cached("SELECT count(*) FROM slices INDEXED BY slices_queued WHERE state = 'queued'")?
-                .query_row([], |row| row.get::<_, i64>(0))? as u64)
+        let as_of = Instant::now();
+        let by_source = self.read(|connection| {
+            let mut count = connection.prepare_cached(
+                "SELECT source, count(*) FROM slices INDEXED BY slices_turns WHERE state = 'queued' GROUP BY priority, source",
+            )?;
+            let rows = count.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64)))?;
+            let mut by_source = HashMap::new();
+            for row in rows {
+                let (source, waiting) = row?;
+                *by_source.entry(source).or_default() += waiting;
+            }
+            Ok(by_source)
         })?;
-        self.shared.depth.store(depth, Ordering::Relaxed);
-        Ok(depth)
+        let total = by_source.values().sum();
+        let mut count = self.shared.count.lock().expect("nobody panics while holding it");
+        // Two may count at the same time.
+        if count.as_of < as_of {
+            *count = Arc::new(QueueCount { as_of, total, by_source });
+        }
+        Ok(total)
     }
 
     fn is_idle(&self) -> Result<bool> {
@@ -159,8 +236,8 @@ impl Queue for Ledger {
 
 impl Ledger {
     /// The last count of [`Queue::queue_depth`]; the inference stage asks for one every second.
-    pub fn last_queue_depth(&self) -> u64 {
-        self.shared.depth.load(Ordering::Relaxed)
+    pub fn last_queue_count(&self) -> Arc<QueueCount> {
+        self.shared.count.lock().expect("nobody panics while holding it").clone()
     }
 
     async fn end(&self, lease: Lease, state: &'static str, reason: String) -> Result<Ended> {
@@ -199,12 +276,13 @@ fn from_now(duration: Duration) -> String {
 /// that are scored again.
 fn choose(connection: &Connection, turns: &Turns, request: &LeaseRequest) -> Result<Vec<Claim>> {
     let most = request.most;
-    let mut last_studies = turns.last_studies.lock().expect("nobody panics while holding it");
-    let next =
-        |priority, last: &str| by_turns(connection, priority, last, most).map(|claims| claims.into_iter().peekable());
-    let mut stat = next(-1, &last_studies[0])?;
-    let mut new = next(0, &last_studies[1])?;
-    let mut again = next(1, &last_studies[2])?;
+    let mut last = turns.last.lock().expect("nobody panics while holding it");
+    let next = |priority, last: &LastTurn| {
+        by_turns(connection, priority, last, most).map(|claims| claims.into_iter().peekable())
+    };
+    let mut stat = next(-1, &last[0])?;
+    let mut new = next(0, &last[1])?;
+    let mut again = next(1, &last[2])?;
     let mut claims = Vec::new();
     while claims.len() < most {
         let both = stat.peek().is_some() && (new.peek().is_some() || again.peek().is_some());
@@ -216,11 +294,11 @@ fn choose(connection: &Connection, turns: &Turns, request: &LeaseRequest) -> Res
             1 => new.next(),
             _ => again.next(),
         };
-        let Some(claim) = claim else { break };
-        last_studies[kind].clone_from(&claim.study_uid);
+        let Some(Waiting { claim, source, .. }) = claim else { break };
+        last[kind].note(&source, &claim.study_uid);
         claims.push(claim);
     }
-    drop(last_studies);
+    drop(last);
     Claim::cut_at_suspect(&mut claims, request.is_idle);
     Ok(claims)
 }
@@ -242,53 +320,95 @@ fn take(connection: &Connection, chosen: Vec<Claim>, request: &LeaseRequest) -> 
     Ok(taken)
 }
 
-/// The queued slices of a priority that nobody has leased, study by study in turns, beginning behind the study that had the last
-/// one, so that a large study does not keep the others waiting. Their leases are the ones they had before.
-fn by_turns(connection: &Connection, priority: i64, last: &str, most: usize) -> Result<Vec<Claim>> {
+/// A slice that may be leased.
+struct Waiting {
+    claim: Claim,
+    source: Arc<str>,
+    is_large: bool,
+}
+
+/// The queued slices of a priority that nobody has leased: the senders in turns, and the studies of each in turns, beginning behind those
+/// that had the last one. So neither a large study nor a sender of many keeps the others waiting. Their leases are the ones they had
+/// before.
+fn by_turns(connection: &Connection, priority: i64, last: &LastTurn, most: usize) -> Result<Vec<Waiting>> {
     let (now, longest) = (now(), from_now(LONGEST));
+    let mut next_source = connection.prepare_cached(
+        "SELECT source FROM slices INDEXED BY slices_turns
+         WHERE state = 'queued' AND priority = ?1 AND source > ?2
+           AND (available_at IS NULL OR available_at <= ?3 OR available_at > ?4)
+         ORDER BY source LIMIT 1",
+    )?;
+    let sources = in_turn(&last.source, MOST_SOURCES, |behind| {
+        Ok(next_source.query_row(params![priority, behind, now, longest], |row| row.get(0)).optional()?)
+    })?;
+    let most_studies = MOST_STUDIES.div_ceil(sources.len().max(1));
     let mut next_study = connection.prepare_cached(
         "SELECT study_uid FROM slices INDEXED BY slices_turns
-         WHERE state = 'queued' AND priority = ?1 AND study_uid > ?2
+         WHERE state = 'queued' AND priority = ?1 AND source = ?5 AND study_uid > ?2
            AND (available_at IS NULL OR available_at <= ?3 OR available_at > ?4)
          ORDER BY study_uid LIMIT 1",
     )?;
-    let mut studies: Vec<String> = Vec::new();
+    let mut slices = connection.prepare_cached(
+        "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims, i.transfer_syntax, s.head_check, s.lease,
+                i.size
+         FROM slices s INDEXED BY slices_turns JOIN instances i ON i.id = s.instance_id
+         WHERE s.state = 'queued' AND s.priority = ?1 AND s.source = ?6 AND s.study_uid = ?2
+           AND (s.available_at IS NULL OR s.available_at <= ?4 OR s.available_at > ?5)
+         ORDER BY s.id LIMIT ?3",
+    )?;
+    let mut of_sources = Vec::new();
+    for source in sources {
+        let source: Arc<str> = source.into();
+        let behind = last.studies.get(&*source).map_or("", String::as_str);
+        let studies = in_turn(behind, most_studies, |behind| {
+            let study = next_study.query_row(params![priority, behind, now, longest, &*source], |row| row.get(0));
+            Ok(study.optional()?)
+        })?;
+        let mut of_studies = Vec::new();
+        for study in studies {
+            let waiting = |row: &Row<'_>| {
+                let is_large = row.get::<_, i64>(10)? >= LARGE_BYTES;
+                Ok(Waiting { claim: claim(row, row.get(9)?, &now)?, source: source.clone(), is_large })
+            };
+            let rows = slices.query_map(params![priority, study, most as i64, now, longest, &*source], waiting)?;
+            of_studies.push(rows.collect::<rusqlite::Result<Vec<Waiting>>>()?);
+        }
+        of_sources.push(alternating(of_studies));
+    }
+    let mut waiting = alternating(of_sources);
+    waiting.truncate(most);
+    Ok(waiting)
+}
+
+/// Names in ascending order, beginning behind `last` and going round, at most so many. `next` is the first name behind another.
+fn in_turn(last: &str, most: usize, mut next: impl FnMut(&str) -> Result<Option<String>>) -> Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
     let (mut behind, mut wrapped) = (last.to_owned(), false);
-    while studies.len() < MOST_STUDIES {
-        let next = next_study.query_row(params![priority, behind, now, longest], |row| row.get::<_, String>(0));
-        match next.optional()? {
-            Some(study) if wrapped && (study.as_str() > last || studies.contains(&study)) => break,
-            Some(study) => {
-                behind.clone_from(&study);
-                studies.push(study);
+    while names.len() < most {
+        match next(&behind)? {
+            Some(name) if wrapped && (name.as_str() > last || names.contains(&name)) => break,
+            Some(name) => {
+                behind.clone_from(&name);
+                names.push(name);
             }
             None if wrapped => break,
             None => (behind, wrapped) = (String::new(), true),
         }
     }
-    let mut slices = connection.prepare_cached(
-        "SELECT s.id, s.study_uid, i.sop_uid, s.frame, i.path, s.attempts, s.claims, i.transfer_syntax, s.head_check, s.lease,
-                i.size
-         FROM slices s INDEXED BY slices_turns JOIN instances i ON i.id = s.instance_id
-         WHERE s.state = 'queued' AND s.priority = ?1 AND s.study_uid = ?2
-           AND (s.available_at IS NULL OR s.available_at <= ?4 OR s.available_at > ?5)
-         ORDER BY s.id LIMIT ?3",
-    )?;
-    let mut waiting = Vec::new();
-    for study in studies {
-        let claim = |row: &Row<'_>| Ok((claim(row, row.get(9)?, &now)?, row.get::<_, i64>(10)? >= LARGE_BYTES));
-        let rows = slices.query_map(params![priority, study, most as i64, now, longest], claim)?;
-        waiting.push(rows.collect::<rusqlite::Result<Vec<(Claim, bool)>>>()?.into_iter().peekable());
-    }
-    let mut claims = Vec::new();
-    while claims.len() < most && waiting.iter_mut().any(|study| study.peek().is_some()) {
-        for study in &mut waiting {
-            let turn = if study.peek().is_some_and(|(_, is_large)| *is_large) { TURN_OF_LARGE } else { TURN };
-            claims.extend(study.take(turn).map(|(claim, _)| claim));
+    Ok(names)
+}
+
+/// A turn of each list, then another of each.
+fn alternating(lists: Vec<Vec<Waiting>>) -> Vec<Waiting> {
+    let mut lists: Vec<_> = lists.into_iter().map(|list| list.into_iter().peekable()).collect();
+    let mut all = Vec::new();
+    while lists.iter_mut().any(|list| list.peek().is_some()) {
+        for list in &mut lists {
+            let turn = if list.peek().is_some_and(|waiting| waiting.is_large) { TURN_OF_LARGE } else { TURN };
+            all.extend(list.take(turn));
         }
     }
-    claims.truncate(most);
-    Ok(claims)
+    all
 }
 
 /// From the columns id, study_uid, sop_uid, frame, path, attempts, claims, transfer_syntax and head_check, in this order.

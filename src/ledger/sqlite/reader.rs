@@ -24,7 +24,7 @@ impl Reader {
     /// Opens a database that is there.
     pub fn open(path: &Path) -> Result<Reader> {
         let reader = Reader::new(path);
-        reader.read(|_| Ok(()))?;
+        reader.read(|connection| super::refuse_newer(connection, path))?;
         Ok(reader)
     }
 

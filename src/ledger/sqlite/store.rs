@@ -245,18 +245,19 @@ fn note_study(connection: &Connection, instance: &NewInstance) -> Result<()> {
     Ok(())
 }
 
-/// Patient ID and accession number as the instance has them; others that the study had before are kept beside.
+/// Patient ID and accession number as the instance has them; others that the study had before are kept beside, a dozen or more.
 fn note_patient(connection: &Connection, instance: &NewInstance) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE studies SET
                  former_patient_ids = CASE
-                     WHEN ?2 IS NULL OR patient_id IS NULL OR patient_id = ?2
+                     WHEN ?2 IS NULL OR patient_id IS NULL OR patient_id = ?2 OR length(former_patient_ids) > 1000
                        OR instr(char(10) || coalesce(former_patient_ids, '') || char(10), char(10) || patient_id || char(10)) > 0
                      THEN former_patient_ids
                      ELSE ltrim(coalesce(former_patient_ids, '') || char(10) || patient_id, char(10)) END,
                  former_accession_numbers = CASE
                      WHEN ?3 IS NULL OR accession_number IS NULL OR accession_number = ?3
+                       OR length(former_accession_numbers) > 1000
                        OR instr(char(10) || coalesce(former_accession_numbers, '') || char(10),
                                 char(10) || accession_number || char(10)) > 0
                      THEN former_accession_numbers
@@ -318,13 +319,14 @@ fn replace_instance(connection: &Connection, id: i64, instance: &NewInstance) ->
 fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO slices (instance_id, study_uid, frame, state, reason, priority, position, orientation, thickness,
-                             doubts, is_substitute, head_check)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-         ON CONFLICT (instance_id, frame) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+                             doubts, is_substitute, head_check, source)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         ON CONFLICT (instance_id, frame) DO UPDATE SET state = excluded.state, reason = excluded.reason, source = excluded.source,
              priority = excluded.priority, position = excluded.position, orientation = excluded.orientation,
              thickness = excluded.thickness, doubts = excluded.doubts, is_substitute = excluded.is_substitute,
              head_check = excluded.head_check, attempts = 0, claims = 0, score_id = NULL",
     )?;
+    let source = instance.source();
     for (frame, slice) in (1i64..).zip(&instance.slices) {
         let (state, reason) = match &slice.start {
             SliceStart::Queued => ("queued", None),
@@ -343,7 +345,8 @@ fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Re
             facts.thickness,
             facts.doubts,
             facts.is_substitute,
-            facts.head_check
+            facts.head_check,
+            source
         ])?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 
+use triaged_imaging::MIN_SIDE;
 use triaged_imaging::attributes::{integer, item, text};
 
 use super::frame::Frame;
@@ -110,4 +111,12 @@ pub(super) fn monochrome(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Opti
     let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION)?;
     let monochrome = ["MONOCHROME1", "MONOCHROME2"].contains(&photometric.as_str());
     (!monochrome).then(|| format!("not a monochrome image: photometric interpretation {}", shown(&photometric)))
+}
+
+/// A thumbnail or an icon. An object of a few KiB could have thousands of such frames.
+pub(super) fn size(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<String> {
+    let side = |tag| integer(frame.object(), tag).filter(|side| *side > 0);
+    let (rows, columns) = (side(tags::ROWS)?, side(tags::COLUMNS)?);
+    let is_small = rows.min(columns) < i64::from(MIN_SIDE);
+    is_small.then(|| format!("not a slice: {rows} rows and {columns} columns, less than {MIN_SIDE}"))
 }

@@ -39,6 +39,9 @@ pub enum Decision {
     Out(String),
 }
 
+/// Frames that an object may say beside twice as many as can be there. They fail, each with its reason.
+const MISSING_FRAMES: u64 = 16;
+
 /// The rules of the gate.
 #[derive(Debug, Clone)]
 pub struct Gate {
@@ -73,10 +76,11 @@ impl Gate {
         Gate { rules: rules.clone(), card: card.clone() }
     }
 
-    /// Judges an object by its header: one assessment a frame, a single one where no frame can be triaged. Pixel data need not
-    /// have been read; that pixels cannot be had is another matter, see
+    /// Judges an object by its header: one assessment a frame, a single one where no frame can be triaged. Of the frames that Number of
+    /// Frames says, `most_frames` may be there at most ([`triaged_imaging::most_frames`]): far more than these are not believed, since
+    /// each would be a slice that fails. Pixel data need not have been read; that pixels cannot be had is another matter, see
     /// [`ImagingError::is_contradiction`](triaged_imaging::ImagingError::is_contradiction).
-    pub fn assess(&self, object: &DicomObject) -> Vec<Assessment> {
+    pub fn assess(&self, object: &DicomObject, most_frames: Option<u64>) -> Vec<Assessment> {
         let frames = match frame_count(object) {
             Ok(frames) => frames.max(1),
             Err(error) => {
@@ -85,6 +89,8 @@ impl Gate {
                 return vec![Assessment { decision, doubts: Vec::new(), is_substitute: false, plane }];
             }
         };
+        let believed = most_frames.map_or(u64::MAX, |most| most.saturating_mul(2).saturating_add(MISSING_FRAMES));
+        let frames = u64::from(frames).min(believed) as u32;
         let first = self.assess_frame(&Frame::new(object, 0));
         // A reason that holds for all frames alike, such as the SOP class, makes one row, not thousands.
         if matches!(first.decision, Decision::Out(_)) && self.of_object(object).is_some() {
@@ -96,7 +102,7 @@ impl Gate {
     /// Why the object as a whole is out, whatever its frames are.
     fn of_object(&self, object: &DicomObject) -> Option<String> {
         let frame = Frame::new(object, 0);
-        [kind::sop_class, kind::modality, kind::monochrome]
+        [kind::sop_class, kind::modality, kind::monochrome, kind::size]
             .into_iter()
             .find_map(|check| check(&frame, &self.rules, &mut Notes::default()))
             .or_else(|| acquisition::quality_check(&frame, &self.rules))
@@ -122,6 +128,7 @@ impl Gate {
             kind::description,
             kind::rescale_type,
             kind::monochrome,
+            kind::size,
         ];
         let acquisitions = [acquisition::contrast, acquisition::kernel, acquisition::tube_voltage, acquisition::age];
         kinds

@@ -23,7 +23,7 @@ fn item(attributes: &[Attribute]) -> InMemDicomObject {
 }
 
 fn assess(object: &DicomObject) -> Assessment {
-    Gate::default().assess(object).into_iter().next().expect("at least one assessment")
+    Gate::default().assess(object, None).into_iter().next().expect("at least one assessment")
 }
 
 /// Why an object of these attributes is out; none where it is triaged.
@@ -257,7 +257,7 @@ fn frames_of_an_enhanced_object_are_judged_one_by_one() {
         object.put(sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]));
         let frames = per_frame.iter().map(|groups| InMemDicomObject::from_element_iter(groups.iter().cloned()));
         object.put(sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames.collect()));
-        Gate::default().assess(&object)
+        Gate::default().assess(&object, None)
     };
     let head = enhanced("69536005");
     assert_eq!(head.iter().map(|slice| slice.plane.place).collect::<Vec<_>>(), [Some(10.0), Some(15.0), Some(20.0)]);
@@ -280,10 +280,10 @@ fn contrast_agent_and_sharp_kernels_are_as_the_card_says() {
     }
     let card = MadeFor { contrast: Tolerance::Excluded, sharp_kernel: Tolerance::Allowed, ..MadeFor::default() };
     let strict = Gate::new(&config::Gate::default(), &card);
-    let said = strict.assess(&contrast).remove(0).decision;
+    let said = strict.assess(&contrast, None).remove(0).decision;
     let expected = "contrast agent Ultravist 370, and the model was not made for contrast agent";
     assert_eq!(said, Decision::Out(expected.into()));
-    assert!(strict.assess(&kernel).remove(0).doubts.is_empty());
+    assert!(strict.assess(&kernel, None).remove(0).doubts.is_empty());
     for none in ["NONE", "no", "W/O", "ohne KM", "nativ", "Sans injection", "SIN CONTRASTE", "-", "00"] {
         assert_eq!(assess(&object(&[(tags::CONTRAST_BOLUS_AGENT, VR::LO, none)])).doubts.len(), 0, "{none}");
     }
@@ -330,7 +330,7 @@ fn tube_voltage_and_age_are_as_the_card_says() {
         (born("2020"), true),
         (object(&[]), true),
     ] {
-        assert_eq!(adults.assess(&patient).remove(0).decision == Decision::Triage, triaged, "{patient:?}");
+        assert_eq!(adults.assess(&patient, None).remove(0).decision == Decision::Triage, triaged, "{patient:?}");
     }
 }
 
@@ -352,7 +352,7 @@ fn an_object_that_is_no_ct_is_one_row_whatever_its_frames() {
         (tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE),
         (tags::NUMBER_OF_FRAMES, VR::IS, "900"),
     ]);
-    assert_eq!(Gate::default().assess(&capture).len(), 1);
+    assert_eq!(Gate::default().assess(&capture, None).len(), 1);
     let frames = object(&[(tags::NUMBER_OF_FRAMES, VR::IS, "many")]);
     assert!(matches!(assess(&frames).decision, Decision::Out(_)));
 }

@@ -10,6 +10,7 @@ mod head;
 mod limits;
 mod meta;
 mod parser;
+mod pixel_extent;
 mod recovery;
 mod sequences;
 mod source;
@@ -28,6 +29,7 @@ pub use self::error::{ReadCause, ReadError};
 pub use self::limits::{MAX_FILE_BYTES, MAX_INFLATED_BYTES};
 use self::meta::Meta;
 use self::parser::{Extent, Parser};
+pub use self::pixel_extent::{ObjectHeader, PixelExtent};
 use self::source::Source;
 
 /// A DICOM object in memory: file meta group and data set.
@@ -47,7 +49,7 @@ pub type DicomObject = FileDicomObject<InMemDicomObject>;
 /// # Errors
 /// [`ReadError`] for what is no DICOM object, is cut off (pixel data included), or is larger than [`MAX_FILE_BYTES`].
 pub fn read_file(path: impl AsRef<Path>) -> Result<DicomObject, ReadError> {
-    open(path.as_ref(), Extent::Whole)
+    Ok(read_path(path.as_ref(), Extent::Whole)?.object)
 }
 
 /// Reads an object to decode frames of it: as [`read_file`], but of pixel data that are cut off it keeps what is there.
@@ -56,22 +58,31 @@ pub fn read_file(path: impl AsRef<Path>) -> Result<DicomObject, ReadError> {
 /// # Errors
 /// As [`read_file`], except for pixel data that are cut off.
 pub fn read_frames(path: impl AsRef<Path>) -> Result<DicomObject, ReadError> {
-    open(path.as_ref(), Extent::Frames)
+    Ok(read_path(path.as_ref(), Extent::Frames)?.object)
+}
+
+/// As [`read_frames`], from a file that is open: for a process that may open none.
+///
+/// # Errors
+/// As [`read_frames`]; the path of the error is empty.
+pub fn read_frames_of(file: File) -> Result<DicomObject, ReadError> {
+    let read = read_from(BufReader::with_capacity(64 << 10, file), Extent::Frames);
+    Ok(read.map_err(|cause| ReadError { path: PathBuf::new(), cause })?.object)
 }
 
 /// Reads an object without its pixel data: all elements but those of group 7FE0. Cheap on large files.
 ///
 /// # Errors
 /// As [`read_file`], except that missing or truncated pixel data is not seen.
-pub fn read_header(path: impl AsRef<Path>) -> Result<DicomObject, ReadError> {
-    open(path.as_ref(), Extent::Header)
+pub fn read_header(path: impl AsRef<Path>) -> Result<ObjectHeader, ReadError> {
+    read_path(path.as_ref(), Extent::Header)
 }
 
 /// Reads an object without its pixel data from the bytes of a whole file, as [`read_header`] does from the file.
 ///
 /// # Errors
 /// As [`read_header`].
-pub fn read_header_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
+pub fn read_header_bytes(bytes: &[u8]) -> Result<ObjectHeader, ReadError> {
     read_from(Cursor::new(bytes), Extent::Header).map_err(in_memory)
 }
 
@@ -80,7 +91,7 @@ pub fn read_header_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
 /// # Errors
 /// As [`read_file`].
 pub fn read_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
-    read_from(Cursor::new(bytes), Extent::Whole).map_err(in_memory)
+    Ok(read_from(Cursor::new(bytes), Extent::Whole).map_err(in_memory)?.object)
 }
 
 /// Reads an object from bytes in memory to decode frames of it, as [`read_frames`] does from a file.
@@ -88,7 +99,7 @@ pub fn read_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
 /// # Errors
 /// As [`read_frames`].
 pub fn read_frames_bytes(bytes: &[u8]) -> Result<DicomObject, ReadError> {
-    read_from(Cursor::new(bytes), Extent::Frames).map_err(in_memory)
+    Ok(read_from(Cursor::new(bytes), Extent::Frames).map_err(in_memory)?.object)
 }
 
 /// Whether data sets of this transfer syntax are deflated as a whole: their size says nothing of what they take in memory, up
@@ -104,7 +115,7 @@ fn in_memory(cause: ReadCause) -> ReadError {
     ReadError { path: PathBuf::from("memory"), cause }
 }
 
-fn open(path: &Path, extent: Extent) -> Result<DicomObject, ReadError> {
+fn read_path(path: &Path, extent: Extent) -> Result<ObjectHeader, ReadError> {
     let read = || {
         let file = File::open(path)?;
         let capacity = if extent == Extent::Header { 8 << 10 } else { 64 << 10 };
@@ -113,7 +124,7 @@ fn open(path: &Path, extent: Extent) -> Result<DicomObject, ReadError> {
     read().map_err(|cause| ReadError { path: path.to_path_buf(), cause })
 }
 
-fn read_from<R: Read + Seek>(reader: R, extent: Extent) -> Result<DicomObject, ReadCause> {
+fn read_from<R: Read + Seek>(reader: R, extent: Extent) -> Result<ObjectHeader, ReadCause> {
     let mut source = Source::new(reader)?;
     if source.end() > MAX_FILE_BYTES {
         return Err(ReadCause::TooLarge { bytes: source.end(), limit: MAX_FILE_BYTES });
@@ -127,8 +138,9 @@ fn read_from<R: Read + Seek>(reader: R, extent: Extent) -> Result<DicomObject, R
     let inflated_already = seen == Some(Encoding::ExplicitLittle) && head[..2] == [8, 0];
     if declared.is_some_and(is_deflated) && !inflated_already {
         let inflated = inflate(source, &head)?;
-        let data_set = read_data_set(Source::new(Cursor::new(inflated))?, Encoding::ExplicitLittle, extent)?;
-        return Ok(meta.complete(data_set));
+        let source = Source::new(Cursor::new(inflated))?;
+        let (data_set, pixels) = read_data_set(source, Encoding::ExplicitLittle, extent)?;
+        return Ok(ObjectHeader { object: meta.complete(data_set), pixels });
     }
     let encoding = match (declared, seen) {
         (None, None) => return Err(ReadCause::NotDicom),
@@ -145,8 +157,8 @@ fn read_from<R: Read + Seek>(reader: R, extent: Extent) -> Result<DicomObject, R
             seen
         }
     };
-    let data_set = read_data_set(source, encoding, extent)?;
-    Ok(meta.complete(data_set))
+    let (data_set, pixels) = read_data_set(source, encoding, extent)?;
+    Ok(ObjectHeader { object: meta.complete(data_set), pixels })
 }
 
 fn is_native(transfer_syntax: &str) -> bool {
@@ -180,12 +192,12 @@ fn read_data_set<R: Read + Seek>(
     source: Source<R>,
     encoding: Encoding,
     extent: Extent,
-) -> Result<InMemDicomObject, ReadCause> {
-    let data_set = Parser::new(source, encoding, extent).read()?;
+) -> Result<(InMemDicomObject, Option<PixelExtent>), ReadCause> {
+    let (data_set, pixels) = Parser::new(source, encoding, extent).read()?;
     if data_set.iter().next().is_none() {
         return Err(ReadCause::Malformed("the data set is empty".into()));
     }
-    Ok(data_set)
+    Ok((data_set, pixels))
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use super::error::ReadCause;
 use super::head::{
     DELIMITERS, Form, Head, ITEM, ITEM_END, SEQUENCE_END, dictionary_vr, is_known, is_long, is_used, parse,
 };
-use super::limits::{MAX_ELEMENTS, MAX_ELEMENTS_OF_ONE, MAX_MEMORY};
+use super::limits::{LEAST_MEMORY, MAX_ELEMENTS, MAX_ELEMENTS_OF_ONE, MAX_MEMORY, MEMORY_PER_BYTE};
+use super::pixel_extent::PixelExtent;
 use super::source::Source;
 use super::value::value;
 
@@ -83,6 +84,9 @@ pub(super) struct Parser<R> {
     pub extent: Extent,
     elements: usize,
     pub memory: usize,
+    max_memory: usize,
+    /// The pixel data of the data set, once they were met.
+    pub pixels: Option<PixelExtent>,
     pub searched: usize,
     /// The Specific Character Set of each open data set that has one, outermost first.
     pub charsets: Vec<InMemElement>,
@@ -90,16 +94,19 @@ pub(super) struct Parser<R> {
 
 impl<R: Read + Seek> Parser<R> {
     pub fn new(source: Source<R>, encoding: Encoding, extent: Extent) -> Self {
-        Parser { source, encoding, extent, elements: 0, memory: 0, searched: 0, charsets: Vec::new() }
+        let bytes = usize::try_from(source.left()).unwrap_or(usize::MAX);
+        let max_memory = bytes.saturating_mul(MEMORY_PER_BYTE).saturating_add(LEAST_MEMORY).min(MAX_MEMORY);
+        let (elements, memory, searched, charsets) = (0, 0, 0, Vec::new());
+        Parser { source, encoding, extent, elements, memory, max_memory, pixels: None, searched, charsets }
     }
 
-    /// Reads from where the source stands to its end.
-    pub fn read(mut self) -> Result<InMemDicomObject, ReadCause> {
+    /// Reads from where the source stands to its end. Tells how much pixel data there is, too.
+    pub fn read(mut self) -> Result<(InMemDicomObject, Option<PixelExtent>), ReadCause> {
         let limit = self.source.end();
         let implicit = self.encoding == Encoding::ImplicitLittle;
         let root = Level { end: None, limit, implicit, depth: 0, used: false };
         let (object, _) = self.data_set(root)?;
-        Ok(object)
+        Ok((object, self.pixels))
     }
 
     pub(super) fn data_set(&mut self, level: Level) -> Result<(InMemDicomObject, Close), ReadCause> {
@@ -273,18 +280,26 @@ impl<R: Read + Seek> Parser<R> {
 
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), ReadCause> {
         self.memory = self.memory.saturating_add(bytes);
-        if self.memory > MAX_MEMORY { Err(ReadCause::TooMuchMemory) } else { Ok(()) }
+        if self.memory > self.max_memory { Err(ReadCause::TooMuchMemory) } else { Ok(()) }
     }
 
     /// The element whose header has been read; `None` if it is not kept.
     fn element(&mut self, head: &Head, level: Level, root: bool) -> Result<Option<InMemElement>, ReadCause> {
         let tag = head.tag;
         let skipped = self.extent == Extent::Header && root && tag.group() == 0x7FE0;
+        if root && tag == tags::PIXEL_DATA {
+            let left = level.limit.saturating_sub(self.source.position());
+            // Of fragments, [`Parser::fragments`] tells.
+            self.pixels = Some(match head.length.get() {
+                Some(length) => PixelExtent { bytes: u64::from(length).min(left), fragments: None },
+                None => PixelExtent { bytes: 0, fragments: Some(0) },
+            });
+        }
         // Group lengths (PS3.5 section 7.2) are retired, and wrong in too many files.
         if tag.element() == 0 || skipped {
             match head.length.get() {
                 Some(length) => self.source.skip(length.into())?,
-                None => drop(self.fragments(level, true)?),
+                None => drop(self.fragments(level, true, tag == tags::PIXEL_DATA)?),
             }
             return Ok(None);
         }
@@ -294,7 +309,7 @@ impl<R: Read + Seek> Parser<R> {
         let encapsulated = head.length.is_undefined()
             && (tag == tags::PIXEL_DATA || matches!(head.vr, VR::OB | VR::OW | VR::OF | VR::OD | VR::OL | VR::OV));
         if encapsulated {
-            let sequence = self.fragments(level, false)?;
+            let sequence = self.fragments(level, false, root && tag == tags::PIXEL_DATA)?;
             return Ok(Some(DataElement::new(tag, VR::OB, Value::PixelSequence(sequence))));
         }
         if vr == VR::SQ || head.length.is_undefined() {

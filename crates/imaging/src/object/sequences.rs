@@ -107,14 +107,17 @@ impl<R: Read + Seek> Parser<R> {
         }
     }
 
-    /// Encapsulated pixel data (PS3.5 section A.4). `skipped` reads over them.
+    /// Encapsulated pixel data (PS3.5 section A.4). `skipped` reads over them. `counted`: they are the object's own pixel data, not an
+    /// icon's.
     pub(super) fn fragments(
         &mut self,
         level: Level,
         skipped: bool,
+        counted: bool,
     ) -> Result<PixelFragmentSequence<Vec<u8>>, ReadCause> {
         let mut offsets: Option<Vec<u8>> = None;
         let mut fragments: Vec<Vec<u8>> = Vec::new();
+        let mut has_table = false;
         loop {
             let at = self.source.position();
             if at + 8 > level.limit {
@@ -168,6 +171,14 @@ impl<R: Read + Seek> Parser<R> {
                 }
                 return Err(ReadCause::Truncated { tag: ITEM, position: at + 8, length, left });
             }
+            if counted
+                && has_table
+                && let Some(pixels) = &mut self.pixels
+            {
+                pixels.bytes += length;
+                pixels.fragments = pixels.fragments.map(|fragments| fragments + 1);
+            }
+            has_table = true;
             if skipped {
                 self.source.skip(length)?;
             } else if offsets.is_none() {

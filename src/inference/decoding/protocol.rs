@@ -1,0 +1,88 @@
+//! What a decode thread and its decoder process say to each other: a length of four bytes and that much JSON, over a socket pair. The file of
+//! an object comes with the request as an open descriptor; the tensor is in memory that both have.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// No message is longer: reasons are short, and a transform is some numbers.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// The first message of a process: it is ready.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// Why system calls are not filtered, where they are not.
+    pub unfiltered: Option<String>,
+}
+
+/// A slice to be decoded.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// Whether an open file comes with it. Otherwise it is a slice of the object that came last.
+    pub is_new: bool,
+    /// Counts from 0.
+    pub frame: u32,
+    /// What the header says against a head: the pixels decide.
+    pub head_check: Option<String>,
+    /// Processor time, in seconds.
+    pub seconds: u64,
+    /// Bytes beside those that the process had at its start.
+    pub memory: u64,
+}
+
+/// What became of a slice.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Outcome {
+    /// The tensor of this shape is in the shared memory, as numbers in the machine's own byte order.
+    Decoded([usize; 3]),
+    Ineligible(String),
+    Lasting(String),
+    Passing(String),
+}
+
+/// Sends a message, with an open file where one belongs to it.
+pub(super) fn send(mut socket: &UnixStream, message: &impl Serialize, file: Option<&dyn AsFd>) -> io::Result<()> {
+    let json = serde_json::to_vec(message)?;
+    let length = (json.len() as u32).to_ne_bytes();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = file.map(|file| [file.as_fd()]);
+    if let Some(descriptors) = &descriptors {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    // A peer that is gone is an error here, not a signal.
+    let sent = sendmsg(socket, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    socket.write_all(&length[sent..])?;
+    socket.write_all(&json)
+}
+
+/// Receives a message, and the open file that came with it. `None` where the peer is gone.
+pub(super) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    if received == 0 {
+        return Ok(None);
+    }
+    let file = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    socket.read_exact(&mut length[received..])?;
+    let length = u32::from_ne_bytes(length) as usize;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::other(format!("a message of {length} bytes")));
+    }
+    let mut json = vec![0; length];
+    socket.read_exact(&mut json)?;
+    Ok(Some((serde_json::from_slice(&json)?, file)))
+}

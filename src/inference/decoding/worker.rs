@@ -1,0 +1,120 @@
+//! The decoder process: reads requests, decodes, answers. Its standard input is the socket to the thread that started it, its standard output
+//! the memory for the tensor.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use triaged_imaging::{self as imaging, DicomObject, Transform};
+
+use super::Failure;
+use super::protocol::{Hello, Outcome, Request, receive, send};
+use super::sandbox::{self, Sandbox};
+
+/// Memory that an object took for a moment is given back to the system where it was more than this.
+const TRIMMED: u64 = 8 << 20;
+
+/// Works until the other side of the socket is gone. `parent` is the process that started this one.
+///
+/// # Errors
+/// What keeps it from its work: it was started by hand, for one.
+pub fn run(parent: u32) -> io::Result<()> {
+    sandbox::tie_to_parent(parent)?;
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let shared = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    note_panics();
+    let at_start = sandbox::address_space()?;
+    let unfiltered = match sandbox::enter()? {
+        Sandbox::Filtered => None,
+        Sandbox::Unfiltered(why) => Some(why),
+    };
+    send(&socket, &Hello { unfiltered }, None)?;
+    let Some((transform, _)) = receive::<Transform>(&socket)? else { return Ok(()) };
+    let mut object: Option<Result<DicomObject, Failure>> = None;
+    while let Some((request, file)) = receive::<Request>(&socket)? {
+        sandbox::bound(at_start.saturating_add(request.memory), request.seconds)?;
+        let file = file.map(File::from);
+        let size = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |found| found.len());
+        if request.is_new {
+            // Before the next is read: both need not be in memory.
+            object = None;
+        }
+        let work = || {
+            if let Some(file) = file {
+                object = Some(imaging::read_frames_of(file).map_err(Failure::from));
+            }
+            match &object {
+                Some(Ok(object)) => decode(object, &request, &transform, &shared),
+                Some(Err(failure)) => Err(failure.clone()),
+                None => Err(Failure::Passing("the decoder process was given no object".into())),
+            }
+        };
+        let outcome = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(shape)) => Outcome::Decoded(shape),
+            Ok(Err(Failure::Ineligible(why))) => Outcome::Ineligible(why),
+            Ok(Err(Failure::Passing(why))) => Outcome::Passing(why),
+            Ok(Err(Failure::Lasting(why) | Failure::Deadly(why))) => Outcome::Lasting(why),
+            Err(_) => Outcome::Lasting(format!("decoding panicked{}; this is a bug", last_panic())),
+        };
+        send(&socket, &outcome, None)?;
+        if size > TRIMMED {
+            trim();
+        }
+    }
+    Ok(())
+}
+
+/// Decodes a frame into the shared memory. Returns the tensor's shape.
+fn decode(
+    object: &DicomObject,
+    request: &Request,
+    transform: &Transform,
+    shared: &File,
+) -> Result<[usize; 3], Failure> {
+    if let Some(claimed) = &request.head_check {
+        check_head(object, request.frame, claimed)?;
+    }
+    let tensor = imaging::model_input(object, request.frame, transform)?;
+    let written = shared.write_all_at(bytemuck::cast_slice(&tensor.data), 0);
+    written.map_err(|error| Failure::Passing(format!("the tensor cannot be handed over: {error}")))?;
+    Ok(tensor.shape)
+}
+
+/// The header named another part of the body: is it a head all the same?
+fn check_head(object: &DicomObject, frame: u32, claimed: &str) -> Result<(), Failure> {
+    let frame = imaging::decode_frame(object, frame)?;
+    let signs = imaging::head_signs(&frame.hounsfield(), frame.rows, frame.columns);
+    match signs.is_some_and(|signs| signs.is_head()) {
+        true => Ok(()),
+        false => Err(Failure::Ineligible(format!("not the head: {claimed}, and the pixels are not those of a head"))),
+    }
+}
+
+static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Keeps the place of a panic, not its message, which may quote the object; the decoders catch some themselves.
+fn note_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
+        if let Ok(mut last) = LAST_PANIC.lock() {
+            *last = place;
+        }
+    }));
+}
+
+fn last_panic() -> String {
+    LAST_PANIC.lock().ok().and_then(|mut last| last.take()).unwrap_or_default()
+}
+
+/// Gives free memory back to the system.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes a number and touches only memory that nobody has.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,181 @@
+//! How many slices may wait to be scored: of all senders together, and of each of them.
+//!
+//! The ledger counts its queue every second. Between two counts, what was let in since is added, so the bounds are never exceeded, whatever
+//! an object brings and however many come at one time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::ledger::Ledger;
+
+use super::{Limits, Outcome};
+
+/// The room in the queue.
+pub(super) struct Room {
+    max: u64,
+    max_of_source: u64,
+    ledger: Ledger,
+    let_in: Mutex<LetIn>,
+}
+
+/// What was let in and is perhaps not in the last count.
+#[derive(Default)]
+struct LetIn {
+    next: u64,
+    entries: HashMap<u64, Entry>,
+    total: u64,
+    by_source: HashMap<Arc<str>, u64>,
+    /// The count that the entries were last held against.
+    counted_as_of: Option<Instant>,
+}
+
+struct Entry {
+    source: Arc<str>,
+    slices: u64,
+    recorded: Option<Instant>,
+}
+
+/// Room for the slices of one object. Dropped before [`Place::recorded`], it is given back.
+pub(super) struct Place {
+    room: Arc<Room>,
+    id: u64,
+    is_recorded: bool,
+}
+
+impl Room {
+    pub fn new(limits: Limits, ledger: Ledger) -> Room {
+        Room { max: limits.max_queue, max_of_source: limits.max_queue_of_source, ledger, let_in: Mutex::default() }
+    }
+
+    /// Whether there is room at all for a sender's slices. A study that would wait for hours is better kept by its sender, who sees
+    /// that it waits.
+    pub fn check(&self, source: &str) -> Result<(), Outcome> {
+        self.fits(source, 1, &mut self.let_in())
+    }
+
+    /// Takes room for the slices of an object.
+    pub fn take(self: &Arc<Room>, source: &str, slices: u64) -> Result<Place, Outcome> {
+        let mut let_in = self.let_in();
+        if slices > 0 {
+            self.fits(source, slices, &mut let_in)?;
+        }
+        let (id, source): (u64, Arc<str>) = (let_in.next, source.into());
+        let_in.next += 1;
+        let_in.total += slices;
+        *let_in.by_source.entry(source.clone()).or_default() += slices;
+        let_in.entries.insert(id, Entry { source, slices, recorded: None });
+        Ok(Place { room: self.clone(), id, is_recorded: false })
+    }
+
+    fn fits(&self, source: &str, slices: u64, let_in: &mut LetIn) -> Result<(), Outcome> {
+        let count = self.ledger.last_queue_count();
+        if let_in.counted_as_of != Some(count.as_of) {
+            let_in.forget_counted(count.as_of);
+        }
+        let waiting = count.total + let_in.total;
+        let of_source = |map: Option<&u64>| map.copied().unwrap_or(0);
+        let waiting_of_source = of_source(count.by_source.get(source)) + of_source(let_in.by_source.get(source));
+        let more = if slices > 1 { format!(", and the object has {slices} frames") } else { String::new() };
+        if waiting + slices > self.max {
+            return refused("all", format!("{waiting} slices wait to be scored{more} (inference.max_queue)"));
+        }
+        if waiting_of_source + slices > self.max_of_source {
+            let why = format!("{waiting_of_source} slices of this sender wait to be scored{more}");
+            return refused("source", format!("{why} (inference.max_queue_of_source)"));
+        }
+        Ok(())
+    }
+
+    fn let_in(&self) -> MutexGuard<'_, LetIn> {
+        self.let_in.lock().expect("nobody panics while holding it")
+    }
+}
+
+fn refused(bound: &'static str, why: String) -> Result<(), Outcome> {
+    metrics::counter!("triaged_queue_refusals_total", "bound" => bound).increment(1);
+    Err(Outcome::OutOfResources(why))
+}
+
+impl LetIn {
+    /// Whatever was recorded before a count began is in it.
+    fn forget_counted(&mut self, as_of: Instant) {
+        let counted = |entry: &Entry| entry.recorded.is_some_and(|recorded| recorded < as_of);
+        let ids: Vec<u64> = self.entries.iter().filter(|(_, entry)| counted(entry)).map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.forget(id));
+        self.counted_as_of = Some(as_of);
+    }
+
+    fn forget(&mut self, id: u64) {
+        let Some(Entry { source, slices, .. }) = self.entries.remove(&id) else { return };
+        self.total -= slices;
+        if let Some(of_source) = self.by_source.get_mut(&source) {
+            *of_source -= slices;
+            if *of_source == 0 {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The object is recorded: its slices are in the next count.
+    pub fn recorded(mut self) {
+        self.is_recorded = true;
+        if let Some(entry) = self.room.let_in().entries.get_mut(&self.id) {
+            entry.recorded = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_recorded {
+            self.room.let_in().forget(self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Queue;
+
+    fn room(max_queue: u64, max_queue_of_source: u64) -> (tempfile::TempDir, Arc<Room>) {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("triaged.db")).unwrap();
+        let limits = Limits { max_object_bytes: 1, max_queue, max_queue_of_source };
+        (folder, Arc::new(Room::new(limits, ledger)))
+    }
+
+    fn why(taken: Result<Place, Outcome>) -> String {
+        taken.err().expect("no room").reason().to_owned()
+    }
+
+    #[test]
+    fn objects_that_come_together_do_not_exceed_the_bounds_together() {
+        let (_folder, room) = room(10, 6);
+        let first = room.take("A", 4).unwrap();
+        assert!(
+            why(room.take("A", 3)).contains("4 slices of this sender wait to be scored, and the object has 3 frames")
+        );
+        let second = room.take("B", 5).unwrap();
+        assert!(why(room.take("C", 2)).contains("inference.max_queue)"));
+        let third = room.take("C", 1).unwrap();
+        assert!(room.check("C").is_err());
+        drop((first, third));
+        second.recorded();
+        // Recorded, but no count has it yet.
+        assert!(why(room.take("C", 6)).contains("5 slices wait"));
+        // The count that follows does not have it, as it was in no ledger.
+        room.ledger.queue_depth().unwrap();
+        room.take("C", 6).unwrap();
+    }
+
+    #[test]
+    fn an_object_without_a_slice_to_score_needs_no_room() {
+        let (_folder, room) = room(1, 1);
+        let _first = room.take("A", 1).unwrap();
+        room.take("A", 0).unwrap();
+    }
+}

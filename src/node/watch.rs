@@ -1,0 +1,87 @@
+//! Tells when the node becomes not ready, and when it is ready again: as a metric for each check, and as an event that goes the way of results.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::event::{Event, NodeTrouble};
+use crate::ledger::{Ledger, now};
+use crate::notify::Routing;
+use crate::web::Readiness;
+
+/// How often the checks are made.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Checks in a row that must agree before anybody is told: what mends itself within seconds is nobody's work.
+const CERTAIN: u32 = 3;
+
+/// A look that takes longer than this is itself trouble.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct Watch {
+    pub ledger: Ledger,
+    pub routing: Arc<Routing>,
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    pub ae_title: String,
+}
+
+impl Watch {
+    /// Looks until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut told_ready = true;
+        let (mut since, mut looks, mut seen_ready) = (now(), 0, true);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+            let reasons = self.look().await;
+            let ready = reasons.is_empty();
+            if ready == seen_ready {
+                looks += 1;
+            } else {
+                (seen_ready, looks, since) = (ready, 1, now());
+            }
+            if ready == told_ready || looks < CERTAIN {
+                continue;
+            }
+            match ready {
+                true => info!("the node is ready again"),
+                false if looks == CERTAIN => error!("the node is not ready: {}", reasons.join("; ")),
+                false => {}
+            }
+            let trouble = NodeTrouble {
+                ae_title: self.ae_title.clone(),
+                ready,
+                since: since.clone(),
+                reasons,
+                software: crate::SOFTWARE.into(),
+            };
+            let messages = self.routing.messages(Event::NodeTrouble(trouble));
+            // A ledger that fails keeps no message: it is tried at every look, until it is kept.
+            match tokio::time::timeout(PATIENCE, self.ledger.post(messages)).await {
+                Ok(Ok(())) => told_ready = ready,
+                Ok(Err(error)) => warn!("that the node is not ready can be told to nobody yet: {error}"),
+                Err(_) => warn!("that the node is not ready can be told to nobody yet: the ledger does not answer"),
+            }
+        }
+    }
+
+    /// The checks that fail, in words.
+    async fn look(&self) -> Vec<String> {
+        let readiness = self.readiness.clone();
+        let looked = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || readiness())).await;
+        let Ok(Ok(readiness)) = looked else {
+            metrics::gauge!("triaged_ready").set(0.0);
+            return vec!["node: the checks did not end in time".into()];
+        };
+        for check in &readiness.checks {
+            metrics::gauge!("triaged_check_ok", "check" => check.name.clone()).set(if check.ok { 1.0 } else { 0.0 });
+        }
+        metrics::gauge!("triaged_ready").set(if readiness.is_ready() { 1.0 } else { 0.0 });
+        let failing = readiness.checks.iter().filter(|check| !check.ok);
+        failing.map(|check| format!("{}: {}", check.name, check.detail)).collect()
+    }
+}
