@@ -37,6 +37,10 @@ run: build ## Build and start the node on its defaults (ARGS="--config FILE" for
 demo: build ## Push a healthy and a bleeding synthetic head CT through a node and show what it says
 	scripts/demo.py $(RELEASE)/triaged
 
+.PHONY: screenshots
+screenshots: build test-deps ## Draw every page from the demo's patients into docs/pictures
+	.venv/bin/python scripts/screenshots.py $(RELEASE)/triaged docs/pictures
+
 .PHONY: test
 test: deps test-deps onnxruntime-keep models-link pretrained-try ## Install what the tests need and run them all
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" scripts/test.sh

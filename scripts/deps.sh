@@ -23,6 +23,8 @@ build)
     need python3-pip python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('pip') is None)"
     ;;
 test)
+    need chromium command -v chromium               # the pages' browser
+    need fonts-dejavu-core test -d /usr/share/fonts/truetype/dejavu
     need dcmtk sh -c 'command -v storescu && command -v dcmsend && command -v echoscu'
     need orthanc command -v Orthanc
     need rsyslog command -v rsyslogd

@@ -13,7 +13,7 @@ use config::{Config, Environment, File, FileFormat};
 use dicom_core::Tag;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_dictionary_std::StandardDataDictionary;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use notify::{
     Channel, ChannelKind, Email, EscalationStep, MailSecurity, Notify, Route, WEBHOOK, Webhook, WebhookFormat,
@@ -25,7 +25,7 @@ pub use peers::{CertificateRule, DicomUser, KnownPeer, Network};
 pub const DEFAULTS: &str = include_str!("../conf/triaged.toml");
 
 /// Every setting; `conf/triaged.toml` says what each means.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub data_dir: PathBuf,
@@ -43,7 +43,7 @@ pub struct Settings {
     pub log: Log,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dimse {
     pub ae_title: String,
@@ -73,7 +73,7 @@ impl Dimse {
 }
 
 /// `dimse.storage_commitment`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorageCommitment {
     pub enabled: bool,
@@ -81,7 +81,7 @@ pub struct StorageCommitment {
 }
 
 /// `dimse.tls`. An empty path means that it is not set.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     pub port: u16,
@@ -96,7 +96,7 @@ pub struct Tls {
 }
 
 /// A certificate with its chain, and its private key: files in PEM.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     pub certificate: PathBuf,
@@ -104,7 +104,7 @@ pub struct CertificateFiles {
 }
 
 /// `web.tls`. An empty path means that it is not set.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebTls {
     pub certificate: PathBuf,
@@ -120,7 +120,7 @@ impl WebTls {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
     pub min_free_mib: u64,
@@ -128,7 +128,7 @@ pub struct Archive {
     pub max_gib: f64,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inference {
     pub model: String,
@@ -160,7 +160,7 @@ impl Inference {
 }
 
 /// `inference.device`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
     Auto,
@@ -170,7 +170,7 @@ pub enum Device {
 }
 
 /// `inference.cuda`: how the model runs on a GPU. Of no effect on a CPU.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cuda {
     pub lanes: usize,
@@ -181,7 +181,7 @@ pub struct Cuda {
 }
 
 /// `inference.cuda.binding`: how a batch gets to the GPU and its probabilities back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Binding {
     /// The faster one of plain and pinned, as measured at start.
@@ -194,7 +194,7 @@ pub enum Binding {
     Graph,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Triage {
     pub quiet_seconds: f64,
@@ -206,7 +206,7 @@ pub struct Triage {
 }
 
 /// `[triage.gate]`: which slices are triaged, where the model card does not say it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     pub max_tilt_degrees: f64,
@@ -230,7 +230,7 @@ impl Default for Gate {
 }
 
 /// `[privacy]`: what the ledger keeps of persons beside patient ID and accession number.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Privacy {
     pub keep_patient_name: bool,
@@ -243,8 +243,8 @@ pub struct Privacy {
 }
 
 /// An attribute with a value, written `Keyword=VALUE` or `gggg,eeee=VALUE`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct AttributeValue {
     pub tag: Tag,
     pub value: String,
@@ -274,6 +274,13 @@ impl TryFrom<String> for AttributeValue {
     }
 }
 
+impl From<AttributeValue> for String {
+    fn from(entry: AttributeValue) -> String {
+        let Tag(group, element) = entry.tag;
+        format!("{group:04x},{element:04x}={}", entry.value)
+    }
+}
+
 /// A value that no log and no error shows.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
@@ -291,24 +298,45 @@ impl From<String> for Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "(none)" } else { "(secret)" })
+impl Secret {
+    /// What may be shown of it: whether there is one.
+    fn masked(&self) -> &'static str {
+        if self.0.is_empty() { "(none)" } else { "(secret)" }
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.masked())
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.masked())
+    }
+}
+
+impl Settings {
+    /// The configuration in force, key by key as in the file, for an administrator: secrets are masked.
+    pub fn in_force(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_else(|error| format!("it cannot be shown: {error}").into())
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Web {
     pub listen: String,
     pub public_url: String,
     pub tls: WebTls,
     pub allow_insecure: bool,
+    pub viewer_url: String,
     pub login: Login,
 }
 
 /// `web.login`. The default is none.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     pub enabled: bool,
@@ -322,14 +350,14 @@ pub struct Login {
 }
 
 /// `audit`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
     pub syslog: Syslog,
 }
 
 /// `audit.syslog`: the collector of audit messages. An empty address: none.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Syslog {
     pub address: String,
@@ -339,7 +367,7 @@ pub struct Syslog {
     pub key: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyslogProtocol {
     Udp,
@@ -347,14 +375,14 @@ pub enum SyslogProtocol {
     Tls,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,

@@ -28,6 +28,7 @@ pub mod notify;
 pub mod objects;
 pub mod outgoing;
 pub mod password;
+pub mod rendering;
 pub mod report;
 pub mod retention;
 pub mod tls;

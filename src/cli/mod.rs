@@ -14,6 +14,7 @@ mod check;
 mod compare;
 mod completions;
 mod echo;
+mod feedback;
 mod output;
 mod phantom;
 mod recover;
@@ -86,6 +87,8 @@ enum Command {
     Check(check::Args),
     /// Score a study, or all, again with the current model, as a new revision
     Rescore(rescore::Args),
+    /// Show what readers said of verdicts, or write it as labels for choosing a threshold
+    Feedback(feedback::Args),
     /// Show who did what, or check that nobody changed the record of it (--verify)
     Audit(audit::Args),
     /// Who may use the web server (web.login): add, list, remove, passwd
@@ -187,6 +190,7 @@ fn run(cli: Cli) -> Result {
         Command::Check(args) => check::run(global.settings_of_node(), global.config_of_node().as_deref(), args),
         Command::Rescore(args) => rescore::run(global.settings_of_node()?, args, global.log.is_some()),
         Command::Audit(args) => audit::run(&global.settings_of_node()?, args),
+        Command::Feedback(args) => feedback::run(&global.settings_of_node()?, args),
         Command::User(command) => user::run(&global.settings_of_node()?, command),
         Command::Token(command) => user::run_token(&global.settings_of_node()?, command),
         Command::Backup(args) => backup::run(&global.settings_of_node()?, args),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Pacs, Secret};
 use crate::event::Kind;
@@ -10,7 +10,7 @@ use crate::event::Kind;
 /// The name of the channel that `notify.webhook` defines.
 pub const WEBHOOK: &str = "webhook";
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notify {
     pub first_retry_seconds: f64,
@@ -33,27 +33,30 @@ pub struct Notify {
 }
 
 /// A channel: `[[notify.channels]]`, or the one that `[notify.webhook]` defines.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(try_from = "HashMap<String, config::Value>")]
 pub struct Channel {
     /// Unique; in the ledger's `channel`, in metrics, logs and routes.
     pub name: String,
     /// `HH:MM-HH:MM` in local time: messages wait until their end. Empty: none.
     pub quiet_hours: String,
+    #[serde(flatten)]
     pub kind: ChannelKind,
 }
 
 /// The settings of a channel by its kind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ChannelKind {
     Webhook(Webhook),
     Email(Email),
     Pacs(Pacs),
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
+    #[serde(serialize_with = "host_alone")]
     pub url: String,
     #[serde(default)]
     pub secret: Secret,
@@ -78,7 +81,7 @@ pub struct Webhook {
 }
 
 /// `format` of a webhook.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WebhookFormat {
     /// `docs/webhook.schema.json`.
@@ -90,7 +93,7 @@ pub enum WebhookFormat {
     Template,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Email {
     pub server: String,
@@ -120,7 +123,7 @@ pub struct Email {
 }
 
 /// How a mail server is spoken to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MailSecurity {
     #[default]
@@ -142,7 +145,7 @@ impl Email {
 }
 
 /// Who hears what. A condition that is empty or absent holds for every event.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Empty: those of `notify.events`.
@@ -173,12 +176,22 @@ pub struct Route {
 }
 
 /// A step of escalation.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct EscalationStep {
     /// Minutes after the verdict without an acknowledgement.
     pub after_minutes: f64,
     pub channels: Vec<String>,
+}
+
+/// The path and the query of a webhook's address are a secret themselves with Teams and Slack.
+fn host_alone<S: serde::Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let shown = match reqwest::Url::parse(url) {
+        Ok(url) => format!("{}://{}/(secret)", url.scheme(), url.host_str().unwrap_or_default()),
+        Err(_) if url.is_empty() => String::new(),
+        Err(_) => "(secret)".to_owned(),
+    };
+    serializer.serialize_str(&shown)
 }
 
 fn ten() -> f64 {

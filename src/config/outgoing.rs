@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use config::Value;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Dimse, KnownPeer, ae_title_is_valid};
 
 /// A peer by C-STORE. In `[[notify.channels]]` of kind `pacs` and in `[[forward]]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutgoingPeer {
     /// The name of a peer of `[[dimse.peers]]`; or empty, and the others say how to call it.
@@ -35,7 +35,7 @@ pub struct OutgoingPeer {
 const PEER_KEYS: [&str; 6] = ["peer", "address", "called_ae_title", "tls", "tls_name", "timeout_seconds"];
 
 /// `[[notify.channels]]` of kind `pacs`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(try_from = "HashMap<String, Value>")]
 pub struct Pacs {
     pub peer: OutgoingPeer,
@@ -46,7 +46,7 @@ pub struct Pacs {
 }
 
 /// `[[forward]]`: a destination of images.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(try_from = "HashMap<String, Value>")]
 pub struct Forward {
     /// Unique among destinations.
@@ -62,7 +62,7 @@ pub struct Forward {
 }
 
 /// The keys of a channel of kind `pacs` but for the peer's.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct PacsKeys {
     #[serde(default = "yes")]
@@ -72,7 +72,7 @@ struct PacsKeys {
 }
 
 /// The keys of a destination but for the peer's.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ForwardKeys {
     name: String,
@@ -119,7 +119,7 @@ impl TryFrom<HashMap<String, Value>> for Forward {
 }
 
 /// `studies` of `[[forward]]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForwardStudies {
     /// Every instance, as it comes.

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Secret, ae_title_is_valid};
 
 /// An entry of `[[dimse.peers]]`. What is empty asks for nothing.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownPeer {
     /// Unique; in logs, metrics and the audit log.
@@ -97,7 +97,7 @@ pub(super) fn check(peers: &[KnownPeer]) -> Result<(), (String, String)> {
 }
 
 /// A user by name and passcode, as PS3.7 D.3.3.7 sends them. An empty passcode: the name alone.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DicomUser {
     pub name: String,
@@ -106,14 +106,20 @@ pub struct DicomUser {
 }
 
 /// A network such as `10.1.2.0/24`, or a single address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Network(IpNet);
 
 impl Network {
     /// Whether the address is of this network. An IPv4 address is the same within IPv6.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        network.0.to_string()
     }
 }
 
@@ -130,13 +136,22 @@ impl TryFrom<String> for Network {
 }
 
 /// Which certificate a peer shows: `sha256:` with the digest of the whole certificate, or a name that it carries.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum CertificateRule {
     /// SHA-256 of the certificate in DER.
     Digest([u8; 32]),
     /// A DNS name among its subject alternative names, or its common name; in lower case.
     Name(String),
+}
+
+impl From<CertificateRule> for String {
+    fn from(rule: CertificateRule) -> String {
+        match rule {
+            CertificateRule::Digest(digest) => format!("sha256:{}", hex::encode(digest)),
+            CertificateRule::Name(name) => name,
+        }
+    }
 }
 
 impl TryFrom<String> for CertificateRule {

@@ -21,4 +21,5 @@ pub use decoding::{DecodeLimits, DecoderError, run_worker};
 pub use engine::{Engine, EngineInfo};
 pub use error::EngineError;
 pub use pipeline::Pipeline;
+pub(crate) use priority::stand_back;
 pub use shadow::{Shadow, ShadowStatus};

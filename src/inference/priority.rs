@@ -18,7 +18,7 @@ const FAR_STEPS: i32 = 15;
 const SLICE: u64 = 10_000_000;
 
 /// Makes this thread, and those that it starts from now on, stand back behind the node's others.
-pub(super) fn stand_back() {
+pub(crate) fn stand_back() {
     lower(STEPS);
 }
 

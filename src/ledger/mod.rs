@@ -14,7 +14,7 @@ mod wakeups;
 pub use error::{DatabaseError, LedgerError, Result};
 pub use queue::{Pending, Queue};
 pub use records::*;
-pub use sqlite::{Acknowledged, Ledger, Reader, Router};
+pub use sqlite::{Acknowledged, Changes, Ledger, Reader, Router, WorklistPage};
 pub use wakeups::Wakeups;
 
 /// The current moment as the ledger writes it: UTC ISO 8601 with milliseconds.

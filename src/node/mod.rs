@@ -235,6 +235,11 @@ impl Node {
                 links,
                 door,
                 reports: maker.clone(),
+                objects: Arc::new(archive.clone()),
+                viewer_url: settings.web.viewer_url.clone(),
+                settings: Arc::new(settings.in_force()),
+                card: Arc::new(serde_json::to_value(&info.card).unwrap_or_default()),
+                routing: routing.clone(),
             };
             info!("web on {}://{bound}", if tls.is_some() { "https" } else { "http" });
             (bound, Stage::start(|stop| web::serve(listener, tls, site, stop)))

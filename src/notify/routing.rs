@@ -75,6 +75,23 @@ impl Routing {
         self.messages_at(event, Timestamp::now())
     }
 
+    /// The channels that would hear of an event, and after how many minutes without an acknowledgement; nobody is told.
+    pub fn preview(&self, event: &Event, at: Timestamp) -> Vec<(String, f64)> {
+        let mut told: Vec<(String, f64)> = Vec::new();
+        for route in self.holding(event, at) {
+            told.extend(route.channels.iter().map(|channel| (channel.clone(), 0.0)));
+            if event.kind().is_urgent() {
+                for (step, channels) in &route.escalation {
+                    let minutes = step.after.as_secs_f64() / 60.0;
+                    told.extend(channels.iter().map(|channel| (channel.clone(), minutes)));
+                }
+            }
+        }
+        told.sort_by(|a, b| a.1.total_cmp(&b.1));
+        told.dedup();
+        told
+    }
+
     fn messages_at(&self, event: Event, at: Timestamp) -> Vec<NewMessage> {
         let mut channels: Vec<&String> = Vec::new();
         let mut later: Vec<(Step, &String)> = Vec::new();

@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::actor::{MOST_NAME, MOST_NOTE, actor, line};
 use super::connection::PeerAddress;
 use super::{Failed, Site};
 use crate::ledger::{
-    Acknowledged, AcknowledgementRow, ForwardRow, NotificationRow, SentDocument, SeriesRow, SetAsideRow, SliceRow,
-    VerdictRow, WorklistFilter, WorklistRow,
+    Acknowledged, AcknowledgementRow, Actor, AuditFilter, AuditRow, FeedbackRow, ForwardRow, NotificationRow, Opinion,
+    Order, SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow, format_time,
 };
 use crate::triage::ShadowStudy;
 
@@ -27,7 +28,26 @@ pub(super) struct StudiesQuery {
     #[serde(default)]
     flagged: bool,
     state: Option<StudyState>,
+    /// Exactly this one.
+    accession: Option<String>,
+    acknowledged: Option<bool>,
+    /// Whose last object came at this moment or later: RFC 3339.
+    since: Option<jiff::Timestamp>,
+    #[serde(default)]
+    order: StudyOrder,
     limit: Option<u32>,
+    #[serde(default)]
+    offset: u32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StudyOrder {
+    #[default]
+    Reading,
+    Newest,
+    Oldest,
+    Score,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +86,8 @@ impl From<WorklistRow> for Study {
 
 type Answer = Result<Response, Failed>;
 
-/// `GET /api/v1/studies?flagged=true&state=receiving|decided&limit=n`, in reading order.
+/// `GET /api/v1/studies?flagged=true&state=receiving|decided&acknowledged=false&accession=…&since=…&order=…&
+/// limit=n&offset=n`
 pub(super) async fn studies(State(site): State<Site>, query: Result<Query<StudiesQuery>, QueryRejection>) -> Answer {
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
     let filter = WorklistFilter {
@@ -75,7 +96,18 @@ pub(super) async fn studies(State(site): State<Site>, query: Result<Query<Studie
             StudyState::Receiving => "receiving",
             StudyState::Decided => "decided",
         }),
+        accession_number: query.accession,
+        acknowledged: query.acknowledged,
+        since: query.since.map(format_time),
+        order: match query.order {
+            StudyOrder::Reading => Order::Reading,
+            StudyOrder::Newest => Order::Newest,
+            StudyOrder::Oldest => Order::Oldest,
+            StudyOrder::Score => Order::Score,
+        },
         limit: Some(limit(query.limit)?),
+        offset: query.offset,
+        ..WorklistFilter::default()
     };
     let rows = site.ledger(move |ledger| ledger.worklist(&filter)).await?;
     let studies: Vec<Study> = rows.into_iter().map(Study::from).collect();
@@ -92,6 +124,7 @@ pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, Pa
         "series": whole.series,
         "verdicts": whole.verdicts,
         "acknowledgements": whole.acknowledgements,
+        "feedback": whole.feedback,
         "set_aside": whole.set_aside,
         "notifications": whole.notifications,
         "shadow": whole.shadow,
@@ -109,17 +142,85 @@ pub(super) async fn acknowledge(
     uid: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    small(body)?;
-    let uid = study_uid(uid)?;
+    let said = Said::of(body)?;
+    let (uid, who) = (study_uid(uid)?, actor(peer, said.by.as_deref()));
     let (acknowledged, row) = site
         .ledger(move |ledger| {
-            let acknowledged = ledger.acknowledge(&uid, &peer.actor(), None)?;
+            let acknowledged = ledger.acknowledge(&uid, &who, said.note().as_deref())?;
             Ok((acknowledged, ledger.study(&uid)?))
         })
         .await?;
     let acknowledged_at = row.and_then(|row| row.acknowledged_at);
     let (first, seen) = (acknowledged == Acknowledged::First, acknowledged == Acknowledged::Seen);
     Ok(Json(json!({ "first": first, "seen": seen, "acknowledged_at": acknowledged_at })).into_response())
+}
+
+/// `POST /api/v1/studies/{uid}/unacknowledge`: takes the present acknowledgement back; `undone` is false where there is none.
+pub(super) async fn unacknowledge(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let (said, uid) = (Said::of(body)?, study_uid(uid)?);
+    let who = actor(peer, said.by.as_deref());
+    let undone = site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &who)).await?;
+    Ok(Json(json!({ "undone": undone })).into_response())
+}
+
+/// `POST /api/v1/studies/{uid}/feedback`: `{"opinion": "agree"}` or `{"opinion": "disagree"}` with the present verdict.
+pub(super) async fn give_feedback(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let (said, uid) = (Said::of(body)?, study_uid(uid)?);
+    let opinion = match said.opinion.as_deref() {
+        Some("agree") => Opinion::Agree,
+        Some("disagree") => Opinion::Disagree,
+        _ => return Err(Failed::Refused(StatusCode::BAD_REQUEST, "opinion is agree or disagree".into())),
+    };
+    let who = actor(peer, said.by.as_deref());
+    site.ledger(move |ledger| ledger.give_feedback(&uid, &who, opinion, said.note().as_deref())).await?;
+    Ok(Json(json!({ "opinion": opinion.name() })).into_response())
+}
+
+/// `POST /api/v1/studies/{uid}/rescore`: queues its slices to be scored again, as a new revision; `slices` is how many.
+pub(super) async fn rescore(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let (said, uid) = (Said::of(body)?, study_uid(uid)?);
+    let slices = rescore_study(&site, uid, actor(peer, said.by.as_deref())).await?;
+    Ok(Json(json!({ "slices": slices })).into_response())
+}
+
+pub(super) async fn rescore_study(site: &Site, uid: String, actor: Actor) -> Result<u64, Failed> {
+    let queued = site
+        .ledger(move |ledger| match ledger.study(&uid)? {
+            Some(_) => ledger.requeue_study(&uid, &actor).map(Some),
+            None => Ok(None),
+        })
+        .await?;
+    queued.ok_or_else(|| Failed::NotFound("there is no study with this UID".into()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FeedbackQuery {
+    since: Option<jiff::Timestamp>,
+    limit: Option<u32>,
+}
+
+/// `GET /api/v1/feedback?since=…&limit=n`: what readers said of verdicts, oldest first; the newest where there are more than `limit`.
+pub(super) async fn feedback(State(site): State<Site>, query: Result<Query<FeedbackQuery>, QueryRejection>) -> Answer {
+    let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
+    let (since, limit) = (query.since.map(format_time), limit(query.limit)?);
+    let rows = site.ledger(move |ledger| ledger.feedback(None, since.as_deref(), limit)).await?;
+    Ok(Json(json!({ "feedback": rows })).into_response())
 }
 
 /// `GET /api/v1/notifications?state=pending|delivered|dead&limit=n`, newest first.
@@ -145,9 +246,9 @@ pub(super) async fn requeue(
     id: Result<Path<i64>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    small(body)?;
-    let id = notification_id(id)?;
-    let requeued = site.ledger(move |ledger| ledger.requeue_dead(Some(id), &peer.actor())).await?;
+    let (said, id) = (Said::of(body)?, notification_id(id)?);
+    let who = actor(peer, said.by.as_deref());
+    let requeued = site.ledger(move |ledger| ledger.requeue_dead(Some(id), &who)).await?;
     Ok(Json(json!({ "requeued": requeued })).into_response())
 }
 
@@ -158,6 +259,11 @@ pub(super) struct WholeStudy {
     pub(super) series: Vec<SeriesRow>,
     pub(super) verdicts: Vec<VerdictRow>,
     pub(super) acknowledgements: Vec<AcknowledgementRow>,
+    pub(super) feedback: Vec<FeedbackRow>,
+    /// What else persons did.
+    pub(super) audit: Vec<AuditRow>,
+    /// Of the newest score.
+    pub(super) slice_threshold: Option<f64>,
     pub(super) set_aside: Vec<SetAsideRow>,
     pub(super) notifications: Vec<NotificationRow>,
     /// A shadow model's scores, used for nothing.
@@ -179,6 +285,9 @@ pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejec
                 series: ledger.series(&uid)?,
                 verdicts: ledger.verdicts(&uid)?,
                 acknowledgements: ledger.acknowledgements(&uid)?,
+                feedback: ledger.feedback(Some(&uid), None, MOST_LIMIT)?,
+                audit: ledger.audit(&AuditFilter { study_uid: Some(uid.clone()), limit: Some(1000), since: None })?,
+                slice_threshold: ledger.slice_threshold(&uid)?,
                 set_aside: ledger.set_aside(Some(&uid), MOST_LIMIT)?,
                 notifications: ledger.notifications(Some(&uid))?,
                 shadow: ShadowStudy::of_study(ledger, &uid)?,
@@ -206,9 +315,38 @@ fn limit(asked: Option<u32>) -> Result<u32, Failed> {
     }
 }
 
-/// A body is not needed, so a large one is a mistake.
-fn small(body: Result<Bytes, BytesRejection>) -> Result<(), Failed> {
-    body.map(drop).map_err(|error| Failed::Refused(error.status(), error.body_text()))
+/// What a request that changes something may say: who asks, a note, an opinion. No body is needed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Said {
+    by: Option<String>,
+    note: Option<String>,
+    opinion: Option<String>,
+}
+
+impl Said {
+    fn of(body: Result<Bytes, BytesRejection>) -> Result<Said, Failed> {
+        let body = body.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Said::default());
+        }
+        let refused = |why: String| Failed::Refused(StatusCode::BAD_REQUEST, why);
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(refused("the body is not a JSON object".into()));
+        }
+        let said: Said = serde_json::from_slice(&body)
+            .map_err(|error| refused(format!("the body is not JSON with by, note or opinion: {error}")))?;
+        for (name, text, most) in [("by", &said.by, MOST_NAME), ("note", &said.note, MOST_NOTE)] {
+            if text.as_ref().is_some_and(|text| text.chars().count() > most) {
+                return Err(refused(format!("{name} has at most {most} characters")));
+            }
+        }
+        Ok(said)
+    }
+
+    fn note(&self) -> Option<String> {
+        self.note.as_deref().map(|note| line(note, MOST_NOTE)).filter(|note| !note.is_empty())
+    }
 }
 
 pub(super) fn failure(failed: Failed) -> Response {

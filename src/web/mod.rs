@@ -1,34 +1,47 @@
 //! What people and monitors see: worklist pages, JSON API, metrics, health. [`login`] says who may; without it the web server belongs
 //! on the loopback address or behind a proxy that has a login.
 
+mod actor;
+mod admin;
 mod api;
+mod assets;
 mod connection;
 mod documents;
+mod feed;
 mod guard;
 mod health;
+mod images;
 mod links;
 mod login;
 mod pages;
+mod person;
+mod study;
+mod timeline;
+mod worklist;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
 
 pub use health::{Check, Readiness};
 
 use crate::ledger::{Ledger, LedgerError};
-use crate::notify::Links;
+use crate::notify::{Links, Routing};
+use crate::objects::Objects;
+use crate::rendering::Renderer;
 use crate::report::Reports;
 use crate::tls::TlsServer;
 use connection::{Bounded, PeerAddress};
+use feed::Feed;
 pub use login::{Door, digest};
 
 /// Connections at one time; a further one takes the place of the one that was not answered for longest, of the address that has most.
@@ -40,8 +53,8 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long requests under way may still take after the stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// No request needs a body; what scripts send out of habit (`{}`) is small.
-const MOST_BODY_BYTES: usize = 4096;
+/// A note of 500 characters in any script, as forms encode it, is smaller.
+const MOST_BODY_BYTES: usize = 16 << 10;
 
 /// Everything that the pages are made from.
 #[derive(Clone)]
@@ -56,6 +69,42 @@ pub struct Site {
     pub door: Arc<Door>,
     /// Makes the documents that can be downloaded.
     pub reports: Reports,
+    /// From which the pictures of slices are made.
+    pub objects: Arc<dyn Objects>,
+    /// `web.viewer_url`: where a study opens in a viewer; empty where nowhere.
+    pub viewer_url: String,
+    /// The configuration in force, secrets masked.
+    pub settings: Arc<serde_json::Value>,
+    /// The card of the model that gives the verdicts.
+    pub card: Arc<serde_json::Value>,
+    /// Who hears what.
+    pub routing: Arc<Routing>,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct App {
+    site: Site,
+    feed: Feed,
+    renderer: Renderer,
+}
+
+impl FromRef<App> for Site {
+    fn from_ref(app: &App) -> Site {
+        app.site.clone()
+    }
+}
+
+impl FromRef<App> for Feed {
+    fn from_ref(app: &App) -> Feed {
+        app.feed.clone()
+    }
+}
+
+impl FromRef<App> for Renderer {
+    fn from_ref(app: &App) -> Renderer {
+        app.renderer.clone()
+    }
 }
 
 /// Serves, over TLS where there are certificates, until `stop`; then lets requests under way finish for a few seconds.
@@ -67,9 +116,14 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, site: Site, st
         None => listener,
     };
     let stopped = stop.clone().cancelled_owned();
-    let server = axum::serve(listener, router(site, loopback).into_make_service_with_connect_info::<PeerAddress>())
-        .with_graceful_shutdown(stopped)
-        .into_future();
+    let feed = Feed::start(site.ledger.clone(), stop.clone());
+    let renderer = Renderer::start(site.objects.clone());
+    let server = axum::serve(
+        listener,
+        router(App { site, feed, renderer }, loopback).into_make_service_with_connect_info::<PeerAddress>(),
+    )
+    .with_graceful_shutdown(stopped)
+    .into_future();
     tokio::select! {
         // It never ends with an error: those of accepting are logged and outwaited.
         _ = server => {}
@@ -77,22 +131,35 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, site: Site, st
     }
 }
 
-fn router(site: Site, loopback: bool) -> Router {
+fn router(app: App, loopback: bool) -> Router {
     let router = Router::new()
-        .route("/", get(pages::worklist))
-        .route("/studies/{uid}", get(pages::study))
-        .route("/studies/{uid}/acknowledge", post(pages::acknowledge))
-        .route("/studies/{uid}/unacknowledge", post(pages::unacknowledge))
-        .route("/notifications/{id}/requeue", post(pages::requeue))
+        .route("/", get(worklist::worklist))
+        .route("/admin", get(admin::admin))
+        .route("/events", get(feed::events))
+        .route("/studies/{uid}", get(study::study))
+        .route("/studies/{uid}/acknowledge", post(study::acknowledge))
+        .route("/studies/{uid}/unacknowledge", post(study::unacknowledge))
+        .route("/studies/{uid}/feedback", post(study::feedback))
+        .route("/studies/{uid}/rescore", post(study::rescore))
+        .route("/studies/{uid}/thumbnail", get(images::thumbnail))
+        .route("/studies/{uid}/series/{series}/slices/{sop}/{frame}", get(images::slice))
+        .route("/notifications/{id}/requeue", post(study::requeue))
         .route("/acknowledge", get(links::ask).post(links::acknowledge))
-        .route("/style.css", get(pages::style))
         .route("/login", get(login::form).post(login::log_in))
         .route("/logout", post(login::log_out))
+        .route("/style.css", get(assets::style))
+        .route("/triaged.js", get(assets::script))
+        .route("/favicon.svg", get(assets::icon))
         .route("/api/v1/studies", get(api::studies))
         .route("/api/v1/studies/{uid}", get(api::study))
         .route("/api/v1/studies/{uid}/acknowledge", post(api::acknowledge))
         .route("/api/v1/studies/{uid}/report.dcm", get(documents::report))
         .route("/api/v1/studies/{uid}/key-image.dcm", get(documents::key_image))
+        .route("/api/v1/studies/{uid}/unacknowledge", post(api::unacknowledge))
+        .route("/api/v1/studies/{uid}/feedback", post(api::give_feedback))
+        .route("/api/v1/studies/{uid}/rescore", post(api::rescore))
+        .route("/api/v1/openapi.json", get(assets::openapi))
+        .route("/api/v1/feedback", get(api::feedback))
         .route("/api/v1/notifications", get(api::notifications))
         .route("/api/v1/notifications/{id}/requeue", post(api::requeue))
         .route("/metrics", get(health::metrics))
@@ -101,10 +168,11 @@ fn router(site: Site, loopback: bool) -> Router {
         .fallback(nowhere)
         .method_not_allowed_fallback(not_that_way)
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
-        .layer(axum::middleware::from_fn_with_state(site.clone(), login::check))
+        .layer(axum::middleware::from_fn_with_state(app.site.clone(), login::check))
         .layer(axum::middleware::from_fn(guard::against_other_sites));
     let router = if loopback { router.layer(axum::middleware::from_fn(guard::against_rebinding)) } else { router };
-    router.layer(axum::middleware::from_fn(guard::headers)).with_state(site)
+    // Pictures and events are left as they are.
+    router.layer(CompressionLayer::new()).layer(axum::middleware::from_fn(guard::headers)).with_state(app)
 }
 
 async fn nowhere(uri: Uri) -> Response {

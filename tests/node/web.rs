@@ -13,12 +13,14 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use triaged::archive::Archive;
 use triaged::ledger::{Delivery, now};
-use triaged::notify::Links;
+use triaged::notify::{Links, Routing};
 use triaged::report::Reports;
 use triaged::web::{Check, Door, Readiness, Site, serve};
 
-struct Node {
+/// The web server on a ledger of its own.
+pub struct Served {
     fixture: Fixture,
     client: Client,
     address: SocketAddr,
@@ -27,9 +29,12 @@ struct Node {
     server: JoinHandle<()>,
 }
 
-impl Node {
-    async fn start() -> Node {
-        let fixture = Fixture::new();
+impl Served {
+    async fn new() -> Served {
+        Served::start(Fixture::new()).await
+    }
+
+    pub async fn start(fixture: Fixture) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let ready = Arc::new(AtomicBool::new(true));
@@ -45,12 +50,17 @@ impl Node {
             ],
         };
         let site = Site {
-            door: Door::none(),
             ledger: fixture.ledger.clone(),
             readiness: Arc::new(readiness),
             metrics: triaged::metrics::install().unwrap(),
             links: Arc::new(Links::none()),
             reports: Reports::new(fixture.folder.path(), "intracranial hemorrhage", jiff::tz::TimeZone::UTC),
+            door: Door::none(),
+            objects: Arc::new(Archive::open(fixture.folder.path()).unwrap().0),
+            viewer_url: "https://pacs.example/viewer?StudyInstanceUIDs={study_uid}".into(),
+            settings: Arc::new(json!({ "dimse": { "ae_title": "TRIAGED" } })),
+            card: Arc::new(json!({ "name": "m10" })),
+            routing: Arc::new(Routing::silent()),
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, None, site, stop.clone()));
@@ -62,7 +72,7 @@ impl Node {
             .timeout(Duration::from_secs(20))
             .build()
             .unwrap();
-        Node { fixture, client, address, ready, stop, server }
+        Served { fixture, client, address, ready, stop, server }
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
@@ -86,7 +96,18 @@ impl Node {
         json_of(response).await
     }
 
-    async fn stop(self) {
+    pub fn address(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Whatever is at an address.
+    pub async fn page_of(&self, path: &str) -> String {
+        let response = self.get(path).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.text().await.unwrap()
+    }
+
+    pub async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.server).await.expect("it stops").unwrap();
     }
@@ -117,7 +138,7 @@ fn uids(answer: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_worklist_is_in_reading_order_and_calls_nothing_normal() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     assert!(node.page("/").await.contains("No study was received yet"));
     node.fixture.judge(&Study::new("1.1", &[0.9, 0.1]), "webhook").await;
     node.fixture.judge(&Study::new("1.2", &[0.2]), "webhook").await;
@@ -126,9 +147,11 @@ async fn the_worklist_is_in_reading_order_and_calls_nothing_normal() {
 
     let page = node.page("/").await;
     let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text} in {page}"));
-    let order = ["1.1", "1.3", "1.4", "1.2"].map(|uid| place(&format!(">{uid}</a>")));
+    let order = ["1.1", "1.3", "1.4", "1.2"].map(|uid| place(&format!("data-uid=\"{uid}\"")));
     assert!(order.is_sorted(), "{order:?}");
-    for words in ["▲ FLAGGED", "not flagged", "not triaged", "receiving", "0.900", "not for diagnosis", "not yet"] {
+    for words in
+        ["<strong>FLAGGED</strong>", "not flagged", "not triaged", "receiving", "0.900", "not for diagnosis", "not yet"]
+    {
         place(words);
     }
     for path in ["/", "/studies/1.1", "/studies/1.2", "/studies/1.3", "/studies/1.4", "/api/v1/studies"] {
@@ -152,7 +175,7 @@ async fn the_worklist_is_in_reading_order_and_calls_nothing_normal() {
 
 #[tokio::test]
 async fn a_study_shows_its_slices_verdicts_and_notifications() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     let study = Study { ineligible: &["body part KNEE"], ..Study::new("1.1", &[0.9, 0.25]) };
     node.fixture.judge(&study, "webhook").await;
     let page = node.page("/studies/1.1").await;
@@ -185,7 +208,7 @@ async fn a_study_shows_its_slices_verdicts_and_notifications() {
 
 #[tokio::test]
 async fn what_came_from_outside_is_text_and_never_markup() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     let uid = r#"1.2/<b>&"'%3C.3?x#y"#;
     let hostile = r#""'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;"#;
     node.fixture
@@ -205,12 +228,13 @@ async fn what_came_from_outside_is_text_and_never_markup() {
     node.fixture.ledger.settle(id, Delivery::Dead { at: now(), error: hostile.into() }).await.unwrap();
 
     let worklist = node.page("/").await;
-    let link = worklist.split(r#"href="/studies/"#).nth(1).unwrap().split('"').next().unwrap();
+    let link = worklist.split(r#"href="/studies/"#).nth(1).unwrap().split(['"', '#']).next().unwrap();
     assert_eq!(link, "1.2%2F%3Cb%3E%26%22%27%253C.3%3Fx%23y");
     let study = node.page(&format!("/studies/{link}")).await;
     let missing = node.get("/studies/%3Cscript%3E").send().await.unwrap().text().await.unwrap();
     for page in [&worklist, &study, &missing] {
-        for markup in ["<script", "<img", "<b>", "\"'>", "onerror=alert(1)>"] {
+        assert_eq!(page.matches("<script").count(), 1, "the page's own");
+        for markup in ["<script>", "<img src=x", "<b>", "\"'>", "onerror=alert(1)>"] {
             assert!(!page.contains(markup), "{markup} in {page}");
         }
     }
@@ -224,7 +248,7 @@ async fn what_came_from_outside_is_text_and_never_markup() {
 
 #[tokio::test]
 async fn every_answer_carries_the_headers_that_bind_the_browser() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     for path in ["/", "/style.css", "/api/v1/studies", "/metrics", "/healthz", "/readyz", "/nowhere", "/studies/1"] {
         let response = node.get(path).send().await.unwrap();
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
@@ -234,7 +258,19 @@ async fn every_answer_carries_the_headers_that_bind_the_browser() {
         assert_eq!(header("cache-control"), "no-store");
     }
     let page = node.page("/").await;
-    assert!(!page.contains("style=") && !page.contains("<style") && !page.contains("<script"), "the policy forbids it");
+    assert!(
+        !page.contains("style=") && !page.contains("<style") && !page.contains("<script>"),
+        "the policy forbids it"
+    );
+    let linked = |before: &str| {
+        let address = page.split(before).nth(1).unwrap();
+        address.split('"').next().unwrap().to_owned()
+    };
+    // What is the same for everybody may be kept, under a name that changes with it.
+    for address in [linked("rel=\"stylesheet\" href=\""), linked("<script src=\"")] {
+        let response = node.get(&address).send().await.unwrap();
+        assert_eq!(response.headers()["cache-control"], "public, max-age=31536000, immutable", "{address}");
+    }
     let style = node.get("/style.css").send().await.unwrap();
     assert_eq!(style.headers()[CONTENT_TYPE], "text/css; charset=utf-8");
     node.stop().await;
@@ -242,7 +278,7 @@ async fn every_answer_carries_the_headers_that_bind_the_browser() {
 
 #[tokio::test]
 async fn what_is_not_there_is_said_in_the_askers_language() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     for (path, status) in [
         ("/api/v1/nowhere", 404),
         ("/api/v1/studies/1.2.3", 404),
@@ -269,7 +305,7 @@ async fn what_is_not_there_is_said_in_the_askers_language() {
 
 #[tokio::test]
 async fn an_alert_is_acknowledged_once_and_a_dead_letter_sent_again() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     let id = node.dead_letter("1.1").await;
     assert!(node.page("/").await.contains("1 notification could not be delivered"));
     assert!(node.page("/studies/1.1").await.contains("not delivered, given up"));
@@ -296,13 +332,13 @@ async fn an_alert_is_acknowledged_once_and_a_dead_letter_sent_again() {
     assert!(node.acknowledged("1.1"));
     assert_eq!(post("/api/v1/studies/9/acknowledge".into()).await.unwrap().status(), StatusCode::NOT_FOUND);
     let large = node.post("/api/v1/studies/1.1/acknowledge").header(CONTENT_TYPE, "application/json");
-    assert_eq!(large.body("x".repeat(5000)).send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(large.body("x".repeat(20_000)).send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
     node.stop().await;
 }
 
 #[tokio::test]
 async fn another_sites_page_can_change_nothing() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     let id = node.dead_letter("1.1").await;
     let paths = [
         "/studies/1.1/acknowledge".to_owned(),
@@ -344,7 +380,7 @@ async fn another_sites_page_can_change_nothing() {
 
 #[tokio::test]
 async fn a_name_that_was_pointed_at_the_loopback_address_is_not_answered() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     node.fixture.judge(&Study::new("1.1", &[0.9]), "webhook").await;
     for path in ["/", "/api/v1/studies", "/metrics"] {
         let response = node.get(path).header("host", "rebound.evil.example:8080").send().await.unwrap();
@@ -357,7 +393,7 @@ async fn a_name_that_was_pointed_at_the_loopback_address_is_not_answered() {
 
 #[tokio::test]
 async fn health_and_readiness_tell_what_is_wrong() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     assert_eq!(node.get("/healthz").send().await.unwrap().text().await.unwrap(), "ok\n");
     let answer = node.json("/readyz").await;
     assert_eq!((&answer["ready"], &answer["checks"][0]["ok"]), (&json!(true), &json!(true)));
@@ -373,7 +409,7 @@ async fn health_and_readiness_tell_what_is_wrong() {
     );
     node.stop().await;
 
-    let node = Node::start().await;
+    let node = Served::new().await;
     std::fs::remove_file(node.fixture.path()).unwrap();
     assert_eq!(node.get("/healthz").send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     node.stop().await;
@@ -381,7 +417,7 @@ async fn health_and_readiness_tell_what_is_wrong() {
 
 #[tokio::test]
 async fn the_metrics_are_prometheus_text() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     node.fixture.judge(&Study::new("1.1", &[0.9]), "webhook").await;
     let response = node.get("/metrics").send().await.unwrap();
     assert_eq!(response.headers()[CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
@@ -407,7 +443,7 @@ async fn the_metrics_are_prometheus_text() {
 
 #[tokio::test]
 async fn a_stop_closes_idle_connections_and_returns() {
-    let node = Node::start().await;
+    let node = Served::new().await;
     let mut idle = TcpStream::connect(node.address).await.unwrap();
     assert_eq!(node.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
     let headers: HeaderMap = node.get("/").send().await.unwrap().headers().clone();

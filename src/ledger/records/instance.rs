@@ -131,6 +131,15 @@ pub struct Quarantined {
     pub received_at: String,
 }
 
+/// The file of an instance, as far as pictures are made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// Relative to the data folder; none where retention has removed the file.
+    pub path: Option<String>,
+    /// SHA-256 of the data set, hexadecimal.
+    pub digest: String,
+}
+
 /// An instance whose file the archive holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceFile {

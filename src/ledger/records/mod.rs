@@ -7,6 +7,7 @@ mod fields;
 mod instance;
 mod login;
 mod notification;
+mod operation;
 mod outgoing;
 mod removal;
 mod report;
@@ -18,12 +19,18 @@ pub use audit::{Actor, ActorKind, AuditFilter, AuditRow, Chain, Deed};
 pub use commitment::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment};
 pub use evidence::{EvidenceSlice, ReportedVerdict};
 pub use fields::{Field, FieldError, Record};
-pub use instance::{About, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored, source};
+pub use instance::{
+    About, ImageFile, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored, source,
+};
 pub use login::{Permission, Role, Scope, StoredUser, TokenRow, UserRow};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
+pub use operation::{Sender, SliceTimes, Traffic};
 pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, SentDocument};
 pub use removal::{ArchivedFile, MarkedFile, RemovalRule};
-pub use report::{AcknowledgementRow, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow};
+pub use report::{
+    AcknowledgementRow, FeedbackRow, Opinion, Order, SeriesRow, SetAsideRow, SliceRow, StandingCounts, VerdictFilter,
+    VerdictRow, WorklistFilter, WorklistRow,
+};
 pub use shadow::{
     JudgedStudy, NewShadowModel, ScoredTwice, ShadowEnd, ShadowModel, ShadowOutcome, ShadowRow, ShadowSlices,
 };

@@ -127,14 +127,111 @@ record! {
     }
 }
 
-/// Which studies of the worklist.
-#[derive(Debug, Clone, Default)]
+/// Which studies of the worklist, and in which order. The default is all of them, in reading order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorklistFilter {
     pub flagged_only: bool,
+    pub verdict: Option<VerdictFilter>,
     /// `receiving` or `decided` only.
     pub state: Option<&'static str>,
+    pub acknowledged: Option<bool>,
+    /// The sender of the last object.
+    pub calling_ae: Option<String>,
+    /// Exactly this one.
+    pub accession_number: Option<String>,
+    /// Words that patient's name, patient ID or accession number have words beginning with, or the beginning of a UID.
+    pub search: Option<String>,
+    /// Whose last object came at this moment or later, as the ledger writes it.
+    pub since: Option<String>,
+    /// Whose last object came before this moment.
+    pub before: Option<String>,
+    /// As `since`, for studies that wait neither for a person nor for slices.
+    pub rest_since: Option<String>,
+    pub order: Order,
     /// At most so many.
     pub limit: Option<u32>,
+    /// So many are passed over.
+    pub offset: u32,
+}
+
+/// A verdict that studies are to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerdictFilter {
+    Flagged,
+    Incomplete,
+    NotFlagged,
+}
+
+/// The order of the worklist.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Flagged and not acknowledged first, then incomplete and not acknowledged, then flagged, then incomplete, then the rest; the
+    /// newest first within each.
+    #[default]
+    Reading,
+    /// Flagged and not acknowledged first, then incomplete and not acknowledged, then receiving, then the rest; the newest first
+    /// within each.
+    Working,
+    /// By the last object.
+    Newest,
+    Oldest,
+    /// The highest first.
+    Score,
+    /// By the patient's name.
+    Name,
+    PatientId,
+    AccessionNumber,
+    /// The newest first.
+    StudyDate,
+}
+
+/// How many studies wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StandingCounts {
+    /// Flagged and not acknowledged.
+    pub flagged: u64,
+    /// Incomplete and not acknowledged.
+    pub incomplete: u64,
+    /// Neither, and not decided.
+    pub receiving: u64,
+}
+
+/// What a reader says of a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opinion {
+    Agree,
+    Disagree,
+}
+
+impl Opinion {
+    /// As in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Opinion::Agree => "agree",
+            Opinion::Disagree => "disagree",
+        }
+    }
+}
+
+record! {
+    /// A row of the view `feedback_log`.
+    pub struct FeedbackRow {
+        pub id: i64,
+        pub study_uid: String,
+        /// `agree` or `disagree`.
+        pub opinion: String,
+        pub actor: String,
+        pub note: Option<String>,
+        pub at: String,
+        pub verdict: Option<String>,
+        pub revision: i64,
+        pub score: Option<f64>,
+        pub threshold: f64,
+        pub model: String,
+        pub model_sha256: String,
+        /// 1 the finding is present, as the reader says, 0 it is absent; none where the verdict was incomplete.
+        pub label: Option<i64>,
+    }
 }
 
 record! {

@@ -1,7 +1,9 @@
 //! The archive's files of a study's instances.
 
+use rusqlite::{OptionalExtension, params};
+
 use super::Reader;
-use crate::ledger::{InstanceFile, Result};
+use crate::ledger::{ImageFile, InstanceFile, Result};
 
 impl Reader {
     /// The instances of a study that still have their file, by series and instance number. Blocks.
@@ -15,6 +17,18 @@ impl Reader {
                 Ok(InstanceFile { series_uid: row.get(0)?, sop_uid: row.get(1)?, path: row.get(2)? })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The file of one instance; `None` where there is no such instance. Blocks.
+    pub fn image_file(&self, study_uid: &str, series_uid: &str, sop_uid: &str) -> Result<Option<ImageFile>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT iif(removed_at IS NULL, path, NULL), digest FROM instances
+                 WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3",
+            )?;
+            let file = |row: &rusqlite::Row<'_>| Ok(ImageFile { path: row.get(0)?, digest: row.get(1)? });
+            Ok(statement.query_row(params![study_uid, series_uid, sop_uid], file).optional()?)
         })
     }
 }

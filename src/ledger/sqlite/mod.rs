@@ -7,25 +7,30 @@
 mod acknowledgement;
 mod audit;
 mod backup;
+mod changes;
 mod check;
 mod commitment;
 mod documents;
 mod error;
 mod escalation;
 mod evidence;
+mod feedback;
 mod files;
 mod forward;
 mod login;
+mod operation;
 mod outbox;
 mod pulse;
 mod queue;
 mod reader;
 mod report;
 mod retention;
+mod search;
 mod shadow;
 mod store;
 mod study;
 mod verdict;
+mod worklist;
 mod writer;
 
 use std::ops::Deref;
@@ -34,17 +39,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
 use super::{DatabaseError, LedgerError, NewMessage, Result, Wakeups};
 use crate::event::Event;
 pub use acknowledgement::Acknowledged;
+pub use changes::Changes;
 pub use check::Soundness;
 pub use queue::QueueCount;
 use queue::Turns;
 pub use reader::Reader;
+pub use worklist::WorklistPage;
 use writer::Writer;
 
 /// How long a statement waits for another process (`triaged ack`, an administrator's `sqlite3`) to finish its write.
@@ -207,6 +214,9 @@ fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/0011_dicom_out.sql")),
         M::up(include_str!("migrations/0012_sources.sql")),
         M::up(include_str!("migrations/0013_pulse.sql")),
+        M::up_with_hook(include_str!("migrations/0014_worklist.sql"), |transaction: &Transaction<'_>| {
+            Ok(search::add_all_words(transaction)?)
+        }),
     ])
 }
 

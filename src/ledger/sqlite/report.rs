@@ -1,29 +1,12 @@
-//! Queries of people: the worklist, a study's slices, verdicts and notifications.
+//! Queries of people about a study: its slices, verdicts and notifications.
 
 use rusqlite::{OptionalExtension, params};
 
 use super::Reader;
 use super::reader::records;
-use crate::ledger::{
-    NotificationRow, Result, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow,
-};
-
-/// In words at [`Reader::worklist`]; the index `studies_reading_order` has the same expressions.
-pub(super) const READING_ORDER: &str = "ORDER BY flagged IS 1 AND acknowledged_at IS NULL DESC, verdict IS 'incomplete' AND acknowledged_at IS NULL DESC, flagged IS 1 DESC,
-    verdict IS 'incomplete' DESC, last_received_at DESC";
+use crate::ledger::{NotificationRow, Result, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistRow};
 
 impl Reader {
-    /// The worklist in reading order: flagged and not acknowledged first, then incomplete and not acknowledged, then flagged, then
-    /// incomplete, then the rest; the newest first within each.
-    pub fn worklist(&self, filter: &WorklistFilter) -> Result<Vec<WorklistRow>> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT * FROM worklist WHERE (NOT ?1 OR flagged = 1) AND (?3 IS NULL OR state = ?3) {READING_ORDER} LIMIT ?2"
-            ))?;
-            records(&mut statement, params![filter.flagged_only, filter.limit.map_or(-1, i64::from), filter.state])
-        })
-    }
-
     /// A study's row of the worklist.
     pub fn study(&self, study_uid: &str) -> Result<Option<WorklistRow>> {
         self.read(|connection| {

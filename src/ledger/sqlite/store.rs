@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::Ledger;
 use super::retention::restore_file;
+use super::search::{add_words, has_new_words};
 use super::study::reopen;
 use crate::ledger::{NewInstance, Quarantined, Queue, Result, SliceStart, Stored, Wakeups, now};
 
@@ -181,11 +182,19 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
     }
     // It is not taken in, but what it says of the patient may be a correction.
     note_patient(connection, instance)?;
+    add_words(
+        connection,
+        &instance.study_uid,
+        None,
+        instance.patient_id.as_deref(),
+        instance.accession_number.as_deref(),
+    )?;
     Ok(Stored::Conflict { kept_digest })
 }
 
 /// Opens or reopens the study of an instance, and notes what the instance says of it.
 fn note_study(connection: &Connection, instance: &NewInstance) -> Result<()> {
+    let has_new_words = has_new_words(connection, instance)?;
     note_patient(connection, instance)?;
     let about = &instance.about;
     // The state that comes back is the one before: only reopening changes it.
@@ -233,6 +242,15 @@ fn note_study(connection: &Connection, instance: &NewInstance) -> Result<()> {
             },
             |row| row.get(0),
         )?;
+    if has_new_words {
+        add_words(
+            connection,
+            &instance.study_uid,
+            about.patient_name.as_deref(),
+            instance.patient_id.as_deref(),
+            instance.accession_number.as_deref(),
+        )?;
+    }
     if decided {
         reopen(connection, &instance.study_uid)?;
     }

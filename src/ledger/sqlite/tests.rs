@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::report::READING_ORDER;
+use super::worklist::READING_ORDER;
 use super::*;
 use crate::event::{Event, StudyEvent};
 use crate::ledger::queue_tests::{request, score};

@@ -1,6 +1,7 @@
 //! What the integration tests share: a node of their own, real senders, and where the real data lie.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod browser;
 pub mod ledgers;
 pub mod raw_store;
 pub mod receivers;

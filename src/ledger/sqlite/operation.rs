@@ -1,0 +1,72 @@
+//! How the node has been doing, for administrators.
+
+use rusqlite::{Row, params};
+
+use super::Reader;
+use crate::ledger::{Result, Sender, SliceTimes, Traffic};
+
+impl Reader {
+    /// Objects that the archive holds, by the hour or the day in which they came, from a moment on; oldest first. Blocks.
+    pub fn traffic(&self, since: &str, by_day: bool) -> Result<Vec<Traffic>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT substr(received_at, 1, ?2) AS period, count(*), sum(size) FROM instances
+                 WHERE removed_at IS NULL AND received_at >= ?1 GROUP BY period ORDER BY period",
+            )?;
+            let length = if by_day { 10 } else { 13 };
+            let traffic = |row: &Row<'_>| {
+                Ok(Traffic {
+                    period: row.get(0)?,
+                    objects: row.get::<_, i64>(1)? as u64,
+                    bytes: row.get::<_, i64>(2)? as u64,
+                })
+            };
+            let rows = statement.query_map(params![since, length], traffic)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The AE titles that sent studies, with their last object and how many came from a moment on; at most `most`. Blocks.
+    pub fn sender_traffic(&self, since: &str, most: u32) -> Result<Vec<Sender>> {
+        let names = self.senders(most)?;
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT (SELECT max(received_at) FROM instances WHERE calling_ae = ?1),
+                        (SELECT count(*) FROM instances WHERE calling_ae = ?1 AND received_at >= ?2),
+                        (SELECT count(*) FROM quarantine WHERE calling_ae = ?1)",
+            )?;
+            let mut senders = Vec::new();
+            for calling_ae in names {
+                senders.push(statement.query_row(params![calling_ae, since], |row| {
+                    Ok(Sender {
+                        calling_ae: calling_ae.clone(),
+                        last_received_at: row.get::<_, Option<String>>(0)?.unwrap_or_default(),
+                        objects: row.get::<_, i64>(1)? as u64,
+                        set_aside: row.get::<_, i64>(2)? as u64,
+                    })
+                })?);
+            }
+            Ok(senders)
+        })
+    }
+
+    /// When the stages of the slices that were scored last ended; at most `most`. Blocks.
+    pub fn newest_slice_times(&self, most: u32) -> Result<Vec<SliceTimes>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT i.received_at, c.claimed_at, c.decoded_at, c.scored_at
+                 FROM scores c JOIN slices s ON s.id = c.slice_id JOIN instances i ON i.id = s.instance_id
+                 ORDER BY c.id DESC LIMIT ?1",
+            )?;
+            let times = |row: &Row<'_>| {
+                Ok(SliceTimes {
+                    received_at: row.get(0)?,
+                    claimed_at: row.get(1)?,
+                    decoded_at: row.get(2)?,
+                    scored_at: row.get(3)?,
+                })
+            };
+            Ok(statement.query_map([most], times)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+}

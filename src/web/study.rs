@@ -1,0 +1,398 @@
+//! `GET /studies/{uid}`: one study, its slices as pictures, and what persons do about it.
+
+use askama::Template;
+use axum::Form;
+use axum::extract::rejection::{FormRejection, PathRejection, QueryRejection};
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::response::{Redirect, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::actor::{MOST_NOTE, actor, line};
+use super::api::{self, WholeStudy};
+use super::connection::PeerAddress;
+use super::pages::{NoPage, filters, page, shape, short_uid, way_back};
+use super::timeline::{Moment, timeline};
+use super::worklist::Row;
+use super::{Failed, Site};
+use crate::ledger::{ActorKind, Opinion, SeriesRow, SliceRow, WorklistRow};
+use crate::rendering::DisplayWindow;
+
+/// Rows in a study's slice table.
+const MOST_SLICES: usize = 2000;
+
+/// What the address says of the slice that is shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ShownQuery {
+    series: Option<String>,
+    /// From 1, in the order of the series.
+    slice: Option<usize>,
+    window: DisplayWindow,
+}
+
+#[derive(Template)]
+#[template(path = "study.html")]
+struct Study {
+    study: Row,
+    link: String,
+    viewer_link: Option<String>,
+    stack: Option<Stack>,
+    series: Vec<SeriesLine>,
+    timeline: Vec<Moment>,
+    whole: WholeStudy,
+    is_cut: bool,
+    here: String,
+    may_agree: bool,
+    /// Who was recognized; none without a login.
+    me: Option<String>,
+}
+
+/// The series that is shown.
+struct Stack {
+    series_uid: String,
+    window: DisplayWindow,
+    bars: Vec<Bar>,
+    /// From 0.
+    shown: usize,
+    width: usize,
+    /// Of the slice threshold, from the top in percent of the chart's height.
+    threshold: Option<(f64, f64)>,
+}
+
+impl Stack {
+    fn windows(&self) -> [(DisplayWindow, String); 4] {
+        DisplayWindow::ALL.map(|window| (window, self.address(self.shown, window)))
+    }
+
+    fn bar(&self) -> &Bar {
+        &self.bars[self.shown]
+    }
+
+    fn address(&self, slice: usize, window: DisplayWindow) -> String {
+        address(&self.series_uid, slice, window)
+    }
+
+    fn image(&self) -> String {
+        format!("{}?window={}", self.bar().image, self.window.name())
+    }
+
+    fn before(&self) -> Option<String> {
+        self.shown.checked_sub(1).map(|slice| self.address(slice, self.window))
+    }
+
+    fn after(&self) -> Option<String> {
+        (self.shown + 1 < self.bars.len()).then(|| self.address(self.shown + 1, self.window))
+    }
+}
+
+/// The address, on the study's page, at which a slice is shown in a window.
+fn address(series_uid: &str, slice: usize, window: DisplayWindow) -> String {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("series", series_uid)
+        .append_pair("slice", &(slice + 1).to_string())
+        .append_pair("window", window.name())
+        .finish();
+    format!("?{query}#viewer")
+}
+
+/// A slice in the chart.
+struct Bar {
+    x: usize,
+    /// In percent of the chart's height.
+    height: f64,
+    class: &'static str,
+    label: String,
+    /// The address of its picture, without the window.
+    image: String,
+    /// The address at which it is shown.
+    show: String,
+}
+
+/// A series in the list.
+struct SeriesLine {
+    series: SeriesRow,
+    class: &'static str,
+    shape: &'static str,
+    short_uid: String,
+    /// Shows it, from its most suspicious slice.
+    show: String,
+    is_shown: bool,
+}
+
+/// `GET /studies/{uid}?series=…&slice=…&window=…`
+pub(super) async fn study(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Result<Path<String>, PathRejection>,
+    query: Result<Query<ShownQuery>, QueryRejection>,
+) -> Result<Response, NoPage> {
+    let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
+    let mut whole = api::whole_study(&site, uid).await?;
+    let link = escaped(&whole.row.study_uid);
+    let stack = stack(&whole, &link, &query);
+    let series = whole.series.iter().map(|series| series_line(series, &whole.slices, stack.as_ref())).collect();
+    let timeline = timeline(&whole);
+    let is_cut = whole.slices.len() > MOST_SLICES;
+    whole.slices.truncate(MOST_SLICES);
+    if let Some(shadow) = &mut whole.shadow {
+        shadow.slices.truncate(MOST_SLICES);
+    }
+    Ok(page(&Study {
+        viewer_link: viewer_link(&site.viewer_url, &whole.row),
+        here: format!("/studies/{link}"),
+        link,
+        stack,
+        series,
+        timeline,
+        is_cut,
+        may_agree: !whole.verdicts.is_empty(),
+        study: Row::from(whole.row.clone()),
+        me: Some(peer.actor()).filter(|actor| actor.kind != ActorKind::Peer).map(|actor| actor.name),
+        whole,
+    }))
+}
+
+/// Letters, digits and what a UID has stay as they are.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_');
+
+/// A text as a part of an address.
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, IN_PATH).to_string()
+}
+
+/// `web.viewer_url` with the study's values in place of `{study_uid}`, `{accession_number}` and `{patient_id}`.
+fn viewer_link(template: &str, row: &WorklistRow) -> Option<String> {
+    let value = |value: &Option<String>| escaped(value.as_deref().unwrap_or_default());
+    (!template.is_empty()).then(|| {
+        template
+            .replace("{study_uid}", &escaped(&row.study_uid))
+            .replace("{accession_number}", &value(&row.accession_number))
+            .replace("{patient_id}", &value(&row.patient_id))
+    })
+}
+
+/// The series that the address names, or else the most suspicious one, at the slice that it names, or else the most suspicious.
+fn stack(whole: &WholeStudy, link: &str, query: &ShownQuery) -> Option<Stack> {
+    let suspicion = |series: &[SliceRow]| {
+        let highest = series.iter().filter_map(|slice| slice.probability).fold(-1.0, f64::max);
+        let row = whole.series.iter().find(|row| row.series_uid == series[0].series_uid);
+        let verdict = row.and_then(|row| row.verdict.as_deref());
+        let rank = match verdict {
+            Some("flagged") => 3,
+            Some("incomplete") => 2,
+            Some(_) => 1,
+            None => 0,
+        };
+        (rank, highest, series.len())
+    };
+    let all: Vec<&[SliceRow]> = whole.slices.chunk_by(|a, b| a.series_uid == b.series_uid).collect();
+    let named = all.iter().find(|series| query.series.as_deref() == Some(series[0].series_uid.as_str()));
+    let series = match named {
+        Some(series) => series,
+        None => {
+            all.iter().max_by(|a, b| suspicion(a).partial_cmp(&suspicion(b)).unwrap_or(std::cmp::Ordering::Equal))?
+        }
+    };
+    let asked = if named.is_some() || query.series.is_none() { query.slice } else { None };
+    let shown = match asked {
+        Some(slice) => slice.clamp(1, series.len()) - 1,
+        None => most_suspicious(series),
+    };
+    Some(Stack {
+        series_uid: series[0].series_uid.clone(),
+        window: query.window,
+        bars: series.iter().enumerate().map(|(n, slice)| bar(n, slice, link, query.window)).collect(),
+        shown,
+        // A series of one slice is a bar like others, not a wall.
+        width: series.len().max(20) * 10,
+        threshold: whole.slice_threshold.map(|threshold| (100.0 - threshold * 100.0, threshold)),
+    })
+}
+
+/// The slice with the highest probability, from 0; the middle one where none has any.
+fn most_suspicious(series: &[SliceRow]) -> usize {
+    let scored = series.iter().enumerate().filter_map(|(n, slice)| Some((n, slice.probability?)));
+    scored.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(series.len() / 2, |(n, _)| n)
+}
+
+fn bar(n: usize, slice: &SliceRow, link: &str, window: DisplayWindow) -> Bar {
+    let number = slice.instance_number.map_or_else(|| "–".to_owned(), |number| number.to_string());
+    let (height, class, what) = match slice.probability {
+        Some(p) if slice.positive == Some(true) => (p * 100.0, "positive", format!("{p:.3}, positive")),
+        Some(p) => (p * 100.0, "negative", format!("{p:.3}")),
+        None => (100.0, "unscored", slice.state.clone()),
+    };
+    let (series, sop) = (escaped(&slice.series_uid), escaped(&slice.sop_uid));
+    Bar {
+        x: n * 10,
+        // A bar of nothing could not be pointed at.
+        height: height.max(1.0),
+        class,
+        label: format!("slice {number}, frame {}: {what}", slice.frame),
+        image: format!("/studies/{link}/series/{series}/slices/{sop}/{}", slice.frame),
+        show: address(&slice.series_uid, n, window),
+    }
+}
+
+fn series_line(series: &SeriesRow, slices: &[SliceRow], stack: Option<&Stack>) -> SeriesLine {
+    let (class, shape) = series.verdict.as_deref().map_or(("unflagged", ""), shape);
+    let window = stack.map(|stack| stack.window).unwrap_or_default();
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("series", &series.series_uid)
+        .append_pair("window", window.name())
+        .finish();
+    SeriesLine {
+        class,
+        shape,
+        short_uid: short_uid(&series.series_uid),
+        show: match slices.iter().any(|slice| slice.series_uid == series.series_uid) {
+            true => format!("?{query}#viewer"),
+            false => String::new(),
+        },
+        is_shown: stack.is_some_and(|stack| stack.series_uid == series.series_uid),
+        series: series.clone(),
+    }
+}
+
+/// What the forms of the pages send.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Said {
+    /// Who says it, as he says.
+    by: String,
+    note: String,
+    opinion: String,
+    /// Where the form leads back to.
+    back: Option<String>,
+}
+
+impl Said {
+    /// A form without fields has no type either.
+    fn of(headers: &HeaderMap, form: Result<Form<Said>, FormRejection>) -> Result<Said, Failed> {
+        match form {
+            Ok(Form(said)) => Ok(said),
+            Err(FormRejection::InvalidFormContentType(_)) if !headers.contains_key(CONTENT_TYPE) => Ok(Said::default()),
+            Err(error) => Err(Failed::Refused(error.status(), error.body_text())),
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        Some(line(&self.note, MOST_NOTE)).filter(|note| !note.is_empty())
+    }
+}
+
+type Uid = Result<Path<String>, PathRejection>;
+type SaidForm = Result<Form<Said>, FormRejection>;
+
+/// `POST /studies/{uid}/acknowledge`
+pub(super) async fn acknowledge(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Uid,
+    headers: HeaderMap,
+    form: SaidForm,
+) -> Result<Redirect, NoPage> {
+    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
+    let (who, note) = (actor(peer, Some(&said.by)), said.note());
+    site.ledger(move |ledger| ledger.acknowledge(&uid, &who, note.as_deref())).await?;
+    Ok(Redirect::to(&way_back(said.back.as_deref())))
+}
+
+/// `POST /studies/{uid}/unacknowledge`
+pub(super) async fn unacknowledge(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Uid,
+    headers: HeaderMap,
+    form: SaidForm,
+) -> Result<Redirect, NoPage> {
+    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
+    let who = actor(peer, Some(&said.by));
+    site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &who)).await?;
+    Ok(Redirect::to(&way_back(said.back.as_deref())))
+}
+
+/// `POST /studies/{uid}/feedback`
+pub(super) async fn feedback(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Uid,
+    headers: HeaderMap,
+    form: SaidForm,
+) -> Result<Redirect, NoPage> {
+    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
+    let opinion = match said.opinion.as_str() {
+        "agree" => Opinion::Agree,
+        "disagree" => Opinion::Disagree,
+        _ => {
+            let why = "opinion is agree or disagree".into();
+            return Err(Failed::Refused(StatusCode::UNPROCESSABLE_ENTITY, why).into());
+        }
+    };
+    let (who, note) = (actor(peer, Some(&said.by)), said.note());
+    site.ledger(move |ledger| ledger.give_feedback(&uid, &who, opinion, note.as_deref())).await?;
+    Ok(Redirect::to(&way_back(said.back.as_deref())))
+}
+
+/// `POST /studies/{uid}/rescore`
+pub(super) async fn rescore(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Uid,
+    headers: HeaderMap,
+    form: SaidForm,
+) -> Result<Redirect, NoPage> {
+    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
+    let who = actor(peer, Some(&said.by));
+    api::rescore_study(&site, uid, who).await?;
+    Ok(Redirect::to(&way_back(said.back.as_deref())))
+}
+
+/// `POST /notifications/{id}/requeue`
+pub(super) async fn requeue(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    id: Result<Path<i64>, PathRejection>,
+    headers: HeaderMap,
+    form: SaidForm,
+) -> Result<Redirect, NoPage> {
+    let (id, said) = (api::notification_id(id)?, Said::of(&headers, form)?);
+    let who = actor(peer, Some(&said.by));
+    site.ledger(move |ledger| ledger.requeue_dead(Some(id), &who)).await?;
+    Ok(Redirect::to(&way_back(said.back.as_deref())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_study_opens_in_a_viewer_whatever_it_is_called() {
+        let fixed = [("study_uid", "1.2/3&x=\"<")];
+        let row = row(&fixed);
+        let link = |template: &str| viewer_link(template, &row);
+        assert_eq!(link(""), None);
+        let ohif = "https://pacs.example/ohif/viewer?StudyInstanceUIDs={study_uid}";
+        assert_eq!(link(ohif).unwrap(), "https://pacs.example/ohif/viewer?StudyInstanceUIDs=1.2%2F3%26x%3D%22%3C");
+        assert_eq!(link("weasis://x?a={accession_number}&p={patient_id}").unwrap(), "weasis://x?a=&p=PAT%201");
+    }
+
+    /// A row with nothing in it but a UID and a patient.
+    fn row(fixed: &[(&str, &str)]) -> WorklistRow {
+        use crate::ledger::{Field, Record};
+        WorklistRow::from_columns(|name| {
+            let text = |text: &str| Field::Text(text.into());
+            let given = fixed.iter().find(|(own, _)| *own == name).map(|(_, value)| text(value));
+            Ok::<_, crate::ledger::FieldError>(given.unwrap_or_else(|| match name {
+                "state" | "first_received_at" | "last_received_at" => text("decided"),
+                "patient_id" => text("PAT 1"),
+                name if name.starts_with("slices_") || matches!(name, "revision" | "set_aside") => Field::Integer(0),
+                _ => Field::Null,
+            }))
+        })
+        .unwrap()
+    }
+}
