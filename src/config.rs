@@ -19,7 +19,7 @@ pub use notify::{
     Channel, ChannelKind, Email, EscalationStep, MailSecurity, Notify, Route, WEBHOOK, Webhook, WebhookFormat,
 };
 pub use outgoing::{Forward, ForwardStudies, OutgoingPeer, Pacs};
-pub use peers::{CertificateRule, DicomUser, KnownPeer, Network};
+pub use peers::{CertificateRule, DicomUser, KnownPeer, Network, STORAGE, STORAGE_COMMITMENT, VERIFICATION};
 
 /// The defaults, as documented.
 pub const DEFAULTS: &str = include_str!("../conf/triaged.toml");
@@ -484,7 +484,7 @@ impl Settings {
         if !(4096..=1_048_576).contains(&d.max_pdu_bytes) {
             return wrong("dimse.max_pdu_bytes", d.max_pdu_bytes, "between 4096 and 1048576");
         }
-        peers::check(&d.peers).map_err(|(entry, why)| ConfigError::Peer { entry, why })?;
+        peers::check(&d.peers, &d.tls).map_err(|(entry, why)| ConfigError::Peer { entry, why })?;
         if !d.peers.is_empty() && !d.calling_ae_titles.is_empty() {
             let why =
                 "each of them belongs to an entry of dimse.peers, where there are any; leave this list empty then";

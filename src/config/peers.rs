@@ -7,7 +7,13 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Secret, ae_title_is_valid};
+use super::{Secret, Tls, ae_title_is_valid};
+
+/// Words for SOP classes in `sop_classes`.
+pub const VERIFICATION: &str = "verification";
+pub const STORAGE: &str = "storage";
+pub const STORAGE_COMMITMENT: &str = "storage-commitment";
+const GROUPS: [&str; 3] = [VERIFICATION, STORAGE, STORAGE_COMMITMENT];
 
 /// An entry of `[[dimse.peers]]`. What is empty asks for nothing.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -59,7 +65,22 @@ impl KnownPeer {
     }
 
     /// Why the entry cannot be meant, if it cannot.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, tls: &Tls) -> Result<(), String> {
+        let is_class = |entry: &str| GROUPS.contains(&entry) || entry.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if let Some(entry) = self.sop_classes.iter().find(|entry| entry.trim().is_empty() || !is_class(entry.trim())) {
+            return Err(format!("{entry:?} is neither the UID of a SOP class nor one of {}", GROUPS.join(", ")));
+        }
+        // A peer that the node only calls needs no port of the node's own.
+        if self.address.is_empty() {
+            if self.tls && tls.port == 0 {
+                return Err("it has to come over TLS, and dimse.tls.port is 0".into());
+            }
+            if !self.certificates.is_empty() && tls.client_ca.as_os_str().is_empty() {
+                return Err(
+                    "it has to show a certificate, and dimse.tls.client_ca is not set: none is asked for".into()
+                );
+            }
+        }
         if self.name.trim().is_empty() || self.name.len() > 64 {
             return Err("a peer has a name of 1 to 64 bytes".into());
         }
@@ -84,11 +105,11 @@ impl KnownPeer {
 }
 
 /// Checks all entries.
-pub(super) fn check(peers: &[KnownPeer]) -> Result<(), (String, String)> {
+pub(super) fn check(peers: &[KnownPeer], tls: &Tls) -> Result<(), (String, String)> {
     let mut names = HashSet::new();
     for (number, peer) in peers.iter().enumerate() {
         let entry = if peer.name.is_empty() { format!("entry {}", number + 1) } else { peer.name.clone() };
-        peer.check().map_err(|why| (entry.clone(), why))?;
+        peer.check(tls).map_err(|why| (entry.clone(), why))?;
         if !names.insert(&peer.name) {
             return Err((entry, "two peers have this name".into()));
         }
@@ -191,6 +212,25 @@ mod tests {
         for wrong in ["ct1.example.org", "10.1.2.0/33", "", "10.1.2"] {
             assert!(network(wrong).unwrap_err().contains(wrong), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_can_let_nobody_in_is_refused() {
+        let tls = crate::config::Settings::load(None, &[]).unwrap().dimse.tls;
+        let why = |entry: &str, tls: &Tls| {
+            let peer: KnownPeer = toml::from_str(&format!("name = \"x\"\n{entry}")).unwrap();
+            peer.check(tls).err().unwrap_or_default()
+        };
+        assert_eq!(why("sop_classes = [\"storage\", \"1.2.840.10008.5.1.4.1.1.2\"]", &tls), "");
+        assert!(why("sop_classes = [\"storge\"]", &tls).contains("storge"));
+        assert!(why("tls = true", &tls).contains("dimse.tls.port"));
+        assert!(why("certificates = [\"ct1\"]", &tls).contains("client_ca"));
+        let called = "ae_titles = [\"PACS\"]\naddress = \"10.0.0.1:11112\"\ntls = true";
+        assert_eq!(why(called, &tls), "", "a peer that the node calls");
+        let open = Tls { port: 2762, client_ca: "ca.pem".into(), ..tls };
+        assert_eq!(why("tls = true\ncertificates = [\"ct1\"]", &open), "");
+        assert!(why("address = \"10.0.0.1:104\"", &open).contains("AE title"));
+        assert!(why("ae_titles = [\"X\"]\naddress = \"10.0.0.1\"", &open).contains("host:port"));
     }
 
     #[test]

@@ -12,11 +12,6 @@ use crate::tls::certificate;
 use super::applicant::{Applicant, Refusal};
 use super::pdu::{Rejection, UserIdentity, UserIdentityType};
 
-/// Groups that stand for SOP classes in `sop_classes`.
-const VERIFICATION: &str = "verification";
-const STORAGE: &str = "storage";
-const STORAGE_COMMITMENT: &str = "storage-commitment";
-
 /// A peer of the settings, with what is open for it.
 pub struct KnownPeer {
     settings: config::KnownPeer,
@@ -62,9 +57,9 @@ impl KnownPeer {
     pub fn may_use(&self, sop_class: &str) -> bool {
         let allowed = &self.settings.sop_classes;
         let group = match sop_class {
-            uids::VERIFICATION => VERIFICATION,
-            uids::STORAGE_COMMITMENT_PUSH_MODEL => STORAGE_COMMITMENT,
-            _ => STORAGE,
+            uids::VERIFICATION => config::VERIFICATION,
+            uids::STORAGE_COMMITMENT_PUSH_MODEL => config::STORAGE_COMMITMENT,
+            _ => config::STORAGE,
         };
         allowed.is_empty() || allowed.iter().map(|entry| entry.trim()).any(|entry| entry == group || entry == sop_class)
     }

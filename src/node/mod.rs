@@ -227,7 +227,12 @@ impl Node {
         let readiness = readiness(&settings, &info, status, &ledger, &archive, troubles, listening.clone());
         let web = site.map(|(listener, bound, tls)| {
             let secure = tls.is_some() || settings.web.public_url.starts_with("https://");
-            let door = Door::new(&settings.web.login, secure);
+            let login = &settings.web.login;
+            if login.enabled && login.proxy_user_header.is_empty() && ledger.users().is_ok_and(|users| users.is_empty())
+            {
+                warn!("web.login is on and there is no user: triaged user add NAME --role admin");
+            }
+            let door = Door::new(login, secure);
             let site = Site {
                 ledger: ledger.clone(),
                 readiness: readiness.clone(),

@@ -144,6 +144,23 @@ fn each_role_may_do_its_own_and_the_audit_log_names_who_did() {
 }
 
 #[test]
+fn a_login_without_users_is_told_and_behind_https_the_cookie_is_secure() {
+    let public = [LOGIN, &[("TRIAGED__WEB__PUBLIC_URL", "https://triaged.example.org")]].concat();
+    let node = Node::start(&public);
+    node.wait_for_log("there is no user");
+    let password = user(&node, "ali", "admin");
+    let answer = log_in(&node, "ali", &password);
+    assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"), "{}", answer.head);
+    // Nobody is led elsewhere after the login, and what was typed is not shown unescaped.
+    let origin = format!("http://{}", node.web);
+    let form = [("Origin", origin.as_str()), ("Content-Type", "application/x-www-form-urlencoded")];
+    let body = format!("name=ali&password={password}&next=%2F%2Fevil.example");
+    assert_eq!(ask(&node, "POST", "/login", &form, &body).header("location"), Some("/"));
+    let page = ask(&node, "GET", "/login?next=/%22%3E%3Cscript%3E", &[], "");
+    assert!(page.status == 200 && !page.body.contains("<script>"), "{}", page.body);
+}
+
+#[test]
 fn wrong_passwords_lock_out_and_the_right_one_does_not_help_meanwhile() {
     let node = Node::start(LOGIN);
     let password = user(&node, "ali", "reader");

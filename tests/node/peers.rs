@@ -19,6 +19,7 @@ networks = ["10.0.0.0/8", "fd00::/8"]
 [[dimse.peers]]
 name = "tls only"
 ae_titles = ["CT3"]
+address = "127.0.0.1:1"
 tls = true
 
 [[dimse.peers]]

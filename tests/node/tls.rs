@@ -286,6 +286,16 @@ fn the_page_is_served_over_https() {
     };
     assert_eq!(get("https", "--tlsv1.3").unwrap(), "ok\n");
     assert!(get("http", "--http1.1").unwrap().contains("https://"));
+    // A renewed certificate is shown without a restart: one of an authority that this client does not know.
+    let stranger = Authority::new();
+    let other = stranger.sign("node");
+    let first = (std::fs::read(&certificate).unwrap(), std::fs::read(&key).unwrap());
+    std::fs::copy(&other.1, &certificate).unwrap();
+    std::fs::copy(&other.0, &key).unwrap();
+    get("https", "--tlsv1.3").unwrap_err();
+    std::fs::write(&certificate, first.0).unwrap();
+    std::fs::write(&key, first.1).unwrap();
+    assert_eq!(get("https", "--tlsv1.3").unwrap(), "ok\n");
     node.wait_for_log("a client without TLS spoke to the HTTPS port");
     // One that says nothing keeps nobody waiting.
     let _silent: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(node.web).unwrap()).collect();
