@@ -29,7 +29,7 @@ pub(super) async fn slice(
     let none = || Failed::NotFound("there is no such slice".into());
     let Path((study, series, sop, frame)) = path.map_err(|_| none())?;
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
-    let file = site.ledger(move |ledger| ledger.image_file(&study, &series, &sop)).await?.ok_or_else(none)?;
+    let file = site.ledger(move |ledger| ledger.image_file(&study, &series, &sop, frame)).await?.ok_or_else(none)?;
     if frame == 0 {
         return Err(none());
     }
@@ -47,7 +47,7 @@ pub(super) async fn thumbnail(
     let found = site
         .ledger(move |ledger| {
             let Some(top) = ledger.top_slices(&uid, 1)?.pop() else { return Ok(None) };
-            Ok(ledger.image_file(&uid, &top.series_uid, &top.sop_uid)?.map(|file| (file, top.frame)))
+            Ok(ledger.image_file(&uid, &top.series_uid, &top.sop_uid, top.frame)?.map(|file| (file, top.frame)))
         })
         .await?;
     let (file, frame) = found.ok_or_else(|| Failed::NotFound("no slice of this study has a score".into()))?;
@@ -63,6 +63,14 @@ async fn send(
     headers: &HeaderMap,
 ) -> Result<Response, Failed> {
     let Some(path) = file.path else { return Ok(no_picture(&NoPicture::Gone)) };
+    // Pictures are decoded in this process. An object that a decoder of its own could not decode is not tried here.
+    match file.state.as_str() {
+        "failed" => {
+            return Ok(no_picture(&NoPicture::Undecodable("it could not be decoded to be scored, either".into())));
+        }
+        "queued" => return Ok(no_picture(&NoPicture::Busy)),
+        _ => {}
+    }
     let picture = Picture { path, digest: file.digest, frame, window, size };
     let tag = format!("\"{}\"", picture.tag());
     let kept = [

@@ -138,6 +138,8 @@ pub struct ImageFile {
     pub path: Option<String>,
     /// SHA-256 of the data set, hexadecimal.
     pub digest: String,
+    /// `queued`, `scored`, `ineligible` or `failed`.
+    pub state: String,
 }
 
 /// An instance whose file the archive holds.

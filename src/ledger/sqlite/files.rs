@@ -21,14 +21,22 @@ impl Reader {
     }
 
     /// The file of one instance; `None` where there is no such instance. Blocks.
-    pub fn image_file(&self, study_uid: &str, series_uid: &str, sop_uid: &str) -> Result<Option<ImageFile>> {
+    /// The state is that of the slice of frame `frame` (from 1); a frame without a row of its own is as ineligible as its object.
+    pub fn image_file(
+        &self,
+        study_uid: &str,
+        series_uid: &str,
+        sop_uid: &str,
+        frame: u32,
+    ) -> Result<Option<ImageFile>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT iif(removed_at IS NULL, path, NULL), digest FROM instances
-                 WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3",
+                "SELECT iif(i.removed_at IS NULL, i.path, NULL), i.digest,
+                        coalesce((SELECT s.state FROM slices s WHERE s.instance_id = i.id AND s.frame = ?4), 'ineligible')
+                 FROM instances i WHERE i.study_uid = ?1 AND i.series_uid = ?2 AND i.sop_uid = ?3",
             )?;
-            let file = |row: &rusqlite::Row<'_>| Ok(ImageFile { path: row.get(0)?, digest: row.get(1)? });
-            Ok(statement.query_row(params![study_uid, series_uid, sop_uid], file).optional()?)
+            let file = |row: &rusqlite::Row<'_>| Ok(ImageFile { path: row.get(0)?, digest: row.get(1)?, state: row.get(2)? });
+            Ok(statement.query_row(params![study_uid, series_uid, sop_uid, frame], file).optional()?)
         })
     }
 }
