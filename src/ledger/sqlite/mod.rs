@@ -165,8 +165,9 @@ fn refuse_newer(connection: &Connection, path: &Path) -> Result<()> {
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
     let found = usize::try_from(found).unwrap_or(0);
-    match found > SCHEMA {
-        true => Err(LedgerError::Newer { path: path.into(), found, known: SCHEMA }),
+    let known = steps().len();
+    match found > known {
+        true => Err(LedgerError::Newer { path: path.into(), found, known }),
         false => Ok(()),
     }
 }
@@ -196,11 +197,13 @@ fn connect(path: &Path) -> Result<Connection> {
     open().map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })
 }
 
-/// The number of the last migration.
-const SCHEMA: usize = 13;
-
 fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![
+    Migrations::new(steps())
+}
+
+/// One for each version of the schema; a database's `user_version` says how many it has had.
+fn steps() -> Vec<M<'static>> {
+    vec![
         M::up(include_str!("migrations/0001_initial.sql")),
         M::up(include_str!("migrations/0002_reading_order.sql")),
         M::up(include_str!("migrations/0003_shadow.sql")),
@@ -217,7 +220,7 @@ fn migrations() -> Migrations<'static> {
         M::up_with_hook(include_str!("migrations/0014_worklist.sql"), |transaction: &Transaction<'_>| {
             Ok(search::add_all_words(transaction)?)
         }),
-    ])
+    ]
 }
 
 #[cfg(test)]
