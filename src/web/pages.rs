@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_long_uid_is_told_by_its_end() {
-        assert_eq!(short_uid("1.2.840.113619.2.5.1762583153"), "….1762583153");
+        assert_eq!(short_uid("1.2.840.113619.2.5.1762583153"), "…5.1762583153");
         assert_eq!(short_uid("1.2.3"), "1.2.3");
     }
 }
