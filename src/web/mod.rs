@@ -1,4 +1,4 @@
-//! What people and monitors see: worklist pages, JSON API, metrics, health. [`login`] says who may; without it the web server belongs
+//! What people and monitors see: worklist pages, JSON API, metrics, health. `login` says who may; without it the web server belongs
 //! on the loopback address or behind a proxy that has a login.
 
 mod actor;

@@ -184,7 +184,7 @@ fn what_cannot_be_compared_is_told_in_a_line() {
     refused(tempfile::tempdir().unwrap().path(), &[], "there is no database");
     let fixture = Fixture::new();
     refused(fixture.folder.path(), &[], "inference.shadow");
-    refused(fixture.folder.path(), &["--since", "yesterday"], "--since yesterday");
+    refused(fixture.folder.path(), &["--since", "tomorrow"], "--since tomorrow");
 
     let before = tempfile::tempdir().unwrap();
     let connection = rusqlite::Connection::open(before.path().join("triaged.db")).unwrap();

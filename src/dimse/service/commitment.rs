@@ -1,5 +1,5 @@
 //! Storage Commitment, Push Model (PS3.4 J): N-ACTION asks, and N-EVENT-REPORT answers, on the same association while it is open,
-//! else on one of the node's own ([`Reporter`](crate::dimse::reporter::Reporter)).
+//! else on one of the node's own ([`Reporter`]).
 
 use std::sync::Arc;
 
