@@ -121,7 +121,7 @@ mod tests {
         assert!(StudyRule::KthHighest { k: 0, threshold: 0.5 }.check().is_err());
         assert!(StudyRule::KthHighest { k: 1, threshold: f64::NAN }.check().is_err());
         for k in [1024, u32::MAX] {
-            assert!(StudyRule::KthHighest { k, threshold: 0.5 }.check().unwrap_err().contains("never be flagged"));
+            assert!(StudyRule::KthHighest { k, threshold: 0.5 }.check().is_err());
             assert!(StudyRule::TopKMean { k, threshold: 0.5 }.check().is_err());
         }
         assert!(StudyRule::NoisyOr { threshold: 1.5 }.check().is_err());
