@@ -178,7 +178,7 @@ fn part_of_the_evidence_is_incomplete_and_never_not_flagged() {
     // Incomplete ranks above not flagged.
     let (_, page) = node.get("/");
     assert!(page.find("incomplete").unwrap() < page.rfind("not flagged").unwrap());
-    assert!(page.contains("7 incomplete and not yet acknowledged"), "{page}");
+    assert!(page.contains("<strong>7</strong> incomplete, unread"), "{page}");
 }
 
 #[test]
