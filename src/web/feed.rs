@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -37,16 +38,16 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Watches the ledger until `stop`.
-    pub(super) fn start(ledger: Ledger, stop: CancellationToken) -> Feed {
+    /// Watches the ledger until `stop`, on a thread that holds the ledger until it has ended.
+    pub(super) fn start(ledger: Ledger, stop: CancellationToken) -> (Feed, JoinHandle<()>) {
         let changes = Arc::new(watch::Sender::new(0));
         let (told, stopped) = (changes.clone(), stop.clone());
         let watch = move || watch(&ledger, &told, &stopped);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("feed".into())
             .spawn(watch)
             .expect("the system can start a thread while the node starts");
-        Feed { changes, places: Arc::new(Semaphore::new(MOST_LISTENERS)), stop }
+        (Feed { changes, places: Arc::new(Semaphore::new(MOST_LISTENERS)), stop }, thread)
     }
 }
 

@@ -116,7 +116,7 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, site: Site, st
         None => listener,
     };
     let stopped = stop.clone().cancelled_owned();
-    let feed = Feed::start(site.ledger.clone(), stop.clone());
+    let (feed, watching) = Feed::start(site.ledger.clone(), stop.clone());
     let renderer = Renderer::start(site.objects.clone());
     let server = axum::serve(
         listener,
@@ -128,6 +128,10 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, site: Site, st
         // It never ends with an error: those of accepting are logged and outwaited.
         _ = server => {}
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {}
+    }
+    // The thread has the ledger: whoever stops the node closes it behind this, or its write-ahead log stays.
+    if stop.is_cancelled() {
+        let _ = tokio::task::spawn_blocking(move || watching.join()).await;
     }
 }
 

@@ -158,6 +158,7 @@ fn sigterm_finishes_the_object_in_flight_and_ends_with_0() {
     sender.wait().unwrap();
     assert!(node.wait().success(), "{}", node.log());
     assert!(node.log().contains("stopped"));
+    assert!(!node.folder.path().join("triaged.db-wal").exists(), "the ledger was flushed and closed");
     let stored = node.query::<i64>("SELECT count(*) FROM instances");
     assert!(stored >= acknowledged && acknowledged >= 10, "{acknowledged} acknowledged, {stored} stored");
     assert_files_are_whole(&node);

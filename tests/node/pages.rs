@@ -227,7 +227,8 @@ fn the_pages_are_accessible_light_and_without_script() {
         }
     }
     // Without script: search, open, choose a slice and a window, acknowledge.
-    browser.open(2, json!({ "script": false }), &format!("/studies/{}", &uid));
+    browser.open(2, json!({ "script": false }), &format!("/?q={}", &uid));
+    browser.click(2, "tbody a.main");
     browser.click(2, "[data-window=bone]");
     browser.click(2, "#after");
     assert!(browser.text(2, "#caption").contains(" of "));

@@ -121,7 +121,8 @@ mod tests {
         assert!(StudyRule::KthHighest { k: 0, threshold: 0.5 }.check().is_err());
         assert!(StudyRule::KthHighest { k: 1, threshold: f64::NAN }.check().is_err());
         for k in [1024, u32::MAX] {
-            assert!(StudyRule::KthHighest { k, threshold: 0.5 }.check().is_err());
+            let why = StudyRule::KthHighest { k, threshold: 0.5 }.check().unwrap_err();
+            assert!(why.contains(&format!("k is {k}")) && why.contains("no study would ever be flagged"), "{why}");
             assert!(StudyRule::TopKMean { k, threshold: 0.5 }.check().is_err());
         }
         assert!(StudyRule::NoisyOr { threshold: 1.5 }.check().is_err());

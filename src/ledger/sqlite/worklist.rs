@@ -91,21 +91,20 @@ impl Conditions {
 
     fn search(&mut self, search: &str) {
         let search = search.trim();
-        let is_uid = search.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        if is_uid && search.matches('.').count() >= 3 {
-            // No character of a UID comes after this one.
-            self.add(
-                "study_uid >= ? AND study_uid < ?",
-                [search.to_owned(), format!("{search}\u{7f}")].map(Value::Text),
-            );
-            return;
-        }
+        let (mut sql, mut values) = (Vec::new(), Vec::new());
         for word in words(search) {
             let end = format!("{word}\u{10FFFF}");
-            self.add(
-                "study_uid IN (SELECT study_uid FROM study_words WHERE word >= ? AND word < ?)",
-                [word, end].map(Value::Text),
-            );
+            sql.push("study_uid IN (SELECT study_uid FROM study_words WHERE word >= ? AND word < ?)");
+            values.extend([word, end].map(Value::Text));
+        }
+        let of_words = if sql.is_empty() { "1".to_owned() } else { sql.join(" AND ") };
+        // Numbers with full stops are the beginning of a UID, or of a patient ID of some countries.
+        if search.contains('.') && search.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            // No character of a UID comes after this one.
+            values.extend([search.to_owned(), format!("{search}\u{7f}")].map(Value::Text));
+            self.add(&format!("({of_words} OR study_uid >= ? AND study_uid < ?)"), values);
+        } else {
+            self.add(&of_words, values);
         }
     }
 
