@@ -1,20 +1,18 @@
 //! `/api/v1`: the ledger's views as JSON. Every error is `{"error": "…"}`.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::actor::{MOST_NAME, MOST_NOTE, actor, line};
-use super::connection::PeerAddress;
+use super::said::JsonSaid;
 use super::{Failed, Site};
 use crate::ledger::{
-    Acknowledged, AcknowledgementRow, Actor, AuditFilter, AuditRow, FeedbackRow, ForwardRow, NotificationRow, Opinion,
-    Order, SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow, format_time,
+    Acknowledged, AcknowledgementRow, Actor, AuditFilter, AuditRow, FeedbackRow, ForwardRow, NotificationRow, Order,
+    SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow, format_time,
 };
 use crate::triage::ShadowStudy;
 
@@ -138,15 +136,13 @@ pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, Pa
 /// flagged, so that there is nothing to acknowledge.
 pub(super) async fn acknowledge(
     State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     uid: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    JsonSaid(said): JsonSaid,
 ) -> Answer {
-    let said = Said::of(body)?;
-    let (uid, who) = (study_uid(uid)?, actor(peer, said.by.as_deref()));
+    let uid = study_uid(uid)?;
     let (acknowledged, row) = site
         .ledger(move |ledger| {
-            let acknowledged = ledger.acknowledge(&uid, &who, said.note().as_deref())?;
+            let acknowledged = ledger.acknowledge(&uid, &said.who, said.note.as_deref())?;
             Ok((acknowledged, ledger.study(&uid)?))
         })
         .await?;
@@ -158,43 +154,32 @@ pub(super) async fn acknowledge(
 /// `POST /api/v1/studies/{uid}/unacknowledge`: takes the present acknowledgement back; `undone` is false where there is none.
 pub(super) async fn unacknowledge(
     State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     uid: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    JsonSaid(said): JsonSaid,
 ) -> Answer {
-    let (said, uid) = (Said::of(body)?, study_uid(uid)?);
-    let who = actor(peer, said.by.as_deref());
-    let undone = site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &who)).await?;
+    let uid = study_uid(uid)?;
+    let undone = site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &said.who)).await?;
     Ok(Json(json!({ "undone": undone })).into_response())
 }
 
 /// `POST /api/v1/studies/{uid}/feedback`: `{"opinion": "agree"}` or `{"opinion": "disagree"}` with the present verdict.
 pub(super) async fn give_feedback(
     State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     uid: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    JsonSaid(said): JsonSaid,
 ) -> Answer {
-    let (said, uid) = (Said::of(body)?, study_uid(uid)?);
-    let opinion = match said.opinion.as_deref() {
-        Some("agree") => Opinion::Agree,
-        Some("disagree") => Opinion::Disagree,
-        _ => return Err(Failed::Refused(StatusCode::BAD_REQUEST, "opinion is agree or disagree".into())),
-    };
-    let who = actor(peer, said.by.as_deref());
-    site.ledger(move |ledger| ledger.give_feedback(&uid, &who, opinion, said.note().as_deref())).await?;
+    let (uid, opinion) = (study_uid(uid)?, said.opinion()?);
+    site.ledger(move |ledger| ledger.give_feedback(&uid, &said.who, opinion, said.note.as_deref())).await?;
     Ok(Json(json!({ "opinion": opinion.name() })).into_response())
 }
 
 /// `POST /api/v1/studies/{uid}/rescore`: queues its slices to be scored again, as a new revision; `slices` is how many.
 pub(super) async fn rescore(
     State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     uid: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    JsonSaid(said): JsonSaid,
 ) -> Answer {
-    let (said, uid) = (Said::of(body)?, study_uid(uid)?);
-    let slices = rescore_study(&site, uid, actor(peer, said.by.as_deref())).await?;
+    let slices = rescore_study(&site, study_uid(uid)?, said.who).await?;
     Ok(Json(json!({ "slices": slices })).into_response())
 }
 
@@ -242,13 +227,11 @@ pub(super) async fn notifications(
 /// `POST /api/v1/notifications/{id}/requeue`: sends a dead one again.
 pub(super) async fn requeue(
     State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     id: Result<Path<i64>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    JsonSaid(said): JsonSaid,
 ) -> Answer {
-    let (said, id) = (Said::of(body)?, notification_id(id)?);
-    let who = actor(peer, said.by.as_deref());
-    let requeued = site.ledger(move |ledger| ledger.requeue_dead(Some(id), &who)).await?;
+    let id = notification_id(id)?;
+    let requeued = site.ledger(move |ledger| ledger.requeue_dead(Some(id), &said.who)).await?;
     Ok(Json(json!({ "requeued": requeued })).into_response())
 }
 
@@ -312,40 +295,6 @@ fn limit(asked: Option<u32>) -> Result<u32, Failed> {
     match asked.unwrap_or(USUAL_LIMIT) {
         limit @ 1..=MOST_LIMIT => Ok(limit),
         _ => Err(Failed::Refused(StatusCode::BAD_REQUEST, format!("limit is between 1 and {MOST_LIMIT}"))),
-    }
-}
-
-/// What a request that changes something may say: who asks, a note, an opinion. No body is needed.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Said {
-    by: Option<String>,
-    note: Option<String>,
-    opinion: Option<String>,
-}
-
-impl Said {
-    fn of(body: Result<Bytes, BytesRejection>) -> Result<Said, Failed> {
-        let body = body.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Said::default());
-        }
-        let refused = |why: String| Failed::Refused(StatusCode::BAD_REQUEST, why);
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(refused("the body is not a JSON object".into()));
-        }
-        let said: Said = serde_json::from_slice(&body)
-            .map_err(|error| refused(format!("the body is not JSON with by, note or opinion: {error}")))?;
-        for (name, text, most) in [("by", &said.by, MOST_NAME), ("note", &said.note, MOST_NOTE)] {
-            if text.as_ref().is_some_and(|text| text.chars().count() > most) {
-                return Err(refused(format!("{name} has at most {most} characters")));
-            }
-        }
-        Ok(said)
-    }
-
-    fn note(&self) -> Option<String> {
-        self.note.as_deref().map(|note| line(note, MOST_NOTE)).filter(|note| !note.is_empty())
     }
 }
 

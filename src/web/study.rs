@@ -1,23 +1,20 @@
 //! `GET /studies/{uid}`: one study, its slices as pictures, and what persons do about it.
 
 use askama::Template;
-use axum::Form;
-use axum::extract::rejection::{FormRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::response::{Redirect, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::actor::{MOST_NOTE, actor, line};
 use super::api::{self, WholeStudy};
 use super::connection::PeerAddress;
-use super::pages::{NoPage, filters, page, shape, short_uid, way_back};
+use super::form::FormSaid;
+use super::pages::{NoPage, filters, page, shape, short_uid};
 use super::timeline::{Moment, timeline};
 use super::worklist::Row;
 use super::{Failed, Site};
-use crate::ledger::{ActorKind, Opinion, SeriesRow, SliceRow, WorklistRow};
+use crate::ledger::{ActorKind, SeriesRow, SliceRow, WorklistRow};
 use crate::rendering::DisplayWindow;
 
 /// Rows in a study's slice table.
@@ -257,112 +254,45 @@ fn series_line(series: &SeriesRow, slices: &[SliceRow], stack: Option<&Stack>) -
     }
 }
 
-/// What the forms of the pages send.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Said {
-    /// Who says it, as he says.
-    by: String,
-    note: String,
-    opinion: String,
-    /// Where the form leads back to.
-    back: Option<String>,
-}
-
-impl Said {
-    /// A form without fields has no type either.
-    fn of(headers: &HeaderMap, form: Result<Form<Said>, FormRejection>) -> Result<Said, Failed> {
-        match form {
-            Ok(Form(said)) => Ok(said),
-            Err(FormRejection::InvalidFormContentType(_)) if !headers.contains_key(CONTENT_TYPE) => Ok(Said::default()),
-            Err(error) => Err(Failed::Refused(error.status(), error.body_text())),
-        }
-    }
-
-    fn note(&self) -> Option<String> {
-        Some(line(&self.note, MOST_NOTE)).filter(|note| !note.is_empty())
-    }
-}
-
 type Uid = Result<Path<String>, PathRejection>;
-type SaidForm = Result<Form<Said>, FormRejection>;
-
 /// `POST /studies/{uid}/acknowledge`
-pub(super) async fn acknowledge(
-    State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
-    uid: Uid,
-    headers: HeaderMap,
-    form: SaidForm,
-) -> Result<Redirect, NoPage> {
-    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
-    let (who, note) = (actor(peer, Some(&said.by)), said.note());
-    site.ledger(move |ledger| ledger.acknowledge(&uid, &who, note.as_deref())).await?;
-    Ok(Redirect::to(&way_back(said.back.as_deref())))
+pub(super) async fn acknowledge(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
+    let (uid, back, said) = (api::study_uid(uid)?, form.way_back(), form.said);
+    site.ledger(move |ledger| ledger.acknowledge(&uid, &said.who, said.note.as_deref())).await?;
+    Ok(back)
 }
 
 /// `POST /studies/{uid}/unacknowledge`
-pub(super) async fn unacknowledge(
-    State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
-    uid: Uid,
-    headers: HeaderMap,
-    form: SaidForm,
-) -> Result<Redirect, NoPage> {
-    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
-    let who = actor(peer, Some(&said.by));
-    site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &who)).await?;
-    Ok(Redirect::to(&way_back(said.back.as_deref())))
+pub(super) async fn unacknowledge(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
+    let (uid, back, said) = (api::study_uid(uid)?, form.way_back(), form.said);
+    site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &said.who)).await?;
+    Ok(back)
 }
 
 /// `POST /studies/{uid}/feedback`
-pub(super) async fn feedback(
-    State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
-    uid: Uid,
-    headers: HeaderMap,
-    form: SaidForm,
-) -> Result<Redirect, NoPage> {
-    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
-    let opinion = match said.opinion.as_str() {
-        "agree" => Opinion::Agree,
-        "disagree" => Opinion::Disagree,
-        _ => {
-            let why = "opinion is agree or disagree".into();
-            return Err(Failed::Refused(StatusCode::UNPROCESSABLE_ENTITY, why).into());
-        }
-    };
-    let (who, note) = (actor(peer, Some(&said.by)), said.note());
-    site.ledger(move |ledger| ledger.give_feedback(&uid, &who, opinion, note.as_deref())).await?;
-    Ok(Redirect::to(&way_back(said.back.as_deref())))
+pub(super) async fn feedback(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
+    let (uid, back, said) = (api::study_uid(uid)?, form.way_back(), form.said);
+    let opinion = said.opinion()?;
+    site.ledger(move |ledger| ledger.give_feedback(&uid, &said.who, opinion, said.note.as_deref())).await?;
+    Ok(back)
 }
 
 /// `POST /studies/{uid}/rescore`
-pub(super) async fn rescore(
-    State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
-    uid: Uid,
-    headers: HeaderMap,
-    form: SaidForm,
-) -> Result<Redirect, NoPage> {
-    let (uid, said) = (api::study_uid(uid)?, Said::of(&headers, form)?);
-    let who = actor(peer, Some(&said.by));
-    api::rescore_study(&site, uid, who).await?;
-    Ok(Redirect::to(&way_back(said.back.as_deref())))
+pub(super) async fn rescore(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
+    let back = form.way_back();
+    api::rescore_study(&site, api::study_uid(uid)?, form.said.who).await?;
+    Ok(back)
 }
 
 /// `POST /notifications/{id}/requeue`
 pub(super) async fn requeue(
     State(site): State<Site>,
-    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     id: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
-    form: SaidForm,
+    form: FormSaid,
 ) -> Result<Redirect, NoPage> {
-    let (id, said) = (api::notification_id(id)?, Said::of(&headers, form)?);
-    let who = actor(peer, Some(&said.by));
-    site.ledger(move |ledger| ledger.requeue_dead(Some(id), &who)).await?;
-    Ok(Redirect::to(&way_back(said.back.as_deref())))
+    let (id, back, said) = (api::notification_id(id)?, form.way_back(), form.said);
+    site.ledger(move |ledger| ledger.requeue_dead(Some(id), &said.who)).await?;
+    Ok(back)
 }
 
 #[cfg(test)]

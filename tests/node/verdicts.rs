@@ -93,7 +93,7 @@ fn what_becomes_flagged_is_unread_again_whatever_was_acknowledged_before() {
     node.wait_until("SELECT flagged = 1 AND state = 'decided' FROM worklist");
     assert_eq!(node.query::<i64>("SELECT acknowledged_at IS NULL FROM worklist"), 1, "flagged and already read");
     let (_, page) = node.get("/");
-    assert!(page.contains("<strong>1</strong> flagged, unread") && page.contains("/acknowledge\""), "{page}");
+    assert!(page.contains("<strong>1</strong> flagged, unread") && page.contains("Acknowledge</button>"), "{page}");
     assert!(node.cli(&["ack", &study, "--by", "Dr Late", "--note", "called the ward"]).status.success());
     let log =
         "SELECT group_concat(actor || ' ' || verdict || coalesce(' ' || note, ''), '; ') FROM acknowledgement_log";

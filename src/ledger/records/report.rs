@@ -204,6 +204,10 @@ pub enum Opinion {
 }
 
 impl Opinion {
+    pub fn named(name: &str) -> Option<Opinion> {
+        [Opinion::Agree, Opinion::Disagree].into_iter().find(|opinion| opinion.name() == name)
+    }
+
     /// As in the database.
     pub fn name(self) -> &'static str {
         match self {

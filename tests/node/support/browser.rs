@@ -3,15 +3,17 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::python;
+use super::{PATIENCE, python};
 
 /// A browser; each page is another person's.
 pub struct Browser {
     child: Child,
-    commands: ChildStdin,
+    /// Closed, it ends the browser.
+    commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     /// Pictures are laid here.
     pub folder: tempfile::TempDir,
@@ -34,11 +36,11 @@ impl Browser {
             child.wait().unwrap();
             return None;
         }
-        Some(Browser { child, commands, answers, folder })
+        Some(Browser { child, commands: Some(commands), answers, folder })
     }
 
     fn tell(&mut self, command: Value) -> Value {
-        writeln!(self.commands, "{command}").unwrap();
+        writeln!(self.commands.as_mut().expect("it is closed only when dropped"), "{command}").unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
         let answer: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the browser ended after {command}"));
@@ -108,6 +110,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        // Killed, the driver would leave Chromium's processes behind.
+        drop(self.commands.take());
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
