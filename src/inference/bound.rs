@@ -1,12 +1,12 @@
-//! A batch of one size whose input and output are bound to memory once, in place of a copy that ONNX Runtime makes anew
+//! A batch of one size whose input and outputs are bound to memory once, in place of a copy that ONNX Runtime makes anew
 //! for each run.
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::Tensor as Value;
 
+use super::graph::Graph;
 use triaged_imaging::Tensor;
-use triaged_model::ModelCard;
 
 /// The run option that tells recorded graphs of one session from each other: each batch size has its own.
 const GRAPH_ID: &str = "gpu_graph_id";
@@ -28,7 +28,8 @@ pub(super) enum Memory {
 pub(super) struct Bound {
     input_name: String,
     input: Value<f32>,
-    output: Value<f32>,
+    /// One for each output of the graph that is read.
+    outputs: Vec<Value<f32>>,
     replayed: Option<Replayed>,
     binding: IoBinding,
 }
@@ -36,13 +37,13 @@ pub(super) struct Bound {
 /// The memory that a replay reads and writes.
 struct Replayed {
     input: Value<f32>,
-    output: Value<f32>,
+    outputs: Vec<Value<f32>>,
     options: RunOptions,
 }
 
 impl Bound {
-    pub fn new(session: &Session, card: &ModelCard, size: usize, memory: Memory) -> ort::Result<Self> {
-        let [channels, height, width] = card.transform.shape();
+    pub fn new(session: &Session, graph: &Graph, size: usize, memory: Memory) -> ort::Result<Self> {
+        let [channels, height, width] = graph.input_shape;
         let allocator = |device: AllocationDevice<'static>, gpu, kind| {
             Allocator::new(session, MemoryInfo::new(device, gpu, AllocatorType::Device, kind)?)
         };
@@ -52,33 +53,36 @@ impl Bound {
                 allocator(AllocationDevice::CUDA_PINNED, gpu, MemoryType::CPUOutput)?
             }
         };
-        let (input_shape, output_shape) = ([size, channels, height, width], [size, 1]);
+        let input_shape = [size, channels, height, width];
         let mut input = Value::<f32>::new(&host, input_shape)?;
         // A batch that is not full is filled up with slices that were there before: never with what memory happened to hold.
         input.try_extract_tensor_mut::<f32>()?.1.fill(0.0);
-        let mut output = Value::<f32>::new(&host, output_shape)?;
+        let made = |allocator: &Allocator| -> ort::Result<Vec<Value<f32>>> {
+            graph.outputs.iter().map(|output| Value::<f32>::new(allocator, output.shape(size))).collect()
+        };
+        let mut outputs = made(&host)?;
         let mut binding = session.create_binding()?;
         let replayed = match memory {
             Memory::Graph(gpu) => {
                 let device = allocator(AllocationDevice::CUDA, gpu, MemoryType::Default)?;
                 let input = Value::<f32>::new(&device, input_shape)?;
-                let mut output = Value::<f32>::new(&device, output_shape)?;
-                binding.bind_input(card.input.as_str(), &input)?;
-                binding.bind_output(card.output.as_str(), &mut output)?;
+                let mut outputs = made(&device)?;
+                binding.bind_input(graph.input.as_str(), &input)?;
+                bind_outputs(&mut binding, graph, &mut outputs)?;
                 let mut options = RunOptions::new()?;
                 options.set(GRAPH_ID, size.to_string())?;
-                Some(Replayed { input, output, options })
+                Some(Replayed { input, outputs, options })
             }
             Memory::Host | Memory::Pinned(_) => {
-                binding.bind_output(card.output.as_str(), &mut output)?;
+                bind_outputs(&mut binding, graph, &mut outputs)?;
                 None
             }
         };
-        Ok(Self { input_name: card.input.clone(), input, output, replayed, binding })
+        Ok(Self { input_name: graph.input.clone(), input, outputs, replayed, binding })
     }
 
-    /// Scores at most as many slices as were bound; returns one value for each slice that was bound.
-    pub fn run(&mut self, session: &mut Session, slices: &[&Tensor]) -> ort::Result<Vec<f32>> {
+    /// Scores at most as many slices as were bound; returns what each output says of all slices that were bound.
+    pub fn run(&mut self, session: &mut Session, slices: &[&Tensor]) -> ort::Result<Vec<Vec<f32>>> {
         let (_, values) = self.input.try_extract_tensor_mut::<f32>()?;
         let mut left = values;
         for slice in slices {
@@ -96,12 +100,18 @@ impl Bound {
                 session.run_binding(&self.binding)?;
                 self.binding.synchronize_outputs()?;
             }
-            Some(Replayed { input, output, options }) => {
+            Some(Replayed { input, outputs, options }) => {
                 self.input.copy_into(&mut *input)?;
                 session.run_binding_with_options(&self.binding, options)?;
-                output.copy_into(&mut self.output)?;
+                for (from, to) in outputs.iter().zip(&mut self.outputs) {
+                    from.copy_into(to)?;
+                }
             }
         }
-        Ok(self.output.try_extract_tensor::<f32>()?.1.to_vec())
+        self.outputs.iter().map(|output| Ok(output.try_extract_tensor::<f32>()?.1.to_vec())).collect()
     }
+}
+
+fn bind_outputs(binding: &mut IoBinding, graph: &Graph, outputs: &mut [Value<f32>]) -> ort::Result<()> {
+    graph.outputs.iter().zip(outputs).try_for_each(|(named, value)| binding.bind_output(named.name.as_str(), value))
 }

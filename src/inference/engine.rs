@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::bound::Memory;
 use super::error::{EngineError, first_line};
-use super::lane::{Lane, Plan};
+use super::lane::{Lane, NoLane, Plan};
 use super::{libraries, tuning};
 use crate::assets;
 use crate::config::{self, Binding, Device};
@@ -157,9 +157,10 @@ impl Engine {
             },
         };
         let lane = |lane| Lane::new(environment, plan(lane), card, model);
-        let mut lanes =
-            (0..lanes).map(lane).collect::<ort::Result<Vec<Lane>>>().map_err(|error| wrong(error.to_string()))?;
-        lanes[0].check().map_err(|why| EngineError::Model { model: card.name.clone(), why })?;
+        let mut lanes = (0..lanes).map(lane).collect::<Result<Vec<Lane>, NoLane>>().map_err(|error| match error {
+            NoLane::Runtime(error) => wrong(error.to_string()),
+            NoLane::Graph(why) => EngineError::Model { model: card.name.clone(), why },
+        })?;
         let mut binding = if device == Device::Cuda { settings.cuda.binding } else { Binding::Plain };
         if device == Device::Cuda {
             let tuned = tuning::tune(&mut lanes, settings, share == 0).map_err(|error| wrong(error.to_string()))?;
@@ -274,7 +275,8 @@ mod tests {
             (0..13).map(|i| Tensor { shape, data: vec![i as f32 / 16.0; shape.iter().product()] }).collect();
         for memory in [None, Some(Memory::Host)] {
             let plan = Plan { threads: 1, batch_size: 6, padded: true, memory, dispatch: None };
-            let mut lane = Lane::new(&environment, plan, &card, &model).expect("a lane");
+            let lane = Lane::new(&environment, plan, &card, &model);
+            let mut lane = lane.ok().expect("a lane");
             assert_eq!(lane.sizes(), [1, 2, 4, 6]);
             lane.warm_up().expect("a run");
             // From many slices to few: what an earlier batch left behind must not be taken for a slice of this one.

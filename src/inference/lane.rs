@@ -10,9 +10,10 @@ use ort::value::TensorRef;
 
 use super::bound::{Bound, Memory};
 use super::error::{EngineError, first_line};
+use super::graph::Graph;
 use super::priority::stand_back;
 use triaged_imaging::Tensor;
-use triaged_model::ModelCard;
+use triaged_model::{HeatMap, ModelCard};
 
 /// How a lane is made.
 #[derive(Clone, Default)]
@@ -33,7 +34,7 @@ pub(super) struct Plan {
 /// A session and the memory that its input is gathered in.
 pub(super) struct Lane {
     session: Session,
-    card: ModelCard,
+    graph: Graph,
     batch_size: usize,
     padded: bool,
     input: Vec<f32>,
@@ -42,10 +43,27 @@ pub(super) struct Lane {
     bound: BTreeMap<usize, Bound>,
 }
 
+/// A model's answer about a slice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The probability of the finding, 0 to 1.
+    pub probability: f64,
+    /// Where the finding is. None where the card names no such output, or what came is no map: the probability counts all the same.
+    pub heat_map: Option<HeatMap>,
+}
+
+/// Why there is no lane.
+pub(super) enum NoLane {
+    /// ONNX Runtime, or the provider, refuses.
+    Runtime(ort::Error),
+    /// The graph is not what its card says.
+    Graph(String),
+}
+
 impl Lane {
     /// A session as planned. It is made on a thread that stands back: ONNX Runtime's own threads are started with it and
     /// inherit its priority.
-    pub fn new(environment: &Environment, plan: Plan, card: &ModelCard, model: &[u8]) -> ort::Result<Self> {
+    pub fn new(environment: &Environment, plan: Plan, card: &ModelCard, model: &[u8]) -> Result<Self, NoLane> {
         let Plan { dispatch, threads, batch_size, padded, memory } = plan;
         let made = std::thread::scope(|scope| {
             let make = scope.spawn(|| {
@@ -66,10 +84,12 @@ impl Lane {
             });
             make.join()
         });
-        let session =
-            made.unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))?;
+        let session = made
+            .unwrap_or_else(|_| Err(ort::Error::new("ONNX Runtime panicked while it loaded the model")))
+            .map_err(NoLane::Runtime)?;
+        let graph = Graph::of(&session, card).map_err(NoLane::Graph)?;
         let bound = BTreeMap::new();
-        Ok(Self { session, card: card.clone(), batch_size, padded, input: Vec::new(), memory, bound })
+        Ok(Self { session, graph, batch_size, padded, input: Vec::new(), memory, bound })
     }
 
     /// Slices that it scores at once, at most.
@@ -98,20 +118,6 @@ impl Lane {
         }
     }
 
-    /// Whether the graph has what the card names; else what it lacks.
-    pub fn check(&self) -> Result<(), String> {
-        let (session, card) = (&self.session, &self.card);
-        for (what, named, has) in [
-            ("input", &card.input, session.inputs().iter().any(|i| i.name() == card.input)),
-            ("output", &card.output, session.outputs().iter().any(|o| o.name() == card.output)),
-        ] {
-            if !has {
-                return Err(format!("the card names the {what} {named:?}, the graph has none of that name"));
-            }
-        }
-        Ok(())
-    }
-
     /// Scores blank slices, in batches of each size. Twice where launches are recorded: that happens at the second run.
     pub fn warm_up(&mut self) -> Result<(), EngineError> {
         let runs = if matches!(self.memory, Some(Memory::Graph(_))) { 3 } else { 1 };
@@ -130,18 +136,29 @@ impl Lane {
 
     /// Scores so many blank slices as one batch.
     pub fn score_blank(&mut self, size: usize) -> Result<(), EngineError> {
-        let shape = self.card.transform.shape();
+        let shape = self.graph.input_shape;
         let blank = Tensor { shape, data: vec![0.0; shape.iter().product()] };
         self.score(&vec![&blank; size]).map(drop)
     }
 
     /// The probability of the finding for each slice, 0 to 1, scored as one batch.
+    ///
+    /// # Errors
+    /// As [`Lane::answer`].
     pub fn score(&mut self, slices: &[&Tensor]) -> Result<Vec<f64>, EngineError> {
+        Ok(self.answer(slices)?.into_iter().map(|answer| answer.probability).collect())
+    }
+
+    /// What the model says of each slice, scored as one batch.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] where the model fails, or gives what is no probability.
+    pub fn answer(&mut self, slices: &[&Tensor]) -> Result<Vec<Answer>, EngineError> {
         if slices.is_empty() {
             return Ok(Vec::new());
         }
         let run = |error: ort::Error| EngineError::Run(first_line(&error.to_string()));
-        let shape = self.card.transform.shape();
+        let shape = self.graph.input_shape;
         for slice in slices {
             assert_eq!(slice.shape, shape, "tensors are made by the card's own transform");
         }
@@ -149,11 +166,13 @@ impl Lane {
             true => ladder(self.batch_size).into_iter().find(|size| *size >= slices.len()).unwrap_or(slices.len()),
             false => slices.len(),
         };
-        let mut probabilities = match self.memory {
+        let mut outputs = match self.memory {
             None => self.run_plain(slices, size),
             Some(memory) => self.run_bound(slices, size, memory),
         }
         .map_err(run)?;
+        let heat_maps = if outputs.len() > 1 { outputs.pop() } else { None };
+        let mut probabilities = outputs.pop().unwrap_or_default();
         if probabilities.len() != size {
             return Err(EngineError::Run(format!("{} values came for {size} slices", probabilities.len())));
         }
@@ -162,26 +181,36 @@ impl Lane {
         if let Some(wrong) = probabilities.iter().find(|p| !(0.0..=1.0).contains(*p)) {
             return Err(EngineError::Run(format!("{wrong} is not a probability")));
         }
-        Ok(probabilities.iter().map(|p| f64::from(*p)).collect())
+        let map_of = |slice: usize| {
+            let (rows, columns) = self.graph.heat_map()?;
+            let values = heat_maps.as_ref()?.get(slice * rows * columns..(slice + 1) * rows * columns)?;
+            HeatMap::new(rows, columns, values.to_vec())
+        };
+        let answer = |(slice, probability): (usize, &f32)| Answer {
+            probability: f64::from(*probability),
+            heat_map: map_of(slice),
+        };
+        Ok(probabilities.iter().enumerate().map(answer).collect())
     }
 
-    fn run_plain(&mut self, slices: &[&Tensor], size: usize) -> ort::Result<Vec<f32>> {
-        let [channels, height, width] = self.card.transform.shape();
+    fn run_plain(&mut self, slices: &[&Tensor], size: usize) -> ort::Result<Vec<Vec<f32>>> {
+        let [channels, height, width] = self.graph.input_shape;
         self.input.clear();
         for slice in slices {
             self.input.extend_from_slice(&slice.data);
         }
         self.input.resize(size * channels * height * width, 0.0);
         let input = TensorRef::from_array_view(([size, channels, height, width], &self.input[..]))?;
-        let outputs = self.session.run(ort::inputs![self.card.input.as_str() => input])?;
-        Ok(outputs[self.card.output.as_str()].try_extract_tensor::<f32>()?.1.to_vec())
+        let outputs = self.session.run(ort::inputs![self.graph.input.as_str() => input])?;
+        let read = |name: &str| Ok(outputs[name].try_extract_tensor::<f32>()?.1.to_vec());
+        self.graph.outputs.iter().map(|output| read(&output.name)).collect()
     }
 
-    fn run_bound(&mut self, slices: &[&Tensor], size: usize, memory: Memory) -> ort::Result<Vec<f32>> {
+    fn run_bound(&mut self, slices: &[&Tensor], size: usize, memory: Memory) -> ort::Result<Vec<Vec<f32>>> {
         use std::collections::btree_map::Entry;
         let bound = match self.bound.entry(size) {
             Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(place) => place.insert(Bound::new(&self.session, &self.card, size, memory)?),
+            Entry::Vacant(place) => place.insert(Bound::new(&self.session, &self.graph, size, memory)?),
         };
         bound.run(&mut self.session, slices)
     }

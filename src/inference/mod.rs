@@ -7,6 +7,9 @@ mod engine;
 mod error;
 mod given_up;
 mod gpu_loss;
+mod graph;
+#[cfg(test)]
+mod heat_map_tests;
 mod in_flight;
 mod lane;
 pub mod libraries;

@@ -5,6 +5,7 @@ use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 
 use super::engine::Engine;
 use super::error::EngineError;
+use triaged_model::ModelCard;
 
 /// Slices of each phantom.
 const SLICES: u32 = 8;
@@ -18,21 +19,28 @@ pub struct Trial {
     pub bleeding: f64,
 }
 
+/// The advice for whoever made a model whose values are wrong.
+const WRONG_MAP: &str = "the heat map has values that are not between 0 and 1 (it needs a sigmoid at its end, too)";
+
 impl Engine {
     /// Scores a healthy and a bleeding phantom, slice by slice, by the card's own transform.
     ///
     /// # Errors
     /// [`EngineError::Run`] for what would fail slices in a node: a model that gives logits where the card promises
-    /// probabilities passes a blank slice, and fails on a head.
+    /// probabilities passes a blank slice, and fails on a head; so does one whose heat map is none.
     pub fn trial(&mut self) -> Result<Trial, EngineError> {
-        let transform = self.info().card.transform;
+        let ModelCard { transform, heat_map, .. } = self.info().card;
         let mut highest = |lesion| -> Result<f64, EngineError> {
             let mut highest = 0.0_f64;
             for object in series(&PhantomSpec { slices: SLICES, lesion, seed: 1 }) {
                 let tensor = model_input(&object, 0, &transform)
                     .map_err(|error| EngineError::Run(format!("a phantom cannot be brought to its input: {error}")))?;
-                let scores = self.first_lane().score(&[&tensor])?;
-                highest = scores.into_iter().fold(highest, f64::max);
+                for answer in self.first_lane().answer(&[&tensor])? {
+                    if heat_map.is_some() && answer.heat_map.is_none() {
+                        return Err(EngineError::Run(WRONG_MAP.into()));
+                    }
+                    highest = highest.max(answer.probability);
+                }
             }
             Ok(highest)
         };

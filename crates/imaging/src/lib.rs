@@ -2,7 +2,8 @@
 //!
 //! [`read_file`] takes what is on disk, [`decode_frame`] one frame of it to stored values, [`Frame::hounsfield`] those to
 //! Hounsfield units, [`model_input`] all the way to the tensor that the model card's [`Transform`] describes.
-//! Training and the node both call [`model_input`]; there is no second way from an object to a tensor.
+//! Training and the node go this way; there is no second one from an object to a tensor. [`placed_input`] also says which part of
+//! the frame the tensor shows.
 
 pub mod attributes;
 mod character_set;
@@ -14,6 +15,7 @@ mod layout;
 mod object;
 pub mod phantom;
 mod pixels;
+mod placement;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -28,4 +30,5 @@ pub use object::{
     read_bytes, read_file, read_frames, read_frames_bytes, read_frames_of, read_header, read_header_bytes,
 };
 pub use pixels::{AIR, Frame, ModalityLut, decode_frame, frame_count, most_frames};
-pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input};
+pub use placement::{PixelBox, Placement, Region};
+pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input, placed_input};

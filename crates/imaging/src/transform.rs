@@ -9,6 +9,7 @@ use super::crop::HeadCrop;
 use super::error::ImagingError;
 use super::object::DicomObject;
 use super::pixels::{AIR, Frame, decode_frame};
+use super::placement::Placement;
 
 /// A display window in Hounsfield units (PS3.3 C.11.2.1.2): `center` and `width` in HU.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -131,7 +132,19 @@ pub struct Tensor {
 /// [`ImagingError`], whose [`is_contradiction`](ImagingError::is_contradiction) tells an ineligible object from a
 /// failure.
 pub fn model_input(object: &DicomObject, frame: u32, transform: &Transform) -> Result<Tensor, ImagingError> {
-    frame_input(&decode_frame(object, frame)?, transform)
+    Ok(placed_input(object, frame, transform)?.0)
+}
+
+/// As [`model_input`], with the part of the frame that the tensor shows.
+///
+/// # Errors
+/// As [`model_input`].
+pub fn placed_input(
+    object: &DicomObject,
+    frame: u32,
+    transform: &Transform,
+) -> Result<(Tensor, Placement), ImagingError> {
+    placed_frame(&decode_frame(object, frame)?, transform)
 }
 
 /// The model's input for a decoded frame.
@@ -147,20 +160,32 @@ pub fn model_input(object: &DicomObject, frame: u32, transform: &Transform) -> R
 /// # Errors
 /// [`ImagingError::Resample`] where the transform asks for an empty image.
 pub fn frame_input(frame: &Frame, transform: &Transform) -> Result<Tensor, ImagingError> {
+    Ok(placed_frame(frame, transform)?.0)
+}
+
+fn placed_frame(frame: &Frame, transform: &Transform) -> Result<(Tensor, Placement), ImagingError> {
     let shape = transform.shape();
+    let uncropped = |height: u32, width: u32| match (frame.rows, frame.columns) == (height, width) {
+        true => Placement::whole(frame.rows, frame.columns),
+        false => Placement::padded(frame.rows, frame.columns),
+    };
     match transform {
         Transform::StoredValues { height, width } => {
             let stored = frame.stored.iter().map(|&stored| stored as f32).collect();
             let data = fit(stored, (frame.rows, frame.columns), (*height, *width), frame.stored_air())?;
-            Ok(Tensor { shape, data })
+            Ok((Tensor { shape, data }, uncropped(*height, *width)))
         }
         Transform::HounsfieldWindows { height, width, crop_to_head, windows, normalization } => {
             let (rows, columns) = (frame.rows, frame.columns);
             let hounsfield = frame.hounsfield();
             let head = crop_to_head.and_then(|crop| crop.square(&hounsfield, rows, columns));
-            let (image, from) = match head {
-                Some(square) => (square.of(&hounsfield, columns, AIR), (square.side, square.side)),
-                None => (hounsfield, (rows, columns)),
+            let (image, from, placement) = match head {
+                Some(square) => (
+                    square.of(&hounsfield, columns, AIR),
+                    (square.side, square.side),
+                    Placement::cropped(rows, columns, square),
+                ),
+                None => (hounsfield, (rows, columns), uncropped(*height, *width)),
             };
             let hounsfield = fit(image, from, (*height, *width), AIR)?;
             let mut data = Vec::with_capacity(shape.iter().product());
@@ -171,7 +196,7 @@ pub fn frame_input(frame: &Frame, transform: &Transform) -> Result<Tensor, Imagi
             if let Some(normalization) = normalization {
                 normalization.apply(&mut data);
             }
-            Ok(Tensor { shape, data })
+            Ok((Tensor { shape, data }, placement))
         }
     }
 }

@@ -33,6 +33,10 @@ pub struct ModelCard {
     pub input: String,
     /// The graph's output, shape `[batch, 1]`, float32: the probability of the finding, 0 to 1.
     pub output: String,
+    /// The graph's output that says where the finding is, where it has one: float32, shape `[batch, rows, columns]`, rows and
+    /// columns fixed, probabilities 0 to 1 that cover the input image evenly, row by row. See [`HeatMap`](crate::HeatMap).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat_map: Option<String>,
     /// From DICOM object to input tensor.
     pub transform: Transform,
     /// A slice is positive when its probability is at least this.
@@ -103,6 +107,9 @@ impl ModelCard {
         }
         if !(0.0..=1.0).contains(&self.slice_threshold) {
             return Err(format!("slice_threshold {} is not between 0 and 1", self.slice_threshold));
+        }
+        if self.heat_map.as_ref() == Some(&self.output) {
+            return Err(format!("heat_map and output are both {:?}: the map is an output of its own", self.output));
         }
         let [channels, height, width] = self.transform.shape();
         if channels == 0 || !(16..=4096).contains(&height) || !(16..=4096).contains(&width) {

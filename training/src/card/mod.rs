@@ -230,6 +230,7 @@ impl Trained<'_> {
             sha256: hex::encode(Sha256::digest(onnx)),
             input: export::INPUT.into(),
             output: export::OUTPUT.into(),
+            heat_map: None,
             transform: config.transform.clone(),
             slice_threshold: self.measured.decision().slice_threshold,
             study_rule: self.measured.decision().study_rule,
