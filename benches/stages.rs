@@ -20,7 +20,7 @@ use triaged::dimse::command::{Message, Operation};
 use triaged::dimse::pdu::{Event, PduStream};
 use triaged::dimse::status::Status;
 use triaged::inference::{Engine, Pipeline};
-use triaged::ledger::{LeaseRequest, Ledger, NewInstance, Queue, SliceStart, WorkerId, now};
+use triaged::ledger::{Instances, LeaseRequest, Ledger, NewInstance, Queue, SliceStart, Studies, WorkerId, now};
 use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 use triaged_imaging::{Transform, Window, decode_frame, frame_input, read_file};
 

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, ForwardStudies};
 use crate::dimse::scu::{self, Object, Peer, Priority, ScuError, StoreError, may_pass};
-use crate::ledger::{DueForward, ForwardEnd, ForwardRule, Ledger, LedgerError, Result, format_time};
+use crate::ledger::{DueForward, ForwardEnd, ForwardRule, Ledger, LedgerError, Result, Studies, format_time};
 use crate::outgoing;
 
 /// Objects on one association. Few, so that an urgent one that comes meanwhile does not wait long, and little is repeated after a crash.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use triaged::archive::Archive;
 use triaged::assets;
@@ -54,7 +55,15 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     };
     // The objects are on the disk already: no bound of senders holds for them.
     let limits = Limits { max_object_bytes: u64::MAX, max_queue: u64::MAX, max_queue_of_source: u64::MAX };
-    let intake = Intake::new(archive.clone(), ledger.clone(), Activity::default(), rules, limits, Default::default());
+    let intake = Intake::new(
+        archive.clone(),
+        Arc::new(ledger.clone()),
+        Arc::new(ledger.clone()),
+        Activity::default(),
+        rules,
+        limits,
+        Default::default(),
+    );
     let runtime = runtime(settings)?;
     let mut failed = 0;
     for path in &orphans {

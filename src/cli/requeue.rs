@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use triaged::config::Settings;
-use triaged::ledger::{Ledger, Reader};
+use triaged::ledger::{Ledger, Outbox, Reader};
 
 use super::terminal::{Screen, text_or_dash};
 use super::{Result, actor, existing_database, study};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
-use crate::ledger::{Actor, Deed, Ledger, source};
+use crate::ledger::{Actor, Instances, Queue, source};
 use crate::triage::Activity;
 use crate::trouble::Trouble;
 
@@ -28,7 +28,7 @@ use room::Room;
 #[derive(Clone)]
 pub struct Intake {
     archive: Archive,
-    ledger: Ledger,
+    instances: Arc<dyn Instances>,
     activity: Activity,
     rules: Arc<Rules>,
     limits: Limits,
@@ -136,17 +136,18 @@ impl Intake {
     /// `storing` hears of each object that could not be stored, or was.
     pub fn new(
         archive: Archive,
-        ledger: Ledger,
+        instances: Arc<dyn Instances>,
+        queue: Arc<dyn Queue>,
         activity: Activity,
         rules: Rules,
         limits: Limits,
         storing: Trouble,
     ) -> Intake {
         let turns = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
-        let room = Arc::new(Room::new(limits, ledger.clone()));
+        let room = Arc::new(Room::new(limits, queue));
         Intake {
             archive,
-            ledger,
+            instances,
             activity,
             rules: Arc::new(rules),
             limits,
@@ -185,20 +186,14 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         let brought = self.intake.activity.ended(self.id);
-        self.intake.ledger.changed().notify_waiters();
+        self.intake.instances.transfer_ended();
         if brought.is_empty() {
             return;
         }
-        let (ledger, actor) = (self.intake.ledger.clone(), self.sender.actor());
+        let (instances, actor) = (self.intake.instances.clone(), self.sender.actor());
         let note = move || {
             for (study_uid, objects) in brought {
-                let details = serde_json::json!({ "objects": objects });
-                ledger.post_deed(Deed {
-                    actor: actor.clone(),
-                    name: "study.receive",
-                    study_uid: Some(study_uid),
-                    details,
-                });
+                instances.note_transfer(&actor, study_uid, objects);
             }
         };
         // The ledger may be full of writes, and to wait for it blocks.

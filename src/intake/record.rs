@@ -131,7 +131,7 @@ impl Intake {
                     let _ = tell.send((taken, memory));
                 };
                 // If the ledger is closed, `then` is dropped, and `take` hears that.
-                let _ = self.ledger.post_store(instance, then);
+                let _ = self.instances.post_store(instance, Box::new(then));
                 return;
             }
             Ok(Placed::SetAside { path, outcome }) => Taken::SetAside { path, outcome },
@@ -258,7 +258,7 @@ impl Intake {
             peer: object.sender.peer.to_string(),
             received_at: object.received_at,
         };
-        match self.ledger.quarantine(row).await {
+        match self.instances.quarantine(row).await {
             Ok(_) => outcome,
             Err(error) => Outcome::not_stored(error),
         }

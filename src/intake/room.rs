@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::ledger::Ledger;
+use crate::ledger::Queue;
 
 use super::{Limits, Outcome};
 
@@ -15,7 +15,7 @@ use super::{Limits, Outcome};
 pub(super) struct Room {
     max: u64,
     max_of_source: u64,
-    ledger: Ledger,
+    queue: Arc<dyn Queue>,
     let_in: Mutex<LetIn>,
 }
 
@@ -44,8 +44,8 @@ pub(super) struct Place {
 }
 
 impl Room {
-    pub fn new(limits: Limits, ledger: Ledger) -> Room {
-        Room { max: limits.max_queue, max_of_source: limits.max_queue_of_source, ledger, let_in: Mutex::default() }
+    pub fn new(limits: Limits, queue: Arc<dyn Queue>) -> Room {
+        Room { max: limits.max_queue, max_of_source: limits.max_queue_of_source, queue, let_in: Mutex::default() }
     }
 
     /// Whether there is room at all for a sender's slices. A study that would wait for hours is better kept by its sender, who sees
@@ -69,7 +69,7 @@ impl Room {
     }
 
     fn fits(&self, source: &str, slices: u64, let_in: &mut LetIn) -> Result<(), Outcome> {
-        let count = self.ledger.last_queue_count();
+        let count = self.queue.last_count();
         if let_in.counted_as_of != Some(count.as_of) {
             let_in.forget_counted(count.as_of);
         }
@@ -139,13 +139,13 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Queue;
+    use crate::ledger::Ledger;
 
     fn room(max_queue: u64, max_queue_of_source: u64) -> (tempfile::TempDir, Arc<Room>) {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&folder.path().join("triaged.db")).unwrap();
         let limits = Limits { max_object_bytes: 1, max_queue, max_queue_of_source };
-        (folder, Arc::new(Room::new(limits, ledger)))
+        (folder, Arc::new(Room::new(limits, Arc::new(ledger))))
     }
 
     fn why(taken: Result<Place, Outcome>) -> String {
@@ -168,7 +168,7 @@ mod tests {
         // Recorded, but no count has it yet.
         assert!(why(room.take("C", 6)).contains("5 slices wait"));
         // The count that follows does not have it, as it was in no ledger.
-        room.ledger.queue_depth().unwrap();
+        room.queue.queue_depth().unwrap();
         room.take("C", 6).unwrap();
     }
 

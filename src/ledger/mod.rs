@@ -1,20 +1,30 @@
 //! The ledger: instances, the queue of slices, results, verdicts and the outbox.
 //!
 //! [`records`] are what it keeps, in the words of the domain. [`sqlite`] keeps them in one SQLite database; nothing else
-//! in this program knows SQL. [`Queue`] is the port that a queue for several machines will implement, too.
+//! in this program knows SQL. Its stages know it by
+//! ports, which another backend would implement: intake by [`Instances`], whoever scores by [`Queue`], the triage stage by
+//! [`Studies`], the channels by [`Outbox`] and [`Escalations`]. The tests of `port_tests` hold for each backend.
 
 mod error;
-mod queue;
+mod escalations;
+mod instances;
+mod outbox;
 #[cfg(test)]
-mod queue_tests;
+mod port_tests;
+mod queue;
 pub mod records;
 pub mod sqlite;
+mod studies;
 mod wakeups;
 
 pub use error::{DatabaseError, LedgerError, Result};
-pub use queue::{Pending, Queue};
+pub use escalations::Escalations;
+pub use instances::{Instances, Told};
+pub use outbox::Outbox;
+pub use queue::{Pending, Queue, QueueCount};
 pub use records::*;
 pub use sqlite::{Acknowledged, Changes, Ledger, Reader, Router, WorklistPage};
+pub use studies::Studies;
 pub use wakeups::Wakeups;
 
 /// The current moment as the ledger writes it: UTC ISO 8601 with milliseconds.

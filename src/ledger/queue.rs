@@ -1,8 +1,10 @@
 //! The port between the ledger and whoever scores slices. Another queue, which workers on several machines share, can
 //! stand in its place.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -60,9 +62,28 @@ pub trait Queue: Send + Sync {
     /// How many slices wait, leased or not. Blocks.
     fn queue_depth(&self) -> Result<u64>;
 
+    /// The last count of [`Queue::queue_depth`]; the inference stage asks for one every second.
+    fn last_count(&self) -> Arc<QueueCount>;
+
     /// Whether no slice waits, leased or not. Blocks for some microseconds.
     fn is_idle(&self) -> Result<bool>;
 
     /// Wakes when slices were queued by this process. Others may queue slices, too: look now and then.
     fn queued(&self) -> &Notify;
+}
+
+/// How many slices waited at a moment, leased or not.
+#[derive(Debug)]
+pub struct QueueCount {
+    /// Before the count began: what was committed until then is counted.
+    pub as_of: Instant,
+    pub total: u64,
+    /// By [`source`](super::source).
+    pub by_source: HashMap<String, u64>,
+}
+
+impl Default for QueueCount {
+    fn default() -> QueueCount {
+        QueueCount { as_of: Instant::now(), total: 0, by_source: HashMap::new() }
+    }
 }

@@ -187,17 +187,17 @@ impl Node {
             true => channels
                 .into_iter()
                 .map(|channel| {
-                    let worker = Worker::new(ledger.clone(), channel, &settings.notify, links.clone());
+                    let worker = Worker::new(Arc::new(ledger.clone()), channel, &settings.notify, links.clone());
                     Stage::start(|stop| worker.run(stop))
                 })
                 .chain([Stage::start(|stop| {
-                    Escalation::new(ledger.clone(), routing.clone(), &settings.notify).run(stop)
+                    Escalation::new(Arc::new(ledger.clone()), routing.clone(), &settings.notify).run(stop)
                 })])
                 .chain(forwarders.into_iter().map(|forwarder| Stage::start(|stop| forwarder.run(stop))))
                 .collect(),
         };
         let judge = Judge {
-            ledger: ledger.clone(),
+            studies: Arc::new(ledger.clone()),
             activity: activity.clone(),
             card: info.card.clone(),
             settings: settings.triage.clone(),
@@ -265,7 +265,8 @@ impl Node {
         });
         let (commitment, reporter) = commitment.unzip();
         let reports = reporter.filter(|_| serve).map(|reporter| Stage::start(|stop| reporter.run(stop)));
-        let intake = Intake::new(archive, ledger.clone(), activity, rules, limits, storing);
+        let intake =
+            Intake::new(archive, Arc::new(ledger.clone()), Arc::new(ledger.clone()), activity, rules, limits, storing);
         let scp = Arc::new(Scp::new(&settings.dimse, intake, commitment));
         let mut dimse = Vec::new();
         for (listener, bound, protocol) in listeners {

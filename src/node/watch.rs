@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::event::{Event, NodeTrouble};
-use crate::ledger::{Ledger, now};
+use crate::ledger::{Ledger, Outbox, now};
 use crate::notify::Routing;
 use crate::web::Readiness;
 

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::Routing;
 use crate::config;
 use crate::event::{DeliveryFailed, Event};
-use crate::ledger::{Ledger, Result};
+use crate::ledger::{Escalations, Result};
 
 /// How often it is looked whether something is due.
 const POLL: Duration = Duration::from_secs(1);
@@ -22,22 +22,22 @@ const MOST_AT_ONCE: usize = 100;
 
 /// The stage that raises what is due.
 pub struct Escalation {
-    ledger: Ledger,
+    escalations: Arc<dyn Escalations>,
     routing: Arc<Routing>,
     /// A message about a verdict may be under way for so long before other channels are told.
     undelivered_after: Duration,
 }
 
 impl Escalation {
-    pub fn new(ledger: Ledger, routing: Arc<Routing>, settings: &config::Notify) -> Escalation {
+    pub fn new(escalations: Arc<dyn Escalations>, routing: Arc<Routing>, settings: &config::Notify) -> Escalation {
         let undelivered_after = Duration::from_secs_f64(settings.undelivered_minutes * 60.0);
-        Escalation { ledger, routing, undelivered_after }
+        Escalation { escalations, routing, undelivered_after }
     }
 
     /// Raises what is due until `stop`. Errors of the ledger are logged and outwaited.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match self.ledger.raise_escalations().await {
+            match self.escalations.raise().await {
                 Ok(0) => {}
                 Ok(raised) => {
                     metrics::counter!("triaged_escalations_total").increment(raised);
@@ -56,8 +56,8 @@ impl Escalation {
     }
 
     async fn report_undelivered(&self) -> Result<()> {
-        let (ledger, wait) = (self.ledger.clone(), self.undelivered_after);
-        let found = tokio::task::spawn_blocking(move || ledger.undelivered(wait, MOST_AT_ONCE)).await;
+        let (escalations, wait) = (self.escalations.clone(), self.undelivered_after);
+        let found = tokio::task::spawn_blocking(move || escalations.undelivered(wait, MOST_AT_ONCE)).await;
         for undelivered in found.map_err(|_| crate::ledger::LedgerError::Closed)?? {
             let messages = match Event::from_json(&undelivered.event) {
                 Ok(event) => {
@@ -79,7 +79,7 @@ impl Escalation {
                 told = told.join(", "),
                 "a message does not arrive on its channel"
             );
-            self.ledger.report_undelivered(undelivered.id, messages).await?;
+            self.escalations.report_undelivered(undelivered.id, messages).await?;
         }
         Ok(())
     }

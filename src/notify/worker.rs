@@ -12,7 +12,7 @@ use super::retry::Retry;
 use super::schedule::QuietHours;
 use super::{Channel, Links, Message, Outcome};
 use crate::config;
-use crate::ledger::{Delivery, Ledger, OutboxRow, Result};
+use crate::ledger::{Delivery, Outbox, OutboxRow, Result};
 
 /// Deliveries at one time: enough that one slow answer holds no other alert up, few enough to be polite.
 const MOST_IN_FLIGHT: usize = 4;
@@ -29,7 +29,7 @@ const SETTLE_ATTEMPTS: u32 = 30;
 
 /// Delivers the messages of one channel.
 pub struct Worker {
-    ledger: Ledger,
+    outbox: Arc<dyn Outbox>,
     channel: Arc<dyn Channel>,
     retry: Retry,
     quiet: QuietHours,
@@ -38,13 +38,18 @@ pub struct Worker {
 
 impl Worker {
     /// `settings` are those that the channel was opened with.
-    pub fn new(ledger: Ledger, channel: Box<dyn Channel>, settings: &config::Notify, links: Arc<Links>) -> Worker {
+    pub fn new(
+        outbox: Arc<dyn Outbox>,
+        channel: Box<dyn Channel>,
+        settings: &config::Notify,
+        links: Arc<Links>,
+    ) -> Worker {
         let retry = Retry::new(settings);
         let own = settings.all_channels().into_iter().find(|own| own.name == channel.name());
         let quiet_hours = own.map(|own| own.quiet_hours).unwrap_or_default();
         let quiet = QuietHours::parse(&quiet_hours, &settings.time_zone);
         let quiet = quiet.expect("a channel with other quiet hours is not opened");
-        Worker { ledger, channel: channel.into(), retry, quiet, links }
+        Worker { outbox, channel: channel.into(), retry, quiet, links }
     }
 
     /// Delivers until `stop`, then finishes what is in flight. Errors of the ledger are logged and outwaited.
@@ -53,7 +58,7 @@ impl Worker {
         // A row stays pending in the ledger while it is in flight, so the worker remembers what it holds.
         let mut held: HashMap<Id, OutboxRow> = HashMap::new();
         let mut counted: Option<Instant> = None;
-        let posted = self.ledger.clone();
+        let posted = self.outbox.clone();
         while !stop.is_cancelled() {
             // Made before the look, so that what is posted right after the look still rings.
             let rung = posted.posted().notified();
@@ -94,12 +99,12 @@ impl Worker {
     /// The rows to deliver that are not `held`, pending ones before dead ones, oldest first, and how long until the next
     /// pending one is due.
     async fn due(&self, held: Vec<i64>) -> Result<(Vec<OutboxRow>, Option<Duration>)> {
-        let (ledger, channel, retry) = (self.ledger.clone(), self.channel.name().to_owned(), self.retry);
+        let (outbox, channel, retry) = (self.outbox.clone(), self.channel.name().to_owned(), self.retry);
         blocking(move || {
-            let mut rows = ledger.due(&channel, held.len() + MOST_IN_FLIGHT, retry.longest)?;
-            rows.extend(ledger.due_dead(&channel, held.len() + MOST_IN_FLIGHT, retry.revival())?);
+            let mut rows = outbox.due(&channel, held.len() + MOST_IN_FLIGHT, retry.longest)?;
+            rows.extend(outbox.due_dead(&channel, held.len() + MOST_IN_FLIGHT, retry.revival())?);
             rows.retain(|row| !held.contains(&row.id));
-            let next = if rows.is_empty() { ledger.next_due(&channel)? } else { None };
+            let next = if rows.is_empty() { outbox.next_due(&channel)? } else { None };
             let next = next.and_then(|at| at.parse::<Timestamp>().ok()).map(|at| {
                 // A millisecond more, for the ledger's times are cut to milliseconds.
                 Duration::try_from(Timestamp::now().duration_until(at)).unwrap_or_default() + Duration::from_millis(1)
@@ -110,8 +115,8 @@ impl Worker {
     }
 
     async fn count(&self) {
-        let (ledger, channel) = (self.ledger.clone(), self.channel.name().to_owned());
-        match blocking(move || ledger.outbox_counts(&channel)).await {
+        let (outbox, channel) = (self.outbox.clone(), self.channel.name().to_owned());
+        match blocking(move || outbox.counts(&channel)).await {
             Ok((pending, dead)) => {
                 let channel = self.channel.name().to_owned();
                 metrics::gauge!("triaged_notifications_pending", "channel" => channel.clone()).set(pending as f64);
@@ -130,7 +135,7 @@ impl Worker {
             Err(error) => {
                 let Some(row) = held.remove(&error.id()) else { return };
                 let outcome = Outcome::Retry { error: "the channel panicked; this is a bug".into(), after: None };
-                let settled = self.ledger.settle(row.id, self.retry.delivery(&row, &outcome)).await;
+                let settled = self.outbox.settle(row.id, self.retry.delivery(&row, &outcome)).await;
                 tracing::error!(channel = self.channel.name(), notification = row.id, ?settled, "a delivery panicked");
             }
         }
@@ -138,7 +143,7 @@ impl Worker {
 
     fn clone_for_flight(&self) -> Worker {
         Worker {
-            ledger: self.ledger.clone(),
+            outbox: self.outbox.clone(),
             channel: self.channel.clone(),
             retry: self.retry,
             quiet: self.quiet.clone(),
@@ -164,7 +169,7 @@ impl Worker {
         }
         // While the outcome is not written the row is still held, so it is not sent again meanwhile.
         for _ in 0..SETTLE_ATTEMPTS {
-            match self.ledger.settle(row.id, delivery.clone()).await {
+            match self.outbox.settle(row.id, delivery.clone()).await {
                 Ok(()) if outcome == Outcome::Delivered => return self.revive().await,
                 Ok(()) => return,
                 Err(error) => {
@@ -180,13 +185,13 @@ impl Worker {
 
     /// The channel works: what it could not deliver before is tried again now.
     async fn revive(&self) {
-        let (ledger, channel) = (self.ledger.clone(), self.channel.name().to_owned());
+        let (outbox, channel) = (self.outbox.clone(), self.channel.name().to_owned());
         // The write, a commit with its sync, is only for the rare case that there is something dead.
-        let revived = match blocking(move || ledger.outbox_counts(&channel)).await {
+        let revived = match blocking(move || outbox.counts(&channel)).await {
             Ok((_, 0)) => return,
             Ok(_) => {
                 let (pause, oldest) = (self.retry.revival_pause(), self.retry.dead_oldest);
-                self.ledger.revive_dead(self.channel.name().to_owned(), pause, oldest).await
+                self.outbox.revive_dead(self.channel.name().to_owned(), pause, oldest).await
             }
             Err(error) => Err(error),
         };

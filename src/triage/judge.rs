@@ -16,7 +16,7 @@ use super::series::{StudyJudgement, judge, judge_early};
 use super::{Activity, Quiet};
 use crate::config;
 use crate::event::Event;
-use crate::ledger::{Evidence, Finding, Ledger, LedgerError, OpenStudy, Verdict, now};
+use crate::ledger::{Evidence, Finding, LedgerError, OpenStudy, Studies, Verdict, now};
 use crate::notify::Routing;
 use triaged_model::ModelCard;
 
@@ -30,7 +30,7 @@ const OPEN_QUIET_SECONDS: f64 = 10.0;
 
 /// The triage stage.
 pub struct Judge {
-    pub ledger: Ledger,
+    pub studies: Arc<dyn Studies>,
     pub activity: Activity,
     pub card: ModelCard,
     pub settings: config::Triage,
@@ -51,7 +51,7 @@ impl Judge {
     /// Judges until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let rung = self.ledger.changed().notified();
+            let rung = self.studies.changed().notified();
             if let Err(error) = self.round().await {
                 error!("studies cannot be judged: {error}");
             }
@@ -66,11 +66,11 @@ impl Judge {
     }
 
     async fn round(&self) -> crate::ledger::Result<()> {
-        let (ledger, sha256) = (self.ledger.clone(), self.card.sha256.clone());
-        let open = tokio::task::spawn_blocking(move || ledger.open_studies(&sha256)).await;
+        let (studies, sha256) = (self.studies.clone(), self.card.sha256.clone());
+        let open = tokio::task::spawn_blocking(move || studies.open_studies(&sha256)).await;
         for study in open.map_err(|_| LedgerError::Closed)?? {
             if study.slices_of_other_models > 0 {
-                self.ledger.requeue_other_models(study.study_uid, self.card.sha256.clone()).await?;
+                self.studies.requeue_other_models(study.study_uid, self.card.sha256.clone()).await?;
                 continue;
             }
             let early = judge_early(&study.slices, &self.card.study_rule, &self.card.made_for);
@@ -136,9 +136,9 @@ impl Judge {
                 series: judgement.series.clone(),
             },
         };
-        let (ledger, finding, decided) = (self.ledger.clone(), self.card.finding.clone(), verdict.clone());
+        let (studies, finding, decided) = (self.studies.clone(), self.card.finding.clone(), verdict.clone());
         let (was_flagged, has_several_patients) = (study.flagged, study.has_several_patients);
-        let event = tokio::task::spawn_blocking(move || study_event(&ledger, &study, &decided, finding)).await;
+        let event = tokio::task::spawn_blocking(move || study_event(&*studies, &study, &decided, finding)).await;
         let event = event.map_err(|_| LedgerError::Closed)??;
         let events = match verdict.flagged {
             // Whoever has not been told of the flag by this model is told of it, the others of its revision.
@@ -150,7 +150,7 @@ impl Judge {
             None => vec![Event::Incomplete(event)],
         };
         let messages = events.into_iter().flat_map(|event| self.routing.messages(event)).collect();
-        if !self.ledger.decide(verdict.clone(), messages).await? {
+        if !self.studies.decide(verdict.clone(), messages).await? {
             return Ok(());
         }
         let words = judgement.finding.name();

@@ -12,7 +12,7 @@ use super::said::JsonSaid;
 use super::{Failed, Site};
 use crate::ledger::{
     Acknowledged, AcknowledgementRow, Actor, AuditFilter, AuditRow, FeedbackRow, ForwardRow, NotificationRow, Order,
-    SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow, format_time,
+    Outbox, SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow, format_time,
 };
 use crate::triage::ShadowStudy;
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::{Failed, Site, api};
-use crate::ledger::ImageFile;
+use crate::ledger::{ImageFile, Studies};
 use crate::rendering::{DisplayWindow, NoPicture, Picture, Renderer, Size};
 
 #[derive(Debug, Default, Deserialize)]

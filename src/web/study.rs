@@ -14,7 +14,7 @@ use super::pages::{NoPage, filters, page, shape, short_uid};
 use super::timeline::{Moment, timeline};
 use super::worklist::Row;
 use super::{Failed, Site};
-use crate::ledger::{ActorKind, SeriesRow, SliceRow, WorklistRow};
+use crate::ledger::{ActorKind, Outbox, SeriesRow, SliceRow, WorklistRow};
 use crate::rendering::DisplayWindow;
 
 /// Rows in a study's slice table.

@@ -8,7 +8,10 @@ use std::time::Duration;
 use crate::support::ledgers::study_event;
 use crate::support::{Node, phantom};
 use triaged::event::Event;
-use triaged::ledger::{Delivery, Ledger, NewInstance, NewMessage, Queue, Score, SliceStart, Verdict, WorklistRow, now};
+use triaged::ledger::{
+    Delivery, Instances, Ledger, NewInstance, NewMessage, Outbox, Queue, Score, SliceStart, Studies, Verdict,
+    WorklistRow, now,
+};
 
 /// A data folder with a ledger in it.
 struct Site {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+use triaged::ledger::Instances;
 
 use crate::support::{Node, PATIENCE, dicom_files, has, phantom, python, real_data, run, storescu};
 

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::config;
 use triaged::event::{Event, Kind, StudyEvent};
-use triaged::ledger::{Actor, Ledger};
+use triaged::ledger::{Actor, Ledger, Outbox};
 use triaged::notify::{Links, Surroundings, Worker, channels};
 
 const SECRET: &str = "a shared secret";
@@ -55,7 +55,7 @@ fn settings(url: String) -> config::Notify {
 fn start(ledger: &Ledger, settings: &config::Notify) -> (CancellationToken, JoinHandle<()>) {
     let channel = channels(settings, &Surroundings::default()).unwrap().remove(0);
     let stop = CancellationToken::new();
-    let worker = Worker::new(ledger.clone(), channel, settings, Arc::new(Links::none()));
+    let worker = Worker::new(Arc::new(ledger.clone()), channel, settings, Arc::new(Links::none()));
     (stop.clone(), tokio::spawn(worker.run(stop)))
 }
 

@@ -7,7 +7,9 @@ use crate::support::{Node, dicom_files, has, phantom, storescu};
 use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
 use triaged::config::{self, Settings};
-use triaged::ledger::{Actor, Delivery, NewInstance, RemovalRule, SliceStart, Stored, format_time, now};
+use triaged::ledger::{
+    Actor, Delivery, Instances, NewInstance, Outbox, RemovalRule, SliceStart, Stored, format_time, now,
+};
 use triaged::retention::Retention;
 
 /// Keeps the files of everything that the ledger knows in a real archive; their content does not matter.

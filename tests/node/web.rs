@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
-use triaged::ledger::{Delivery, now};
+use triaged::ledger::{Delivery, Outbox, now};
 use triaged::notify::{Links, Routing};
 use triaged::report::Reports;
 use triaged::web::{Check, Door, Readiness, Site, serve};

@@ -7,7 +7,7 @@ use super::outbox::post;
 use super::reader::records;
 use super::{Ledger, Reader, Router, audit};
 use crate::event::{self, Event};
-use crate::ledger::{AcknowledgementRow, Actor, Deed, LedgerError, Result, now};
+use crate::ledger::{AcknowledgementRow, Actor, Deed, LedgerError, Outbox, Result, now};
 
 /// A score that is higher by this is materially more evidence.
 const MATERIAL_SCORE: f64 = 0.1;

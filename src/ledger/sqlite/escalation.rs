@@ -7,48 +7,49 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Ledger;
 use super::outbox::post;
-use crate::ledger::{Actor, LedgerError, LinkUse, NewMessage, Result, Undelivered, format_time, now};
+use crate::ledger::{
+    Actor, Escalations, LedgerError, LinkUse, NewMessage, Outbox, Pending, Result, Undelivered, format_time, now,
+};
 
 /// A moment that lies further ahead than this was written before the clock was set back.
 const CLOCK_SET_BACK: Duration = Duration::from_secs(60);
 
-impl Ledger {
-    /// Writes the messages of escalations that are due. An acknowledgement cancels them before (trigger
-    /// `escalations_cancelled`). Returns how many were written.
-    pub async fn raise_escalations(&self) -> Result<u64> {
-        let (due, back) = (now(), ahead());
-        let is_due = "state = 'waiting' AND (due_at <= ?1 OR created_at > ?2)";
-        // Most looks find nothing, and a write is a commit with its sync.
-        let ledger = self.clone();
-        let some = tokio::task::spawn_blocking(move || {
-            ledger.read(|connection| {
-                let sql =
-                    format!("SELECT EXISTS (SELECT 1 FROM escalations INDEXED BY escalations_waiting WHERE {is_due})");
-                Ok(connection.prepare_cached(&sql)?.query_row([due, back], |row| row.get::<_, bool>(0))?)
-            })
-        });
-        if !some.await.map_err(|_| LedgerError::Closed)?? {
-            return Ok(0);
-        }
-        let raised = self
-            .write(move |connection| {
-                let mut statement =
-                    connection.prepare_cached(&format!("SELECT id FROM escalations WHERE {is_due} ORDER BY due_at"))?;
-                let ids: Vec<i64> =
-                    statement.query_map([now(), ahead()], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-                for id in &ids {
-                    raise(connection, *id)?;
-                }
-                Ok(ids.len() as u64)
-            })
-            .await?;
-        self.posted().notify_waiters();
-        Ok(raised)
+impl Escalations for Ledger {
+    fn raise(&self) -> Pending<'_, u64> {
+        Box::pin(async move {
+            let (due, back) = (now(), ahead());
+            let is_due = "state = 'waiting' AND (due_at <= ?1 OR created_at > ?2)";
+            // Most looks find nothing, and a write is a commit with its sync.
+            let ledger = self.clone();
+            let some = tokio::task::spawn_blocking(move || {
+                ledger.read(|connection| {
+                    let sql = format!(
+                        "SELECT EXISTS (SELECT 1 FROM escalations INDEXED BY escalations_waiting WHERE {is_due})"
+                    );
+                    Ok(connection.prepare_cached(&sql)?.query_row([due, back], |row| row.get::<_, bool>(0))?)
+                })
+            });
+            if !some.await.map_err(|_| LedgerError::Closed)?? {
+                return Ok(0);
+            }
+            let raised = self
+                .write(move |connection| {
+                    let mut statement = connection
+                        .prepare_cached(&format!("SELECT id FROM escalations WHERE {is_due} ORDER BY due_at"))?;
+                    let ids: Vec<i64> =
+                        statement.query_map([now(), ahead()], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+                    for id in &ids {
+                        raise(connection, *id)?;
+                    }
+                    Ok(ids.len() as u64)
+                })
+                .await?;
+            self.posted().notify_waiters();
+            Ok(raised)
+        })
     }
 
-    /// Messages about verdicts that were raised `wait` ago or earlier, were tried, are not delivered, and of which no other
-    /// channel was told. Blocks.
-    pub fn undelivered(&self, wait: Duration, most: usize) -> Result<Vec<Undelivered>> {
+    fn undelivered(&self, wait: Duration, most: usize) -> Result<Vec<Undelivered>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, channel, attempts, created_at, event FROM outbox INDEXED BY outbox_unreported
@@ -70,24 +71,27 @@ impl Ledger {
         })
     }
 
-    /// Tells other channels of a message that does not arrive, unless it has arrived meanwhile.
-    pub async fn report_undelivered(&self, id: i64, messages: Vec<NewMessage>) -> Result<()> {
-        self.write(move |connection| {
-            let reported = connection
+    fn report_undelivered(&self, id: i64, messages: Vec<NewMessage>) -> Pending<'_, ()> {
+        Box::pin(async move {
+            self.write(move |connection| {
+                let reported = connection
                 .prepare_cached(
                     "UPDATE outbox SET reported_at = ?2 WHERE id = ?1 AND state <> 'delivered' AND reported_at IS NULL",
                 )?
                 .execute(params![id, now()])?;
-            if reported > 0 {
-                post(connection, &messages)?;
-            }
+                if reported > 0 {
+                    post(connection, &messages)?;
+                }
+                Ok(())
+            })
+            .await?;
+            self.posted().notify_waiters();
             Ok(())
         })
-        .await?;
-        self.posted().notify_waiters();
-        Ok(())
     }
+}
 
+impl Ledger {
     /// The key that signs acknowledge links; made where there is none yet. Blocks.
     pub fn link_key(&self) -> Result<Vec<u8>> {
         let read = |connection: &Connection| -> Result<Option<Vec<u8>>> {

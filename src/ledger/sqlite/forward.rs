@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::reader::records;
 use super::{Ledger, Reader};
-use crate::ledger::{DueForward, ForwardEnd, ForwardRow, ForwardRule, LedgerError, Result, now};
+use crate::ledger::{DueForward, ForwardEnd, ForwardRow, ForwardRule, LedgerError, Result, Studies, now};
 
 /// Instances, and verdicts, that are looked at in one write.
 const MOST_AT_ONCE: i64 = 2000;

@@ -41,14 +41,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use rusqlite_migration::{M, Migrations};
-use tokio::sync::Notify;
 
-use super::{DatabaseError, LedgerError, NewMessage, Result, Wakeups};
+use super::{DatabaseError, LedgerError, NewMessage, QueueCount, Result, Wakeups};
 use crate::event::Event;
 pub use acknowledgement::Acknowledged;
 pub use changes::Changes;
 pub use check::Soundness;
-pub use queue::QueueCount;
 use queue::Turns;
 pub use reader::Reader;
 pub use worklist::WorklistPage;
@@ -140,14 +138,6 @@ impl Ledger {
     /// counts.
     pub fn tell_by(&self, router: Router) {
         let _ = self.shared.router.set(router);
-    }
-
-    pub fn posted(&self) -> &Notify {
-        &self.shared.wakeups.posted
-    }
-
-    pub fn changed(&self) -> &Notify {
-        &self.shared.wakeups.changed
     }
 }
 

@@ -7,18 +7,16 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use serde_json::json;
 
+use tokio::sync::Notify;
+
 use super::{Ledger, audit};
 use crate::event::{Event, Kind};
 use crate::ledger::{
-    Actor, Deed, Delivery, LedgerError, NewMessage, OutboxRow, Result, Revival, Step, format_time, now,
+    Actor, Deed, Delivery, LedgerError, NewMessage, Outbox, OutboxRow, Pending, Result, Revival, Step, format_time, now,
 };
 
-impl Ledger {
-    /// The messages of a channel that are due, oldest first. Blocks.
-    ///
-    /// `longest` is the longest wait between attempts: what is due later than that was written before the clock was set
-    /// back, and is due now, for an alarm must not wait for the clock to catch up.
-    pub fn due(&self, channel: &str, most: usize, longest: Duration) -> Result<Vec<OutboxRow>> {
+impl Outbox for Ledger {
+    fn due(&self, channel: &str, most: usize, longest: Duration) -> Result<Vec<OutboxRow>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state
@@ -31,8 +29,7 @@ impl Ledger {
         })
     }
 
-    /// The dead messages of a channel that are to be tried again now, oldest first. Blocks.
-    pub fn due_dead(&self, channel: &str, most: usize, revival: Revival) -> Result<Vec<OutboxRow>> {
+    fn due_dead(&self, channel: &str, most: usize, revival: Revival) -> Result<Vec<OutboxRow>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state
@@ -47,8 +44,7 @@ impl Ledger {
         })
     }
 
-    /// When the next message of a channel is due: for the channel's worker to sleep until then.
-    pub fn next_due(&self, channel: &str) -> Result<Option<String>> {
+    fn next_due(&self, channel: &str) -> Result<Option<String>> {
         self.read(|connection| {
             Ok(connection
                 .prepare_cached("SELECT min(next_attempt_at) FROM outbox WHERE state = 'pending' AND channel = ?1")?
@@ -56,8 +52,7 @@ impl Ledger {
         })
     }
 
-    /// How many messages of a channel are pending, and how many are dead. Blocks.
-    pub fn outbox_counts(&self, channel: &str) -> Result<(u64, u64)> {
+    fn counts(&self, channel: &str) -> Result<(u64, u64)> {
         self.read(|connection| {
             let count = |sql| -> Result<u64> {
                 Ok(connection.prepare_cached(sql)?.query_row([channel], |row| row.get::<_, i64>(0))? as u64)
@@ -69,19 +64,20 @@ impl Ledger {
         })
     }
 
-    /// Writes messages that no verdict brings, such as those about the node.
-    pub async fn post(&self, messages: Vec<NewMessage>) -> Result<()> {
-        if messages.is_empty() {
-            return Ok(());
-        }
-        self.write(move |connection| post(connection, &messages)).await?;
-        self.posted().notify_waiters();
-        Ok(())
+    fn post(&self, messages: Vec<NewMessage>) -> Pending<'_, ()> {
+        Box::pin(async move {
+            if messages.is_empty() {
+                return Ok(());
+            }
+            self.write(move |connection| post(connection, &messages)).await?;
+            self.posted().notify_waiters();
+            Ok(())
+        })
     }
 
-    /// Writes how an attempt ended.
-    pub async fn settle(&self, id: i64, delivery: Delivery) -> Result<()> {
-        self.write(move |connection| {
+    fn settle(&self, id: i64, delivery: Delivery) -> Pending<'_, ()> {
+        Box::pin(async move {
+            self.write(move |connection| {
             let t = now();
             match delivery {
                 Delivery::Delivered => connection.execute(
@@ -105,31 +101,31 @@ impl Ledger {
             Ok(())
         })
         .await
+        })
     }
 
-    /// The channel works again: its dead messages are due now, but for those that were tried within `pause` or are older
-    /// than `oldest`. Returns how many.
-    pub async fn revive_dead(&self, channel: String, pause: Duration, oldest: Duration) -> Result<u64> {
-        let revived = self
-            .write(move |connection| {
-                let rows = connection
-                    .prepare_cached(
-                        "UPDATE outbox INDEXED BY outbox_dead SET next_attempt_at = ?2
+    fn revive_dead(&self, channel: String, pause: Duration, oldest: Duration) -> Pending<'_, u64> {
+        Box::pin(async move {
+            let revived = self
+                .write(move |connection| {
+                    let rows = connection
+                        .prepare_cached(
+                            "UPDATE outbox INDEXED BY outbox_dead SET next_attempt_at = ?2
                          WHERE state = 'dead' AND channel = ?1 AND next_attempt_at > ?2 AND created_at >= ?4
                             AND (last_attempt_at IS NULL OR last_attempt_at <= ?3)",
-                    )?
-                    .execute(params![channel, now(), ago(pause), ago(oldest)])?;
-                Ok(rows as u64)
-            })
-            .await?;
-        if revived > 0 {
-            self.posted().notify_waiters();
-        }
-        Ok(revived)
+                        )?
+                        .execute(params![channel, now(), ago(pause), ago(oldest)])?;
+                    Ok(rows as u64)
+                })
+                .await?;
+            if revived > 0 {
+                self.posted().notify_waiters();
+            }
+            Ok(revived)
+        })
     }
 
-    /// Sends dead messages again: the one with this id, or all. Returns how many. Blocks.
-    pub fn requeue_dead(&self, id: Option<i64>, actor: &Actor) -> Result<u64> {
+    fn requeue_dead(&self, id: Option<i64>, actor: &Actor) -> Result<u64> {
         let actor = actor.clone();
         let requeued = self.write_blocking(move |connection| {
             let mut statement = connection.prepare_cached(
@@ -157,6 +153,10 @@ impl Ledger {
         })?;
         self.posted().notify_waiters();
         Ok(requeued)
+    }
+
+    fn posted(&self) -> &Notify {
+        &self.shared.wakeups.posted
     }
 }
 

@@ -14,7 +14,8 @@ use super::store::replace_by_quarantined;
 use super::study::reopen;
 use super::{Ledger, Reader};
 use crate::ledger::{
-    Claim, Ended, Lease, LeaseRequest, LedgerError, Pending, Queue, Result, Score, SliceId, format_time, now,
+    Claim, Ended, Lease, LeaseRequest, LedgerError, Pending, Queue, QueueCount, Result, Score, SliceId, Studies,
+    format_time, now,
 };
 
 /// While STAT slices wait, one in so many claims is another slice's, so that no patient waits for ever.
@@ -57,22 +58,6 @@ impl LastTurn {
         }
         self.source = source.to_owned();
         self.studies.insert(source.to_owned(), study_uid.to_owned());
-    }
-}
-
-/// How many slices waited at a moment, leased or not.
-#[derive(Debug)]
-pub struct QueueCount {
-    /// Before the count began: what was committed until then is counted.
-    pub as_of: Instant,
-    pub total: u64,
-    /// By [`source`](crate::ledger::source).
-    pub by_source: HashMap<String, u64>,
-}
-
-impl Default for QueueCount {
-    fn default() -> QueueCount {
-        QueueCount { as_of: Instant::now(), total: 0, by_source: HashMap::new() }
     }
 }
 
@@ -219,6 +204,10 @@ impl Queue for Ledger {
         Ok(total)
     }
 
+    fn last_count(&self) -> Arc<QueueCount> {
+        self.shared.count.lock().expect("nobody panics while holding it").clone()
+    }
+
     fn is_idle(&self) -> Result<bool> {
         self.read(|connection| {
             Ok(connection
@@ -235,11 +224,6 @@ impl Queue for Ledger {
 }
 
 impl Ledger {
-    /// The last count of [`Queue::queue_depth`]; the inference stage asks for one every second.
-    pub fn last_queue_count(&self) -> Arc<QueueCount> {
-        self.shared.count.lock().expect("nobody panics while holding it").clone()
-    }
-
     async fn end(&self, lease: Lease, state: &'static str, reason: String) -> Result<Ended> {
         let (ended, replaced) = self
             .write(move |connection| {

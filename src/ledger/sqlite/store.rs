@@ -2,11 +2,16 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
+use serde_json::json;
+
 use super::Ledger;
 use super::retention::restore_file;
 use super::search::{add_words, has_new_words};
 use super::study::reopen;
-use crate::ledger::{NewInstance, Quarantined, Queue, Result, SliceStart, Stored, Wakeups, now};
+use crate::ledger::{
+    Actor, Deed, Instances, NewInstance, Pending, Quarantined, Queue, Result, SliceStart, Stored, Studies, Told,
+    Wakeups, now,
+};
 
 impl Wakeups {
     /// Wakes those for whom a new instance is something to do.
@@ -20,18 +25,17 @@ impl Wakeups {
     }
 }
 
-impl Ledger {
-    /// Records a received instance with its slices, opens or reopens its study.
-    pub async fn store(&self, instance: NewInstance) -> Result<Stored> {
-        let (wakeups, has_queued_slices) = (self.shared.wakeups.clone(), instance.has_queued_slices());
-        let stored = self.write(move |connection| store(connection, &instance)).await;
-        wakeups.wake_after(&stored, has_queued_slices);
-        stored
+impl Instances for Ledger {
+    fn store(&self, instance: NewInstance) -> Pending<'_, Stored> {
+        Box::pin(async move {
+            let (wakeups, has_queued_slices) = (self.shared.wakeups.clone(), instance.has_queued_slices());
+            let stored = self.write(move |connection| store(connection, &instance)).await;
+            wakeups.wake_after(&stored, has_queued_slices);
+            stored
+        })
     }
 
-    /// [`Ledger::store`] for a blocking thread that does not wait: the writer thread calls `then` with the outcome, or drops it
-    /// uncalled where the ledger is closed.
-    pub fn post_store(&self, instance: NewInstance, then: impl FnOnce(Result<Stored>) + Send + 'static) -> Result<()> {
+    fn post_store(&self, instance: NewInstance, then: Told) -> Result<()> {
         let (wakeups, has_queued_slices) = (self.shared.wakeups.clone(), instance.has_queued_slices());
         self.shared.writer.post(
             move |connection| store(connection, &instance),
@@ -42,12 +46,11 @@ impl Ledger {
         )
     }
 
-    /// Records an object set aside. The same one again changes nothing and returns false. Where the instance that it conflicts
-    /// with could not be read, it takes its place.
-    pub async fn quarantine(&self, object: Quarantined) -> Result<bool> {
-        let (inserted, replaced) = self
-            .write(move |connection| {
-                let inserted = connection.execute(
+    fn quarantine(&self, object: Quarantined) -> Pending<'_, bool> {
+        Box::pin(async move {
+            let (inserted, replaced) = self
+                .write(move |connection| {
+                    let inserted = connection.execute(
                     "INSERT INTO quarantine (sop_uid, study_uid, series_uid, digest, path, size, transfer_syntax, kind,
                                              reason, calling_ae, peer, received_at)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, iif(?2 IS NULL, 'unreadable', 'conflict'), ?8, ?9, ?10, ?11)
@@ -66,21 +69,35 @@ impl Ledger {
                         object.received_at
                     ],
                 )?;
-                let kept: Option<i64> = connection
-                    .prepare_cached(
-                        "SELECT id FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3",
-                    )?
-                    .query_row(params![object.study_uid, object.series_uid, object.sop_uid], |row| row.get(0))
-                    .optional()?;
-                let replaced = kept.map_or(Ok(false), |kept| replace_by_quarantined(connection, kept))?;
-                Ok((inserted == 1, replaced))
-            })
-            .await?;
-        if replaced {
-            self.queued().notify_waiters();
-            self.changed().notify_waiters();
-        }
-        Ok(inserted)
+                    let kept: Option<i64> = connection
+                        .prepare_cached(
+                            "SELECT id FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3",
+                        )?
+                        .query_row(params![object.study_uid, object.series_uid, object.sop_uid], |row| row.get(0))
+                        .optional()?;
+                    let replaced = kept.map_or(Ok(false), |kept| replace_by_quarantined(connection, kept))?;
+                    Ok((inserted == 1, replaced))
+                })
+                .await?;
+            if replaced {
+                self.queued().notify_waiters();
+                self.changed().notify_waiters();
+            }
+            Ok(inserted)
+        })
+    }
+
+    fn transfer_ended(&self) {
+        self.changed().notify_waiters();
+    }
+
+    fn note_transfer(&self, actor: &Actor, study_uid: String, objects: u64) {
+        self.post_deed(Deed {
+            actor: actor.clone(),
+            name: "study.receive",
+            study_uid: Some(study_uid),
+            details: json!({ "objects": objects }),
+        });
     }
 }
 

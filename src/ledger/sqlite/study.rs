@@ -21,31 +21,6 @@ pub(super) fn reopen(connection: &Connection, study_uid: &str) -> Result<()> {
 }
 
 impl Ledger {
-    /// Puts slices of an open study that another model scored back into the queue: a verdict is on one model's scores.
-    pub async fn requeue_other_models(&self, study_uid: String, model_sha256: String) -> Result<()> {
-        self.write(move |connection| {
-            // Without its file it can be scored by no other model.
-            connection.execute(
-                "UPDATE slices SET state = 'failed', score_id = NULL,
-                        reason = 'scored by another model, and its file was removed from the archive since'
-                 WHERE study_uid = ?1 AND state = 'scored'
-                   AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)
-                   AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NOT NULL)",
-                params![study_uid, model_sha256],
-            )?;
-            connection.execute(
-                "UPDATE slices SET state = 'queued', attempts = 0, claims = 0, score_id = NULL
-                 WHERE study_uid = ?1 AND state = 'scored'
-                   AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)",
-                params![study_uid, model_sha256],
-            )?;
-            Ok(())
-        })
-        .await?;
-        self.queued().notify_waiters();
-        Ok(())
-    }
-
     /// Puts every slice of a study that was scored or failed back into the queue, as far as the archive still has its file, and
     /// reopens the study as its next revision. Returns how many slices that is. Blocks.
     pub fn requeue_study(&self, study_uid: &str, actor: &Actor) -> Result<u64> {

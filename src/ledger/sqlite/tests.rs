@@ -3,16 +3,16 @@ use std::time::Duration;
 use super::worklist::READING_ORDER;
 use super::*;
 use crate::event::{Event, StudyEvent};
-use crate::ledger::queue_tests::{request, score};
+use crate::ledger::port_tests::{request, score};
 use crate::ledger::{
-    Actor, Claim, Delivery, NewInstance, NewMessage, OpenStudy, Queue, SliceStart, Stored, Verdict, WorklistRow,
-    format_time, now,
+    Actor, Claim, Delivery, Instances, NewInstance, NewMessage, OpenStudy, Outbox, Queue, SliceStart, Stored, Studies,
+    Verdict, WorklistRow, now,
 };
 
 mod audit;
 mod former;
 mod forward;
-mod queue;
+mod ports;
 mod shadow;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -82,16 +82,6 @@ fn row(ledger: &Ledger, study: &str) -> WorklistRow {
 }
 
 #[tokio::test]
-async fn the_same_content_again_is_a_duplicate_and_other_content_a_conflict() {
-    let (_folder, ledger) = ledger();
-    assert_eq!(ledger.store(instance("1", "s", "aa")).await.unwrap(), Stored::New);
-    assert_eq!(ledger.store(instance("1", "s", "aa")).await.unwrap(), Stored::Duplicate);
-    let conflict = ledger.store(instance("1", "s", "bb")).await.unwrap();
-    assert_eq!(conflict, Stored::Conflict { kept_digest: "aa".into() });
-    assert_eq!(row(&ledger, "s").slices_received, 1);
-}
-
-#[tokio::test]
 async fn what_a_process_had_leased_is_given_out_again_after_its_end() {
     let (folder, ledger) = ledger();
     ledger.store(instance("1", "s", "aa")).await.unwrap();
@@ -101,53 +91,6 @@ async fn what_a_process_had_leased_is_given_out_again_after_its_end() {
     assert!(next(&again, 10).await.is_empty(), "the lease has not expired");
     assert_eq!(again.recover("node").await.unwrap(), 1);
     assert_eq!(next(&again, 10).await.len(), 1);
-}
-
-#[tokio::test]
-async fn one_alarm_a_study_however_often_it_is_judged() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let claim = next(&ledger, 1).await.remove(0);
-    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
-    let study = ledger.open_studies("00").unwrap().remove(0);
-    assert_eq!(study.slices_queued(), 0);
-    assert!(ledger.decide(verdict(&study, true, true), alert()).await.unwrap());
-    assert_eq!((row(&ledger, "s").state.as_str(), row(&ledger, "s").flagged), ("receiving", Some(true)));
-    assert!(ledger.decide(verdict(&study, false, true), alert()).await.unwrap());
-    // A late slice reopens the study; its flag stays up and the next revision does not alarm again.
-    ledger.store(instance("2", "s", "bb")).await.unwrap();
-    let reopened = row(&ledger, "s");
-    assert_eq!((reopened.revision, reopened.state.as_str(), reopened.flagged), (2, "receiving", Some(true)));
-    let claim = next(&ledger, 1).await.remove(0);
-    ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
-    let study = ledger.open_studies("00").unwrap().remove(0);
-    assert!(ledger.decide(verdict(&study, false, true), alert()).await.unwrap());
-    assert_eq!(ledger.due("webhook", 10, HOUR).unwrap().len(), 1);
-    assert_eq!(ledger.verdicts("s").unwrap().len(), 3);
-}
-
-#[tokio::test]
-async fn a_flag_is_never_taken_back() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let study = ledger.open_studies("00").unwrap().remove(0);
-    assert!(ledger.decide(verdict(&study, true, true), alert()).await.unwrap());
-    assert!(ledger.decide(verdict(&study, false, false), vec![]).await.unwrap());
-    assert_eq!(row(&ledger, "s").flagged, Some(true));
-    let verdicts = ledger.verdicts("s").unwrap();
-    assert_eq!(verdicts[1].flagged, Some(false), "what was found is on record");
-}
-
-#[tokio::test]
-async fn scores_of_another_model_are_made_anew_before_a_verdict() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let claim = next(&ledger, 1).await.remove(0);
-    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
-    assert_eq!(ledger.open_studies("00").unwrap()[0].slices_of_other_models, 0);
-    assert_eq!(ledger.open_studies("11").unwrap()[0].slices_of_other_models, 1);
-    ledger.requeue_other_models("s".into(), "11".into()).await.unwrap();
-    assert_eq!(next(&ledger, 1).await.len(), 1);
 }
 
 #[tokio::test]
@@ -174,7 +117,7 @@ async fn who_cannot_write_is_told_why() {
     assert!(error.may_pass());
     let (tell, told) = std::sync::mpsc::channel();
     let posted = ledger.clone();
-    let post = move || posted.post_store(instance("1", "s", "a"), move |stored| tell.send(stored).unwrap());
+    let post = move || posted.post_store(instance("1", "s", "a"), Box::new(move |stored| tell.send(stored).unwrap()));
     tokio::task::spawn_blocking(post).await.unwrap().unwrap();
     assert!(matches!(told.recv().unwrap(), Err(LedgerError::Begin(_))));
     other.execute_batch("ROLLBACK").unwrap();
@@ -195,50 +138,6 @@ async fn the_row_says_the_transfer_syntax_of_the_file_that_is_there() {
     let other = NewInstance { transfer_syntax: "1.2.840.10008.1.2.2".into(), ..instance("1", "s", "b") };
     assert!(matches!(ledger.store(other).await.unwrap(), Stored::Conflict { .. }));
     assert_eq!(syntax(&ledger), "1.2.840.10008.1.2");
-}
-
-#[tokio::test]
-async fn a_verdict_on_evidence_that_has_changed_is_not_taken() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let claim = next(&ledger, 1).await.remove(0);
-    ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
-    let study = ledger.open_studies("00").unwrap().remove(0);
-    ledger.store(instance("2", "s", "bb")).await.unwrap();
-    assert!(!ledger.decide(verdict(&study, false, false), vec![]).await.unwrap());
-    assert_eq!(row(&ledger, "s").state, "receiving");
-    assert!(ledger.verdicts("s").unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_slice_scored_after_the_hard_cap_reopens_its_study() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let study = ledger.open_studies("00").unwrap().remove(0);
-    ledger.decide(Verdict { flagged: None, score: None, ..verdict(&study, false, false) }, vec![]).await.unwrap();
-    assert_eq!(row(&ledger, "s").verdict_in_words(), "not triaged");
-    let claim = next(&ledger, 1).await.remove(0);
-    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
-    assert_eq!((row(&ledger, "s").revision, row(&ledger, "s").state.as_str()), (2, "receiving"));
-}
-
-#[tokio::test]
-async fn an_alert_does_not_wait_for_a_clock_that_was_set_back() {
-    let (_folder, ledger) = ledger();
-    ledger.store(instance("1", "s", "aa")).await.unwrap();
-    let study = ledger.open_studies("00").unwrap().remove(0);
-    ledger.decide(verdict(&study, false, true), alert()).await.unwrap();
-    let id = ledger.due("webhook", 10, HOUR).unwrap()[0].id;
-    let later = |seconds| {
-        let at = jiff::Timestamp::now().checked_add(Duration::from_secs(seconds)).unwrap();
-        Delivery::Retry { at: format_time(at), error: "503".into() }
-    };
-    // Within the longest wait: it was asked for.
-    ledger.settle(id, later(1800)).await.unwrap();
-    assert!(ledger.due("webhook", 10, HOUR).unwrap().is_empty());
-    // Nobody asks for more: the clock was at tomorrow when this was written.
-    ledger.settle(id, later(24 * 3600)).await.unwrap();
-    assert_eq!(ledger.due("webhook", 10, HOUR).unwrap()[0].id, id);
 }
 
 #[tokio::test]

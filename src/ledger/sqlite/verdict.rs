@@ -2,15 +2,18 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use tokio::sync::Notify;
+
 use super::Ledger;
 use super::acknowledgement::keep_or_clear;
 use super::outbox::post;
 use crate::event::TopSlice;
-use crate::ledger::{Finding, NewMessage, OpenStudy, Result, SliceEvidence, SliceState, Verdict};
+use crate::ledger::{
+    Finding, NewMessage, OpenStudy, Outbox, Pending, Queue, Result, SliceEvidence, SliceState, Studies, Verdict,
+};
 
-impl Ledger {
-    /// The studies whose verdict by this model is due some time. Blocks.
-    pub fn open_studies(&self, model_sha256: &str) -> Result<Vec<OpenStudy>> {
+impl Studies for Ledger {
+    fn open_studies(&self, model_sha256: &str) -> Result<Vec<OpenStudy>> {
         self.read(|connection| {
             let mut studies = connection.prepare_cached(
                 "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
@@ -52,8 +55,7 @@ impl Ledger {
         })
     }
 
-    /// The slices of a study with the highest probabilities, highest first. Blocks.
-    pub fn top_slices(&self, study_uid: &str, most: usize) -> Result<Vec<TopSlice>> {
+    fn top_slices(&self, study_uid: &str, most: usize) -> Result<Vec<TopSlice>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT i.series_uid, i.sop_uid, s.frame, c.probability, i.instance_number
@@ -73,8 +75,7 @@ impl Ledger {
         })
     }
 
-    /// The AE titles that sent instances of a study. Blocks.
-    pub fn calling_ae_titles(&self, study_uid: &str) -> Result<Vec<String>> {
+    fn calling_ae_titles(&self, study_uid: &str) -> Result<Vec<String>> {
         self.read(|connection| {
             let sql = "SELECT DISTINCT calling_ae FROM instances WHERE study_uid = ?1 ORDER BY calling_ae";
             let mut statement = connection.prepare_cached(sql)?;
@@ -82,22 +83,51 @@ impl Ledger {
         })
     }
 
-    /// Station Name (0008,1010) of a study, where it came and is kept. Blocks.
-    pub fn station_name(&self, study_uid: &str) -> Result<Option<String>> {
+    fn station_name(&self, study_uid: &str) -> Result<Option<String>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached("SELECT station_name FROM studies WHERE study_uid = ?1")?;
             Ok(statement.query_row([study_uid], |row| row.get(0))?)
         })
     }
 
-    /// Writes a verdict with its messages. Returns false, and writes nothing, when the study has gone on since it was
-    /// looked at: it will be looked at again.
-    pub async fn decide(&self, verdict: Verdict, messages: Vec<NewMessage>) -> Result<bool> {
-        let decided = self.write(move |connection| decide(connection, &verdict, &messages)).await?;
-        if decided {
-            self.posted().notify_waiters();
-        }
-        Ok(decided)
+    fn decide(&self, verdict: Verdict, messages: Vec<NewMessage>) -> Pending<'_, bool> {
+        Box::pin(async move {
+            let decided = self.write(move |connection| decide(connection, &verdict, &messages)).await?;
+            if decided {
+                self.posted().notify_waiters();
+            }
+            Ok(decided)
+        })
+    }
+
+    fn requeue_other_models(&self, study_uid: String, model_sha256: String) -> Pending<'_, ()> {
+        Box::pin(async move {
+            self.write(move |connection| {
+                // Without its file it can be scored by no other model.
+                connection.execute(
+                    "UPDATE slices SET state = 'failed', score_id = NULL,
+                        reason = 'scored by another model, and its file was removed from the archive since'
+                 WHERE study_uid = ?1 AND state = 'scored'
+                   AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)
+                   AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NOT NULL)",
+                    params![study_uid, model_sha256],
+                )?;
+                connection.execute(
+                    "UPDATE slices SET state = 'queued', attempts = 0, claims = 0, score_id = NULL
+                 WHERE study_uid = ?1 AND state = 'scored'
+                   AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)",
+                    params![study_uid, model_sha256],
+                )?;
+                Ok(())
+            })
+            .await?;
+            self.queued().notify_waiters();
+            Ok(())
+        })
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.shared.wakeups.changed
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use triaged::event::{Event, StudyEvent, TopSlice};
 use triaged::ledger::{
-    Claim, LeaseRequest, Ledger, NewInstance, NewMessage, NotificationRow, Queue, Score, SliceStart, Verdict, WorkerId,
-    now,
+    Claim, Instances, LeaseRequest, Ledger, NewInstance, NewMessage, NotificationRow, Queue, Score, SliceStart,
+    Studies, Verdict, WorkerId, now,
 };
 use triaged::notify::Routing;
 

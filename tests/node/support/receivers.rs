@@ -115,10 +115,11 @@ impl Running {
         let routing = Arc::new(Routing::new(settings, &names).unwrap());
         let told = routing.clone();
         ledger.tell_by(Box::new(move |event| told.messages(event)));
-        let worker =
-            |channel| tokio::spawn(Worker::new(ledger.clone(), channel, settings, links.clone()).run(stop.clone()));
+        let worker = |channel| {
+            tokio::spawn(Worker::new(Arc::new(ledger.clone()), channel, settings, links.clone()).run(stop.clone()))
+        };
         let mut tasks: Vec<JoinHandle<()>> = channels.into_iter().map(worker).collect();
-        let escalation = Escalation::new(ledger.clone(), routing.clone(), settings);
+        let escalation = Escalation::new(Arc::new(ledger.clone()), routing.clone(), settings);
         tasks.push(tokio::spawn(escalation.run(stop.clone())));
         Running { routing, stop, tasks }
     }

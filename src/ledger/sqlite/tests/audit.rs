@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::{alert, instance, ledger, verdict};
-use crate::ledger::{Actor, AuditFilter, Deed, Delivery, Ledger};
+use crate::ledger::{Actor, AuditFilter, Deed, Delivery, Instances, Ledger, Outbox, Studies};
 
 /// Deed, kind of actor, actor, study and details of all rows.
 fn rows(ledger: &Ledger) -> Vec<(String, String, String, Option<String>, serde_json::Value)> {

@@ -2,8 +2,8 @@
 
 use rusqlite::Connection;
 
-use crate::ledger::queue_tests::{request, score};
-use crate::ledger::{Actor, Delivery, Ledger, Queue, WorklistFilter};
+use crate::ledger::port_tests::{request, score};
+use crate::ledger::{Actor, Delivery, Ledger, Outbox, Queue, Studies, WorklistFilter};
 
 /// A database that the former program wrote, opened by this one.
 fn opened() -> (tempfile::TempDir, Ledger, Connection) {

@@ -1,7 +1,7 @@
 //! What is to be forwarded: in which order, for whom, and what is missed by nobody.
 
 use super::*;
-use crate::ledger::{ForwardEnd, ForwardRule};
+use crate::ledger::{ForwardEnd, ForwardRule, Instances, Studies};
 
 fn rule(flagged_only: bool) -> ForwardRule {
     ForwardRule { destination: "pacs".into(), flagged_only, calling_ae_titles: vec![] }

@@ -5,8 +5,8 @@ use rusqlite_migration::{M, Migrations};
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::ledger::queue_tests::score;
-use crate::ledger::{Actor, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, SliceId};
+use crate::ledger::port_tests::score;
+use crate::ledger::{Actor, Instances, NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, SliceId};
 
 struct Site {
     folder: tempfile::TempDir,

@@ -1,100 +1,15 @@
-//! Tests that every [`Queue`] must pass. A backend names itself once, in [`queue_tests!`], and has all of them.
+//! Tests that every [`Queue`](crate::ledger::Queue) must pass.
 
 use std::time::Duration;
 
-use super::{
-    Claim, Ended, LeaseRequest, NewInstance, Pending, Queue, Score, SliceRow, SliceStart, Stored, WorkerId, now,
-};
-
-/// A backend in an empty place, as far as the tests of its queue need it.
-pub(super) trait Backend {
-    fn queue(&self) -> &dyn Queue;
-    fn receive(&self, instance: NewInstance) -> Pending<'_, Stored>;
-    fn slices(&self, study_uid: &str) -> Vec<SliceRow>;
-}
-
-/// Makes a test of each function of this module, with a backend that `$new` makes.
-macro_rules! queue_tests {
-    ($new:expr) => {
-        $crate::ledger::queue_tests::queue_tests! { $new;
-            a_leased_slice_is_given_to_nobody_else
-            a_lease_that_expired_is_given_to_another_and_ends_nothing_any_more
-            a_lease_that_is_extended_does_not_expire
-            a_lease_that_expired_but_was_not_taken_still_ends_its_slice
-            a_worker_that_takes_its_own_expired_lease_again_has_not_died
-            a_run_that_died_is_counted_and_its_slices_are_taken_up
-            a_slice_that_ended_runs_is_leased_alone_by_an_idle_worker
-            what_is_given_back_is_counted_as_no_death_however_often
-            an_attempt_that_failed_is_counted_and_waits
-            a_slice_ends_once
-            a_backend_that_fails_a_slice_keeps_the_reason
-            stat_slices_go_first_and_starve_nobody
-            senders_take_turns_however_many_studies_one_has
-            an_object_is_given_up_as_a_whole
-        }
-    };
-    ($new:expr; $($test:ident)*) => {
-        $(#[tokio::test]
-        async fn $test() {
-            let (_folder, backend) = $new;
-            $crate::ledger::queue_tests::$test(&backend).await;
-        })*
-    };
-}
-pub(super) use queue_tests;
+use super::{Backend, MINUTE, instance, request, score};
+use crate::ledger::{Claim, Ended, LeaseRequest, NewInstance, SliceRow, SliceStart};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const MINUTE: Duration = Duration::from_secs(60);
-
-pub(super) fn instance(sop: &str, study: &str) -> NewInstance {
-    NewInstance {
-        sop_uid: sop.into(),
-        sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
-        transfer_syntax: "1.2.840.10008.1.2.1".into(),
-        study_uid: study.into(),
-        series_uid: "1.3".into(),
-        instance_number: Some(1),
-        accession_number: None,
-        patient_id: Some("P".into()),
-        digest: "aa".into(),
-        path: format!("archive/{sop}"),
-        size: 1,
-        calling_ae: "CT".into(),
-        peer: "127.0.0.1".into(),
-        received_at: now(),
-        slices: vec![SliceStart::Queued.into()],
-        stat: false,
-        about: Default::default(),
-    }
-}
-
-pub(super) fn worker(run: &str) -> WorkerId {
-    WorkerId { node: "node".into(), run: run.into() }
-}
-
-/// A request of a worker that is idle.
-pub(super) fn request(run: &str, most: usize, duration: Duration) -> LeaseRequest {
-    LeaseRequest { worker: worker(run), most, duration, is_idle: true }
-}
-
-pub(super) fn score(claim: &Claim, probability: f64) -> Score {
-    Score {
-        lease: claim.lease,
-        probability,
-        positive: probability >= 0.5,
-        threshold: 0.5,
-        model: "m".into(),
-        model_sha256: "00".into(),
-        provider: "CPU".into(),
-        claimed_at: claim.claimed_at.clone(),
-        decoded_at: now(),
-        scored_at: now(),
-    }
-}
 
 async fn receive(backend: &dyn Backend, sops: &[&str]) {
     for sop in sops {
-        backend.receive(instance(sop, "s")).await.unwrap();
+        backend.instances().store(instance(sop, "s")).await.unwrap();
     }
 }
 
@@ -110,7 +25,7 @@ async fn expired(backend: &dyn Backend, run: &str) -> Claim {
     claim
 }
 
-pub(super) async fn a_leased_slice_is_given_to_nobody_else(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_leased_slice_is_given_to_nobody_else(backend: &dyn Backend) {
     receive(backend, &["1", "2"]).await;
     let first = lease(backend, "a", 1, MINUTE).await;
     let second = lease(backend, "a", 10, MINUTE).await;
@@ -120,7 +35,9 @@ pub(super) async fn a_leased_slice_is_given_to_nobody_else(backend: &dyn Backend
     assert_eq!(backend.queue().queue_depth().unwrap(), 2, "they wait until they end");
 }
 
-pub(super) async fn a_lease_that_expired_is_given_to_another_and_ends_nothing_any_more(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_lease_that_expired_is_given_to_another_and_ends_nothing_any_more(
+    backend: &dyn Backend,
+) {
     receive(backend, &["1"]).await;
     let late = expired(backend, "a").await;
     let claim = lease(backend, "b", 1, MINUTE).await.remove(0);
@@ -137,21 +54,21 @@ pub(super) async fn a_lease_that_expired_is_given_to_another_and_ends_nothing_an
     assert_eq!(backend.slices("s")[0].probability, Some(0.1));
 }
 
-pub(super) async fn a_lease_that_is_extended_does_not_expire(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_lease_that_is_extended_does_not_expire(backend: &dyn Backend) {
     receive(backend, &["1"]).await;
     let claim = expired(backend, "a").await;
     assert!(backend.queue().extend(vec![claim.lease], MINUTE).await.unwrap().is_empty());
     assert!(lease(backend, "b", 1, MINUTE).await.is_empty());
 }
 
-pub(super) async fn a_lease_that_expired_but_was_not_taken_still_ends_its_slice(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_lease_that_expired_but_was_not_taken_still_ends_its_slice(backend: &dyn Backend) {
     receive(backend, &["1"]).await;
     let claim = expired(backend, "a").await;
     assert!(backend.queue().complete(vec![score(&claim, 0.7)]).await.unwrap().is_empty());
     assert_eq!(backend.slices("s")[0].state, "scored");
 }
 
-pub(super) async fn a_worker_that_takes_its_own_expired_lease_again_has_not_died(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_worker_that_takes_its_own_expired_lease_again_has_not_died(backend: &dyn Backend) {
     receive(backend, &["1"]).await;
     let before = expired(backend, "a").await;
     let again = expired(backend, "a").await;
@@ -159,7 +76,7 @@ pub(super) async fn a_worker_that_takes_its_own_expired_lease_again_has_not_died
     assert_eq!(lease(backend, "b", 1, MINUTE).await[0].deaths, 1, "one worker was silent, once");
 }
 
-pub(super) async fn a_run_that_died_is_counted_and_its_slices_are_taken_up(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_run_that_died_is_counted_and_its_slices_are_taken_up(backend: &dyn Backend) {
     receive(backend, &["1"]).await;
     let claim = lease(backend, "a", 1, MINUTE).await.remove(0);
     assert_eq!(claim.deaths, 0);
@@ -171,7 +88,7 @@ pub(super) async fn a_run_that_died_is_counted_and_its_slices_are_taken_up(backe
     assert_eq!(lease(backend, "b", 1, MINUTE).await[0].deaths, 1, "the attempt that was recorded is no death");
 }
 
-pub(super) async fn a_slice_that_ended_runs_is_leased_alone_by_an_idle_worker(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_slice_that_ended_runs_is_leased_alone_by_an_idle_worker(backend: &dyn Backend) {
     receive(backend, &["1", "2"]).await;
     for run in ["a", "b"] {
         assert_eq!(lease(backend, run, 1, MINUTE).await[0].sop_uid, "1");
@@ -184,7 +101,7 @@ pub(super) async fn a_slice_that_ended_runs_is_leased_alone_by_an_idle_worker(ba
     assert_eq!(lease(backend, "c", 10, MINUTE).await[0].sop_uid, "2");
 }
 
-pub(super) async fn what_is_given_back_is_counted_as_no_death_however_often(backend: &dyn Backend) {
+pub(in crate::ledger) async fn what_is_given_back_is_counted_as_no_death_however_often(backend: &dyn Backend) {
     receive(backend, &["1"]).await;
     let claim = lease(backend, "a", 1, MINUTE).await.remove(0);
     backend.queue().give_back(vec![claim.lease]).await.unwrap();
@@ -195,7 +112,7 @@ pub(super) async fn what_is_given_back_is_counted_as_no_death_however_often(back
     assert_eq!(lease(backend, "c", 1, MINUTE).await[0].deaths, 1);
 }
 
-pub(super) async fn an_attempt_that_failed_is_counted_and_waits(backend: &dyn Backend) {
+pub(in crate::ledger) async fn an_attempt_that_failed_is_counted_and_waits(backend: &dyn Backend) {
     receive(backend, &["1"]).await;
     let claim = lease(backend, "a", 1, MINUTE).await.remove(0);
     let queue = backend.queue();
@@ -209,7 +126,7 @@ pub(super) async fn an_attempt_that_failed_is_counted_and_waits(backend: &dyn Ba
     assert_eq!(lease(backend, "b", 1, MINUTE).await[0].attempts, 2);
 }
 
-pub(super) async fn a_slice_ends_once(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_slice_ends_once(backend: &dyn Backend) {
     receive(backend, &["1"]).await;
     let claim = lease(backend, "a", 1, MINUTE).await.remove(0);
     assert!(backend.queue().complete(vec![score(&claim, 0.7)]).await.unwrap().is_empty());
@@ -220,7 +137,7 @@ pub(super) async fn a_slice_ends_once(backend: &dyn Backend) {
     assert!(backend.queue().is_idle().unwrap());
 }
 
-pub(super) async fn a_backend_that_fails_a_slice_keeps_the_reason(backend: &dyn Backend) {
+pub(in crate::ledger) async fn a_backend_that_fails_a_slice_keeps_the_reason(backend: &dyn Backend) {
     receive(backend, &["1", "2"]).await;
     let claims = lease(backend, "a", 2, MINUTE).await;
     let queue = backend.queue();
@@ -233,13 +150,13 @@ pub(super) async fn a_backend_that_fails_a_slice_keeps_the_reason(backend: &dyn 
     assert_eq!(slices, expected.map(|(sop, state, reason)| (sop.to_owned(), state.to_owned(), reason.to_owned())));
 }
 
-pub(super) async fn stat_slices_go_first_and_starve_nobody(backend: &dyn Backend) {
+pub(in crate::ledger) async fn stat_slices_go_first_and_starve_nobody(backend: &dyn Backend) {
     for number in 0..12 {
-        backend.receive(instance(&format!("1.{number}"), "1")).await.unwrap();
+        backend.instances().store(instance(&format!("1.{number}"), "1")).await.unwrap();
     }
     for number in 0..8 {
         let stat = NewInstance { stat: true, ..instance(&format!("2.{number}"), "2") };
-        backend.receive(stat).await.unwrap();
+        backend.instances().store(stat).await.unwrap();
     }
     let mut order = Vec::new();
     // One at a time and several at once, as there are permits.
@@ -253,22 +170,22 @@ pub(super) async fn stat_slices_go_first_and_starve_nobody(backend: &dyn Backend
     assert_eq!(order, expected);
 }
 
-pub(super) async fn senders_take_turns_however_many_studies_one_has(backend: &dyn Backend) {
+pub(in crate::ledger) async fn senders_take_turns_however_many_studies_one_has(backend: &dyn Backend) {
     for number in 0..40 {
-        backend.receive(instance(&format!("a{number}"), &format!("1.{number}"))).await.unwrap();
+        backend.instances().store(instance(&format!("a{number}"), &format!("1.{number}"))).await.unwrap();
     }
     for number in 0..4 {
         let other = NewInstance { calling_ae: "OTHER".into(), ..instance(&format!("b{number}"), "2") };
-        backend.receive(other).await.unwrap();
+        backend.instances().store(other).await.unwrap();
     }
     let claims = backend.queue().lease(request("run", 8, MINUTE)).await.unwrap();
     assert_eq!(claims.iter().filter(|claim| claim.study_uid == "2").count(), 4, "{claims:?}");
 }
 
-pub(super) async fn an_object_is_given_up_as_a_whole(backend: &dyn Backend) {
+pub(in crate::ledger) async fn an_object_is_given_up_as_a_whole(backend: &dyn Backend) {
     let slices = vec![SliceStart::Queued.into(); 5];
-    backend.receive(NewInstance { slices, ..instance("multi", "1") }).await.unwrap();
-    backend.receive(instance("single", "1")).await.unwrap();
+    backend.instances().store(NewInstance { slices, ..instance("multi", "1") }).await.unwrap();
+    backend.instances().store(instance("single", "1")).await.unwrap();
     let claims = backend.queue().lease(request("run", 3, MINUTE)).await.unwrap();
     let lease = claims[0].lease;
     assert_eq!(backend.queue().give_up_object(lease, "why".into()).await.unwrap(), (Ended::Recorded, 4));

@@ -1,0 +1,27 @@
+//! The port between the ledger and intake.
+
+use super::{Actor, NewInstance, Pending, Quarantined, Result, Stored};
+
+/// Hears how an instance was recorded.
+pub type Told = Box<dyn FnOnce(Result<Stored>) + Send>;
+
+/// The records of received instances and of what was set aside.
+pub trait Instances: Send + Sync {
+    /// Records a received instance with its slices, opens or reopens its study. Once this is `Ok`, it is on disk.
+    fn store(&self, instance: NewInstance) -> Pending<'_, Stored>;
+
+    /// [`Instances::store`] for a blocking thread that does not wait: the ledger calls `then` with the outcome, or drops it
+    /// uncalled where it is closed.
+    fn post_store(&self, instance: NewInstance, then: Told) -> Result<()>;
+
+    /// Records an object set aside. The same one again changes nothing and returns false. Where the instance that it conflicts
+    /// with could not be read, it takes its place.
+    fn quarantine(&self, object: Quarantined) -> Pending<'_, bool>;
+
+    /// Wakes the stages that wait for studies: a transfer ended.
+    fn transfer_ended(&self);
+
+    /// Writes into the audit log that `actor` brought so many objects of a study. Does not wait until that is on disk; blocks
+    /// while the ledger is full of writes.
+    fn note_transfer(&self, actor: &Actor, study_uid: String, objects: u64);
+}
