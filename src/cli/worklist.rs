@@ -6,6 +6,7 @@ use triaged::ledger::{Reader, WorklistFilter, WorklistRow};
 
 use super::Result;
 use super::output::{Format, write_json, write_records};
+use super::since::moment_of;
 use super::terminal::{Screen, moment, moment_or_dash, number_or_dash, text_or_dash};
 
 /// Rows of the table where `--limit` does not say; JSON and CSV give all.
@@ -21,6 +22,9 @@ pub struct Args {
     /// Only studies that are flagged
     #[arg(long)]
     flagged: bool,
+    /// Only studies that something came for since a moment, a date, `yesterday` or a time before now such as `2h`
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
     /// At most so many studies; 0 is all [default: 200 in the table, all in JSON and CSV]
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -32,6 +36,7 @@ pub fn run(ledger: &Reader, args: Args) -> Result<()> {
     // One more than is shown tells whether there are more.
     let filter = WorklistFilter {
         flagged_only: args.flagged,
+        since: args.since.as_deref().map(moment_of).transpose()?,
         limit: limit.map(|limit| limit.saturating_add(1)),
         ..Default::default()
     };
@@ -46,7 +51,8 @@ pub fn run(ledger: &Reader, args: Args) -> Result<()> {
             let mut out = io::stdout().lock();
             if rows.is_empty() {
                 let what = if args.flagged { "no study is flagged" } else { "no study has been received" };
-                writeln!(out, "{what}")?;
+                let since = args.since.map(|since| format!(" since {since}")).unwrap_or_default();
+                writeln!(out, "{what}{since}")?;
                 return Ok(());
             }
             write!(out, "{}", table(&rows, Screen::of_stdout()))?;

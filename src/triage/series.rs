@@ -33,6 +33,13 @@ struct Judged {
 
 /// Judges the slices of a study that has none in the queue, or that can wait no longer.
 pub fn judge(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> StudyJudgement {
+    let mut judged = judge_all(evidence, rule, card);
+    set_substitutes_aside(&mut judged);
+    conclude(judged, rule)
+}
+
+/// Judges each series for itself.
+fn judge_all(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> Vec<Judged> {
     let mut judged: Vec<Judged> = Vec::new();
     let mut uids: Vec<&str> = evidence.iter().map(|slice| slice.series_uid.as_str()).collect();
     uids.sort_unstable();
@@ -41,15 +48,15 @@ pub fn judge(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> St
         let slices: Vec<&SliceEvidence> = evidence.iter().filter(|slice| slice.series_uid == uid).collect();
         judged.push(judge_series(uid, &slices, rule, card));
     }
-    set_substitutes_aside(&mut judged);
-    conclude(judged, rule)
+    judged
 }
 
 /// Whether what is scored so far suffices to flag the study, whatever is still to come. Substitutes do not: a better series
 /// may follow.
 pub fn judge_early(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> StudyJudgement {
     let first_choice: Vec<SliceEvidence> = evidence.iter().filter(|slice| !slice.is_substitute).cloned().collect();
-    judge(&first_choice, rule, card)
+    let judged = judge_all(&first_choice, rule, card);
+    conclude(judged.into_iter().filter(|series| !series.is_substitute).collect(), rule)
 }
 
 fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card: &MadeFor) -> Judged {
@@ -88,7 +95,9 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card:
     broken.extend(stack.gaps());
     let is_broken = !broken.is_empty();
     let missing = [broken, stack.too_coarse(card), stack.too_short(card)].concat();
-    doubts.extend(stack.too_thin(card));
+    let dynamic = stack.dynamic();
+    let is_dynamic = dynamic.is_some();
+    doubts.extend(stack.too_thin(card).into_iter().chain(dynamic));
     doubts.sort();
     doubts.dedup();
     if scored > 0 {
@@ -105,7 +114,7 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card:
     verdict.positives = stack.positives() as i64;
     verdict.reason = (!missing.is_empty()).then(|| missing.join("; "));
     verdict.doubts = (!doubts.is_empty()).then(|| doubts.join("; "));
-    let is_substitute = of_series.iter().any(|slice| slice.is_substitute && slice.state.is_of_interest());
+    let is_substitute = is_dynamic || of_series.iter().any(|slice| slice.is_substitute && slice.state.is_of_interest());
     Judged { verdict, is_substitute, is_broken, missing, doubts }
 }
 
@@ -224,6 +233,20 @@ mod tests {
         let twice = [series("1", &one), series("2", &one)].concat();
         let said = verdict(&twice);
         assert_eq!((said.finding, said.score), (Finding::NotFlagged, Some(0.1)), "one place, reconstructed twice");
+    }
+
+    #[test]
+    fn a_dynamic_series_counts_only_where_no_other_is_complete() {
+        let dynamic = || vec![series("9", &[0.9; 16]); 20].concat();
+        let beside = verdict(&[negative("1"), dynamic()].concat());
+        assert_eq!(beside.finding, Finding::NotFlagged);
+        let reason = beside.series.iter().find(|series| series.series_uid == "9").unwrap().reason.clone().unwrap();
+        assert!(reason.contains("each place was imaged 20 times"), "{reason}");
+        let alone = verdict(&dynamic());
+        assert_eq!(alone.finding, Finding::Flagged, "what may bleed is not passed over");
+        assert_eq!(alone.doubts, ["each place was imaged 20 times, as in perfusion"]);
+        let early = judge_early(&[series("1", &[0.1; 3]), dynamic()].concat(), &RULE, &MadeFor::default());
+        assert_ne!(early.finding, Finding::Flagged, "a better series may follow");
     }
 
     #[test]

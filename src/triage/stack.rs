@@ -10,6 +10,10 @@ use crate::ledger::{SliceEvidence, SliceState};
 /// Two slices less than this apart, in mm, show the same place.
 const SAME_PLACE: f64 = 0.1;
 
+/// A series that shows its places so often follows something over time. Two or three kernels in one series show them two or
+/// three times.
+const DYNAMIC: usize = 4;
+
 /// A place of a series, with the evidence of all slices that show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
@@ -19,6 +23,8 @@ pub struct Place {
     /// The highest probability of its slices: the same place is not counted twice, and more evidence never lowers it.
     pub probability: Option<f64>,
     pub positive: bool,
+    /// How many slices show it.
+    pub slices: usize,
     /// A slice was received whose pixels are not those of a head.
     pub is_no_head: bool,
 }
@@ -59,6 +65,7 @@ impl Stack {
                         thickness: None,
                         probability: None,
                         positive: false,
+                        slices: 0,
                         is_no_head: true,
                     };
                     place.add(slice);
@@ -117,6 +124,15 @@ impl Stack {
         said
     }
 
+    /// Why the series is none of one moment: it shows each place again and again, as a perfusion study does that does not say
+    /// so.
+    pub fn dynamic(&self) -> Option<String> {
+        let mut counts: Vec<usize> = self.of_head().map(|place| place.slices).collect();
+        counts.sort_unstable();
+        let usual = counts.get(counts.len() / 2).copied().unwrap_or(0);
+        (usual >= DYNAMIC).then(|| format!("each place was imaged {usual} times, as in perfusion"))
+    }
+
     /// Whether slices are thinner than the card's least thickness.
     pub fn too_thin(&self, card: &MadeFor) -> Option<String> {
         let thinnest = self.of_head().filter_map(|place| place.thickness).fold(f64::INFINITY, f64::min);
@@ -150,6 +166,7 @@ impl Stack {
 
 impl Place {
     fn add(&mut self, slice: &SliceEvidence) {
+        self.slices += 1;
         if let SliceState::Scored { probability, positive } = slice.state {
             self.probability = Some(self.probability.map_or(probability, |most| most.max(probability)));
             self.positive |= positive;
@@ -238,6 +255,16 @@ mod tests {
         let stack = Stack::new(&slices.iter().collect::<Vec<_>>());
         assert_eq!(stack.probabilities(), [0.2, 0.9]);
         assert_eq!(stack.positives(), 1);
+    }
+
+    #[test]
+    fn a_series_that_shows_each_place_again_and_again_is_dynamic() {
+        let times = |times: usize| stack(&every(5.0, 16).repeat(times), Some(5.0)).dynamic();
+        assert_eq!((times(1), times(3)), (None, None));
+        assert_eq!(times(30).as_deref(), Some("each place was imaged 30 times, as in perfusion"));
+        let mut one_again = every(5.0, 30);
+        one_again.extend([50.0; 9]);
+        assert_eq!(stack(&one_again, Some(5.0)).dynamic(), None, "one place came often");
     }
 
     #[test]

@@ -180,6 +180,9 @@ fn the_worklist_puts_flagged_studies_first_and_never_clears_one() {
     assert!(!ran.out.to_lowercase().contains("normal"));
 
     assert_eq!(site.run(&["results", "--flagged"]).done().lines().count(), 2);
+    assert_eq!(site.run(&["results", "--since", "1h"]).done(), site.run(&["results"]).done());
+    assert_eq!(site.run(&["results", "--since", "2999-01-01"]).done(), "no study has been received since 2999-01-01\n");
+    site.run(&["results", "--since", "soon"]).refused("--since soon");
     let limited = site.run(&["results", "--limit", "1"]);
     assert_eq!(limited.done().lines().count(), 3);
     assert!(limited.out.contains("and more"));
