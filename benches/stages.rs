@@ -1,6 +1,6 @@
 //! Each stage of a slice's way alone: `make bench-stages`.
 //!
-//! What the disk does is measured on the disk of the target folder, not in memory.
+//! The disk's part is measured on the disk of the target folder, not in memory.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};

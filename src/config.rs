@@ -35,7 +35,7 @@ pub struct Settings {
     pub triage: Triage,
     pub privacy: Privacy,
     pub notify: Notify,
-    /// Where images go on to.
+    /// The peers that images go on to.
     #[serde(default)]
     pub forward: Vec<Forward>,
     pub web: Web,
@@ -150,7 +150,7 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// What a second model is loaded with, where one is to run in shadow: the same device, a slice at a time, and one
+    /// The settings of a second model that is to run in shadow: the same device, a slice at a time, and one
     /// thread, so that it never takes more than one core from the model that counts.
     pub fn of_shadow(&self) -> Option<Inference> {
         let cuda = Cuda { lanes: 1, binding: Binding::Plain, ..self.cuda.clone() };
@@ -299,7 +299,7 @@ impl From<String> for Secret {
 }
 
 impl Secret {
-    /// What may be shown of it: whether there is one.
+    /// The shown form of a secret: whether there is one.
     fn masked(&self) -> &'static str {
         if self.0.is_empty() { "(none)" } else { "(secret)" }
     }

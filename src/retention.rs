@@ -63,7 +63,7 @@ impl Retention {
 
     /// Removes all that is due. Returns the bytes by which the archive stays past its budget.
     pub async fn round(&self, stop: &CancellationToken) -> Result<u64, LedgerError> {
-        // What a crash left half done. What cannot be removed is tried again in the next round.
+        // A crash may have left removals half done. A file that cannot be removed is tried again in the next round.
         let mut after = 0;
         loop {
             // Asked while no object is between its place and its row: one that came again is no longer marked, and its file stays.

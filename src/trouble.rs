@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// What was tried, and how often it failed since it last succeeded. Clones are one and the same.
+/// An activity, and how often it failed since it last succeeded. Clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct Trouble(Arc<Mutex<State>>);
 

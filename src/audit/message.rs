@@ -33,7 +33,7 @@ const QUERY: Code = ("110112", "Query");
 const SECURITY_ALERT: Code = ("110113", "Security Alert");
 const USER_AUTHENTICATION: Code = ("110114", "User Authentication");
 
-/// What a deed is in the words of DICOM: event, its type, and action (C create, R read, U update, D delete, E execute).
+/// A deed in the words of DICOM: event, its type, and action (C create, R read, U update, D delete, E execute).
 fn event(deed: &str) -> (Code, Option<Code>, char) {
     match deed {
         "node.start" => (APPLICATION_ACTIVITY, Some(("110120", "Application Start")), 'E'),

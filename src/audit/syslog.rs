@@ -23,7 +23,7 @@ pub fn line(source: &Source, row: &AuditRow) -> String {
     format!("<{PRIORITY}>1 {} {host} triaged {process} {MESSAGE_ID} - \u{feff}{}", row.at, xml(source, row))
 }
 
-/// Where the lines go.
+/// The destination of the lines.
 #[derive(Default)]
 pub struct Collector {
     address: String,

@@ -22,7 +22,7 @@ pub struct Args {
     /// The model card (inference.model)
     #[arg(long, value_name = "FILE")]
     model: Option<String>,
-    /// What the model runs on (inference.device)
+    /// The device that the model runs on (inference.device)
     #[arg(long, value_enum)]
     device: Option<Device>,
     /// Slices scored at once (inference.batch_size)

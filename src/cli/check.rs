@@ -469,7 +469,7 @@ fn channels(settings: &Settings) -> Finding {
     }
 }
 
-/// What a test that went well has shown.
+/// The words for a test that went well.
 fn delivered_test(channel: &str, settings: &Settings) -> &'static str {
     let kind = settings.notify.all_channels().into_iter().find(|known| known.name == channel).map(|known| known.kind);
     match kind {
@@ -511,12 +511,12 @@ fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What channels may use here: peers, and no archive.
+/// The surroundings that channels may use here: peers, and no archive.
 fn surroundings(settings: &Settings) -> Surroundings {
     Surroundings { peers: Arc::new(DicomPeers { dimse: settings.dimse.clone() }), ..Surroundings::default() }
 }
 
-/// Where images go on to, and what waits for it.
+/// The peers that images go on to, and how much waits for each.
 fn forwarding(settings: &Settings, ledger: Option<&Reader>) -> Finding {
     let destinations = match forward::destinations(&settings.forward, &settings.dimse) {
         Err(error) => return (Fail, error.to_string()),

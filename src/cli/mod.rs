@@ -60,7 +60,7 @@ struct Global {
     /// The data folder, over `data_dir` of the settings
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// What is logged: error, warn, info, debug, trace or a filter such as info,triaged::dimse=debug
+    /// Which lines are logged: error, warn, info, debug, trace or a filter such as info,triaged::dimse=debug
     #[arg(long, value_name = "LEVEL", global = true)]
     log: Option<String>,
 }

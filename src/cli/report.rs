@@ -17,7 +17,7 @@ use super::{Failure, Result, existing_database, shown, study};
 pub struct Args {
     /// Study Instance UID, the beginning of one, or an accession number
     study: String,
-    /// Where to write it; - for standard output
+    /// The file to write; - for standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// The key image instead of the structured report

@@ -34,7 +34,7 @@ pub struct PeerArgs {
     /// A peer of dimse.peers in the configuration: its address, AE title, TLS and user
     #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "called_ae"])]
     peer: Option<String>,
-    /// Where the node listens [default: this machine, dimse.port of the settings]
+    /// The node's address [default: this machine, dimse.port of the settings]
     #[arg(long, value_name = "HOST:PORT")]
     to: Option<String>,
     /// The node's AE title [default: dimse.ae_title of the settings; TRIAGED with --to]
@@ -93,7 +93,7 @@ fn unknown(name: &str, peers: &[KnownPeer]) -> String {
     }
 }
 
-/// Where the node of these settings listens, as this machine reaches it.
+/// The address of the node of these settings, as this machine reaches it.
 fn here(settings: &Settings) -> String {
     let listen = Some(settings.dimse.listen).filter(|address| !address.is_unspecified());
     match listen.unwrap_or(Ipv4Addr::LOCALHOST.into()) {

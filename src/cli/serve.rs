@@ -32,7 +32,7 @@ pub struct Args {
     /// Address and port of the worklist pages, API and metrics; "" for none (web.listen)
     #[arg(long, value_name = "IP:PORT")]
     web: Option<String>,
-    /// What the model runs on (inference.device)
+    /// The device that the model runs on (inference.device)
     #[arg(long, value_enum)]
     device: Option<Device>,
     /// The model card (inference.model)
@@ -69,7 +69,7 @@ async fn serve(settings: Settings) -> Result {
     let mut signals = Signals::new()?;
     // Loading a model takes seconds; whoever ends the node meanwhile need not wait for it.
     let node = tokio::select! {
-        // What may pass by itself (`triaged rescore` at work, a disk that is not mounted yet), the service manager should try again.
+        // An error that may pass by itself (`triaged rescore` at work, a disk that is not mounted yet) makes the service manager try again.
         node = Node::start(settings, Role::Serve) => node.map_err(|error| match error.may_pass() {
             true => Failure::failed(error.to_string()),
             false => Failure::wrong(error.to_string()),

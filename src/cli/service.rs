@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use triaged::config::Settings;
 
-/// Where `make install` lays them, as systemd's unit names them.
+/// The folders into which `make install` lays them, as systemd's unit names them.
 const CONFIG: &str = "/etc/triaged/triaged.toml";
 
 /// The service's settings, unless a node has run in this folder with the built-in ones: then that is the one to ask.

@@ -1,4 +1,4 @@
-//! What `--since` means.
+//! The meaning of `--since`.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;

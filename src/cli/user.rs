@@ -48,7 +48,7 @@ pub enum Token {
     /// Add a token for a program, and print its secret, once
     Add {
         name: String,
-        /// What it may do, separated by commas: read, acknowledge, operate, administer, metrics
+        /// Its permissions, separated by commas: read, acknowledge, operate, administer, metrics
         #[arg(long, value_name = "SCOPES", value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
         /// Days until it ends; without it, it does not

@@ -1,4 +1,4 @@
-//! What a request and a report of storage commitment say (PS3.4 tables J.3-1 and J.3-2).
+//! The data sets of a request and a report of storage commitment (PS3.4 tables J.3-1 and J.3-2).
 
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, VR};
@@ -36,7 +36,7 @@ pub enum FailureReason {
     ResourceLimitation = 0x0213,
 }
 
-/// What a requestor asks (PS3.4 table J.3-1).
+/// A requestor's question (PS3.4 table J.3-1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub transaction_uid: String,
@@ -55,7 +55,7 @@ fn read(data_set: &[u8], transfer_syntax: &str) -> Result<DicomObject, String> {
     read_bytes(&[&head, data_set].concat()).map_err(|error| error.cause.to_string())
 }
 
-/// What the node answers: every instance that was asked about is in one of the two.
+/// The node's answer: every instance that was asked about is in one of the two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub transaction_uid: String,
@@ -67,7 +67,7 @@ impl Request {
     /// Reads the data set of an N-ACTION request.
     ///
     /// # Errors
-    /// What is missing or wrong, without patient data.
+    /// The error says which attribute is missing or wrong, without patient data.
     pub fn read(data_set: &[u8], transfer_syntax: &str) -> Result<Request, String> {
         let object = read(data_set, transfer_syntax).map_err(|error| format!("it cannot be read: {error}"))?;
         let transaction_uid = text(&object, tags::TRANSACTION_UID).ok_or("it has no Transaction UID (0008,1195)")?;

@@ -17,7 +17,7 @@ use crate::ledger::{CommitmentRow, KeptInstance, Ledger, LedgerError, NewCommitm
 
 pub use information::{FailureReason, Reference, Report};
 
-/// Of a budget (`archive.max_gib`), the part from which files are so near to their removal that none is committed.
+/// The part of a budget (`archive.max_gib`) from which files are so near to their removal that none is committed.
 const NEARLY_FULL: f64 = 0.9;
 
 /// Requests and their reports. Cheap to clone.
@@ -33,7 +33,7 @@ pub struct Commitments {
     least: Duration,
 }
 
-/// What became of a request.
+/// The state of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requested {
     /// It is recorded: a report with this number follows.

@@ -37,10 +37,10 @@ pub struct KnownPeer {
     pub max_associations: usize,
     #[serde(default)]
     pub max_object_mib: u64,
-    /// What it sends is scored before others.
+    /// Its objects are scored before others.
     #[serde(default)]
     pub stat: bool,
-    /// Of whom one has to name itself.
+    /// Names of which a user must give one (user identity).
     #[serde(default)]
     pub users: Vec<DicomUser>,
     /// `host:port` at which the node calls it.

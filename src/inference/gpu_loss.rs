@@ -13,7 +13,7 @@ const LOST: [(u32, &str); 9] = [
     (999, "the driver does not say why: see `dmesg | grep NVRM`, and restart the machine if it comes again"),
 ];
 
-/// What an administrator should know of an error of the model, where it is one by which the GPU is lost.
+/// Advice for an administrator about an error of the model by which the GPU is lost; none for other errors.
 ///
 /// ONNX Runtime writes `CUDA failure 719: unspecified launch failure ; GPU=0 ; …`.
 pub(super) fn explained(error: &str) -> Option<&'static str> {

@@ -32,7 +32,7 @@ impl Graph {
     /// Finds what the card names.
     ///
     /// # Errors
-    /// What the graph lacks, or has in another shape.
+    /// The error names an output that the graph lacks, or has in another shape.
     pub fn of(session: &Session, card: &ModelCard) -> Result<Graph, String> {
         find("input", &card.input, session.inputs())?;
         find("output", &card.output, session.outputs())?;

@@ -48,7 +48,7 @@ pub(super) struct Lane {
 pub struct Answer {
     /// The probability of the finding, 0 to 1.
     pub probability: f64,
-    /// Where the finding is. None where the card names no such output, or what came is no map: the probability counts all the same.
+    /// The place of the finding. None where the card names no such output, or what came is no map: the probability counts all the same.
     pub heat_map: Option<HeatMap>,
 }
 
@@ -77,7 +77,7 @@ impl Lane {
                     builder = builder.with_intra_threads(threads)?;
                 }
                 if let Some(dispatch) = dispatch {
-                    // What the provider cannot run would silently run on the CPU; here it is an error at start (promise 5).
+                    // An operator that the provider lacks would silently run on the CPU; here it is an error at start (promise 5).
                     builder = builder.with_execution_providers([dispatch])?.with_disable_cpu_fallback()?;
                 }
                 builder.commit_from_memory(model)
@@ -149,7 +149,7 @@ impl Lane {
         Ok(self.answer(slices)?.into_iter().map(|answer| answer.probability).collect())
     }
 
-    /// What the model says of each slice, scored as one batch.
+    /// The model's output for each slice, scored as one batch.
     ///
     /// # Errors
     /// [`EngineError::Run`] where the model fails, or gives what is no probability.

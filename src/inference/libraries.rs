@@ -15,7 +15,7 @@ const NVRTC: &str = "libnvrtc.so.13";
 /// The driver's own, which no CUDA package brings.
 const DRIVER: &str = "libcuda.so";
 
-/// Where NVIDIA's other libraries come from: what their names begin with, the Debian package from NVIDIA's repository, the wheel.
+/// Sources of NVIDIA's other libraries: what their names begin with, the Debian package from NVIDIA's repository, the wheel.
 const SOURCES: [(&str, &str, &str); 8] = [
     ("libcudart", "cuda-cudart-13-0", "nvidia-cuda-runtime"),
     ("libcublas", "libcublas-13-0", "nvidia-cublas"),
@@ -29,7 +29,7 @@ const SOURCES: [(&str, &str, &str); 8] = [
 
 /// The libraries that a device's provider needs, by their names as the loader knows them; none for a CPU.
 ///
-/// What it links is read from the provider's file, which lies beside `onnxruntime`. The CUDA provider loads cuDNN only when it
+/// The libraries that it links are read from the provider's file, which lies beside `onnxruntime`. The CUDA provider loads cuDNN only when it
 /// first computes a convolution, and cuDNN its own parts; these are added.
 ///
 /// # Errors

@@ -68,7 +68,7 @@ pub struct Announced {
 pub struct Sender {
     pub calling_ae: String,
     pub peer: IpAddr,
-    /// What it brings is scored before others.
+    /// Its objects are scored before others.
     pub stat: bool,
     /// Its own limit beside [`Limits::max_object_bytes`].
     pub max_object_bytes: Option<u64>,

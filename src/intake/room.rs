@@ -19,7 +19,7 @@ pub(super) struct Room {
     let_in: Mutex<LetIn>,
 }
 
-/// What was let in and is perhaps not in the last count.
+/// The objects that were let in and are perhaps not in the last count.
 #[derive(Default)]
 struct LetIn {
     next: u64,

@@ -19,7 +19,7 @@ const SLOW: Duration = Duration::from_secs(15);
 /// that, against other troubles of a database it may.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
 
-/// What the last beats came to. Clones are one and the same.
+/// Results of the last beats. Clones share them.
 #[derive(Clone)]
 pub struct Vitals {
     ledger: Arc<Mutex<Beat>>,

@@ -13,7 +13,7 @@ use crate::web::{Check, Readiness};
 
 use super::pulse::Vitals;
 
-/// What tells of the node's work how it goes.
+/// Failures of the node's work that readiness reports.
 pub struct Troubles {
     pub vitals: Vitals,
     /// Objects that could not be stored.

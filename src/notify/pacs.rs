@@ -1,6 +1,6 @@
 //! The PACS channel: the structured report of a verdict, and the key image of a flagged one, by C-STORE.
 //!
-//! What the peer has stored of a message is noted document by document, so another attempt sends what is missing. A document that
+//! The node notes document by document which of them the peer has stored, so another attempt sends the missing ones. A document that
 //! is sent twice all the same, after a crash, is the same instance.
 
 use std::sync::{Arc, Mutex};
@@ -161,7 +161,7 @@ impl Call {
             (Err(NotStored { why, .. }), ..) => retry(why),
             (Ok(()), true, None) => Outcome::Delivered,
             (Ok(()), false, None) => {
-                // What the peer says may repeat what is in the document, so it goes to the ledger only.
+                // The peer's words may repeat the document, so they go to the ledger only.
                 let text = format!("{} did not store {} of {}", self.peer.address(), failures.len(), documents.len());
                 let error = Failure { text, reply: Some(failures.join("; ")) };
                 if is_lasting { Outcome::Reject { error } } else { Outcome::Retry { error, after: None } }

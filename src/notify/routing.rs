@@ -117,7 +117,7 @@ impl Routing {
                 "no route of notify.routes holds for this event, so nobody is told of it"
             );
         }
-        // Where routes differ about a step's time, the earlier one is first, and the ledger keeps the first.
+        // If routes differ about a step's time, the earlier one is first, and the ledger keeps the first.
         later.sort_by_key(|(step, _)| step.after);
         let event = Arc::new(event);
         let message =

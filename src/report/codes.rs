@@ -42,7 +42,7 @@ pub(super) fn percent() -> Code {
     Code { value: "%".into(), scheme: "UCUM", meaning: "Percent".into() }
 }
 
-/// What a positive result means, as the model card words it. A finding that has no code here gets one of the node's own.
+/// The code of a positive result, as the model card words it. A finding that has no code here gets one of the node's own.
 pub(super) fn finding(words: &str) -> Code {
     match words.trim().to_lowercase().as_str() {
         "intracranial hemorrhage" | "intracranial haemorrhage" => sct("1386000", "Intracranial hemorrhage"),

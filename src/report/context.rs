@@ -1,4 +1,4 @@
-//! What a document takes over from the images that it is about: patient and study, in their own character set.
+//! The attributes that a document takes over from its images: patient and study, in their own character set.
 
 use dicom_core::value::{PrimitiveValue, Value};
 use dicom_core::{DataElement, Tag, VR};

@@ -11,13 +11,13 @@ use super::picture::Picture;
 use super::words::{score, slice_in_words, title};
 use super::{Basis, Moment, ReportError, uids};
 
-/// Of all key images.
+/// Series Number of all key images.
 const SERIES_NUMBER: &str = "9902";
 
-/// What UIDs are made from.
+/// The word that makes their UIDs differ from those of other documents.
 const KIND: &str = "key image";
 
-/// What stands on every picture, whatever the verdict.
+/// The words on every picture, whatever the verdict.
 const NOTICE: &str =
     "AI result for prioritisation only, not for diagnostic use. A study that is not flagged is not cleared.";
 

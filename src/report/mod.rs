@@ -35,7 +35,7 @@ const TOP_SLICES: usize = 3;
 /// Files whose header is tried before patient and study are taken from the ledger.
 const MOST_HEADERS: usize = 8;
 
-/// What is made of a verdict.
+/// The documents that a verdict can become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Comprehensive 3D SR, TID 1500.
@@ -90,11 +90,11 @@ pub struct Reports {
     data_dir: PathBuf,
     /// The meaning of a positive result, as in the model card.
     finding: String,
-    /// Of dates and times, where the images do not name another.
+    /// Time zone of dates and times, where the images name no other.
     zone: TimeZone,
 }
 
-/// What a document is made of.
+/// Everything that a document is made of.
 struct Basis<'a> {
     data_dir: &'a Path,
     finding: &'a str,
@@ -182,7 +182,7 @@ impl Basis<'_> {
         object
     }
 
-    /// What all documents say of themselves and of the program that made them.
+    /// Writes the attributes that all documents have: about themselves and about the program that made them.
     fn put_common(&self, object: &mut InMemDicomObject, sop_class: &str, sop_instance: &str) {
         let moment = Moment::of(&self.verdict.decided_at, self.zone);
         put_text(object, tags::SOP_CLASS_UID, VR::UI, sop_class);
@@ -220,7 +220,7 @@ struct Moment {
 }
 
 impl Moment {
-    /// What is no time is the beginning of time: the ledger writes none such.
+    /// A text that is no time counts as the beginning of time: the ledger writes none such.
     fn of(time: &str, zone: &TimeZone) -> Moment {
         let local = time.parse::<Timestamp>().unwrap_or_default().to_zoned_datetime(zone.clone());
         Moment {

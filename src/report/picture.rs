@@ -9,7 +9,7 @@ use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, 
 use embedded_graphics::text::{Baseline, Text};
 use triaged_imaging::Frame;
 
-/// Of a letter, in pixels.
+/// Width and height of a letter, in pixels.
 const LETTER: (u32, u32) = (10, 20);
 
 /// Around text, in pixels.

@@ -13,10 +13,10 @@ use crate::ledger::{EvidenceSlice, ReportedVerdict};
 /// Comprehensive 3D SR Storage.
 pub(super) const SOP_CLASS: &str = "1.2.840.10008.5.1.4.1.1.88.34";
 
-/// Of all reports: where a viewer sorts by it, they stand behind the images.
+/// Series Number of all reports: a viewer that sorts by it shows them behind the images.
 const SERIES_NUMBER: &str = "9901";
 
-/// What UIDs are made from.
+/// The word that makes their UIDs differ from those of other documents.
 const KIND: &str = "report";
 
 /// Makes the report of a verdict.

@@ -16,7 +16,7 @@ pub(super) fn uid(parts: &[&str]) -> String {
     format!("2.25.{}", uuid::Builder::from_custom_bytes(bytes).into_uuid().as_u128())
 }
 
-/// What tells one verdict from every other, on this node and on others.
+/// A text that tells this verdict from every other, on this node and on others.
 pub(super) fn identity(verdict: &ReportedVerdict) -> String {
     let ReportedVerdict { study_uid, revision, provisional, model_sha256, decided_at, .. } = verdict;
     format!("{study_uid}\n{revision}\n{provisional}\n{model_sha256}\n{decided_at}")

@@ -1,4 +1,4 @@
-//! What a document says of a verdict, in sentences. Promise 7: nothing here reads as a clearance.
+//! The sentences in which a document tells a verdict. Promise 7: nothing here reads as a clearance.
 
 use crate::event::NOTICE;
 use crate::ledger::{EvidenceSlice, ReportedVerdict};

@@ -1,4 +1,4 @@
-//! What a certificate says of its owner (X.509, RFC 5280): names, and when it ends. rustls verifies certificates; this only reads
+//! A certificate's fields about its owner (X.509, RFC 5280): names, and when it ends. rustls verifies certificates; this only reads
 //! the few fields that settings and metrics are about, of certificates that rustls has verified or that are the node's own.
 
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! What is wrong with TLS, in words that an administrator can act on.
+//! Errors of TLS, in words that an administrator can act on.
 
 use std::io;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub enum HandshakeError {
     Failed(#[from] io::Error),
 }
 
-/// What to do about an error of TLS, where that is known; empty, or begins with a semicolon.
+/// Advice about an error of TLS, where there is some; empty, or begins with a semicolon.
 pub fn advice(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {

@@ -138,7 +138,7 @@ impl ResolvesServerCert for Certificates {
         let is_asked =
             |names: &[String]| asked.as_ref().is_some_and(|asked| names.iter().any(|name| covers(name, asked)));
         let named = usable().find(|(names, _)| is_asked(names));
-        // Where none is usable, rustls tells the client so.
+        // If none is usable, rustls tells the client so.
         named.or_else(|| usable().next()).or(self.keys.first()).map(|(_, key)| key.clone())
     }
 }

@@ -118,7 +118,7 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card:
     Judged { verdict, is_substitute, is_broken, missing, doubts }
 }
 
-/// Where a series that is what the model was made for is complete, those that are only substitutes are not judged.
+/// If a series that the model was made for is complete, those that are only substitutes are not judged.
 fn set_substitutes_aside(judged: &mut [Judged]) {
     let is_complete =
         |series: &Judged| !series.is_substitute && series.missing.is_empty() && series.verdict.finding.is_some();

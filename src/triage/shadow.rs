@@ -1,4 +1,4 @@
-//! What a shadow model would have said: of one study, and of all beside the model that counts. Computed when somebody
+//! The verdicts that a shadow model would have given: on one study, and on all beside the model that counts. Computed when somebody
 //! asks, by the study rule of the shadow model's card; nothing is decided here.
 
 use serde::Serialize;
@@ -87,7 +87,7 @@ pub struct ComparedStudy {
 }
 
 impl ShadowStudy {
-    /// What the present shadow model, else the last there was, has to say of a study; `None` where it has ended no slice.
+    /// The present shadow model's opinion of a study, else that of the last one; `None` where it has ended no slice.
     pub fn of_study(ledger: &Reader, study_uid: &str) -> Result<Option<ShadowStudy>> {
         let Some(model) = ledger.latest_shadow_model()? else { return Ok(None) };
         let slices = ledger.shadow_slices(study_uid, model.id)?;

@@ -243,9 +243,9 @@ pub(super) struct WholeStudy {
     pub(super) verdicts: Vec<VerdictRow>,
     pub(super) acknowledgements: Vec<AcknowledgementRow>,
     pub(super) feedback: Vec<FeedbackRow>,
-    /// What else persons did.
+    /// Deeds of persons that no other list has.
     pub(super) audit: Vec<AuditRow>,
-    /// Of the newest score.
+    /// The threshold of the newest score.
     pub(super) slice_threshold: Option<f64>,
     pub(super) set_aside: Vec<SetAsideRow>,
     pub(super) notifications: Vec<NotificationRow>,

@@ -81,7 +81,7 @@ impl Tls {
     }
 }
 
-/// What a client hears that speaks HTTP to the HTTPS port.
+/// The answer to a client that speaks HTTP to the HTTPS port.
 const PLAIN_ANSWER: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 37\r\n\r\nthis port speaks HTTPS: use https://\n";
 

@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(5);
 /// Pages that listen at one time: half of the connections, so that they never keep others out.
 const MOST_LISTENERS: usize = 128;
 
-/// What a page may rely on: the number of changes that were seen.
+/// The number of changes that were seen, for pages to wait on.
 #[derive(Clone)]
 pub(super) struct Feed {
     changes: Arc<watch::Sender<u64>>,

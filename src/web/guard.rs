@@ -1,4 +1,4 @@
-//! What stands before every page: headers that keep a browser from being used against the node, and refusal of requests
+//! The guard before every page: headers that keep a browser from being used against the node, and refusal of requests
 //! that another site's page made it send.
 
 use std::net::IpAddr;

@@ -23,7 +23,7 @@ pub struct Readiness {
 /// One thing that the node needs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// What: `model`, `provider`, `ledger`, `disk`, `dimse` …
+    /// The part that is checked: `model`, `provider`, `ledger`, `disk`, `dimse` …
     pub name: String,
     pub ok: bool,
     /// In words: what runs where, or what is wrong and what to do. An execution provider that `auto` fell back from is

@@ -40,7 +40,7 @@ const MOST_ADDRESSES: usize = 10_000;
 /// The same person looking at the same thing again within this time is one deed of the audit log: the worklist loads itself anew.
 const ONE_LOOK: Duration = Duration::from_secs(300);
 
-/// What requests are let through by.
+/// The settings and the state that decide which requests may enter.
 pub struct Door {
     settings: config::Login,
     /// The cookie goes over TLS only.
@@ -124,7 +124,7 @@ impl Known {
     }
 }
 
-/// What a request needs; `None`: nothing. What is not named here and changes something is for administrators.
+/// The permission that a request needs; `None`: none. A path that is not named here and changes something is for administrators.
 fn needed(method: &Method, path: &str) -> Option<Permission> {
     match path {
         // A link carries its own signature; health says nothing of patients.

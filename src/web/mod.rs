@@ -1,4 +1,4 @@
-//! What people and monitors see: worklist pages, JSON API, metrics, health. `login` says who may; without it the web server belongs
+//! The node's face to people and monitors: worklist pages, JSON API, metrics, health. `login` says who may; without it the web server belongs
 //! on the loopback address or behind a proxy that has a login.
 
 mod actor;
@@ -83,7 +83,7 @@ pub struct Site {
     pub routing: Arc<Routing>,
 }
 
-/// What the handlers share.
+/// The state that all handlers share.
 #[derive(Clone)]
 struct App {
     site: Site,

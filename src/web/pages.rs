@@ -1,4 +1,4 @@
-//! What all pages for people share. Everything that came from outside is escaped by the templates.
+//! The parts that all pages for people share. Everything that came from outside is escaped by the templates.
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -42,7 +42,7 @@ pub(super) fn page(template: &impl Template) -> Response {
     }
 }
 
-/// Where a form leads back to: the worklist or a study's page, as it was filtered; the worklist where it does not say.
+/// The page to which a form leads back: the worklist or a study's page, as it was filtered; the worklist where it does not say.
 pub(super) fn way_back(asked: Option<&str>) -> String {
     let ours = asked.filter(|to| {
         let path = to.split(['?', '#']).next().unwrap_or_default();

@@ -20,7 +20,7 @@ use crate::rendering::DisplayWindow;
 /// Rows in a study's slice table.
 const MOST_SLICES: usize = 2000;
 
-/// What the address says of the slice that is shown.
+/// The query that chooses the shown slice.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ShownQuery {
@@ -55,7 +55,7 @@ struct Stack {
     /// From 0.
     shown: usize,
     width: usize,
-    /// Of the slice threshold, from the top in percent of the chart's height.
+    /// Height of the slice threshold, from the top in percent of the chart's height.
     threshold: Option<(f64, f64)>,
 }
 

@@ -8,7 +8,7 @@ pub(super) struct Moment {
     /// The name in style sheets: `received`, `verdict`, `flagged`, `told`, `failed`, `person`.
     pub(super) class: &'static str,
     pub(super) what: String,
-    /// What else is to be known, such as a note.
+    /// More about the entry, such as a note.
     pub(super) note: Option<String>,
 }
 

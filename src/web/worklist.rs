@@ -30,7 +30,7 @@ const RECENT: SignedDuration = SignedDuration::from_hours(24);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct WorklistQuery {
-    /// What is searched for.
+    /// The search words.
     q: String,
     /// `flagged`, `incomplete`, `not-flagged`.
     verdict: String,
@@ -167,7 +167,7 @@ struct Worklist {
     is_filtered: bool,
     total: u64,
     more_than_total: bool,
-    /// Of the first and the last row; 0 where there is none.
+    /// The number of the first row; 0 where there is none.
     first: u64,
     last: u64,
     previous: Option<String>,

@@ -35,7 +35,7 @@ struct Package {
     name: String,
     files: Vec<File>,
     modules: BTreeSet<Module>,
-    /// What a module imports or re-exports: name to the path that it stands for.
+    /// The names that a module imports or re-exports: name to the path that it stands for.
     names: BTreeMap<Module, BTreeMap<String, Vec<String>>>,
     /// Modules of which a module imports everything.
     globs: BTreeMap<Module, Vec<Module>>,

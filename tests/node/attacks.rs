@@ -15,7 +15,7 @@ use crate::support::{Node, PATIENCE, phantom};
 /// A debug build on a busy machine decodes and scores a phantom within this; the issue wants 10 s of a release build on an idle one.
 const SOON: Duration = Duration::from_secs(60);
 
-/// What the node and all its decoder processes may take together, in KiB, the model included.
+/// The memory that the node and all its decoder processes may take together, in KiB, the model included.
 const SMALL: usize = 1 << 20;
 
 fn status_of(pid: u32, field: &str) -> usize {
@@ -101,7 +101,7 @@ fn frames_that_are_not_there_are_not_queued() {
     let mut attacker = Sender::associate(&node, "ATTACKER", EXPLICIT);
     for number in 0..60 {
         let uid = format!("2.25.{number}");
-        // Of one pixel; of 64 × 64 that are not there; without any.
+        // An image of one pixel; one of 64 × 64 that are not there; one without any.
         let object = match number % 3 {
             0 => [head_ct(&uid, 16_384, 1, &[]), pixels(32_768)].concat(),
             1 => [head_ct(&uid, 16_384, 64, &[]), pixels(32_768)].concat(),

@@ -110,7 +110,7 @@ fn the_figures_are_right() {
     assert_eq!(found["left_out"], json!({ "incomplete": 1, "not_triaged": 2, "other_model": 0 }));
     let slices = &found["slices"];
     assert_eq!((&slices["compared"], &slices["failed"], &slices["waiting"]), (&json!(6), &json!(1), &json!(1)));
-    // Of (0.9, 0.8), (0.1, 0.2), (0.7, 0.3), (0.2, 0.6), (0.1, 0.1), (0.1, 0.1), by numpy.corrcoef.
+    // The pairs are (0.9, 0.8), (0.1, 0.2), (0.7, 0.3), (0.2, 0.6), (0.1, 0.1), (0.1, 0.1); the figure is of numpy.corrcoef.
     assert!((slices["correlation"].as_f64().unwrap() - 0.691540217282).abs() < 1e-9, "{slices}");
     let disagreements = found["disagreements"].as_array().unwrap();
     let mut uids: Vec<&str> = disagreements.iter().map(|study| study["study_uid"].as_str().unwrap()).collect();

@@ -1,10 +1,10 @@
-//! What each package links: training and the crates below it do without the node's database, web server and HTTP client.
+//! The packages that each package links: training and the crates below it do without the node's database, web server and HTTP client.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::process::Command;
 
-/// What `cargo tree` says, a line each; none where there is no cargo, said aloud.
+/// The lines of `cargo tree`; none where there is no cargo, said aloud.
 fn tree(arguments: &[&str]) -> Option<BTreeSet<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

@@ -13,7 +13,7 @@ fn connect(node: &Node) -> TcpStream {
     socket
 }
 
-/// What the node answers to these bytes until it closes.
+/// The node's answer to these bytes until it closes.
 fn answer(node: &Node, bytes: &[u8]) -> Vec<u8> {
     let mut socket = connect(node);
     let _ = socket.write_all(bytes);

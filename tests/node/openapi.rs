@@ -16,7 +16,7 @@ async fn the_api_does_what_its_description_says() {
     fixture.judge(&Study::new("1.2", &[0.2]), "webhook").await;
     let node = Served::start(fixture).await;
     let description: Value = serde_json::from_str(&node.page_of("/api/v1/openapi.json").await).unwrap();
-    // What it names is there, with a study in place of {uid}.
+    // Each address that it names is there, with a study in place of {uid}.
     for (path, operations) in description["paths"].as_object().unwrap() {
         // Documents are made of files, which this study has not; schemathesis asks for them all the same.
         if operations.get("get").is_some() && !path.ends_with(".dcm") {

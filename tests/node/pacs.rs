@@ -1,4 +1,4 @@
-//! What leaves the node by C-STORE: reports and key images to PACS, and images that go on, whatever the peers do.
+//! Tests of the objects that leave the node by C-STORE: reports and key images to PACS, and images that go on, whatever the peers do.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -39,7 +39,7 @@ fn whims(options: &[&str]) -> Option<(Peer, u16)> {
     let mut child = Command::new(python).arg(script).args(options).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let port = lines.next().unwrap().unwrap().parse().unwrap();
-    // What it prints later would fill the pipe.
+    // Its later lines would fill the pipe.
     std::thread::spawn(move || lines.for_each(drop));
     Some((Peer(child), port))
 }
@@ -105,7 +105,7 @@ fn images_report_and_key_image_lie_in_orthanc_and_in_a_second_pacs() {
     modalities.sort();
     assert_eq!(modalities, ["\"CT\"", "\"OT\"", "\"SR\""]);
     assert_eq!(files_in(second.path()), 1, "the report alone");
-    // What was done stands in the study's JSON, instance by instance.
+    // The study's JSON tells each delivery, instance by instance.
     let study: String = node.query("SELECT study_uid FROM worklist");
     let (status, body) = node.get(&format!("/api/v1/studies/{study}"));
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();

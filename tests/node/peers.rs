@@ -63,7 +63,7 @@ fn dcmtk_is_let_in_by_title_and_network_and_hears_why_not() {
     };
     assert_eq!(counted("calling-AE-title-not-recognized"), "5");
     assert_eq!(counted("no-reason-given"), "1");
-    // What a peer that is STAT sends is scored first.
+    // The objects of a peer that is STAT are scored first.
     let series = phantom(&node, &["--slices", "2"]);
     let files = crate::support::dicom_files(series.path());
     storescu(&node, &["-aet", "CT1"], &files).unwrap();

@@ -113,7 +113,7 @@ async fn what_a_crash_left_marked_is_removed_later() {
     assert_eq!(walk(&fixture.folder.path().join("archive")), [archive.file(&kept(&fixture)[0].0)]);
 }
 
-/// What a crash left marked comes again, and its row is on the way to the ledger when a round begins.
+/// An instance that a crash left marked comes again, and its row is on the way to the ledger when a round begins.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_left_marked_and_comes_again_keeps_its_file() {
     let fixture = Fixture::new();

@@ -1,10 +1,10 @@
-//! What the test run says of skipped tests (scripts/skips.py): each is counted and named, whichever runner ran it.
+//! Tests of the report on skipped tests (scripts/skips.py): each is counted and named, whichever runner ran it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the reporter says of a runner's report; none where there is no Python, said aloud.
+/// The reporter's output for a runner's report; none where there is no Python, said aloud.
 fn reported(report: &str) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report");

@@ -1,4 +1,4 @@
-//! What is wrong is told in one line, before anything is accepted (promises 3 and 5): with exit code 2 where a person has to
+//! A fault at start is told in one line, before anything is accepted (promises 3 and 5): with exit code 2 where a person has to
 //! mend it, with 1 where it may pass by itself and the service manager should try again.
 
 use std::net::TcpListener;
@@ -70,7 +70,7 @@ fn a_disk_that_is_not_there_yet_is_tried_again_and_a_ledger_that_is_none_is_not(
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("triaged.db");
     let data_dir = [("TRIAGED__DATA_DIR", folder.path().to_str().unwrap())];
-    // What a mount that is missing, or rights that are, look like to SQLite.
+    // SQLite sees a missing mount, or missing rights, like this.
     std::fs::create_dir(&database).unwrap();
     let said = refused_with(1, &data_dir);
     assert!(said.contains("triaged.db"), "{said}");
@@ -82,7 +82,7 @@ fn a_disk_that_is_not_there_yet_is_tried_again_and_a_ledger_that_is_none_is_not(
 
 #[test]
 fn an_address_that_comes_late_is_waited_for() {
-    // Of TEST-NET-1 (RFC 5737), which no machine has.
+    // The address is of TEST-NET-1 (RFC 5737), which no machine has.
     let said = refused_with(1, &[("TRIAGED__DIMSE__LISTEN", "192.0.2.1")]);
     assert!(said.contains("dimse.port") && said.contains("192.0.2.1"), "{said}");
 }

@@ -57,7 +57,7 @@ fn study_of(objects: &[DicomObject]) -> String {
     objects[0].element(tags::STUDY_INSTANCE_UID).unwrap().to_str().unwrap().trim_end_matches('\0').to_owned()
 }
 
-/// What the worklist says of a study once it is decided: verdict and what is missing.
+/// The worklist's words for a study once it is decided: verdict and what is missing.
 fn decided(node: &Node, study: &str) -> (String, String) {
     node.wait_until(&format!(
         "SELECT count(*) = 1 AND total(state = 'decided') = 1 FROM worklist WHERE study_uid = '{study}'"
@@ -142,7 +142,7 @@ fn part_of_the_evidence_is_incomplete_and_never_not_flagged() {
     send(&node, &whole);
     let study = study_of(&whole);
     assert_eq!(decided(&node, &study), ("not flagged".into(), String::new()));
-    // What is not flagged is not offered for acknowledging, and may be marked as seen.
+    // A study that is not flagged is not offered for acknowledging, and may be marked as seen.
     let (_, page) = node.get("/");
     assert!(!page.contains("Acknowledge</button>"));
     assert!(node.cli(&["ack", &study]).status.success());

@@ -266,7 +266,7 @@ async fn every_answer_carries_the_headers_that_bind_the_browser() {
         let address = page.split(before).nth(1).unwrap();
         address.split('"').next().unwrap().to_owned()
     };
-    // What is the same for everybody may be kept, under a name that changes with it.
+    // Files that are the same for everybody may be kept, under a name that changes with them.
     for address in [linked("rel=\"stylesheet\" href=\""), linked("<script src=\"")] {
         let response = node.get(&address).send().await.unwrap();
         assert_eq!(response.headers()["cache-control"], "public, max-age=31536000, immutable", "{address}");

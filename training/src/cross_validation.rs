@@ -1,4 +1,4 @@
-//! What k folds say together: each patient is scored by a network that has not seen them, and judged by thresholds and a
+//! The joint result of k folds: each patient is scored by a network that has not seen them, and judged by thresholds and a
 //! rule that were chosen on the other folds.
 
 use serde::{Deserialize, Serialize};

@@ -147,7 +147,7 @@ impl Interval {
         exact::limits(hits, all).map(|[low, high]| Self { value: hits as f64 / all as f64, low, high })
     }
 
-    /// Of a share of 0 or 1 among so many patients: bootstrap samples hold nothing else, so that the limit on the other side is the exact one,
+    /// Widens the interval of a share of 0 or 1 among so many patients: bootstrap samples hold nothing else, so that the limit on the other side is the exact one,
     /// as if each patient were one case. Other shares stay.
     pub(crate) fn widened(self, patients: usize) -> Self {
         let exact = |hits: usize| Self::of_count(hits, patients);

@@ -4,7 +4,7 @@
 //! runtime makes of them is its own, and one that makes nothing of them computes nearly the same. Activations are bytes from 0
 //! to 255 over the range that calibration slices showed; weights are symmetric with a scale for each output channel.
 //! (B. Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.)
-//! What rounding the weights adds to an output channel in the mean is taken out of its bias. (M. Nagel et al.: Data-Free
+//! The mean that rounding the weights adds to an output channel is taken out of its bias. (M. Nagel et al.: Data-Free
 //! Quantization Through Weight Equalization and Bias Correction, 2019; here with means that were seen.)
 //!
 //! Two things are kept from it:
@@ -153,7 +153,7 @@ impl Plan {
         }
         for (node, _) in graph.node.iter().zip(&plan.nodes).filter(|(_, takes)| **takes) {
             let data = if node.op_type() == "Add" { 2 } else { 1 };
-            // What only a limit reads is never seen: the runtime makes the limit part of the convolution.
+            // A value that only a limit reads is never seen: the runtime makes the limit part of the convolution.
             let readers: Vec<&NodeProto> =
                 graph.node.iter().filter(|reader| reader.input.contains(&node.output[0])).collect();
             let limited = matches!(readers.as_slice(), [only] if only.op_type() == "Clip");

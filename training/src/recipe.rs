@@ -136,7 +136,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// What a network is trained by where no recipe is named: a candidate of the study by the study's, others by the
+    /// The recipe by which a network is trained where none is named: a candidate of the study by the study's, others by the
     /// shipped one of their name.
     ///
     /// # Errors

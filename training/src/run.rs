@@ -235,7 +235,7 @@ impl Run {
     }
 }
 
-/// What each fold was judged by in a cross-validation of before decisions were kept: thresholds on the network's own
+/// The thresholds of each fold in a cross-validation of before decisions were kept, on the network's own
 /// scores. None where the folds that are left after taking one out lack a class.
 fn uncalibrated(crossed: &CrossValidation, names: &[String], rows: &Rows) -> Option<Vec<Decision>> {
     let raw = Decision { calibration: None, ..crossed.decision };

@@ -11,7 +11,7 @@ use encoding_rs::{
 
 const ESCAPE: u8 = 0x1B;
 
-/// What bytes from 0x80 stand for. `None` is Latin alphabet No. 1, which also stands for the default repertoire: it has a character for
+/// The characters for bytes from 0x80. `None` is Latin alphabet No. 1, which also stands for the default repertoire: it has a character for
 /// each byte.
 type Upper = Option<&'static Encoding>;
 

@@ -1,4 +1,4 @@
-//! Where in a frame the head is: a square around it, so that a model sees the head at one size and in the middle,
+//! The place of the head in a frame: a square around it, so that a model sees the head at one size and in the middle,
 //! whatever the field of view, the head's place in it, and what else lies there.
 //!
 //! The search is made of whole numbers after one comparison a pixel, so that any other implementation finds the same
@@ -96,7 +96,7 @@ impl HeadCrop {
 }
 
 impl Square {
-    /// What it holds of an image of `columns`, row by row, and `outside` where it reaches beyond.
+    /// The square's part of an image of `columns`, row by row, and `outside` where it reaches beyond.
     pub fn of<T: Copy>(&self, image: &[T], columns: u32, outside: T) -> Vec<T> {
         let (side, columns) = (i64::from(self.side), i64::from(columns));
         let rows = image.len() as i64 / columns.max(1);

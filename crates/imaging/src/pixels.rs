@@ -121,7 +121,7 @@ pub fn most_frames(header: &ObjectHeader) -> u64 {
         let cell = number(tags::BITS_ALLOCATED).map_or(1, |bits| bits.div_ceil(8).max(1));
         cells.checked_mul(cell)
     };
-    // Where the size is not said, no frame can be decoded, and the smallest that could be a slice is as good as any.
+    // If the size is not said, no frame can be decoded, and the smallest that could be a slice is as good as any.
     let size = || said().unwrap_or(u64::from(MIN_SIDE).pow(2));
     match pixels.fragments {
         // Frames of uncompressed fragments may be cut anywhere.

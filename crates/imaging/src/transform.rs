@@ -149,7 +149,7 @@ pub fn placed_input(
 
 /// The model's input for a decoded frame.
 ///
-/// Where the transform crops to the head, the square around it ([`HeadCrop::square`]) is the image, with air where it
+/// If the transform crops to the head, the square around it ([`HeadCrop::square`]) is the image, with air where it
 /// reaches beyond the frame; a frame without a head is taken whole.
 ///
 /// A frame of another size than the model's is padded to a square with air, centered, and resampled with a triangle

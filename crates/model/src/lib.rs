@@ -1,4 +1,4 @@
-//! What the node and training know of a model: its card ([`ModelCard`]), the rule by which the probabilities of a series'
+//! Everything that the node and training know of a model: its card ([`ModelCard`]), the rule by which the probabilities of a series'
 //! slices become a verdict ([`StudyRule`]), the acquisitions it was made for ([`MadeFor`]), and its map of where the finding is
 //! ([`HeatMap`]).
 

@@ -1,4 +1,4 @@
-//! What a model was made for: the acquisitions that its verdicts hold for. The node's acquisition gate reads it from the card.
+//! The acquisitions that a model was made for, and that its verdicts hold for. The node's acquisition gate reads them from the card.
 
 use serde::{Deserialize, Serialize};
 

@@ -12,7 +12,7 @@ const LEAST_RATE: f64 = 256.0;
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     waiting_since: Option<Instant>,
-    /// What was waited for within PDUs, beyond what the bytes that came allow.
+    /// The time that was waited for within PDUs, beyond what the bytes that came allow.
     behind: Duration,
 }
 

@@ -43,7 +43,7 @@ pub struct Association {
     stream: Stream,
 }
 
-/// What is asked for beside the presentation contexts.
+/// The requests beside the presentation contexts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The node uses the peer's services.

@@ -1,4 +1,4 @@
-//! What decoding one slice may take.
+//! The time and memory that decoding one slice may take.
 
 use crate::config;
 

@@ -190,7 +190,7 @@ impl ProcessEnd {
         }
     }
 
-    /// What it means for the slice; `None` where it says nothing of it.
+    /// The failure of the slice that follows; `None` where it says nothing of the slice.
     pub fn failure(&self, limits: DecodeLimits) -> Option<Failure> {
         let DecodeLimits { seconds, memory } = limits;
         Some(match (self, self.label()) {

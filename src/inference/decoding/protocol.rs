@@ -1,4 +1,4 @@
-//! What a decode thread and its decoder process say to each other: a length of four bytes and that much JSON, over a socket pair. The file of
+//! The messages between a decode thread and its decoder process: a length of four bytes and that much JSON, over a socket pair. The file of
 //! an object comes with the request as an open descriptor; the tensor is in memory that both have.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -30,7 +30,7 @@ pub(super) struct Request {
     pub is_new: bool,
     /// Counts from 0.
     pub frame: u32,
-    /// What the header says against a head: the pixels decide.
+    /// The header's signs against a head: the pixels decide.
     pub head_check: Option<String>,
     /// Processor time, in seconds.
     pub seconds: u64,
@@ -38,7 +38,7 @@ pub(super) struct Request {
     pub memory: u64,
 }
 
-/// What became of a slice.
+/// The outcome of a slice.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Outcome {
     /// The tensor of this shape is in the shared memory, as numbers in the machine's own byte order.

@@ -1,4 +1,4 @@
-//! What a decoder process gives up before it sees an object: everything but memory, its socket and files that are handed to it.
+//! A decoder process gives everything up before it sees an object, except memory, its socket and files that are handed to it.
 
 use std::io;
 

@@ -21,7 +21,7 @@ const TRIMMED: u64 = 8 << 20;
 /// Works until the other side of the socket is gone. `parent` is the process that started this one.
 ///
 /// # Errors
-/// What keeps it from its work: it was started by hand, for one.
+/// The error that keeps it from its work: it was started by hand, for one.
 pub fn run(parent: u32) -> io::Result<()> {
     sandbox::tie_to_parent(parent)?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);

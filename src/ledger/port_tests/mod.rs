@@ -24,7 +24,7 @@ pub(super) trait Backend {
     fn escalations(&self) -> &dyn Escalations;
     fn slices(&self, study_uid: &str) -> Vec<SliceRow>;
     fn row(&self, study_uid: &str) -> WorklistRow;
-    /// What each verdict of a study found, in their order.
+    /// The finding of each verdict of a study, in their order.
     fn flags(&self, study_uid: &str) -> Vec<Option<bool>>;
 }
 

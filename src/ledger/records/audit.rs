@@ -67,7 +67,7 @@ record! {
         pub deed: String,
         pub study_uid: Option<String>,
         pub details: String,
-        /// Of the row and the one before; none in rows of earlier versions.
+        /// The hash over this row and the one before; none in rows of earlier versions.
         pub hash: Option<String>,
     }
 }

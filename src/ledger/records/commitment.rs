@@ -9,7 +9,7 @@ pub struct NewCommitment {
     pub called_ae: String,
     /// The peer of `[[dimse.peers]]`, where it is one.
     pub peer: Option<String>,
-    /// Where the request came from.
+    /// The address that the request came from.
     pub address: String,
     /// The instances: a JSON array.
     pub items: String,

@@ -27,7 +27,7 @@ pub struct NewInstance {
     pub about: About,
 }
 
-/// What the worklist and administrators see of a study and its series, from the object's header. Which of it is kept is the
+/// The part of the header of a study and its series that the worklist and administrators see. Which of it is kept is the
 /// site's choice (`[privacy]`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::fields::record;
 
-/// What a request needs.
+/// The permission that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
     /// Look at the worklist and at studies.
@@ -19,7 +19,7 @@ pub enum Permission {
     Metrics,
 }
 
-/// What a person may do; each role may do what those before it may.
+/// The rights of a person; each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Viewer,
@@ -114,7 +114,7 @@ record! {
     }
 }
 
-/// What is needed to check a password.
+/// The record against which a password is checked.
 #[derive(Clone)]
 pub struct StoredUser {
     pub name: String,

@@ -1,4 +1,4 @@
-//! What goes to other nodes by C-STORE.
+//! The queue of objects that go to other nodes by C-STORE.
 
 use super::fields::record;
 

@@ -196,7 +196,7 @@ pub struct StandingCounts {
     pub receiving: u64,
 }
 
-/// What a reader says of a verdict.
+/// A reader's opinion of a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opinion {
     Agree,

@@ -54,7 +54,7 @@ impl Ledger {
                     [&study_uid],
                 )?;
                 connection.execute("UPDATE outbox SET acknowledged_at = NULL WHERE study_uid = ?1", [&study_uid])?;
-                // What the acknowledgement ended waits again; what became due meanwhile is told now.
+                // Escalations that the acknowledgement ended wait again; those that became due meanwhile are told now.
                 connection.execute(
                     "UPDATE escalations SET state = 'waiting', ended_at = NULL
                      WHERE study_uid = ?1 AND state = 'cancelled'
@@ -114,7 +114,7 @@ pub(super) fn acknowledge(
     Ok(acknowledged)
 }
 
-/// What other channels are told of an acknowledgement that was written just now.
+/// The event by which other channels hear of an acknowledgement that was written just now.
 fn acknowledged_event(connection: &Connection, study_uid: &str, by: &str) -> Result<event::Acknowledged> {
     let mut senders = connection
         .prepare_cached("SELECT DISTINCT calling_ae FROM instances WHERE study_uid = ?1 ORDER BY calling_ae")?;

@@ -7,7 +7,7 @@ use super::reader::records;
 use super::{Ledger, Reader};
 use crate::ledger::{ActorKind, AuditFilter, AuditRow, Chain, Deed, Result, now};
 
-/// Where the chain begins.
+/// The text that the first row's hash begins with.
 const BEGINNING: &str = "triaged audit log";
 
 /// Writes a deed into the audit log. Call it in the transaction of the deed.

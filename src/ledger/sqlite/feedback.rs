@@ -30,7 +30,7 @@ impl Ledger {
 }
 
 impl Reader {
-    /// What readers said of the verdicts on one study, or on all, oldest first; the newest `most` of them.
+    /// The readers' opinions of the verdicts on one study, or on all, oldest first; the newest `most` of them.
     pub fn feedback(&self, study_uid: Option<&str>, since: Option<&str>, most: u32) -> Result<Vec<FeedbackRow>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(

@@ -154,7 +154,7 @@ fn enqueue(connection: &Connection, rule: &ForwardRule) -> Result<bool> {
         .prepare_cached(&format!("{columns} AND i.id > ?5 AND i.id <= ?6 ORDER BY i.id ON CONFLICT DO NOTHING"))?
         .execute(params![rule.destination, t, senders, rule.flagged_only, instance, to_instance])?;
     let flagged = "i.study_uid IN (SELECT study_uid FROM verdicts WHERE id > ?5 AND id <= ?6 AND flagged = 1)";
-    // What came before its study was flagged; and what waits of it goes before others from now on.
+    // Objects that came before their study was flagged are queued; those that wait go before others from now on.
     connection
         .prepare_cached(&format!("{columns} AND i.id <= ?7 AND {flagged} ORDER BY i.id ON CONFLICT DO NOTHING"))?
         .execute(params![rule.destination, t, senders, rule.flagged_only, verdict, to_verdict, to_instance])?;

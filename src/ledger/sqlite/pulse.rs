@@ -9,7 +9,7 @@ impl Ledger {
     /// Writes a row, as every write is written, and reads it again.
     ///
     /// # Errors
-    /// What a write or a read fails with; [`LedgerError::Replaced`] where the file at the database's path is not the one that is open, so that
+    /// Fails as a write or a read does, and with [`LedgerError::Replaced`] where the file at the database's path is not the one that is open, so that
     /// nobody would ever see what is written.
     pub async fn beat(&self) -> Result<()> {
         self.same_file()?;

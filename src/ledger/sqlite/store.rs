@@ -116,7 +116,7 @@ fn is_unreadable(connection: &Connection, instance: i64) -> Result<bool> {
         .query_row([instance], |row| row.get(0))?)
 }
 
-/// Where nothing of an instance could be read and another copy of it was set aside, that copy takes its place. Returns whether
+/// If nothing of an instance could be read and another copy of it was set aside, that copy takes its place. Returns whether
 /// it did. The file stays where it is: only the rows change.
 pub(super) fn replace_by_quarantined(connection: &Connection, instance: i64) -> Result<bool> {
     if !is_unreadable(connection, instance)? {

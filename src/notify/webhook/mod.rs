@@ -177,7 +177,7 @@ impl Webhook {
         (!reply.is_empty()).then_some(reply)
     }
 
-    /// What a reply might echo and nobody should read in a log: the key, and the parts of a URL that often are tokens.
+    /// Texts that a reply might repeat and that no log may hold: the key, and the parts of a URL that often are tokens.
     fn secrets(&self) -> Vec<String> {
         let segments = self.url.path_segments().into_iter().flatten().map(str::to_owned);
         let query = self.url.query_pairs().map(|(_, value)| value.into_owned());

@@ -1,4 +1,4 @@
-//! What kind of object a slice is of: SOP class, modality, image type, values that are no Hounsfield units, colours.
+//! The kind of object that a slice belongs to: SOP class, modality, image type, values that are no Hounsfield units, colours.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};

@@ -2,7 +2,7 @@
 //!
 //! It reads header attributes alone. Real objects lack attributes (RSNA 2019 files have no Image Type, some no SOP class), so
 //! an absent or empty one never excludes a slice; one that contradicts does. What is only doubtful is scored and marked.
-//! Where the words for the part of the body name no head, the pixels decide, when they are decoded.
+//! If the words for the part of the body name no head, the pixels decide, when they are decoded.
 
 mod acquisition;
 mod frame;

@@ -87,7 +87,7 @@ impl Browser {
         self.tell(json!(["wheel", page, y]));
     }
 
-    /// What axe-core finds wrong with a page that was opened with `bypass`.
+    /// The faults that axe-core finds in a page that was opened with `bypass`.
     pub fn axe(&mut self, page: u32) -> Vec<String> {
         serde_json::from_value(self.tell(json!(["axe", page]))).unwrap()
     }

@@ -1,4 +1,4 @@
-//! What the integration tests share: a node of their own, real senders, and where the real data lie.
+//! The parts that the integration tests share: a node of their own, real senders, and where the real data lie.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub mod browser;
@@ -346,7 +346,7 @@ pub struct Receiver {
     requests: Arc<(Mutex<Vec<Request>>, Condvar)>,
 }
 
-/// What was POSTed: headers with lower-case names, and the body.
+/// A POST that came: headers with lower-case names, and the body.
 #[derive(Clone)]
 pub struct Request {
     pub headers: std::collections::HashMap<String, String>,

@@ -37,7 +37,7 @@ impl Request {
     }
 }
 
-/// What the receiver answers, in order; then 200 for ever.
+/// The receiver's answers, in order; then 200 for ever.
 pub type Answers = Vec<Response>;
 
 #[derive(Clone)]

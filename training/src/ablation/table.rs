@@ -201,7 +201,7 @@ mod tests {
         let (mut ours, theirs) = (set(false), set(true));
         ours.push(scored(9, 0, true, 0.0));
         let found = difference(&ours, &theirs, 1).expect("both classes");
-        // Of 8 · 24 pairs: patient 0's positive below 21 right negatives is a tie (0.2 each), and so on.
+        // There are 8 · 24 pairs: patient 0's positive below 21 right negatives is a tie (0.2 each), and so on.
         let right =
             auc(&theirs.iter().map(|s| Case { score: s.probability, positive: s.slice.positive }).collect::<Vec<_>>());
         assert!((found.value - (1.0 - right.expect("both classes"))).abs() < 1e-12);

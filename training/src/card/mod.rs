@@ -40,7 +40,7 @@ pub struct Trained<'a> {
     pub parity: Option<&'a Parity>,
     /// An eight-bit copy's figures beside those of the network it was made from.
     pub quantized: Option<&'a Quantized>,
-    /// Of several networks in one file: which they are.
+    /// The networks, where one file holds several.
     pub ensemble: Option<&'a Ensemble>,
     /// A table that `ablate` made.
     pub ablation: Option<&'a Ablation>,
@@ -143,7 +143,7 @@ impl Trained<'_> {
         self.state.epochs.iter().map(|row| row.seconds).sum()
     }
 
-    /// Of all networks in the file.
+    /// The number of parameters of all networks in the file.
     fn parameters(&self) -> usize {
         let networks = self.ensemble.map_or(1, |ensemble| ensemble.members.len());
         networks * parameters(&self.config.candidate.layers, self.config.shape()).unwrap_or(0)

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The folder that `phantoms` is told to write in the documentation: its heads are no patients.
 pub(super) const PHANTOMS: &str = "phantoms";
 
-/// What is known of a data source: how to cite it, under which terms it may be used, and what to know of its images.
+/// Facts about a data source: how to cite it, under which terms it may be used, and what to know of its images.
 pub(super) struct Known {
     pub citation: &'static str,
     pub terms: &'static str,

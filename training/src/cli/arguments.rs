@@ -82,7 +82,7 @@ pub struct RecipeArgs {
     /// Epochs without a better validation that end the training
     #[arg(long)]
     pub patience: Option<usize>,
-    /// What of the validation makes an epoch the best
+    /// The figure of the validation that makes an epoch the best
     #[arg(long, value_enum)]
     pub monitor: Option<Monitor>,
     /// Draw so many slices an epoch, half of them positive, instead of each once with class weights

@@ -119,7 +119,7 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
         index: &index,
         split: &split,
         measured: &Measured::Crossed(crossed),
-        // What one of them says of other folders is not what their mean says.
+        // The figures of one network on other folders are not those of their mean.
         others: &BTreeMap::new(),
         parity: parity.as_ref(),
         quantized: None,
@@ -138,7 +138,7 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
     rows.flush().context("cannot write scores.csv")
 }
 
-/// Where the folds of a training lie: in its folder, or, of a fold, around it.
+/// The folder with the folds of a training: its own or, for a fold, the one around it.
 fn folds_folder(run: &Path) -> PathBuf {
     match run.parent() {
         Some(parent) if parent.join(CROSS_VALIDATION).exists() => parent.into(),

@@ -53,7 +53,7 @@ pub fn print_evaluation(name: &str, evaluation: &Evaluation) {
     println!("{name}, {} patients\n\n{}", evaluation.patients, evaluation.table());
 }
 
-/// What stands beside the figures of all patients: those of each source, with mirror images, and the rules.
+/// Prints the figures beside those of all patients: by source, with mirror images, and by rule.
 pub fn print_supplement(supplement: &Supplement) {
     for (source, evaluation) in &supplement.sources {
         print_evaluation(&format!("\nof them {source}"), evaluation);
@@ -170,7 +170,7 @@ fn seen(own: &Index, split: &Split, other: &Index) -> Vec<String> {
 /// How the files begin that [`measure_on`] leaves with a run.
 const ON: &str = "evaluation-on-";
 
-/// What [`measure_on`] has left with a run, by the folder's name. What was measured of another epoch's network or by another
+/// The results that [`measure_on`] has left with a run, by the folder's name. Those of another epoch's network or by another
 /// decision than this one is named and left out.
 pub fn others(run: &Path, state: &State, decision: &Decision) -> anyhow::Result<BTreeMap<String, Evaluation>> {
     let mut others = BTreeMap::new();

@@ -10,7 +10,7 @@ use crate::data::{Index, Side, Split};
 use crate::files::read_json;
 use crate::fit;
 
-/// What a cross-validation leaves in its folder, beside `scores.csv` and a run's folder for each fold.
+/// The file that a cross-validation leaves in its folder, beside `scores.csv` and a run's folder for each fold.
 pub const CROSS_VALIDATION: &str = "cross-validation.json";
 
 /// A fold's folder, counted from 1.

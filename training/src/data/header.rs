@@ -1,4 +1,4 @@
-//! What an index takes from an image's header: whose slice it is, how large, and where it lies.
+//! The part of an image's header that an index takes: whose slice it is, how large, and where it lies.
 
 use std::path::Path;
 
@@ -48,7 +48,7 @@ pub fn header(file: &Path) -> Result<Header, String> {
     })
 }
 
-/// Where a slice lies along its normal, in micrometers (PS3.3 C.7.6.2.1.1); without an orientation along the body.
+/// The place of a slice along its normal, in micrometers (PS3.3 C.7.6.2.1.1); without an orientation along the body.
 fn along_normal(position: &[f64], orientation: Option<&[f64]>) -> Option<i64> {
     let &[x, y, z] = position else { return None };
     let normal = match orientation {

@@ -39,7 +39,7 @@ pub struct Slice {
     pub mask: Option<PathBuf>,
     /// Rows and columns as the header says; none in an index of before they were noted.
     pub size: Option<[u32; 2]>,
-    /// Where it lies in its series: along the slices' normal in micrometers, or its instance number. Only the order
+    /// Its place in its series: along the slices' normal in micrometers, or its instance number. Only the order
     /// counts. None where the header has neither, or the index did not note it.
     #[serde(default)]
     pub position: Option<i64>,
@@ -222,7 +222,7 @@ impl Index {
     }
 }
 
-/// What a folder's slices are known by: its name, or where the path has none, as `.`, that of the folder it leads to.
+/// The name of a folder's slices: its own, or where the path has none, as `.`, that of the folder it leads to.
 pub fn source_name(folder: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let found = name(folder).or_else(|| name(&std::fs::canonicalize(folder).ok()?));

@@ -9,7 +9,7 @@ use super::index::Slice;
 /// The weights by which slices are drawn within their class, those of negatives changed so that each source that has
 /// both classes has the same share of either. A source of one class keeps its weights.
 pub fn levelled(slices: &[&Slice], weights: &[f64]) -> Vec<f64> {
-    // Of each source: the weight of its negatives and of its positives.
+    // For each source: the weight of its negatives and of its positives.
     let mut sums: BTreeMap<&str, [f64; 2]> = BTreeMap::new();
     for (slice, weight) in slices.iter().zip(weights) {
         sums.entry(&slice.source).or_default()[usize::from(slice.positive)] += weight;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::publication::SIDE;
 
-/// What did not fit together. Nothing of it stops an index; it is counted, listed and, but for images that are resized,
+/// Things that did not fit together. None of them stops an index; each is counted, listed and, but for images that are resized,
 /// left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problems {

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_case_is_drawn_by_its_weight_within_its_class() {
         let labels = labels();
-        // Of each class: the first half weighs 1, then half of it 0.25, the rest nothing.
+        // In each class the first half weighs 1, then half of it 0.25, the rest nothing.
         let weight = |i: usize| match i {
             0..500 => 1.0,
             500..750 => 0.25,

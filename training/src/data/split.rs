@@ -17,7 +17,7 @@ pub enum Side {
     Test,
 }
 
-/// What stays together: all slices of a patient, or (as the study did, which puts one patient's slices on both sides)
+/// The unit that stays together: all slices of a patient, or (as the study did, which puts one patient's slices on both sides)
 /// each slice for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]

@@ -31,7 +31,7 @@ pub(super) fn candidates(point: OperatingPoint) -> Vec<StudyRule> {
 
 /// The rule to ship, with its threshold, by the scores of validation studies. None where they lack a class.
 ///
-/// Of the rules whose area under the ROC curve lies within noise of the best one's, the first. Within noise is a
+/// Chooses the first of the rules whose area under the ROC curve lies within noise of the best one's. Within noise is a
 /// difference of at most one standard error, which is taken from bootstrap samples of the patients, both rules on the
 /// same ones.
 pub fn choose(studies: &[Study], choosing: impl Into<Choosing>) -> Option<StudyRule> {
@@ -48,7 +48,7 @@ pub fn choose(studies: &[Study], choosing: impl Into<Choosing>) -> Option<StudyR
     Some(rules[chosen].with_threshold(choosing.threshold(&of_patients(&patients, &scored[chosen]))?))
 }
 
-/// Of each rule the standard error of its area's difference to the best one's, over the studies of `patients`.
+/// The standard error, for each rule, of its area's difference to the best one's, over the studies of `patients`.
 fn noise(patients: &[Vec<usize>], scored: &[Vec<Case>], best: usize) -> Vec<f64> {
     let (rounds, seed) = NOISE;
     let mut rng = StdRng::seed_from_u64(seed);

@@ -25,7 +25,7 @@ impl Evaluation {
         Self::pooled(&studies.iter().map(|study| (study, *decision)).collect::<Vec<_>>(), decision, seed)
     }
 
-    /// Of studies each of which has a decision of its own, and is calibrated by it. Counts and what follows from them are
+    /// Figures of studies each of which has a decision of its own, and is calibrated by it. Counts and what follows from them are
     /// by those; the areas under the curves are over the scores as they are, the studies' by `decision`'s rule. Intervals
     /// are by patient, who may have several studies: their own, or of a split by image one in each fold.
     pub fn pooled(studies: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {

@@ -1,4 +1,4 @@
-//! Where a study rule's threshold lies among the scores of studies that it is chosen on.
+//! The threshold of a study rule, among the scores of the studies that it is chosen on.
 //!
 //! With some twenty bleeding patients the threshold that flags just 95 of 100 of them hangs on one patient's score, and
 //! on other patients it flags fewer as often as more. The alternative asks for both sensitivity and specificity, and takes

@@ -1,4 +1,4 @@
-//! What single positions of a slice ([`crate::network::Network::forward_with_positions`]) learn: where blood is, from masks,
+//! The training of single positions of a slice ([`crate::network::Network::forward_with_positions`]): where blood is, from masks,
 //! and whether there is any, from the slice's label.
 
 use burn::tensor::backend::Backend;

@@ -22,7 +22,7 @@ pub struct Epoch {
     pub seconds: f64,
 }
 
-/// Where a run stands. It names the checkpoint's folder, so that replacing this one file moves the run forward whole.
+/// The progress of a run. It names the checkpoint's folder, so that replacing this one file moves the run forward whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub epochs: Vec<Epoch>,

@@ -1,4 +1,4 @@
-//! What a list of layers makes of an image: sizes, positions and parameters; and why it makes no network.
+//! The effect of a list of layers on an image: sizes, positions and parameters; and why it makes no network.
 
 use super::layer::Layer;
 use super::steps::{Step, steps};
@@ -23,7 +23,7 @@ pub enum Size {
     Flat(usize),
 }
 
-/// What each layer passes on, for an input of `[channels, height, width]`; one entry a layer.
+/// The size that each layer passes on, for an input of `[channels, height, width]`; one entry a layer.
 pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerError> {
     let [channels, height, width] = input;
     let mut size = Size::Image { channels, height, width };
@@ -73,7 +73,7 @@ pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerErro
     }
 }
 
-/// Where the positions of the image that is flattened lie in the input: the first one's middle, and the step from one to
+/// The places in the input at which the positions of the flattened image lie: the first one's middle, and the step from one to
 /// the next, in pixels along either axis.
 pub fn positions(layers: &[Layer]) -> (f64, f64) {
     let (mut middle, mut step) = (0.0, 1.0);

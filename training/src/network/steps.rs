@@ -5,7 +5,7 @@
 
 use super::layer::Layer;
 
-/// What a convolution is to its layer. Its kernel reads all channels at one position, but for the stem's, which reads all
+/// The part of a layer that a convolution is. Its kernel reads all channels at one position, but for the stem's, which reads all
 /// channels of a neighbourhood, and the depthwise one's, which reads a neighbourhood of its own channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

@@ -7,7 +7,7 @@ use super::choice::{Choice, Wanted};
 use crate::describe;
 use crate::metrics::Interval;
 
-/// Where the threshold of a card comes from.
+/// The origin of a card's threshold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The card it was made from.
@@ -21,7 +21,7 @@ pub struct Provenance {
     pub source_sha256: Option<String>,
     /// UTC, ISO 8601.
     pub at: String,
-    /// Of this program's sources.
+    /// The commit of this program's sources.
     pub commit: String,
     pub choice: Choice,
     pub warnings: Vec<String>,
@@ -91,7 +91,7 @@ pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Pro
     format!("{title}{opening}{section}{rest}")
 }
 
-/// What changed, as a section of the card for people.
+/// The change, as a section of the card for people.
 pub fn section(rule: &StudyRule, provenance: &Provenance) -> String {
     let Provenance { of, choice, wanted, source, at, threshold_before, .. } = provenance;
     let cell = |share: Option<Interval>| {

@@ -42,7 +42,7 @@ pub enum NoThreshold {
 pub struct Choice {
     pub threshold: f64,
     pub studies: usize,
-    /// Of them with hemorrhage.
+    /// How many of them have hemorrhage.
     pub positives: usize,
     /// Patients with at least one study of the class.
     pub positive_patients: usize,
@@ -214,7 +214,7 @@ impl Choice {
         })
     }
 
-    /// What is doubtful about it.
+    /// Doubts about it.
     pub fn warnings(&self, wanted: Wanted) -> Vec<String> {
         let mut warnings = Vec::new();
         for (name, class, share, patients, found) in [
@@ -332,7 +332,7 @@ mod tests {
                 .collect();
             let studies: Vec<&Labelled> = studies.iter().collect();
             let threshold = threshold(&studies, wanted(Some(0.9), None)).expect("positives");
-            // Of positives, whose scores are roots of even numbers, the share above t is 1 − t².
+            // For positives, whose scores are roots of even numbers, the share above t is 1 − t².
             flagged += 1.0 - threshold * threshold;
         }
         let mean = flagged / f64::from(sites);

@@ -45,7 +45,7 @@ pub enum LabelledError {
     Nothing(String),
 }
 
-/// What studies are labelled, by Study Instance UID or accession number.
+/// The labels of studies, by Study Instance UID or accession number.
 #[derive(Debug, Default)]
 pub struct Labels {
     by_study: HashMap<String, bool>,

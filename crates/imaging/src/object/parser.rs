@@ -289,7 +289,7 @@ impl<R: Read + Seek> Parser<R> {
         let skipped = self.extent == Extent::Header && root && tag.group() == 0x7FE0;
         if root && tag == tags::PIXEL_DATA {
             let left = level.limit.saturating_sub(self.source.position());
-            // Of fragments, [`Parser::fragments`] tells.
+            // [`Parser::fragments`] tells of fragments.
             self.pixels = Some(match head.length.get() {
                 Some(length) => PixelExtent { bytes: u64::from(length).min(left), fragments: None },
                 None => PixelExtent { bytes: 0, fragments: Some(0) },

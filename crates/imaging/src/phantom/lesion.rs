@@ -149,7 +149,7 @@ impl Bleed {
         10.0 * (1.0 - ((core - 1.0) / width).clamp(0.0, 1.0))
     }
 
-    /// Where the tissue that is now at `s` was before the bleed pushed it, and its depth then.
+    /// The place at which the tissue that is now at `s` was before the bleed pushed it, and its depth then.
     pub fn displaced(&self, s: Point, inside: f32) -> (Point, f32) {
         match self.lesion {
             Lesion::Intraparenchymal => {

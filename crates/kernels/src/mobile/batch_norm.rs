@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 
 use super::{Affine, MobileBackend, Norm, Statistics, norm};
 
-/// What the module does to `[n, c, h, w]`, then ReLU6 where asked, then a block's shortcut added where it has one. On an
+/// The module's effect on `[n, c, h, w]`, then ReLU6 where asked, then a block's shortcut added where it has one. On an
 /// autodiff backend by the batch's statistics, of which the module's running ones take their share, else by those.
 ///
 /// Burn's own sum over a batch of one channel each goes value by value on one core: a tenth of m10's step.

@@ -62,7 +62,7 @@ pub struct Affine<T> {
     pub beta: T,
 }
 
-/// Of each channel over batch, height and width, each `[channels]`; the variance is the biased one (divided by the
+/// Mean and variance of each channel over batch, height and width, each `[channels]`; the variance is the biased one (divided by the
 /// count, not by the count less one).
 #[derive(Debug, Clone)]
 pub struct Statistics<T> {

@@ -1,4 +1,4 @@
-//! What is to be forwarded: in which order, for whom, and what is missed by nobody.
+//! Tests of forwarding: its order, its receivers, and that it misses nothing.
 
 use super::*;
 use crate::ledger::{ForwardEnd, ForwardRule, Instances, Studies};
