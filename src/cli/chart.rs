@@ -98,6 +98,12 @@ mod tests {
             thickness: None,
             doubts: None,
             calling_ae: "CT".into(),
+            box_left: None,
+            box_top: None,
+            box_width: None,
+            box_height: None,
+            slice_rows: None,
+            slice_columns: None,
         }
     }
 

@@ -1,12 +1,13 @@
 //! Events: what happened, as a type that every channel can render. The ledger keeps an event as JSON beside its message;
 //! it does not change between attempts, however long they take.
 //!
-//! This module knows no other one, so that the ledger, the triage stage and the channels can share it.
+//! This module knows no other one of the program, so that the ledger, the triage stage and the channels can share it.
 
 mod kind;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use triaged_imaging::PixelBox;
 
 pub use kind::Kind;
 
@@ -93,6 +94,9 @@ pub struct TopSlice {
     /// Counts from 1.
     pub frame: u32,
     pub probability: f64,
+    /// The box around the finding in pixels of the slice, where the model says where it is.
+    #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
+    pub pixel_box: Option<PixelBox>,
 }
 
 /// A person has seen a study's alert.
@@ -286,6 +290,7 @@ impl StudyEvent {
                 instance_number: Some(14),
                 frame: 1,
                 probability: 0.9,
+                pixel_box: Some(PixelBox { left: 200, top: 120, width: 64, height: 48 }),
             }],
             first_received_at: "2026-11-23T15:42:07.100Z".into(),
             last_received_at: "2026-11-23T15:42:08.100Z".into(),

@@ -13,6 +13,7 @@ mod heat_map_tests;
 mod in_flight;
 mod lane;
 pub mod libraries;
+mod localization;
 mod pipeline;
 mod priority;
 mod shadow;

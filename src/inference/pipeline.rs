@@ -20,13 +20,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decoding::{DecodeLimits, Decoder, DecoderError, Decoders, Failure, Sandbox};
+use super::decoding::{DecodeLimits, Decoder, DecoderError, Decoders, Failure, Input, Sandbox};
 use super::engine::{Engine, EngineInfo};
 use super::error::EngineError;
 use super::given_up::GivenUp;
 use super::gpu_loss;
 use super::in_flight::{InFlight, Step};
-use super::lane::Lane;
+use super::lane::{Answer, Lane};
+use super::localization::locate;
 use super::priority::stand_back;
 use crate::config;
 use crate::ledger::{Claim, Ended, Lease, LeaseRequest, LedgerError, Queue, Result, Score, WorkerId, now};
@@ -61,7 +62,7 @@ pub struct Pipeline {
 /// A slice ready for the model.
 struct Ready {
     claim: Claim,
-    tensor: Tensor,
+    input: Input,
     decoded_at: String,
 }
 
@@ -189,14 +190,15 @@ impl Pipeline {
 
 impl Shared {
     /// Ends scored slices, on the runtime: the lane goes on meanwhile.
-    fn complete(self: &Arc<Self>, batch: Vec<Ready>, probabilities: Vec<f64>) {
+    fn complete(self: &Arc<Self>, batch: Vec<Ready>, answers: Vec<Answer>) {
         let (shared, card) = (self.clone(), &self.info.card);
         self.in_flight.enter(batch.iter().map(|slice| slice.claim.lease.slice), Step::Recording);
         let scored_at = now();
-        let score = |(slice, probability): (Ready, f64)| Score {
+        let score = |(slice, answer): (Ready, Answer)| Score {
             lease: slice.claim.lease,
-            probability,
-            positive: probability >= card.slice_threshold,
+            probability: answer.probability,
+            positive: answer.probability >= card.slice_threshold,
+            location: locate(card, &answer, &slice.input.placement),
             threshold: card.slice_threshold,
             model: card.name.clone(),
             model_sha256: card.sha256.clone(),
@@ -205,7 +207,7 @@ impl Shared {
             decoded_at: slice.decoded_at,
             scored_at: scored_at.clone(),
         };
-        let scores: Vec<Score> = batch.into_iter().zip(probabilities).map(score).collect();
+        let scores: Vec<Score> = batch.into_iter().zip(answers).map(score).collect();
         self.runtime.spawn(async move {
             if let Err(error) = shared.record_scores(scores.clone()).await {
                 error!("scores could not be recorded: {error}");
@@ -425,9 +427,9 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
         });
         metrics::histogram!("triaged_decode_seconds").record(began.elapsed().as_secs_f64());
         match decoded {
-            Ok(tensor) => {
+            Ok(input) => {
                 // Counted down by a scoring thread, which thereby knows of it until it has it.
-                if to_score.send(Ready { claim, tensor, decoded_at: now() }).is_err() {
+                if to_score.send(Ready { claim, input, decoded_at: now() }).is_err() {
                     return;
                 }
             }
@@ -446,7 +448,7 @@ fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>
     stand_back();
     while let Some(batch) = next_batch(shared, ready, lane.batch_size(), wait) {
         match run(shared, &mut lane, &batch) {
-            Ok(probabilities) => shared.complete(batch, probabilities),
+            Ok(answers) => shared.complete(batch, answers),
             Err(NotScored::Model(error)) => return no_longer_runs(&error),
             Err(NotScored::Slices(error)) if batch.len() == 1 => {
                 batch.into_iter().for_each(|slice| shared.give_up(slice.claim, Failure::Passing(error.clone())));
@@ -457,7 +459,7 @@ fn score_all(shared: &Arc<Shared>, mut lane: Lane, ready: &Mutex<Receiver<Ready>
                 for slice in batch {
                     let alone = [slice];
                     match run(shared, &mut lane, &alone) {
-                        Ok(probabilities) => shared.complete(alone.into(), probabilities),
+                        Ok(answers) => shared.complete(alone.into(), answers),
                         Err(NotScored::Model(error)) => return no_longer_runs(&error),
                         Err(NotScored::Slices(error)) => {
                             alone.into_iter().for_each(|s| shared.give_up(s.claim, Failure::Passing(error.clone())));
@@ -507,13 +509,13 @@ fn next_batch(shared: &Shared, ready: &Mutex<Receiver<Ready>>, most: usize, wait
 }
 
 /// Leaves the slices noted as in the model where the model no longer runs.
-fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<f64>, NotScored> {
+fn run(shared: &Shared, lane: &mut Lane, batch: &[Ready]) -> Result<Vec<Answer>, NotScored> {
     let slices = || batch.iter().map(|slice| slice.claim.lease.slice);
     shared.in_flight.enter(slices(), Step::InModel);
     let began = Instant::now();
-    let tensors: Vec<&Tensor> = batch.iter().map(|slice| &slice.tensor).collect();
+    let tensors: Vec<&Tensor> = batch.iter().map(|slice| &slice.input.tensor).collect();
     // A bug must cost its slice, not the thread.
-    let scored = catch_unwind(AssertUnwindSafe(|| lane.score(&tensors)))
+    let scored = catch_unwind(AssertUnwindSafe(|| lane.answer(&tensors)))
         .unwrap_or_else(|_| Err(EngineError::Run("it panicked; this is a bug".into())));
     metrics::histogram!("triaged_inference_seconds").record(began.elapsed().as_secs_f64());
     metrics::histogram!("triaged_batch_size").record(batch.len() as f64);

@@ -293,7 +293,7 @@ impl Worker {
         if claim.path.is_empty() {
             return Err(Failure::Lasting("its file was removed from the archive".into()));
         }
-        let tensor = self.decoder.decode(&*self.objects, claim)?;
+        let tensor = self.decoder.decode(&*self.objects, claim)?.tensor;
         let decoded_at = now();
         let scored = self.lane.score(&[&tensor]);
         metrics::histogram!("triaged_shadow_seconds").record(began.elapsed().as_secs_f64());

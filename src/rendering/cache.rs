@@ -53,7 +53,7 @@ mod tests {
 
     fn picture(frame: u32) -> Picture {
         let (path, digest) = ("archive/a".into(), "ab".into());
-        Picture { path, digest, frame, window: DisplayWindow::Brain, size: Size::Full }
+        Picture { path, digest, frame, window: DisplayWindow::Brain, size: Size::Full, marked: None }
     }
 
     #[test]

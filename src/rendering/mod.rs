@@ -3,6 +3,7 @@
 
 mod cache;
 mod draw;
+mod heat;
 mod window;
 
 use std::sync::mpsc::{self, RecvTimeoutError, TrySendError};
@@ -14,8 +15,9 @@ use tokio::sync::oneshot;
 use crate::inference::stand_back;
 use crate::objects::Objects;
 use cache::Cache;
-use triaged_imaging::{self as imaging, DicomObject, ReadCause, frame_count};
+use triaged_imaging::{self as imaging, DicomObject, PixelBox, ReadCause, frame_count};
 
+pub use heat::heat_map;
 pub use window::DisplayWindow;
 
 /// Pictures that are made at one time.
@@ -56,6 +58,8 @@ pub struct Picture {
     pub frame: u32,
     pub window: DisplayWindow,
     pub size: Size,
+    /// A part of the slice, in its pixels, that a frame goes around.
+    pub marked: Option<PixelBox>,
 }
 
 impl Picture {
@@ -66,7 +70,10 @@ impl Picture {
             Size::Thumbnail => "small",
         };
         let digest = self.digest.get(..32).unwrap_or(&self.digest);
-        format!("{digest}-{}-{}-{size}-{VERSION}", self.frame, self.window.name())
+        let marked = self
+            .marked
+            .map_or_else(String::new, |part| format!("-{}.{}.{}.{}", part.left, part.top, part.width, part.height));
+        format!("{digest}-{}-{}-{size}{marked}-{VERSION}", self.frame, self.window.name())
     }
 }
 
@@ -168,7 +175,7 @@ impl Worker {
             return Ok(png);
         }
         let (rows, columns, hounsfield) = self.pixels(picture)?;
-        let png = draw::png(&hounsfield, rows, columns, picture.window, picture.size);
+        let png = draw::png(&hounsfield, (rows, columns), picture.window, picture.size, picture.marked);
         png.map(Arc::from).map_err(|error| NoPicture::Undecodable(error.to_string()))
     }
 

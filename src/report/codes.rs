@@ -42,6 +42,26 @@ pub(super) fn percent() -> Code {
     Code { value: "%".into(), scheme: "UCUM", meaning: "Percent".into() }
 }
 
+/// The designator of the node's own codes, which the document explains ([`own_scheme`]).
+const OWN: &str = "99TRIAGED";
+
+/// The evaluation of a study that was not flagged. SNOMED CT's "absent" would be a clearance for every program that reads the code
+/// and not its meaning, and its "indeterminate" is said of what could not be judged. So it has a code of its own: a program that
+/// does not know the code shows the meaning, and counts it as neither.
+pub(super) fn not_flagged() -> Code {
+    Code { value: "NOT-FLAGGED".into(), scheme: OWN, meaning: "Not flagged".into() }
+}
+
+/// The item of Coding Scheme Identification Sequence (PS3.3 C.12.1.1.1) that explains the node's own codes.
+pub(super) fn own_scheme() -> InMemDicomObject {
+    let text = |tag, vr, value: &str| DataElement::new(tag, vr, PrimitiveValue::from(value));
+    InMemDicomObject::from_element_iter([
+        text(tags::CODING_SCHEME_DESIGNATOR, VR::SH, OWN),
+        text(tags::CODING_SCHEME_NAME, VR::ST, "Private codes of the program triaged"),
+        text(tags::CODING_SCHEME_RESPONSIBLE_ORGANIZATION, VR::ST, "triaged"),
+    ])
+}
+
 /// The code of a positive result, as the model card words it. A finding that has no code here gets one of the node's own.
 pub(super) fn finding(words: &str) -> Code {
     match words.trim().to_lowercase().as_str() {
@@ -51,7 +71,7 @@ pub(super) fn finding(words: &str) -> Code {
             let value = hex::encode(&Sha256::digest(other.as_bytes())[..8]);
             let meaning: String = other.chars().filter(|c| c.is_ascii() && !c.is_control()).take(64).collect();
             let meaning = if meaning.trim().is_empty() { "finding of the model".into() } else { meaning };
-            Code { value, scheme: "99TRIAGED", meaning: meaning.replace('\\', "/") }
+            Code { value, scheme: OWN, meaning: meaning.replace('\\', "/") }
         }
     }
 }
@@ -76,7 +96,7 @@ mod tests {
     fn a_finding_without_a_code_gets_a_valid_one_of_its_own() {
         assert_eq!(finding("Intracranial hemorrhage").value, "1386000");
         let own = finding("large vessel occlusion\\x");
-        assert_eq!((own.scheme, own.value.len(), own.meaning.as_str()), ("99TRIAGED", 16, "large vessel occlusion/x"));
+        assert_eq!((own.scheme, own.value.len(), own.meaning.as_str()), (OWN, 16, "large vessel occlusion/x"));
         assert_eq!(own, finding("large vessel occlusion\\x"));
         assert!(!finding("\u{0}é").meaning.is_empty());
     }

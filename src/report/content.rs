@@ -14,6 +14,7 @@ pub(super) enum Relationship {
     HasObservationContext,
     HasConceptModifier,
     HasAcquisitionContext,
+    SelectedFrom,
 }
 
 impl Relationship {
@@ -23,6 +24,7 @@ impl Relationship {
             Relationship::HasObservationContext => "HAS OBS CONTEXT",
             Relationship::HasConceptModifier => "HAS CONCEPT MOD",
             Relationship::HasAcquisitionContext => "HAS ACQ CONTEXT",
+            Relationship::SelectedFrom => "SELECTED FROM",
         }
     }
 }
@@ -88,6 +90,15 @@ impl Item {
     pub fn image(name: Option<&Code>, sop_class: &str, sop_instance: &str, frame: Option<i64>) -> Item {
         let mut item = Item::new("IMAGE", name);
         put_items(&mut item.0, tags::REFERENCED_SOP_SEQUENCE, vec![reference(sop_class, sop_instance, frame)]);
+        item
+    }
+
+    /// A line through points of an image, each its column and its row (PS3.3 C.18.6). What it is of is to be added.
+    pub fn polyline(name: &Code, points: &[[f32; 2]]) -> Item {
+        let mut item = Item::new("SCOORD", Some(name));
+        put_text(&mut item.0, tags::GRAPHIC_TYPE, VR::CS, "POLYLINE");
+        let data: Vec<f32> = points.iter().flatten().copied().collect();
+        item.0.put(DataElement::new(tags::GRAPHIC_DATA, VR::FL, PrimitiveValue::F32(data.into())));
         item
     }
 

@@ -46,13 +46,15 @@ pub(super) fn key_image(basis: &Basis<'_>) -> Result<InMemDicomObject, ReportErr
     let moment = Moment::of(&verdict.decided_at, basis.zone);
     let mut above = vec![title(verdict, basis.finding, basis.was_flagged), score(verdict)];
     above.extend(verdict.missing.as_ref().map(|missing| format!("Missing: {missing}.")));
+    let found = slice.pixel_box();
+    let frame_in_words = if found.is_some() { ". The frame marks where the model sees it" } else { "" };
     let below = vec![
-        format!("{}, brain window", slice_in_words(slice)),
+        format!("{}, brain window{frame_in_words}", slice_in_words(slice)),
         format!("Model {} ({}), {}", verdict.model, verdict.software, moment.readable),
         NOTICE.to_owned(),
     ];
     let ascii = |lines: Vec<String>| -> Vec<String> { lines.iter().map(|line| plain(line)).collect() };
-    let picture = Picture::of_slice(&frame, &ascii(above), &ascii(below));
+    let picture = Picture::of_slice(&frame, found, &ascii(above), &ascii(below));
 
     let mut object = basis.context();
     basis.put_common(&mut object, SOP_CLASS, &uids::instance(KIND, verdict));
@@ -72,8 +74,11 @@ pub(super) fn key_image(basis: &Basis<'_>) -> Result<InMemDicomObject, ReportErr
     text(&mut object, tags::TIME_OF_SECONDARY_CAPTURE, VR::TM, &moment.time);
     text(&mut object, tags::BURNED_IN_ANNOTATION, VR::CS, "YES");
     text(&mut object, tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00");
-    let derivation =
-        format!("Most suspicious slice in the brain window, with the verdict of {} in words", verdict.model);
+    let derivation = format!(
+        "Most suspicious slice in the brain window, with the verdict of {} in words{}",
+        verdict.model,
+        if found.is_some() { " and a frame around the finding" } else { "" }
+    );
     text(&mut object, tags::DERIVATION_DESCRIPTION, VR::ST, &plain(&derivation));
     let mut source = reference(&slice.sop_class_uid, &slice.sop_uid, slice.multi_frame.then_some(slice.frame));
     let purpose = dcm("121322", "Source image for image processing operation");

@@ -9,6 +9,7 @@ mod content;
 mod context;
 mod key_image;
 mod picture;
+mod regions;
 mod structured;
 mod uids;
 mod words;

@@ -5,9 +5,12 @@ use std::convert::Infallible;
 use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::mono_font::ascii::FONT_10X20;
 use embedded_graphics::pixelcolor::{Gray8, GrayColor};
-use embedded_graphics::prelude::{DrawTarget, Drawable, OriginDimensions, Pixel, Point, Size};
+use embedded_graphics::prelude::{
+    DrawTarget, DrawTargetExt, Drawable, OriginDimensions, Pixel, Point, Primitive, Size,
+};
+use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
-use triaged_imaging::Frame;
+use triaged_imaging::{Frame, PixelBox};
 
 /// Width and height of a letter, in pixels.
 const LETTER: (u32, u32) = (10, 20);
@@ -32,8 +35,9 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// A slice in the brain window between texts, each a list of lines that are broken where they are too long.
-    pub fn of_slice(frame: &Frame, above: &[String], below: &[String]) -> Picture {
+    /// A slice in the brain window, with a frame around a part of it, between texts, each a list of lines that are broken where
+    /// they are too long.
+    pub fn of_slice(frame: &Frame, marked: Option<PixelBox>, above: &[String], below: &[String]) -> Picture {
         let scale = NARROWEST.div_ceil(frame.columns.max(1)).max(1);
         let columns = frame.columns * scale;
         let (above, below) = (broken(above, columns), broken(below, columns));
@@ -50,9 +54,24 @@ impl Picture {
                 picture.pixels[begin + column as usize] = grey(hu);
             }
         }
+        if let Some(marked) = marked {
+            picture.mark(marked, scale, top, slice_rows);
+        }
         picture.write(&above, 0);
         picture.write(&below, top + slice_rows);
         picture
+    }
+
+    /// Draws a frame around a part of the slice, outside of it: white, between black lines that tell it from bone. `top` is the
+    /// slice's first row, and it has so many `rows`.
+    fn mark(&mut self, part: PixelBox, scale: u32, top: u32, rows: u32) {
+        let slice = Rectangle::new(Point::new(0, top as i32), Size::new(self.columns, rows));
+        let corner = Point::new((part.left * scale) as i32, (top + part.top * scale) as i32);
+        let part = Rectangle::new(corner, Size::new(part.width * scale, part.height * scale));
+        for (distance, shade) in [(3, Gray8::BLACK), (2, Gray8::WHITE), (1, Gray8::BLACK)] {
+            let line = part.offset(distance).into_styled(PrimitiveStyle::with_stroke(shade, 1));
+            let Ok(()) = line.draw(&mut self.clipped(&slice));
+        }
     }
 
     fn write(&mut self, lines: &[String], top: u32) {
@@ -151,7 +170,7 @@ mod tests {
     #[test]
     fn text_stands_beside_the_slice_and_never_on_it() {
         let text = ["FLAGGED: suspected intracranial hemorrhage".to_owned()];
-        let picture = Picture::of_slice(&frame(512, 512), &text, &text);
+        let picture = Picture::of_slice(&frame(512, 512), None, &text, &text);
         assert_eq!((picture.columns, picture.rows), (512, 512 + 2 * 36));
         let rows: Vec<&[u8]> = picture.pixels.chunks(512).collect();
         assert!(rows[..36].iter().flat_map(|row| *row).any(|&grey| grey == 255), "letters above");
@@ -160,8 +179,26 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_goes_around_its_part_and_stays_on_the_slice() {
+        let text = ["text".to_owned()];
+        let part = PixelBox { left: 100, top: 0, width: 50, height: 30 };
+        let picture = Picture::of_slice(&frame(512, 512), Some(part), &text, &text);
+        let at = |row: usize, column: usize| picture.pixels[(36 + row) * 512 + column];
+        let inside: Vec<u8> =
+            (0..30).flat_map(|row| (100..150).map(move |column| (row, column))).map(|(r, c)| at(r, c)).collect();
+        assert!(inside.iter().all(|&value| value == grey(40.0)), "nothing is drawn over the part");
+        assert_eq!([96, 97, 98, 99].map(|column| at(10, column)), [grey(40.0), 0, 255, 0]);
+        assert_eq!([150, 151, 152, 153].map(|column| at(10, column)), [0, 255, 0, grey(40.0)]);
+        assert_eq!([30, 31, 32, 33].map(|row| at(row, 120)), [0, 255, 0, grey(40.0)]);
+        let without = Picture::of_slice(&frame(512, 512), None, &text, &text);
+        assert!(picture.pixels[..36 * 512] == without.pixels[..36 * 512], "nothing is drawn over the text");
+        let all = PixelBox { left: 0, top: 0, width: 512, height: 512 };
+        assert_eq!(Picture::of_slice(&frame(512, 512), Some(all), &text, &text).pixels, without.pixels);
+    }
+
+    #[test]
     fn small_slices_are_enlarged_and_long_texts_broken_or_cut() {
-        let picture = Picture::of_slice(&frame(3, 5), &[], &[]);
+        let picture = Picture::of_slice(&frame(3, 5), None, &[], &[]);
         assert_eq!((picture.columns, picture.rows), (515, 309));
         let lines = broken(&["a ".repeat(400), "b".repeat(2000)], 512);
         assert_eq!(lines.len(), MOST_LINES);

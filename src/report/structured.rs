@@ -1,13 +1,16 @@
-//! The structured report: Comprehensive 3D SR by template 1500, as IHE AI Results (AIR) asks for a qualitative finding.
+//! The structured report: Comprehensive 3D SR by template 1500, as IHE AI Results (AIR) asks for a qualitative finding and for
+//! regions.
 
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
-use super::codes::{Code, computed_tomography, dcm, english, finding, qualitative_evaluations, sct};
+use super::codes::{
+    Code, computed_tomography, dcm, english, finding, not_flagged, own_scheme, qualitative_evaluations, sct,
+};
 use super::content::{Item, Relationship, put_items, put_text, reference};
 use super::words::sentences;
-use super::{Basis, Moment, uids};
+use super::{Basis, Moment, regions, uids};
 use crate::ledger::{EvidenceSlice, ReportedVerdict};
 
 /// Comprehensive 3D SR Storage.
@@ -26,6 +29,7 @@ pub(super) fn report(basis: &Basis<'_>) -> InMemDicomObject {
     basis.put_common(&mut object, SOP_CLASS, &uids::instance(KIND, verdict));
     let moment = Moment::of(&verdict.decided_at, basis.zone);
     let text = put_text;
+    put_items(&mut object, tags::CODING_SCHEME_IDENTIFICATION_SEQUENCE, vec![own_scheme()]);
     text(&mut object, tags::MODALITY, VR::CS, "SR");
     text(&mut object, tags::SERIES_INSTANCE_UID, VR::UI, &uids::series(KIND, basis.first));
     text(&mut object, tags::SERIES_NUMBER, VR::IS, SERIES_NUMBER);
@@ -105,7 +109,8 @@ fn tree(basis: &Basis<'_>) -> Item {
     let comments = sentences(basis.verdict, basis.finding, basis.was_flagged, &basis.top());
     let comments = comments.iter().map(|sentence| Item::text(&dcm("121106", "Comment"), sentence));
     let measurements = Item::container(&dcm("126010", "Imaging Measurements"), None)
-        .with(Relationship::Contains, [measurement_group(basis)]);
+        .with(Relationship::Contains, [measurement_group(basis)])
+        .with(Relationship::Contains, regions::groups(basis));
     let evaluations = Item::container(&qualitative_evaluations(), None).with(Relationship::Contains, comments);
     Item::container(&dcm("126000", "Imaging Measurement Report"), Some("1500"))
         .with(
@@ -145,21 +150,11 @@ fn image(slice: &EvidenceSlice, name: Option<&Code>) -> Item {
 
 /// The finding with its evaluation, score and algorithm: TID 1501.
 fn measurement_group(basis: &Basis<'_>) -> Item {
-    let ReportedVerdict { model, model_sha256, threshold, rule, software, .. } = basis.verdict;
     let concept = finding(basis.finding);
     let tracking = uids::uid(&["tracking", &uids::identity(basis.first)]);
-    // TID 4019.
-    let algorithm = [
-        Item::text(&dcm("111001", "Algorithm Name"), model),
-        Item::text(&dcm("111003", "Algorithm Version"), &format!("SHA-256 {model_sha256}")),
-        Item::text(&dcm("111002", "Algorithm Parameters"), &format!("threshold {threshold}")),
-        Item::text(&dcm("111002", "Algorithm Parameters"), &format!("study rule {rule}")),
-        Item::text(&dcm("111002", "Algorithm Parameters"), &format!("software {software}")),
-    ];
-    // The code of "absent" is the one that programs know. Its meaning is what people read, and a negative is no clearance.
     let evaluation = match basis.verdict.verdict.as_str() {
         "flagged" => sct("52101004", "Present"),
-        "not flagged" if !basis.was_flagged => sct("272519000", "Not flagged"),
+        "not flagged" if !basis.was_flagged => not_flagged(),
         _ => sct("82334004", "Indeterminate"),
     };
     let source = dcm("121112", "Source of Measurement");
@@ -173,8 +168,21 @@ fn measurement_group(basis: &Basis<'_>) -> Item {
             ],
         )
         .with(Relationship::Contains, [Item::code(&dcm("121071", "Finding"), &concept)])
-        .with(Relationship::HasConceptModifier, algorithm)
+        .with(Relationship::HasConceptModifier, algorithm(basis.verdict))
         .with(Relationship::Contains, basis.top().into_iter().map(|slice| image(slice, Some(&source))))
         .with(Relationship::Contains, score)
         .with(Relationship::Contains, [Item::code(&concept, &evaluation)])
+}
+
+/// What gave the verdict: TID 4019.
+pub(super) fn algorithm(verdict: &ReportedVerdict) -> [Item; 5] {
+    let ReportedVerdict { model, model_sha256, threshold, rule, software, .. } = verdict;
+    let parameter = |text: String| Item::text(&dcm("111002", "Algorithm Parameters"), &text);
+    [
+        Item::text(&dcm("111001", "Algorithm Name"), model),
+        Item::text(&dcm("111003", "Algorithm Version"), &format!("SHA-256 {model_sha256}")),
+        parameter(format!("threshold {threshold}")),
+        parameter(format!("study rule {rule}")),
+        parameter(format!("software {software}")),
+    ]
 }

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::{Failed, Site, api};
 use crate::ledger::{ImageFile, Studies};
-use crate::rendering::{DisplayWindow, NoPicture, Picture, Renderer, Size};
+use crate::rendering::{DisplayWindow, NoPicture, Picture, Renderer, Size, heat_map};
+use triaged_imaging::PixelBox;
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct SliceQuery {
@@ -33,10 +34,29 @@ pub(super) async fn slice(
     if frame == 0 {
         return Err(none());
     }
-    send(&renderer, file, frame, query.window, Size::Full, &headers).await
+    let drawn = Drawn { frame, window: query.window, size: Size::Full, marked: None };
+    send(&renderer, file, drawn, &headers).await
 }
 
-/// `GET /studies/{uid}/thumbnail`: the slice with the highest probability.
+/// `GET /studies/{uid}/series/{series}/slices/{sop}/{frame}/heat-map`: the model's own map as a picture of the slice's shape, the clearer the
+/// less likely. Pages lay it over the slice.
+pub(super) async fn heat(
+    State(site): State<Site>,
+    path: Result<Path<(String, String, String, u32)>, PathRejection>,
+) -> Result<Response, Failed> {
+    let none = || Failed::NotFound("there is no heat map of this slice".into());
+    let Path((study, series, sop, frame)) = path.map_err(|_| none())?;
+    let (map, rows, columns) =
+        site.ledger(move |ledger| ledger.heat_map(&study, &series, &sop, frame)).await?.ok_or_else(none)?;
+    let png = heat_map(&map, rows, columns).map_err(|error| {
+        tracing::error!(%error, "a heat map could not be drawn");
+        Failed::Internal
+    })?;
+    let kept = [(CONTENT_TYPE, "image/png"), (CACHE_CONTROL, "private, no-cache")];
+    Ok((kept, Body::from(png)).into_response())
+}
+
+/// `GET /studies/{uid}/thumbnail`: the slice with the highest probability, with a frame around the finding where its model says where.
 pub(super) async fn thumbnail(
     State(site): State<Site>,
     State(renderer): State<Renderer>,
@@ -47,21 +67,24 @@ pub(super) async fn thumbnail(
     let found = site
         .ledger(move |ledger| {
             let Some(top) = ledger.top_slices(&uid, 1)?.pop() else { return Ok(None) };
-            Ok(ledger.image_file(&uid, &top.series_uid, &top.sop_uid, top.frame)?.map(|file| (file, top.frame)))
+            let file = ledger.image_file(&uid, &top.series_uid, &top.sop_uid, top.frame)?;
+            Ok(file.map(|file| (file, top)))
         })
         .await?;
-    let (file, frame) = found.ok_or_else(|| Failed::NotFound("no slice of this study has a score".into()))?;
-    send(&renderer, file, frame, DisplayWindow::Brain, Size::Thumbnail, &headers).await
+    let (file, top) = found.ok_or_else(|| Failed::NotFound("no slice of this study has a score".into()))?;
+    let drawn = Drawn { frame: top.frame, window: DisplayWindow::Brain, size: Size::Thumbnail, marked: top.pixel_box };
+    send(&renderer, file, drawn, &headers).await
 }
 
-async fn send(
-    renderer: &Renderer,
-    file: ImageFile,
+/// How a slice is to be shown.
+struct Drawn {
     frame: u32,
     window: DisplayWindow,
     size: Size,
-    headers: &HeaderMap,
-) -> Result<Response, Failed> {
+    marked: Option<PixelBox>,
+}
+
+async fn send(renderer: &Renderer, file: ImageFile, drawn: Drawn, headers: &HeaderMap) -> Result<Response, Failed> {
     let Some(path) = file.path else { return Ok(no_picture(&NoPicture::Gone)) };
     // Pictures are decoded in this process. An object that a decoder of its own could not decode is not tried here.
     match file.state.as_str() {
@@ -71,7 +94,8 @@ async fn send(
         "queued" => return Ok(no_picture(&NoPicture::Busy)),
         _ => {}
     }
-    let picture = Picture { path, digest: file.digest, frame, window, size };
+    let Drawn { frame, window, size, marked } = drawn;
+    let picture = Picture { path, digest: file.digest, frame, window, size, marked };
     let tag = format!("\"{}\"", picture.tag());
     let kept = [
         (ETAG, HeaderValue::from_str(&tag).map_err(|_| Failed::Internal)?),

@@ -149,6 +149,7 @@ fn router(app: App, loopback: bool) -> Router {
         .route("/studies/{uid}/rescore", post(study::rescore))
         .route("/studies/{uid}/thumbnail", get(images::thumbnail))
         .route("/studies/{uid}/series/{series}/slices/{sop}/{frame}", get(images::slice))
+        .route("/studies/{uid}/series/{series}/slices/{sop}/{frame}/heat-map", get(images::heat))
         .route("/notifications/{id}/requeue", post(study::requeue))
         .route("/acknowledge", get(links::ask).post(links::acknowledge))
         .route("/login", get(login::form).post(login::log_in))

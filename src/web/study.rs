@@ -16,6 +16,7 @@ use super::worklist::Row;
 use super::{Failed, Site};
 use crate::ledger::{ActorKind, Outbox, SeriesRow, SliceRow, WorklistRow};
 use crate::rendering::DisplayWindow;
+use triaged_imaging::PixelBox;
 
 /// Rows in a study's slice table.
 const MOST_SLICES: usize = 2000;
@@ -28,6 +29,8 @@ pub(super) struct ShownQuery {
     /// From 1, in the order of the series.
     slice: Option<usize>,
     window: DisplayWindow,
+    /// `off`: the slice without what the model marks on it.
+    marks: String,
 }
 
 #[derive(Template)]
@@ -51,6 +54,8 @@ struct Study {
 struct Stack {
     series_uid: String,
     window: DisplayWindow,
+    /// Whether what the model marks is drawn.
+    marks: bool,
     bars: Vec<Bar>,
     /// From 0.
     shown: usize,
@@ -69,7 +74,22 @@ impl Stack {
     }
 
     fn address(&self, slice: usize, window: DisplayWindow) -> String {
-        address(&self.series_uid, slice, window)
+        address(&self.series_uid, slice, window, self.marks)
+    }
+
+    /// Whether the model says of any slice of the series where the finding is.
+    fn has_marks(&self) -> bool {
+        self.bars.iter().any(|bar| bar.mark.is_some())
+    }
+
+    /// The address of the same slice with its marks, or without.
+    fn other_marks(&self) -> String {
+        address(&self.series_uid, self.shown, self.window, !self.marks)
+    }
+
+    /// What is drawn on the slice that is shown.
+    fn mark(&self) -> Option<&Mark> {
+        self.bar().mark.as_ref()
     }
 
     fn image(&self) -> String {
@@ -85,14 +105,17 @@ impl Stack {
     }
 }
 
-/// The address, on the study's page, at which a slice is shown in a window.
-fn address(series_uid: &str, slice: usize, window: DisplayWindow) -> String {
-    let query = form_urlencoded::Serializer::new(String::new())
+/// The address, on the study's page, at which a slice is shown in a window, with what the model marks on it or without.
+fn address(series_uid: &str, slice: usize, window: DisplayWindow, marks: bool) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query
         .append_pair("series", series_uid)
         .append_pair("slice", &(slice + 1).to_string())
-        .append_pair("window", window.name())
-        .finish();
-    format!("?{query}#viewer")
+        .append_pair("window", window.name());
+    if !marks {
+        query.append_pair("marks", "off");
+    }
+    format!("?{}#viewer", query.finish())
 }
 
 /// A slice in the chart.
@@ -106,6 +129,31 @@ struct Bar {
     image: String,
     /// The address at which it is shown.
     show: String,
+    mark: Option<Mark>,
+}
+
+/// What the model marks on a slice, in pixels of the slice.
+struct Mark {
+    part: PixelBox,
+    rows: i64,
+    columns: i64,
+}
+
+impl Mark {
+    fn of(slice: &SliceRow) -> Option<Mark> {
+        Some(Mark { part: slice.pixel_box()?, rows: slice.slice_rows?, columns: slice.slice_columns? })
+    }
+
+    /// For SVG: the slice's own pixels.
+    fn view(&self) -> String {
+        format!("0 0 {} {}", self.columns, self.rows)
+    }
+
+    /// Left, top, width and height.
+    fn numbers(&self) -> String {
+        let PixelBox { left, top, width, height } = self.part;
+        format!("{left} {top} {width} {height}")
+    }
 }
 
 /// A series in the list.
@@ -198,10 +246,12 @@ fn stack(whole: &WholeStudy, link: &str, query: &ShownQuery) -> Option<Stack> {
         Some(slice) => slice.clamp(1, series.len()) - 1,
         None => most_suspicious(series),
     };
+    let marks = query.marks != "off";
     Some(Stack {
         series_uid: series[0].series_uid.clone(),
         window: query.window,
-        bars: series.iter().enumerate().map(|(n, slice)| bar(n, slice, link, query.window)).collect(),
+        marks,
+        bars: series.iter().enumerate().map(|(n, slice)| bar(n, slice, link, query.window, marks)).collect(),
         shown,
         // A series of one slice is a bar like others, not a wall.
         width: series.len().max(20) * 10,
@@ -209,13 +259,13 @@ fn stack(whole: &WholeStudy, link: &str, query: &ShownQuery) -> Option<Stack> {
     })
 }
 
-/// The slice with the highest probability, from 0; the middle one where none has any.
+/// The slice with the highest probability, from 0, of equal ones the first; the middle one where none has any.
 fn most_suspicious(series: &[SliceRow]) -> usize {
     let scored = series.iter().enumerate().filter_map(|(n, slice)| Some((n, slice.probability?)));
-    scored.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(series.len() / 2, |(n, _)| n)
+    scored.rev().max_by(|a, b| a.1.total_cmp(&b.1)).map_or(series.len() / 2, |(n, _)| n)
 }
 
-fn bar(n: usize, slice: &SliceRow, link: &str, window: DisplayWindow) -> Bar {
+fn bar(n: usize, slice: &SliceRow, link: &str, window: DisplayWindow, marks: bool) -> Bar {
     let number = slice.instance_number.map_or_else(|| "–".to_owned(), |number| number.to_string());
     let (height, class, what) = match slice.probability {
         Some(p) if slice.positive == Some(true) => (p * 100.0, "positive", format!("{p:.3}, positive")),
@@ -230,7 +280,8 @@ fn bar(n: usize, slice: &SliceRow, link: &str, window: DisplayWindow) -> Bar {
         class,
         label: format!("slice {number}, frame {}: {what}", slice.frame),
         image: format!("/studies/{link}/series/{series}/slices/{sop}/{}", slice.frame),
-        show: address(&slice.series_uid, n, window),
+        show: address(&slice.series_uid, n, window, marks),
+        mark: Mark::of(slice),
     }
 }
 

@@ -107,6 +107,7 @@ impl Site {
             lease: claim.lease,
             probability,
             positive: probability >= 0.5,
+            location: None,
             threshold: 0.5,
             model: "m10".into(),
             model_sha256: "ab".repeat(32),

@@ -24,7 +24,7 @@ pub fn get_bytes(node: &Node, path: &str) -> (u16, Vec<u8>) {
 }
 
 /// dicom3tools' dciodvfy: every line that begins with "Error".
-fn dciodvfy(file: &Path) -> Vec<String> {
+pub fn dciodvfy(file: &Path) -> Vec<String> {
     let output = Command::new("dciodvfy").arg("-new").arg(file).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
@@ -33,7 +33,7 @@ fn dciodvfy(file: &Path) -> Vec<String> {
 }
 
 /// pixelmed's DicomSRValidator, which knows the templates; `None` where it is not installed.
-fn sr_validator(file: &Path) -> Option<Vec<String>> {
+pub fn sr_validator(file: &Path) -> Option<Vec<String>> {
     let jar = Path::new("/usr/share/java/pixelmed.jar");
     if !jar.is_file() || !has("java") {
         eprintln!("SKIP pixelmed's DicomSRValidator is not installed (make test-deps)");
@@ -58,7 +58,7 @@ fn sr_validator(file: &Path) -> Option<Vec<String>> {
 }
 
 /// Writes both documents of the only study into a folder, by the command line, and checks that HTTP gives the same bytes.
-fn documents(node: &Node, folder: &Path) -> (PathBuf, PathBuf) {
+pub fn documents(node: &Node, folder: &Path) -> (PathBuf, PathBuf) {
     let study: String = node.query("SELECT study_uid FROM worklist");
     let make = |kind: &str, options: &[&str]| {
         let path = folder.join(format!("{kind}.dcm"));
@@ -75,7 +75,7 @@ fn documents(node: &Node, folder: &Path) -> (PathBuf, PathBuf) {
 }
 
 /// All validators that are here. Each error fails.
-fn validate(report: &Path, key_image: &Path) {
+pub fn validate(report: &Path, key_image: &Path) {
     if has("dciodvfy") {
         assert_eq!(dciodvfy(report), [""; 0], "the report");
         assert_eq!(dciodvfy(key_image), [""; 0], "the key image");
@@ -91,7 +91,7 @@ fn validate(report: &Path, key_image: &Path) {
 }
 
 /// highdicom's reading of the report, a fact a line.
-fn highdicom(report: &Path) -> Option<String> {
+pub fn highdicom(report: &Path) -> Option<String> {
     let python = python()?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/read_report.py");
     match run(python.to_str().unwrap(), &[Path::new(script), report]) {
@@ -184,6 +184,10 @@ fn a_later_verdict_is_a_new_instance_that_names_the_one_before() {
         // As the model's phantoms go, it is one or the other; neither is a clearance.
         let verdict: String = node.query("SELECT verdict FROM worklist");
         assert!(said.contains(if verdict == "not flagged" { "Not flagged" } else { "Indeterminate" }), "{said}");
+        assert!(
+            !std::fs::read(&second_file).unwrap().windows(9).any(|bytes| bytes == b"272519000"),
+            "nor is the code one"
+        );
     }
 }
 

@@ -7,6 +7,7 @@ mod alarm;
 mod architecture;
 mod associate;
 mod attacks;
+mod boxes;
 mod commands;
 mod commitment;
 mod compare;

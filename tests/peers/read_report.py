@@ -15,6 +15,12 @@ print("patient", data_set.PatientName)
 report = Comprehensive3DSR.from_dataset(data_set)
 content = report.content
 assert isinstance(content, MeasurementReport), type(content)
+for region in content.get_planar_roi_measurement_groups():
+    roi = region.roi
+    image = roi.ContentSequence[0].ReferencedSOPSequence[0]
+    points = [tuple(int(edge) for edge in point) for point in roi.value]
+    print("region", image.ReferencedSOPInstanceUID, roi.graphic_type.value, points)
+    print("region of", region.finding_type.value, *(f"{m.value:.1f} {m.unit.value}" for m in region.get_measurements()))
 groups = content.get_image_measurement_groups()
 assert len(groups) == 1, groups
 (group,) = groups

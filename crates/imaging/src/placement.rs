@@ -28,7 +28,7 @@ pub struct Region {
 }
 
 /// A rectangle of whole pixels in a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PixelBox {
     /// Its first column, from 0 at the left.
     pub left: u32,
@@ -57,6 +57,16 @@ impl Placement {
     pub(crate) fn cropped(rows: u32, columns: u32, square: Square) -> Placement {
         let Square { top, left, side } = square;
         Placement { rows, columns, top, left, height: side, width: side }
+    }
+
+    /// The frame's rows and columns.
+    pub fn frame_size(&self) -> (u32, u32) {
+        (self.rows, self.columns)
+    }
+
+    /// The part of the frame that the whole input shows, in the frame's pixels: left, top, width and height. It may reach beyond it.
+    pub fn covers(&self) -> [i64; 4] {
+        [self.left, self.top, i64::from(self.width), i64::from(self.height)]
     }
 
     /// The pixels of the frame that a region of the input shows: each that it touches. None where it lies beyond the frame.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use crate::ledger::Claim;
 use crate::objects::{LocalFile, Objects};
-use triaged_imaging::{self as imaging, ImagingError, ReadCause, ReadError, Tensor, Transform};
+use triaged_imaging::{self as imaging, ImagingError, Placement, ReadCause, ReadError, Tensor, Transform};
 
 pub use limits::DecodeLimits;
 pub use process::DecoderError;
@@ -29,6 +29,13 @@ pub use worker::run as run_worker;
 
 /// A file of this size is large. One large object is in memory for decoding at a time.
 const LARGE: u64 = 16 << 20;
+
+/// A slice as a model's input.
+pub(super) struct Input {
+    pub tensor: Tensor,
+    /// The part of the slice that the tensor shows.
+    pub placement: Placement,
+}
 
 /// Why a slice has no score.
 #[derive(Debug, Clone)]
@@ -108,7 +115,7 @@ impl Decoders {
         process: &mut Option<DecoderProcess>,
         file: &LocalFile,
         claim: &Claim,
-    ) -> Result<Tensor, Failure> {
+    ) -> Result<Input, Failure> {
         // A process that was killed from outside says nothing of the object.
         for _ in 0..2 {
             let running = match process.take() {
@@ -142,7 +149,7 @@ impl Decoder {
     }
 
     /// A slice as a model's input.
-    pub fn decode(&mut self, objects: &dyn Objects, claim: &Claim) -> Result<Tensor, Failure> {
+    pub fn decode(&mut self, objects: &dyn Objects, claim: &Claim) -> Result<Input, Failure> {
         let file = open(objects, &claim.path)?;
         if !is_large(&file, &claim.transfer_syntax) {
             return self.decoders.decode_by(&mut self.process, &file, claim);

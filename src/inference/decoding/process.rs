@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use triaged_imaging::{Tensor, Transform};
 
 use super::protocol::{Hello, Outcome, Request, receive, send};
-use super::{DecodeLimits, Failure, Sandbox};
+use super::{DecodeLimits, Failure, Input, Sandbox};
 use crate::ledger::Claim;
 use crate::objects::LocalFile;
 
@@ -98,7 +98,7 @@ impl DecoderProcess {
     ///
     /// # Errors
     /// The process ended over it, and must be replaced.
-    pub fn decode(&mut self, file: &LocalFile, claim: &Claim) -> Result<Result<Tensor, Failure>, ProcessEnd> {
+    pub fn decode(&mut self, file: &LocalFile, claim: &Claim) -> Result<Result<Input, Failure>, ProcessEnd> {
         let is_new = self.object.as_ref() != Some(&claim.path);
         let open = match is_new {
             false => None,
@@ -123,7 +123,7 @@ impl DecoderProcess {
         };
         self.object = Some(claim.path.clone());
         Ok(match outcome {
-            Outcome::Decoded(shape) => self.tensor(shape),
+            Outcome::Decoded(shape, placement) => self.tensor(shape).map(|tensor| Input { tensor, placement }),
             Outcome::Ineligible(why) => Err(Failure::Ineligible(why)),
             Outcome::Lasting(why) => Err(Failure::Lasting(why)),
             Outcome::Passing(why) => {

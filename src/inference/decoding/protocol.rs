@@ -12,6 +12,7 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use triaged_imaging::Placement;
 
 /// No message is longer: reasons are short, and a transform is some numbers.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -41,8 +42,8 @@ pub(super) struct Request {
 /// The outcome of a slice.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Outcome {
-    /// The tensor of this shape is in the shared memory, as numbers in the machine's own byte order.
-    Decoded([usize; 3]),
+    /// The tensor of this shape is in the shared memory, as numbers in the machine's own byte order; it shows this part of the frame.
+    Decoded([usize; 3], Placement),
     Ineligible(String),
     Lasting(String),
     Passing(String),

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use triaged_imaging::{self as imaging, DicomObject, Transform};
+use triaged_imaging::{self as imaging, DicomObject, Placement, Transform};
 
 use super::Failure;
 use super::protocol::{Hello, Outcome, Request, receive, send};
@@ -54,7 +54,7 @@ pub fn run(parent: u32) -> io::Result<()> {
             }
         };
         let outcome = match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(Ok(shape)) => Outcome::Decoded(shape),
+            Ok(Ok((shape, placement))) => Outcome::Decoded(shape, placement),
             Ok(Err(Failure::Ineligible(why))) => Outcome::Ineligible(why),
             Ok(Err(Failure::Passing(why))) => Outcome::Passing(why),
             Ok(Err(Failure::Lasting(why) | Failure::Deadly(why))) => Outcome::Lasting(why),
@@ -68,20 +68,20 @@ pub fn run(parent: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Decodes a frame into the shared memory. Returns the tensor's shape.
+/// Decodes a frame into the shared memory. Returns the tensor's shape, and the part of the frame that it shows.
 fn decode(
     object: &DicomObject,
     request: &Request,
     transform: &Transform,
     shared: &File,
-) -> Result<[usize; 3], Failure> {
+) -> Result<([usize; 3], Placement), Failure> {
     if let Some(claimed) = &request.head_check {
         check_head(object, request.frame, claimed)?;
     }
-    let tensor = imaging::model_input(object, request.frame, transform)?;
+    let (tensor, placement) = imaging::placed_input(object, request.frame, transform)?;
     let written = shared.write_all_at(bytemuck::cast_slice(&tensor.data), 0);
     written.map_err(|error| Failure::Passing(format!("the tensor cannot be handed over: {error}")))?;
-    Ok(tensor.shape)
+    Ok((tensor.shape, placement))
 }
 
 /// The header named another part of the body: is it a head all the same?

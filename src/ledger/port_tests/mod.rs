@@ -130,6 +130,7 @@ pub(in crate::ledger) fn score(claim: &Claim, probability: f64) -> Score {
         lease: claim.lease,
         probability,
         positive: probability >= 0.5,
+        location: None,
         threshold: 0.5,
         model: "m".into(),
         model_sha256: "00".into(),

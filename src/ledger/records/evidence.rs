@@ -1,6 +1,9 @@
 //! A verdict with the slices that it rests on, for documents that are made of it later.
 
+use triaged_imaging::PixelBox;
+
 use super::fields::record;
+use super::location::pixel_box;
 
 record! {
     /// A verdict, and what else of its study a document names.
@@ -41,7 +44,19 @@ record! {
         pub instance_number: Option<i64>,
         /// By the verdict's model, at the time of the verdict.
         pub probability: Option<f64>,
+        /// The box around the finding in pixels of the slice, of the same score.
+        pub box_left: Option<i64>,
+        pub box_top: Option<i64>,
+        pub box_width: Option<i64>,
+        pub box_height: Option<i64>,
         /// Relative to the data folder; `None` once the file was removed.
         pub path: Option<String>,
+    }
+}
+
+impl EvidenceSlice {
+    /// The box around the finding, where the verdict's model says where it is.
+    pub fn pixel_box(&self) -> Option<PixelBox> {
+        pixel_box([self.box_left, self.box_top, self.box_width, self.box_height])
     }
 }

@@ -5,6 +5,7 @@ mod commitment;
 mod evidence;
 mod fields;
 mod instance;
+mod location;
 mod login;
 mod notification;
 mod operation;
@@ -22,6 +23,8 @@ pub use fields::{Field, FieldError, Record};
 pub use instance::{
     About, ImageFile, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored, source,
 };
+pub(super) use location::pixel_box;
+pub use location::{Location, StoredMap};
 pub use login::{Permission, Role, Scope, StoredUser, TokenRow, UserRow};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
 pub use operation::{Sender, SliceTimes, Traffic};

@@ -1,6 +1,9 @@
 //! Rows that people ask the ledger for: the worklist, a study's slices and its verdicts.
 
+use triaged_imaging::PixelBox;
+
 use super::fields::record;
+use super::location::pixel_box;
 
 record! {
     /// A row of the view `worklist`.
@@ -261,6 +264,21 @@ record! {
         pub thickness: Option<f64>,
         pub doubts: Option<String>,
         pub calling_ae: String,
+        /// The box around the finding in pixels of the slice, where its model says where it is.
+        pub box_left: Option<i64>,
+        pub box_top: Option<i64>,
+        pub box_width: Option<i64>,
+        pub box_height: Option<i64>,
+        /// The slice's size, where there is a box.
+        pub slice_rows: Option<i64>,
+        pub slice_columns: Option<i64>,
+    }
+}
+
+impl SliceRow {
+    /// The box around the finding, where its model says where it is.
+    pub fn pixel_box(&self) -> Option<PixelBox> {
+        pixel_box([self.box_left, self.box_top, self.box_width, self.box_height])
     }
 }
 

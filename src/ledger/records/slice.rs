@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::location::Location;
+
 /// The row of a slice.
 pub type SliceId = i64;
 
@@ -104,6 +106,8 @@ pub struct Score {
     pub lease: Lease,
     pub probability: f64,
     pub positive: bool,
+    /// Where in the slice the finding is, where the model says so and the slice is suspicious.
+    pub location: Option<Location>,
     pub threshold: f64,
     pub model: String,
     pub model_sha256: String,

@@ -26,11 +26,11 @@ impl Reader {
             let mut statement = connection.prepare_cached(
                 "SELECT i.series_uid, i.sop_uid, i.sop_class_uid, s.frame, i.instance_number,
                         EXISTS (SELECT 1 FROM slices o WHERE o.instance_id = i.id AND o.frame > 1) AS multi_frame,
-                        (SELECT c.probability FROM scores c
-                         WHERE c.slice_id = s.id AND c.model_sha256 = ?2 AND c.scored_at <= ?3
-                         ORDER BY c.id DESC LIMIT 1) AS probability,
+                        c.probability, c.box_left, c.box_top, c.box_width, c.box_height,
                         iif(i.removed_at IS NULL, i.path, NULL) AS path
                  FROM instances i JOIN slices s ON s.instance_id = i.id
+                 LEFT JOIN scores c ON c.id = (SELECT max(o.id) FROM scores o
+                     WHERE o.slice_id = s.id AND o.model_sha256 = ?2 AND o.scored_at <= ?3)
                  WHERE i.study_uid = ?1 AND i.received_at <= ?4
                  ORDER BY i.series_uid, i.instance_number, i.sop_uid, s.frame",
             )?;

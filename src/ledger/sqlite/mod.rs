@@ -210,6 +210,7 @@ fn steps() -> Vec<M<'static>> {
         M::up_with_hook(include_str!("migrations/0014_worklist.sql"), |transaction: &Transaction<'_>| {
             Ok(search::add_all_words(transaction)?)
         }),
+        M::up(include_str!("migrations/0015_boxes.sql")),
     ]
 }
 

@@ -433,11 +433,12 @@ fn complete(connection: &Connection, score: &Score) -> Result<Ended> {
         return Ok(Ended::LeaseLost);
     }
     let slice: SliceId = score.lease.slice;
+    let found = score.location.as_ref();
     connection
         .prepare_cached(
             "INSERT INTO scores (slice_id, probability, positive, threshold, model, model_sha256, provider, software,
-                                 claimed_at, decoded_at, scored_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                 claimed_at, decoded_at, scored_at, box_left, box_top, box_width, box_height, slice_rows, slice_columns)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             slice,
@@ -450,9 +451,24 @@ fn complete(connection: &Connection, score: &Score) -> Result<Ended> {
             crate::SOFTWARE,
             score.claimed_at,
             score.decoded_at,
-            score.scored_at
+            score.scored_at,
+            found.map(|found| found.pixel_box.left),
+            found.map(|found| found.pixel_box.top),
+            found.map(|found| found.pixel_box.width),
+            found.map(|found| found.pixel_box.height),
+            found.map(|found| found.rows),
+            found.map(|found| found.columns),
         ])?;
     let id = connection.last_insert_rowid();
+    if let Some(map) = found.map(|found| &found.map) {
+        let [left, top, width, height] = map.covers;
+        connection
+            .prepare_cached(
+                "INSERT INTO heat_maps (score_id, map_rows, map_columns, map, left, top, width, height)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![id, map.rows, map.columns, map.values, left, top, width, height])?;
+    }
     connection
         .prepare_cached(
             "UPDATE slices SET state = 'scored', reason = NULL, attempts = attempts + 1, score_id = ?2, lease = lease + 1,

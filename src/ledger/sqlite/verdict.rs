@@ -8,6 +8,7 @@ use super::Ledger;
 use super::acknowledgement::keep_or_clear;
 use super::outbox::post;
 use crate::event::TopSlice;
+use crate::ledger::records::pixel_box;
 use crate::ledger::{
     Finding, NewMessage, OpenStudy, Outbox, Pending, Queue, Result, SliceEvidence, SliceState, Studies, Verdict,
 };
@@ -58,17 +59,20 @@ impl Studies for Ledger {
     fn top_slices(&self, study_uid: &str, most: usize) -> Result<Vec<TopSlice>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT i.series_uid, i.sop_uid, s.frame, c.probability, i.instance_number
+                "SELECT i.series_uid, i.sop_uid, s.frame, c.probability, i.instance_number, c.box_left, c.box_top, c.box_width,
+                        c.box_height
                  FROM slices s JOIN scores c ON c.id = s.score_id JOIN instances i ON i.id = s.instance_id
-                 WHERE s.study_uid = ?1 AND s.state = 'scored' ORDER BY c.probability DESC LIMIT ?2",
+                 WHERE s.study_uid = ?1 AND s.state = 'scored' ORDER BY c.probability DESC, i.series_uid, i.instance_number, i.sop_uid, s.frame LIMIT ?2",
             )?;
             let rows = statement.query_map(params![study_uid, most as i64], |row| {
+                let column = |index| row.get::<_, Option<i64>>(index);
                 Ok(TopSlice {
                     series_uid: row.get(0)?,
                     sop_uid: row.get(1)?,
                     frame: row.get(2)?,
                     probability: row.get(3)?,
                     instance_number: row.get(4)?,
+                    pixel_box: pixel_box([column(5)?, column(6)?, column(7)?, column(8)?]),
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

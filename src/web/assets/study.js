@@ -27,6 +27,33 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const AHEAD = 4;
 
+  // ---- What the model marks on a slice: a box, and its map beneath where it is asked for.
+  const overlay = document.getElementById("overlay");
+  const marksButton = document.getElementById("marks");
+  let marks = marksButton?.getAttribute("aria-pressed") !== "false";
+  let heat = false;
+  const inSvg = (name, attributes) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+  const draw = (bar) => {
+    overlay.replaceChildren();
+    const isMarked = marks && bar.dataset.box !== undefined;
+    overlay.toggleAttribute("hidden", !isMarked);
+    marksButton.setAttribute("aria-pressed", String(marks));
+    const hasMarks = bars().some((bar) => bar.dataset.box !== undefined);
+    for (const part of [marksButton, document.getElementById("marks-hint")]) part.hidden = !hasMarks;
+    if (!isMarked) return;
+    overlay.setAttribute("viewBox", bar.dataset.view);
+    if (heat) {
+      const [, , width, height] = bar.dataset.view.split(" ");
+      overlay.append(inSvg("image", { href: bar.dataset.image + "/heat-map", width, height, preserveAspectRatio: "none" }));
+    }
+    const [x, y, width, height] = bar.dataset.box.split(" ");
+    for (const name of ["halo", "mark"]) overlay.append(inSvg("rect", { class: name, x, y, width, height }));
+  };
+
   const show = (number) => {
     const all = bars();
     if (all.length === 0) return;
@@ -36,6 +63,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const url = address(bar, windowName);
     picture(url);
     if (image.getAttribute("src") !== url) image.src = url;
+    draw(bar);
     image.alt = label + ", " + windowName + " window";
     document.getElementById("caption").textContent = (chosen + 1) + " of " + all.length + " · " + label;
     document.querySelector(".chart svg > a.shown")?.classList.remove("shown");
@@ -49,6 +77,7 @@ document.addEventListener("DOMContentLoaded", () => {
       else link.removeAttribute("aria-current");
     }
     const query = new URLSearchParams({ series: document.querySelector(".chart").dataset.series, slice: chosen + 1, window: windowName });
+    if (!marks) query.set("marks", "off");
     try { history.replaceState(null, "", "?" + query + location.hash); } catch { /* too many a second; the next one will do */ }
     for (let ahead = 1; ahead <= AHEAD; ahead++) {
       for (const near of [all[chosen + ahead], all[chosen - ahead]]) if (near) picture(address(near, windowName));
@@ -80,6 +109,8 @@ document.addEventListener("DOMContentLoaded", () => {
       button.setAttribute("aria-pressed", "false");
       button.textContent = "Cine";
     };
+    const mark = (change) => { change(); show(chosen); };
+    marksButton.addEventListener("click", (event) => { event.preventDefault(); mark(() => { marks = !marks; }); });
     const step = (by) => { stop(); show(chosen + by); };
     document.getElementById("before").addEventListener("click", (event) => { event.preventDefault(); step(-1); });
     document.getElementById("after").addEventListener("click", (event) => { event.preventDefault(); step(1); });
@@ -132,6 +163,8 @@ document.addEventListener("DOMContentLoaded", () => {
     image.addEventListener("dragstart", (event) => event.preventDefault());
     document.addEventListener("keydown", (event) => {
       if (event.target.closest("input, textarea, select, [contenteditable]") || event.altKey || event.ctrlKey || event.metaKey) return;
+      if (event.key === "m" || event.key === "M") { mark(() => { marks = !marks; }); return; }
+      if (event.key === "h" || event.key === "H") { mark(() => { heat = !heat || !marks; marks = true; }); return; }
       const to = { ArrowDown: chosen + 1, ArrowRight: chosen + 1, ArrowUp: chosen - 1, ArrowLeft: chosen - 1, Home: 0, End: bars().length - 1 }[event.key];
       if (to === undefined) return;
       // Up and down scroll the page, unless the viewer has been chosen.
@@ -154,6 +187,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const misses = (selector) => !document.querySelector(selector) && page.querySelector(selector);
     if (misses("#slice") || misses('[data-part="feedback"]')) { location.reload(); return; }
     if (image && (bars().length !== had || !document.querySelector(".chart svg > a.shown"))) show(chosen);
+    else if (image) draw(bars()[chosen]);
     document.title = page.title;
   });
 });
