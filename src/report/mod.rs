@@ -4,6 +4,7 @@
 //! one of them. So a document that is made again is the same instance with the same content, as long as that file is there.
 //! Another verdict is another instance in the same series; its report names the one before (Predecessor Documents Sequence).
 
+mod algorithm;
 mod codes;
 mod content;
 mod context;

@@ -2,6 +2,7 @@
 
 use triaged_imaging::PixelBox;
 
+use super::algorithm::algorithm;
 use super::codes::{dcm, finding};
 use super::content::{Item, Relationship};
 use super::{Basis, uids};
@@ -30,7 +31,7 @@ fn group(basis: &Basis<'_>, slice: &EvidenceSlice, pixel_box: PixelBox) -> Item 
             ],
         )
         .with(Relationship::Contains, [Item::code(&dcm("121071", "Finding"), &finding(basis.finding))])
-        .with(Relationship::HasConceptModifier, super::structured::algorithm(basis.verdict))
+        .with(Relationship::HasConceptModifier, algorithm(basis.verdict))
         .with(Relationship::Contains, [region.with(Relationship::SelectedFrom, [image])])
         .with(Relationship::Contains, probability)
 }

@@ -5,13 +5,14 @@ use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
+use super::algorithm::algorithm;
 use super::codes::{
     Code, computed_tomography, dcm, english, finding, not_flagged, own_scheme, qualitative_evaluations, sct,
 };
 use super::content::{Item, Relationship, put_items, put_text, reference};
 use super::words::sentences;
 use super::{Basis, Moment, regions, uids};
-use crate::ledger::{EvidenceSlice, ReportedVerdict};
+use crate::ledger::EvidenceSlice;
 
 /// Comprehensive 3D SR Storage.
 pub(super) const SOP_CLASS: &str = "1.2.840.10008.5.1.4.1.1.88.34";
@@ -172,17 +173,4 @@ fn measurement_group(basis: &Basis<'_>) -> Item {
         .with(Relationship::Contains, basis.top().into_iter().map(|slice| image(slice, Some(&source))))
         .with(Relationship::Contains, score)
         .with(Relationship::Contains, [Item::code(&concept, &evaluation)])
-}
-
-/// What gave the verdict: TID 4019.
-pub(super) fn algorithm(verdict: &ReportedVerdict) -> [Item; 5] {
-    let ReportedVerdict { model, model_sha256, threshold, rule, software, .. } = verdict;
-    let parameter = |text: String| Item::text(&dcm("111002", "Algorithm Parameters"), &text);
-    [
-        Item::text(&dcm("111001", "Algorithm Name"), model),
-        Item::text(&dcm("111003", "Algorithm Version"), &format!("SHA-256 {model_sha256}")),
-        parameter(format!("threshold {threshold}")),
-        parameter(format!("study rule {rule}")),
-        parameter(format!("software {software}")),
-    ]
 }
