@@ -4,18 +4,20 @@
 //! <data_dir>/incoming/<uuid>.part                          while it comes in; never acknowledged, removed at start
 //! <data_dir>/archive/ab/<study>/<instance>-<digest>.dcm    acknowledged
 //! <data_dir>/quarantine/<instance>-<digest>.dcm            kept, but not taken in
+//! <data_dir>/archive/.identity                             what the archive was told of its ledger
 //! ```
 //! `<study>` and `<instance>` are the first 24 hexadecimal digits of the SHA-256 of the UID, `<digest>` the first 16 of the
 //! data set's, `ab` the first two of `<study>`.
 
 mod digest;
+mod lineage;
 mod objects;
-mod orphans;
+mod reopen;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +32,8 @@ use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 pub struct Archive {
     root: PathBuf,
     min_free: u64,
+    /// Device and number of the folder `archive` when it was opened.
+    home: Option<(u64, u64)>,
     /// Held to read from before an object is placed until its row is committed, to write while files are removed.
     placing: Arc<RwLock<()>>,
 }
@@ -89,7 +93,7 @@ impl Archive {
     /// Opens the archive, making its folders, and removes what was never acknowledged: the parts a crash left behind.
     /// Returns how many those were.
     pub fn open(data_dir: &Path) -> io::Result<(Archive, usize)> {
-        let archive = Archive { root: data_dir.to_owned(), min_free: 0, placing: Arc::default() };
+        let mut archive = Archive::at(data_dir);
         for folder in ["incoming", "archive", "quarantine"] {
             create_synced(&data_dir.join(folder))?;
             // Also those that an earlier version made by the umask.
@@ -98,17 +102,20 @@ impl Archive {
         let mut parts = 0;
         for entry in fs::read_dir(data_dir.join("incoming"))? {
             let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "part") {
+            // Nothing else is ever kept there.
+            if path.is_file() {
                 fs::remove_file(path)?;
                 parts += 1;
             }
         }
+        let about = fs::metadata(data_dir.join("archive"))?;
+        archive.home = Some((about.dev(), about.ino()));
         Ok((archive, parts))
     }
 
     /// The archive as it is, to read from: nothing is made or removed.
     pub fn at(data_dir: &Path) -> Archive {
-        Archive { root: data_dir.to_owned(), min_free: 0, placing: Arc::default() }
+        Archive { root: data_dir.to_owned(), min_free: 0, home: None, placing: Arc::default() }
     }
 
     /// The archive, refusing to begin files below so many free bytes.
@@ -130,19 +137,6 @@ impl Archive {
     pub fn append(&self, incoming: &mut Incoming, bytes: &[u8]) -> io::Result<()> {
         self.room()?;
         incoming.write(bytes)
-    }
-
-    /// Writes a file, syncs it, and reads it again. Blocks.
-    pub fn probe(&self) -> io::Result<()> {
-        let path = self.root.join("archive/.probe");
-        let wanted = uuid::Uuid::new_v4();
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        file.write_all(wanted.as_bytes())?;
-        file.sync_all()?;
-        match fs::read(&path)? == wanted.as_bytes() {
-            true => Ok(()),
-            false => Err(io::Error::other("other bytes are read than were written")),
-        }
     }
 
     fn room(&self) -> io::Result<()> {
@@ -189,29 +183,77 @@ impl Archive {
 
     /// Puts an object in its place, synced with the folders that lead to it. Returns its path below the data folder.
     pub fn keep(&self, received: Received, study_uid: &str, sop_uid: &str) -> io::Result<String> {
-        let study = hashed(study_uid);
-        let folder = format!("archive/{}/{study}", &study[..2]);
-        self.place(received, &folder, sop_uid)
+        let place = place_of(study_uid, sop_uid, &received.digest);
+        self.place_as(received, &place)?;
+        Ok(place)
     }
 
     /// Sets an object aside. Returns its path below the data folder.
     pub fn quarantine(&self, received: Received, sop_uid: &str) -> io::Result<String> {
-        self.place(received, "quarantine", sop_uid)
-    }
-
-    fn place(&self, received: Received, folder: &str, sop_uid: &str) -> io::Result<String> {
-        let relative = format!("{folder}/{}-{}.dcm", hashed(sop_uid), &received.digest[..16]);
-        self.place_as(received, &relative)?;
-        Ok(relative)
+        let place = format!("quarantine/{}", name_of(sop_uid, &received.digest));
+        self.place_as(received, &place)?;
+        Ok(place)
     }
 
     fn place_as(&self, mut received: Received, relative: &str) -> io::Result<()> {
         let file = self.root.join(relative);
         let folder = file.parent().unwrap_or(&self.root);
+        self.at_home()?;
         create_synced(folder)?;
         fs::rename(&received.incoming.path, &file)?;
         received.incoming.kept = true;
-        File::open(folder)?.sync_all()
+        File::open(folder)?.sync_all()?;
+        // Where the folder went meanwhile, the file went with it, or is in none that anybody will look into.
+        self.at_home()
+    }
+
+    /// An error where the folder of the archive is another than the one that was opened: it was taken away, or a disk was mounted over it or
+    /// unmounted. What is put there then is not there when it is back.
+    fn at_home(&self) -> io::Result<()> {
+        let Some(home) = self.home else { return Ok(()) };
+        let is_home = fs::metadata(self.root.join("archive")).is_ok_and(|about| (about.dev(), about.ino()) == home);
+        match is_home {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the folder of the archive was removed or exchanged while the node runs; put it back, or start the node again on the one that \
+                 is there",
+            )),
+        }
+    }
+
+    /// Moves a file of the archive to the place that its identity gives it, where it is elsewhere. Returns its path. Blocks.
+    pub fn to_its_place(&self, relative: &str, study_uid: &str, sop_uid: &str, digest: &str) -> io::Result<String> {
+        let to = place_of(study_uid, sop_uid, digest);
+        let file = self.root.join(&to);
+        let folder = file.parent().unwrap_or(&self.root);
+        create_synced(folder)?;
+        if to != relative {
+            fs::rename(self.root.join(relative), &file)?;
+        }
+        // The crash that left it without a row may have come before this.
+        File::open(folder)?.sync_all()?;
+        Ok(to)
+    }
+
+    /// The folders right below one of the archive's, and the folder itself where it has files: each is to be listed by itself, as all of
+    /// them at one time may be millions of names. Blocks.
+    pub fn parts(&self, folder: &str) -> io::Result<Vec<String>> {
+        if folder == "quarantine" {
+            return Ok(vec![folder.to_owned()]);
+        }
+        let mut parts = Vec::new();
+        for entry in fs::read_dir(self.root.join(folder))? {
+            // A name of another kind is not ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                let part = format!("{folder}/{name}");
+                if crate::objects::check_name(&part).is_ok() {
+                    parts.push(part);
+                }
+            }
+        }
+        parts.sort();
+        Ok(parts)
     }
 
     /// Moves a placed file to quarantine: its identity turned out to be taken.
@@ -269,6 +311,16 @@ impl Drop for Incoming {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The place of an instance's file, relative to the data folder.
+fn place_of(study_uid: &str, sop_uid: &str, digest: &str) -> String {
+    let study = hashed(study_uid);
+    format!("archive/{}/{study}/{}", &study[..2], name_of(sop_uid, digest))
+}
+
+fn name_of(sop_uid: &str, digest: &str) -> String {
+    format!("{}-{}.dcm", hashed(sop_uid), &digest[..16])
 }
 
 fn hashed(uid: &str) -> String {

@@ -1,7 +1,8 @@
 //! Retention: files leave the archive when they are old enough, or when the archive is past its budget, oldest study first.
 //!
 //! Only files go. The rows stay with all their results, and an object that comes again is taken in again. A study keeps its
-//! files while it is not decided, while a slice of it waits to be scored, and while a notification of it is pending.
+//! files while it is not decided, while a slice of it waits to be scored, and while a notification of it is pending. Objects that were set aside
+//! (quarantine) go by the same rules, and before others where space is made.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::archive::Archive;
 use crate::config;
-use crate::ledger::{Ledger, LedgerError, MarkedFile, RemovalRule, format_time};
+use crate::ledger::{FileOwner, Ledger, LedgerError, MarkedFile, RemovalRule, format_time};
 use crate::objects::Objects;
 
 /// Files removed at a time: receiving waits for no more than these.
@@ -64,16 +65,24 @@ impl Retention {
     /// Removes all that is due. Returns the bytes by which the archive stays past its budget.
     pub async fn round(&self, stop: &CancellationToken) -> Result<u64, LedgerError> {
         // A crash may have left removals half done. A file that cannot be removed is tried again in the next round.
-        let mut after = 0;
+        let mut after = [0, 0];
         loop {
             // Asked while no object is between its place and its row: one that came again is no longer marked, and its file stays.
             let _alone = self.archive.removing().await;
             let left = self.blocking(move |ledger| ledger.marked_files(after, BATCH)).await?;
-            let Some(last) = left.last() else { break };
-            after = last.instance;
+            if left.is_empty() {
+                break;
+            }
+            for file in &left {
+                match file.row {
+                    FileOwner::Instance(id) => after[0] = id,
+                    FileOwner::SetAside(id) => after[1] = id,
+                }
+            }
             self.remove(left).await?;
         }
         let mut kept = self.blocking(|ledger| ledger.archived_bytes()).await?;
+        kept = kept.saturating_sub(self.remove_set_aside(kept, stop).await?);
         while !stop.is_cancelled() {
             let past = kept.saturating_sub(self.budget.unwrap_or(u64::MAX));
             let Some((study, rule, before)) = self.due(past > 0).await? else { break };
@@ -97,26 +106,64 @@ impl Retention {
                 break;
             }
             kept = kept.saturating_sub(bytes);
-            let why = if rule == RemovalRule::Age { "archive.retention_days" } else { "archive.max_gib" };
             info!(
                 study,
                 files,
                 mib = bytes >> 20,
-                "files of a study removed from the archive ({why}); its results stay"
+                "files of a study removed from the archive ({}); its results stay",
+                setting(rule)
             );
         }
         metrics::gauge!("triaged_archive_bytes").set(kept as f64);
         Ok(kept.saturating_sub(self.budget.unwrap_or(u64::MAX)))
     }
 
-    /// The next study to lose its files, by which rule, and before when it was quiet.
-    async fn due(&self, past_budget: bool) -> Result<Option<(String, RemovalRule, String)>, LedgerError> {
+    /// Removes objects that were set aside and are due; `kept` are the bytes of the archive. Returns the bytes that went.
+    async fn remove_set_aside(&self, kept: u64, stop: &CancellationToken) -> Result<u64, LedgerError> {
+        let mut removed = 0;
+        for (rule, before) in self.rules(true) {
+            let (mut files, mut bytes) = (0, 0);
+            loop {
+                let past = kept.saturating_sub(removed + bytes).saturating_sub(self.budget.unwrap_or(u64::MAX));
+                let enough = if rule == RemovalRule::Age { u64::MAX } else { past };
+                if enough == 0 || stop.is_cancelled() {
+                    break;
+                }
+                let _alone = self.archive.removing().await;
+                let marked = self.ledger.mark_set_aside_removed(rule, before.clone(), enough, BATCH).await?;
+                let last = marked.is_empty();
+                files += marked.len();
+                bytes += marked.iter().map(|file| file.size).sum::<u64>();
+                self.remove(marked).await?;
+                if last {
+                    break;
+                }
+            }
+            removed += bytes;
+            if files > 0 {
+                info!(
+                    files,
+                    mib = bytes >> 20,
+                    "files that were set aside removed ({}); their rows stay",
+                    setting(rule)
+                );
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The rules in force, each with the moment before which it takes files.
+    fn rules(&self, past_budget: bool) -> impl Iterator<Item = (RemovalRule, String)> + use<> {
         let rules = [
             self.keep.map(|keep| (RemovalRule::Age, Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN))),
             past_budget.then(|| (RemovalRule::Space, Timestamp::now())),
         ];
-        for (rule, before) in rules.into_iter().flatten() {
-            let before = format_time(before);
+        rules.into_iter().flatten().map(|(rule, before)| (rule, format_time(before)))
+    }
+
+    /// The next study to lose its files, by which rule, and before when it was quiet.
+    async fn due(&self, past_budget: bool) -> Result<Option<(String, RemovalRule, String)>, LedgerError> {
+        for (rule, before) in self.rules(past_budget) {
             let asked = before.clone();
             if let Some(study) = self.blocking(move |ledger| ledger.oldest_removable(rule, &asked)).await? {
                 return Ok(Some((study, rule, before)));
@@ -131,7 +178,7 @@ impl Retention {
         let removed = tokio::task::spawn_blocking(move || {
             let paths: Vec<&str> = marked.iter().map(|file| file.path.as_str()).collect();
             match archive.remove(&paths) {
-                Ok(()) => marked.iter().map(|file| file.instance).collect(),
+                Ok(()) => marked.iter().map(|file| file.row).collect(),
                 Err(error) => {
                     error!("files cannot be removed from the archive, and will be tried again: {error}");
                     Vec::new()
@@ -149,5 +196,13 @@ impl Retention {
     ) -> Result<T, LedgerError> {
         let ledger = self.ledger.clone();
         tokio::task::spawn_blocking(move || ask(&ledger)).await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+/// The setting by which a rule is in force.
+fn setting(rule: RemovalRule) -> &'static str {
+    match rule {
+        RemovalRule::Age => "archive.retention_days",
+        RemovalRule::Space => "archive.max_gib",
     }
 }

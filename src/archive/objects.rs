@@ -41,6 +41,11 @@ impl Objects for Archive {
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
         check_name(folder)?;
         let mut entries = Vec::new();
+        if let Ok(about) = fs::metadata(self.file(folder))
+            && about.is_file()
+        {
+            return Ok(vec![Entry { name: folder.to_owned(), size: about.len() }]);
+        }
         walk(&self.file(folder), folder, &mut entries)?;
         entries.sort();
         Ok(entries)

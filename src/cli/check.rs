@@ -19,6 +19,7 @@ use triaged::inference::{Engine, EngineError, libraries};
 use triaged::ledger::{ArchivedFile, Reader, now};
 use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
 use triaged::outgoing::DicomPeers;
+use triaged::recovery;
 use triaged::tls::{TlsFiles, TlsServer, expiries};
 use triaged_model::ModelCard;
 
@@ -99,6 +100,8 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
         Some(Ok(ledger)) => {
             report.line("database", sound(ledger, &database))?;
             report.line("archive", archive(ledger, &settings.data_dir))?;
+            report.line("identity", identity(ledger, &settings.data_dir))?;
+            report.line("lost files", lost(ledger))?;
             if args.deep {
                 report.line("digests", digests(ledger, &settings.data_dir))?;
                 report.line("orphans", orphans(ledger, &settings.data_dir))?;
@@ -217,24 +220,62 @@ fn digests(ledger: &Reader, data_dir: &Path) -> Finding {
     }
 }
 
-/// Whether the archive has files that the database does not know.
+/// Whether the archive has files that the database does not know, or lacks some that it does.
 fn orphans(ledger: &Reader, data_dir: &Path) -> Finding {
-    let named = match ledger.all_files() {
-        Ok(files) => files.into_iter().map(|(file, _)| file.path).collect(),
-        Err(error) => return (Fail, error.to_string()),
+    let survey = match recovery::look(&Archive::at(data_dir), ledger) {
+        Ok(survey) => survey,
+        Err(error) => return (Fail, format!("the archive cannot be listed: {error}")),
     };
-    match Archive::at(data_dir).orphans(&named) {
-        Err(error) => (Fail, format!("the archive cannot be listed: {error}")),
-        Ok(orphans) => match orphans.first() {
-            None => (Fine, "every file of the archive has its row".into()),
-            Some(first) => (
-                Warn,
-                format!(
-                    "{} files of the archive have no row, such as {first}; `triaged recover` takes them in again, with the node stopped",
-                    orphans.len()
-                ),
+    let without_row: Vec<&String> = survey.orphans.iter().chain(&survey.set_aside).collect();
+    match without_row.first() {
+        None => (Fine, "every file of the archive has its row".into()),
+        Some(first) => (
+            Warn,
+            format!(
+                "{} files of the archive have no row, such as {first}; the node takes them in again when it starts, or `triaged recover`, with \
+                 the node stopped",
+                without_row.len()
             ),
-        },
+        ),
+    }
+}
+
+/// Whether archive and database belong to each other.
+fn identity(ledger: &Reader, data_dir: &Path) -> Finding {
+    let told = match Archive::at(data_dir).told() {
+        Ok(told) => told,
+        Err(error) => return (Fail, format!("the archive does not say: {error}")),
+    };
+    match (told, ledger.identity_if_any()) {
+        (_, Err(error)) => (Fail, error.to_string()),
+        (None, _) | (_, Ok(None)) => (Fine, "not known yet; the node gives one when it starts".into()),
+        (Some(told), Ok(Some((found, _)))) if found != told.identity => (
+            Fail,
+            format!(
+                "the database has the identity {found}, the archive {}: they do not belong to each other",
+                told.identity
+            ),
+        ),
+        (Some(told), Ok(Some((_, generation)))) if generation < told.generation => (
+            Warn,
+            "the database is an older state than the archive: what it lacks is taken in again when the node starts"
+                .into(),
+        ),
+        (Some(told), Ok(Some(_))) => (Fine, format!("archive and database have the identity {}", told.identity)),
+    }
+}
+
+/// Whether files are known to be gone.
+fn lost(ledger: &Reader) -> Finding {
+    match ledger.count_lost() {
+        Err(error) => (Fail, error.to_string()),
+        Ok(0) => (Fine, "none".into()),
+        Ok(lost) => (
+            Warn,
+            format!(
+                "{lost} instances have lost their file; the view lost_files names them: restore them into the archive, or send them again"
+            ),
+        ),
     }
 }
 

@@ -1,31 +1,33 @@
 //! `triaged recover`: objects whose files are in the archive and whose rows are not, after a database was lost or restored, are taken in again.
+//! A node does so by itself when it starts; this is for whoever wants to see it first, or to join what the node refuses to.
 
-use std::collections::HashSet;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
 use triaged::assets;
 use triaged::config::Settings;
-use triaged::intake::{Announced, Intake, Limits, Memory, Outcome, Rules, Sender};
+use triaged::intake::{Intake, Limits, Rules};
 use triaged::ledger::Ledger;
-use triaged::node::{self, StartError};
+use triaged::node::{self, StartError, Storage, Strangers};
+use triaged::recovery::{self, Progress, Recovery};
 use triaged::triage::{Activity, Gate, StatRule};
 use triaged_model::ModelCard;
 
+use super::actor;
 use super::serve::{runtime, start_log};
 use super::{Failure, Result, shown};
 
-/// Bytes read at a time.
-const PIECE: usize = 64 * 1024;
-
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only say what would be taken in
+    /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
+    /// Use a database and an archive together that do not belong to each other, or go on without the files of an archive that is lost
+    #[arg(long, conflicts_with = "dry_run")]
+    join: bool,
 }
 
 pub fn run(settings: &Settings, args: Args) -> Result {
@@ -35,17 +37,12 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         StartError::Locked { .. } => Failure::wrong("a node works on this data folder: stop it first"),
         error => Failure::wrong(error.to_string()),
     })?;
-    let cannot = |error: io::Error| Failure::failed(format!("{}: {error}", shown(&settings.data_dir)));
-    let (archive, _) = Archive::open(&settings.data_dir).map_err(cannot)?;
-    let ledger = Ledger::open(&settings.database())?;
-    let named: HashSet<String> = ledger.all_files()?.into_iter().map(|(file, _)| file.path).collect();
-    let orphans = archive.orphans(&named).map_err(cannot)?;
-    let mut out = io::stdout().lock();
-    if args.dry_run || orphans.is_empty() {
-        writeln!(out, "{} files of the archive have no row in the database", orphans.len())?;
-        orphans.iter().try_for_each(|path| writeln!(out, "{path}"))?;
-        return Ok(ExitCode::SUCCESS);
+    if args.dry_run {
+        return look(settings);
     }
+    let strangers = if args.join { Strangers::Join } else { Strangers::Refuse };
+    let opened = node::open_storage(settings, strangers);
+    let Storage { archive, ledger, remark } = opened.map_err(|error| Failure::wrong(error.to_string()))?;
     let (card, _) = ModelCard::load(&assets::model_card(&settings.inference.model))
         .map_err(|error| Failure::wrong(error.to_string()))?;
     let rules = Rules {
@@ -64,47 +61,45 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         limits,
         Default::default(),
     );
+    let progress = Progress::default();
+    let recovery = Recovery { archive, ledger, intake };
     let runtime = runtime(settings)?;
-    let mut failed = 0;
-    for path in &orphans {
-        let why = match runtime.block_on(take_in(&intake, &archive, path)) {
-            Ok(outcome) if outcome.is_kept() => continue,
-            Ok(outcome) => outcome.reason().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        failed += 1;
-        writeln!(out, "{path}: {why}")?;
-    }
+    runtime.block_on(async {
+        recovery.try_once(&progress, &CancellationToken::new()).await;
+        let report = progress.report();
+        // Whoever runs this sees what came of it; the messages are for a node that did so by itself.
+        let ae_title = &settings.dimse.ae_title;
+        recovery::tell(&recovery.ledger, actor::actor(), remark.as_deref(), &report, ae_title, |_| Vec::new()).await
+    })?;
     // The last handles: the ledger is flushed.
-    drop((intake, ledger));
-    writeln!(out, "{} of {} files of the archive were taken in again", orphans.len() - failed, orphans.len())?;
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    drop(recovery);
+    let report = progress.report();
+    let mut out = io::stdout().lock();
+    if let Some(remark) = remark {
+        writeln!(out, "{remark}")?;
+    }
+    report.failed.iter().try_for_each(|failed| writeln!(out, "{failed}"))?;
+    writeln!(out, "{}", report.in_words())?;
+    let well = report.failed.is_empty() && report.error.is_none();
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Takes in the object of a file as if its sender had just sent it again: the same bytes get to the same place.
-async fn take_in(intake: &Intake, archive: &Archive, path: &str) -> io::Result<Outcome> {
-    let (meta, mut data_set) = archive.reopen(path)?;
-    let sender = Sender {
-        calling_ae: meta.source_ae_title,
-        peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        stat: false,
-        max_object_bytes: None,
-    };
-    let transfer = intake.begin_transfer(sender);
-    let announced = Announced {
-        sop_class_uid: meta.sop_class_uid,
-        sop_instance_uid: meta.sop_instance_uid,
-        transfer_syntax: meta.transfer_syntax,
-    };
-    let mut reception = transfer.receive(announced, Memory::default());
-    let mut piece = vec![0; PIECE];
-    loop {
-        match data_set.read(&mut piece) {
-            Ok(0) => break,
-            Ok(count) => reception.write(&piece[..count]).await,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// Says what there is to do, and changes nothing that is kept.
+fn look(settings: &Settings) -> Result {
+    let cannot = |error: io::Error| Failure::failed(format!("{}: {error}", shown(&settings.data_dir)));
+    let (archive, _) = Archive::open(&settings.data_dir).map_err(cannot)?;
+    let ledger = Ledger::open(&settings.database())?;
+    let survey = recovery::look(&archive, &ledger).map_err(cannot)?;
+    let mut out = io::stdout().lock();
+    let lost = survey.lost.into_iter().map(|(_, path)| path).collect();
+    for (what, paths) in [
+        ("files of the archive have no row in the database", survey.orphans),
+        ("files in quarantine have no row in the database", survey.set_aside),
+        ("files were left on the way to another name", survey.temporary),
+        ("rows have lost their file", lost),
+    ] {
+        writeln!(out, "{} {what}", paths.len())?;
+        paths.iter().try_for_each(|path| writeln!(out, "  {path}"))?;
     }
-    Ok(reception.finish().await.0)
+    Ok(ExitCode::SUCCESS)
 }

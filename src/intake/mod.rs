@@ -2,8 +2,9 @@
 //! aside. The intake knows no protocol; whoever brings an object puts the [`Outcome`] into the words of its own.
 //!
 //! [`Intake::begin_transfer`] comes first, [`Transfer::receive`] takes each object, [`Reception`] its bytes. `header`
-//! reads what identifies an object, `record` files it.
+//! reads what identifies an object, `record` files it, `adoption` takes in files of the archive that have no row.
 
+mod adoption;
 mod header;
 mod reception;
 mod record;
@@ -20,6 +21,7 @@ use crate::triage::Activity;
 use crate::trouble::Trouble;
 
 pub use crate::triage::TransferId;
+pub use adoption::Adoption;
 pub use header::Rules;
 pub use reception::{Memory, Reception};
 use room::Room;

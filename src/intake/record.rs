@@ -17,13 +17,13 @@ use super::{Announced, Intake, Outcome, Sender};
 
 /// Everything about an object but its bytes.
 #[derive(Clone)]
-struct Object {
-    announced: Announced,
-    sender: Sender,
-    transfer: TransferId,
+pub(super) struct Object {
+    pub announced: Announced,
+    pub sender: Sender,
+    pub transfer: TransferId,
     /// SHA-256 of the data set, hexadecimal.
-    digest: String,
-    received_at: String,
+    pub digest: String,
+    pub received_at: String,
 }
 
 /// The result of the blocking part of taking an object in.
@@ -39,6 +39,7 @@ enum Taken {
     /// The file is in quarantine. Its row is still to be written.
     SetAside {
         path: String,
+        size: u64,
         outcome: Outcome,
     },
     Refused(Outcome),
@@ -60,6 +61,30 @@ enum Placed {
     },
     /// The file is gone: the node cannot take the object now.
     Refused(Outcome),
+}
+
+/// The row of an object whose file is at `path`.
+pub(super) fn instance(header: Header, path: String, size: u64, object: Object) -> NewInstance {
+    let Object { announced, sender, digest, received_at, .. } = object;
+    NewInstance {
+        sop_uid: announced.sop_instance_uid,
+        sop_class_uid: announced.sop_class_uid,
+        transfer_syntax: announced.transfer_syntax,
+        study_uid: header.study_uid,
+        series_uid: header.series_uid,
+        instance_number: header.instance_number,
+        accession_number: header.accession_number,
+        patient_id: header.patient_id,
+        digest,
+        path,
+        size,
+        calling_ae: sender.calling_ae,
+        peer: sender.peer.to_string(),
+        received_at,
+        slices: header.slices,
+        stat: header.stat,
+        about: header.about,
+    }
 }
 
 impl Intake {
@@ -97,28 +122,8 @@ impl Intake {
         let (placed, size, memory) = self.file(arrived, &object);
         let taken = match placed {
             Ok(Placed::Kept { path, header, placing, room }) => {
-                let header = *header;
                 let (study_uid, series_uid) = (header.study_uid.clone(), header.series_uid.clone());
-                let Object { announced, sender, digest, received_at, .. } = object;
-                let instance = NewInstance {
-                    sop_uid: announced.sop_instance_uid,
-                    sop_class_uid: announced.sop_class_uid,
-                    transfer_syntax: announced.transfer_syntax,
-                    study_uid: header.study_uid,
-                    series_uid: header.series_uid,
-                    instance_number: header.instance_number,
-                    accession_number: header.accession_number,
-                    patient_id: header.patient_id,
-                    digest,
-                    path: path.clone(),
-                    size,
-                    calling_ae: sender.calling_ae,
-                    peer: sender.peer.to_string(),
-                    received_at,
-                    slices: header.slices,
-                    stat: header.stat,
-                    about: header.about,
-                };
+                let instance = instance(*header, path.clone(), size, object);
                 let then = move |stored| {
                     if let Ok(Stored::New | Stored::Replaced) = stored {
                         room.recorded();
@@ -134,7 +139,7 @@ impl Intake {
                 let _ = self.instances.post_store(instance, Box::new(then));
                 return;
             }
-            Ok(Placed::SetAside { path, outcome }) => Taken::SetAside { path, outcome },
+            Ok(Placed::SetAside { path, outcome }) => Taken::SetAside { path, size, outcome },
             Ok(Placed::Refused(outcome)) => Taken::Refused(outcome),
             Err(error) => Taken::Refused(Outcome::not_stored(error)),
         };
@@ -207,9 +212,9 @@ impl Intake {
     async fn conclude(&self, taken: Taken, object: Object) -> Outcome {
         match taken {
             Taken::Refused(outcome) => outcome,
-            Taken::SetAside { path, outcome } => {
+            Taken::SetAside { path, size, outcome } => {
                 let reason = outcome.reason().to_owned();
-                self.quarantined(object, path, None, 0, reason, outcome).await
+                self.quarantined(object, path, None, size, reason, outcome).await
             }
             Taken::Recorded { stored: Stored::New | Stored::Replaced, .. } => Outcome::Stored,
             // The same bytes at the same place: the file that is there was just written again.

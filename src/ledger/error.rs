@@ -15,9 +15,10 @@ pub enum LedgerError {
     )]
     Newer { path: PathBuf, found: usize, known: usize },
     #[error(
-        "the database {path} was removed or replaced while the node runs; it must be started again to work on the one that is there now"
+        "the database {path} was removed or replaced while the node runs ({why}): nothing is kept until the node is started again, on the one \
+         that is there then"
     )]
-    Replaced { path: PathBuf },
+    Replaced { path: PathBuf, why: String },
     #[error("database: {0}")]
     Database(#[from] DatabaseError),
     #[error("database: the transaction could not begin: {0}")]

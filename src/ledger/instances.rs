@@ -18,6 +18,9 @@ pub trait Instances: Send + Sync {
     /// with could not be read, it takes its place.
     fn quarantine(&self, object: Quarantined) -> Pending<'_, bool>;
 
+    /// Where the file of an instance is, relative to the data folder; empty where it was removed. None where there is no such instance. Blocks.
+    fn path_of(&self, study_uid: &str, series_uid: &str, sop_uid: &str) -> Result<Option<String>>;
+
     /// Wakes the stages that wait for studies: a transfer ended.
     fn transfer_ended(&self);
 

@@ -23,7 +23,7 @@ pub use instances::{Instances, Told};
 pub use outbox::Outbox;
 pub use queue::{Pending, Queue, QueueCount};
 pub use records::*;
-pub use sqlite::{Acknowledged, Changes, Ledger, Reader, Router, WorklistPage};
+pub use sqlite::{Acknowledged, Changes, FileStanding, Ledger, Reader, Router, WorklistPage, set_foreign_log_aside};
 pub use studies::Studies;
 pub use wakeups::Wakeups;
 

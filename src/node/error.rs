@@ -9,6 +9,22 @@ use crate::ledger::LedgerError;
 use crate::notify::ChannelError;
 use crate::tls::TlsError;
 
+/// Why archive and ledger are not used together. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error(
+        "the database {database} is not the one of the archive beside it: it has the identity {found}, the archive {expected}. Put the right \
+         one in its place, or remove it and let the node make a new one of the archive; or, if both shall be one from now on, run `triaged \
+         recover --join`"
+    )]
+    Foreign { database: PathBuf, found: String, expected: String },
+    #[error(
+        "the archive {archive} has nothing of what the database lists, and was never used with it: is its disk mounted? Mount or restore it; \
+         or, if its files are lost for good, run `triaged recover --join`, and the node goes on without them"
+    )]
+    ArchiveAway { archive: PathBuf },
+}
+
 /// Why the node did not start. Nothing was accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -18,6 +34,8 @@ pub enum StartError {
     Locked { path: PathBuf },
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -43,6 +61,8 @@ impl StartError {
         match self {
             StartError::DataFolder { .. } | StartError::Locked { .. } | StartError::Decoder(_) => true,
             StartError::Ledger(error) => error.may_pass(),
+            // A disk that is mounted later.
+            StartError::Storage(error) => matches!(error, StorageError::ArchiveAway { .. }),
             // After a power cut the driver may come later than the node.
             StartError::Engine(error) | StartError::Shadow(error) => {
                 matches!(error, EngineError::Device { .. } | EngineError::Run(_))

@@ -6,6 +6,7 @@ mod lock;
 mod pulse;
 mod readiness;
 mod stage;
+mod storage;
 mod watch;
 
 use std::fs::File;
@@ -34,9 +35,10 @@ use crate::inference::{Engine, EngineError, EngineInfo, Pipeline, Shadow};
 use crate::intake::{Intake, Limits, Rules};
 use crate::ledger::{Actor, Deed, Ledger, LedgerError, Queue, WorkerId};
 use crate::notify::{
-    self, ArchivedStudies, ChannelError, Escalation, Links, OwnDocuments, Routing, Surroundings, Worker,
+    self, ArchivedStudies, ChannelError, Direct, Escalation, Links, OwnDocuments, Routing, Surroundings, Worker,
 };
 use crate::outgoing::DicomPeers;
+use crate::recovery::{self, Progress, Recovery};
 use crate::report::Reports;
 use crate::retention::Retention;
 use crate::tls::TlsServer;
@@ -44,8 +46,9 @@ use crate::triage::{Activity, Gate, Judge, StatRule};
 use crate::trouble::Trouble;
 use crate::web::{self, Door, Site};
 
-pub use error::StartError;
+pub use error::{StartError, StorageError};
 pub use lock::lock;
+pub use storage::{Storage, Strangers, open_storage};
 
 use triaged_model::ModelCard;
 
@@ -88,6 +91,7 @@ pub struct Node {
     web: Option<(SocketAddr, Stage)>,
     pulse: Pulse,
     watch: Option<Stage>,
+    recovery: Option<Stage>,
     _lock: File,
 }
 
@@ -99,16 +103,12 @@ impl Node {
         let data_dir = settings.data_dir.clone();
         let stat = StatRule::new(&settings.triage);
         let lock = lock(&data_dir)?;
-        let folder = |source| StartError::DataFolder { path: data_dir.clone(), source };
-        let (archive, parts) = Archive::open(&data_dir).map_err(folder)?;
-        let archive = archive.with_min_free(settings.archive.min_free_mib.saturating_mul(1 << 20));
-        if parts > 0 {
-            warn!(
-                parts,
-                "removed objects that were coming in when the node last ended; their senders had no success for them"
-            );
+        let opened = settings.clone();
+        let opened = tokio::task::spawn_blocking(move || open_storage(&opened, Strangers::Refuse)).await;
+        let Storage { archive, ledger, remark } = opened.map_err(|_| LedgerError::Closed)??;
+        if let Some(remark) = &remark {
+            warn!("{remark}: files and rows are held against each other, and what is missing is taken in again");
         }
-        let ledger = Ledger::open(&settings.database())?;
         let worker = WorkerId::of_this_run();
         let waiting = ledger.queue_depth()?;
         if waiting > 0 {
@@ -128,6 +128,7 @@ impl Node {
         let surroundings =
             Surroundings { files: Arc::new(files), documents: Arc::new(documents), peers: Arc::new(peers) };
         let channels = notify::channels(&settings.notify, &surroundings)?;
+        let direct = Direct::new(&settings.notify, &surroundings)?;
         let destinations = forward::destinations(&settings.forward, &settings.dimse)?;
         let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
         let routing = Arc::new(Routing::new(&settings.notify, &names)?);
@@ -222,7 +223,13 @@ impl Node {
         let listening = Arc::new(AtomicBool::new(serve));
         let pulse = Pulse::of(ledger.clone(), archive.clone());
         let storing = Trouble::default();
-        let troubles = Troubles { vitals: pulse.vitals(), storing: storing.clone(), scoring: pipeline.scoring() };
+        let progress = Progress::default();
+        let troubles = Troubles {
+            vitals: pulse.vitals(),
+            storing: storing.clone(),
+            scoring: pipeline.scoring(),
+            recovery: progress.clone(),
+        };
         let status = shadow.as_ref().map(|shadow| shadow.status().clone());
         let readiness = readiness(&settings, &info, status, &ledger, &archive, troubles, listening.clone());
         let web = site.map(|(listener, bound, tls)| {
@@ -265,8 +272,20 @@ impl Node {
         });
         let (commitment, reporter) = commitment.unzip();
         let reports = reporter.filter(|_| serve).map(|reporter| Stage::start(|stop| reporter.run(stop)));
-        let intake =
-            Intake::new(archive, Arc::new(ledger.clone()), Arc::new(ledger.clone()), activity, rules, limits, storing);
+        let intake = Intake::new(
+            archive.clone(),
+            Arc::new(ledger.clone()),
+            Arc::new(ledger.clone()),
+            activity,
+            rules,
+            limits,
+            storing,
+        );
+        let recovery = serve.then(|| {
+            let recovery = Recovery { archive, ledger: ledger.clone(), intake: intake.clone() };
+            let (ae_title, routing) = (settings.dimse.ae_title.clone(), routing.clone());
+            Stage::start(|stop| recover(recovery, remark, progress, ae_title, routing, stop))
+        });
         let scp = Arc::new(Scp::new(&settings.dimse, intake, commitment));
         let mut dimse = Vec::new();
         for (listener, bound, protocol) in listeners {
@@ -282,7 +301,7 @@ impl Node {
             note_start(&ledger, &settings).await?;
         }
         let ae_title = settings.dimse.ae_title.clone();
-        let watch = Watch { ledger: ledger.clone(), routing, readiness, ae_title };
+        let watch = Watch { ledger: ledger.clone(), routing, direct, readiness, ae_title };
         let watch = serve.then(|| Stage::start(|stop| watch.run(stop)));
         Ok(Node {
             ledger,
@@ -299,6 +318,7 @@ impl Node {
             web,
             pulse,
             watch,
+            recovery,
             _lock: lock,
         })
     }
@@ -352,6 +372,9 @@ impl Node {
             watch.stop("the watch", STOP_PATIENCE).await;
         }
         drop(self.pulse);
+        if let Some(recovery) = self.recovery {
+            recovery.stop("recovery", STOP_PATIENCE).await;
+        }
         if let Some(shadow) = &self.shadow {
             shadow.stop();
         }
@@ -441,6 +464,27 @@ fn listeners(settings: &Settings) -> Result<Vec<(Listener, SocketAddr, &'static 
         listeners.push((listener.with_tls(server), bound, "DICOM over TLS"));
     }
     Ok(listeners)
+}
+
+/// Holds files and rows against each other while the node works, and tells what came of it.
+async fn recover(
+    recovery: Recovery,
+    remark: Option<String>,
+    progress: Progress,
+    ae_title: String,
+    routing: Arc<Routing>,
+    stop: CancellationToken,
+) {
+    recovery.run(&progress, &stop).await;
+    let messages = |event| routing.messages(event);
+    let report = progress.report();
+    if !report.is_over {
+        return;
+    }
+    let told = recovery::tell(&recovery.ledger, Actor::system(), remark.as_deref(), &report, &ae_title, messages).await;
+    if let Err(error) = told {
+        warn!("what was found of files and rows is in no audit log and told to nobody: {error}");
+    }
 }
 
 /// Writes into the audit log that the node has started, and whether its configuration is another than at the last start. Secrets are

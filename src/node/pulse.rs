@@ -1,4 +1,5 @@
-//! Whether the node can keep what it is given: a row of the ledger and a file of the archive, written and read again every few seconds.
+//! Whether the node can keep what it is given: a row of the ledger and a file of the archive, written and read again every few seconds. The
+//! row counts the ledger's generation, and the file tells the archive of it.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,7 +11,10 @@ use crate::archive::Archive;
 use crate::ledger::{Ledger, LedgerError};
 
 /// How often it is tried.
-const PULSE: Duration = Duration::from_secs(5);
+const PULSE: Duration = Duration::from_secs(3);
+
+/// A node that must start anew lives on for so long, so that its watch can tell people why. It refuses whatever comes.
+const FAREWELL: Duration = Duration::from_secs(20);
 
 /// A beat that takes longer than this is trouble: senders wait as long.
 const SLOW: Duration = Duration::from_secs(15);
@@ -32,8 +36,8 @@ struct Beat {
     /// When the last one ended well.
     well: Instant,
     trouble: Option<String>,
-    /// No further beat will help: the node must start anew.
-    is_final: bool,
+    /// Since when no further beat will help: the node must start anew.
+    is_final: Option<Instant>,
 }
 
 impl Vitals {
@@ -64,9 +68,10 @@ pub struct Pulse {
 impl Pulse {
     pub fn of(ledger: Ledger, archive: Archive) -> Pulse {
         let now = Instant::now();
-        let beat = || Arc::new(Mutex::new(Beat { at: now, well: now, trouble: None, is_final: false }));
+        let beat = || Arc::new(Mutex::new(Beat { at: now, well: now, trouble: None, is_final: None }));
         let vitals = Vitals { ledger: beat(), archive: beat() };
         let of_ledger = vitals.ledger.clone();
+        let told = ledger.clone();
         let ledger = tokio::spawn(async move {
             loop {
                 match ledger.beat().await {
@@ -84,7 +89,9 @@ impl Pulse {
         let archive = tokio::spawn(async move {
             loop {
                 let probed = archive.clone();
-                let probe = tokio::task::spawn_blocking(move || probed.probe()).await;
+                let lineage = told.lineage();
+                let tell = move || lineage.map_or(Ok(()), |lineage| probed.tell(&lineage));
+                let probe = tokio::task::spawn_blocking(tell).await;
                 let why = match probe {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(format!("a file cannot be written and read again: {error}")),
@@ -104,7 +111,8 @@ impl Pulse {
     /// Whether the tasks run and the ledger can be written, or a restart would not help.
     pub fn beats(&self) -> bool {
         let ledger = self.vitals.ledger.lock().expect("nobody panics while holding it");
-        self.tasks.iter().all(|task| !task.is_finished()) && ledger.well.elapsed() < LEDGER_PATIENCE && !ledger.is_final
+        let ends = ledger.is_final.is_some_and(|since| since.elapsed() > FAREWELL);
+        self.tasks.iter().all(|task| !task.is_finished()) && ledger.well.elapsed() < LEDGER_PATIENCE && !ends
     }
 }
 
@@ -118,6 +126,7 @@ fn note(beat: &Mutex<Beat>, of: &str, trouble: Option<String>, is_final: bool) {
         _ => {}
     }
     let well = if trouble.is_none() { now } else { beat.well };
+    let is_final = is_final.then(|| beat.is_final.unwrap_or(now));
     *beat = Beat { at: now, well, trouble, is_final };
 }
 

@@ -8,6 +8,7 @@ use crate::archive::Archive;
 use crate::config::Settings;
 use crate::inference::{EngineInfo, ShadowStatus};
 use crate::ledger::{Ledger, Queue};
+use crate::recovery::Progress;
 use crate::trouble::Trouble;
 use crate::web::{Check, Readiness};
 
@@ -20,6 +21,8 @@ pub struct Troubles {
     pub storing: Trouble,
     /// Slices that the model failed on.
     pub scoring: Trouble,
+    /// Files and rows that are held against each other after the start.
+    pub recovery: Progress,
 }
 
 /// A store that failed says something of the next one for so long, a slice that failed for longer: fewer of them come.
@@ -38,6 +41,30 @@ fn provider_in_words(engine: &EngineInfo) -> String {
     match &engine.fallback {
         None => engine.provider.to_owned(),
         Some(why) => format!("{}; fell back, as inference.device is \"auto\": {why}", engine.provider),
+    }
+}
+
+/// While files are taken in again that the database does not know, the worklist lacks studies that the node has.
+fn files(recovery: &Progress, ledger: &Ledger) -> Check {
+    let check = |ok, detail| Check { name: "files".into(), ok, detail };
+    let report = recovery.report();
+    if !report.is_over && report.found > 0 {
+        let (done, found) = (report.done, report.found);
+        return check(
+            false,
+            format!("{done} of {found} files that have no row in the database are taken in again so far"),
+        );
+    }
+    if let Some(error) = report.error {
+        return check(false, error);
+    }
+    match ledger.count_lost() {
+        Err(error) => check(false, error.to_string()),
+        Ok(_) if !report.is_over => check(true, "files and rows are held against each other".into()),
+        Ok(0) => check(true, report.in_words()),
+        Ok(lost) => {
+            check(true, format!("{lost} instances have lost their file (view lost_files); {}", report.in_words()))
+        }
     }
 }
 
@@ -86,6 +113,7 @@ pub fn readiness(
                     ),
                     Err(error) => check("disk", false, error.to_string()),
                 },
+                files(&troubles.recovery, &ledger),
                 check("dimse", listening.load(Ordering::SeqCst), "accepts associations".into()),
             ],
         };

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::event::{Event, NodeTrouble};
-use crate::ledger::{Ledger, Outbox, now};
-use crate::notify::Routing;
+use crate::ledger::{Ledger, NewMessage, Outbox, now};
+use crate::notify::{Direct, Routing};
 use crate::web::Readiness;
 
 /// How often the checks are made.
@@ -20,9 +20,14 @@ const CERTAIN: u32 = 3;
 /// A look that takes longer than this is itself trouble.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Telling past the ledger takes no longer.
+const TELL: Duration = Duration::from_secs(30);
+
 pub(super) struct Watch {
     pub ledger: Ledger,
     pub routing: Arc<Routing>,
+    /// For what the ledger cannot keep.
+    pub direct: Direct,
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     pub ae_title: String,
 }
@@ -60,11 +65,29 @@ impl Watch {
                 software: crate::SOFTWARE.into(),
             };
             let messages = self.routing.messages(Event::NodeTrouble(trouble));
-            // A ledger that fails keeps no message: it is tried at every look, until it is kept.
-            match tokio::time::timeout(PATIENCE, self.ledger.post(messages)).await {
-                Ok(Ok(())) => told_ready = ready,
-                Ok(Err(error)) => warn!("that the node is not ready can be told to nobody yet: {error}"),
-                Err(_) => warn!("that the node is not ready can be told to nobody yet: the ledger does not answer"),
+            if self.tell(&messages).await {
+                told_ready = ready;
+            }
+        }
+    }
+
+    /// Whether the messages are kept, or have arrived. What failed is tried at the next look.
+    async fn tell(&self, messages: &[NewMessage]) -> bool {
+        let why = match tokio::time::timeout(PATIENCE, self.ledger.post(messages.to_vec())).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the ledger does not answer".into(),
+        };
+        // The ledger is what ails, and people must hear of that now.
+        let told = tokio::time::timeout(TELL, self.direct.tell(messages)).await;
+        match told {
+            Ok(told) if told > 0 => {
+                info!(channels = told, "the state of the node was told past the ledger, which cannot keep it: {why}");
+                true
+            }
+            _ => {
+                warn!("the state of the node can be told to nobody yet: {why}");
+                false
             }
         }
     }

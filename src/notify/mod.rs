@@ -4,6 +4,7 @@
 //! Delivery is at least once: a crash between the counterpart's answer and its record in the ledger sends the message
 //! again, with the same idempotency key.
 
+mod direct;
 mod documents;
 mod email;
 mod escalation;
@@ -23,6 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use direct::Direct;
 pub use documents::{Documents, NoDocuments, OwnDocuments};
 pub use email::Email;
 pub use escalation::Escalation;

@@ -19,6 +19,7 @@ mod durable;
 mod escalation;
 mod gpu;
 mod hostile;
+mod lineage;
 mod login;
 mod mail;
 mod notify;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
 use triaged::config::{self, Settings};
 use triaged::ledger::{
-    Actor, Delivery, Instances, NewInstance, Outbox, RemovalRule, SliceStart, Stored, format_time, now,
+    Actor, Delivery, Instances, NewInstance, Outbox, Quarantined, RemovalRule, SliceStart, Stored, format_time, now,
 };
 use triaged::retention::Retention;
 
@@ -109,7 +109,7 @@ async fn what_a_crash_left_marked_is_removed_later() {
     // The crash: one file is gone, the other not, and no row says so.
     std::fs::remove_file(archive.file(&marked[0].path)).unwrap();
     round(&fixture, &archive, 1.0, 0.0).await;
-    assert!(fixture.ledger.marked_files(0, 10).unwrap().is_empty());
+    assert!(fixture.ledger.marked_files([0, 0], 10).unwrap().is_empty());
     assert_eq!(walk(&fixture.folder.path().join("archive")), [archive.file(&kept(&fixture)[0].0)]);
 }
 
@@ -194,7 +194,7 @@ fn a_node_removes_what_is_due_and_takes_it_again() {
         node.wait_for_slices(files.len());
         node.wait_until("SELECT count(*) = 9 AND total(path = '') = 9 FROM instances");
         let mut left = walk(&node.folder.path().join("archive"));
-        left.retain(|path| !path.ends_with(".probe"));
+        left.retain(|path| !path.ends_with(".identity"));
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE probability IS NOT NULL"), 9);
         assert_eq!(node.query::<i64>("SELECT count(*) FROM scores"), 9, "a score that stands is not given again");
@@ -203,4 +203,53 @@ fn a_node_removes_what_is_due_and_takes_it_again() {
         assert!(metrics.contains(&format!("triaged_removed_files_total {}", 9 * times)), "{metrics}");
     }
     assert_eq!(node.query::<i64>("SELECT count(*) FROM quarantine"), 0);
+}
+
+/// Objects that were set aside take space, too: they go by age, and before others where space is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_goes_as_well_and_first_where_space_is_made() {
+    let fixture = Fixture::new();
+    fixture.judge(&Study::new("1.1", &[0.1, 0.2]), "webhook").await;
+    fixture.receive(&Study::new("1.2", &[0.1])).await;
+    let archive = files(&fixture);
+    let aside = |number: u32, study: Option<&str>| Quarantined {
+        sop_uid: format!("1.9.{number}"),
+        study_uid: study.map(str::to_owned),
+        series_uid: study.map(|study| format!("{study}.1")),
+        digest: format!("{number:064x}"),
+        path: format!("quarantine/{number}.dcm"),
+        size: 1 << 20,
+        transfer_syntax: "1.2.840.10008.1.2".into(),
+        reason: "for a reason".into(),
+        calling_ae: "CT".into(),
+        peer: "127.0.0.1".into(),
+        received_at: now(),
+    };
+    let there = || {
+        let left = walk(&fixture.folder.path().join("quarantine"));
+        let mut left: Vec<String> =
+            left.iter().map(|path| path.file_name().unwrap().to_str().unwrap().into()).collect();
+        left.sort();
+        left
+    };
+    for (number, study) in [(1, None), (2, Some("1.1")), (3, Some("1.2")), (4, None)] {
+        fixture.ledger.quarantine(aside(number, study)).await.unwrap();
+        std::fs::write(archive.file(&format!("quarantine/{number}.dcm")), b"x").unwrap();
+    }
+    // 4 MiB are set aside; room for 2 and a half: the two oldest go, and no study loses a file.
+    round(&fixture, &archive, 0.0, 2.5 / 1024.0).await;
+    assert_eq!(there(), ["3.dcm", "4.dcm"]);
+    assert_eq!(studies_kept(&fixture), ["1.1", "1.2"]);
+    // By age, but not of a study that is not decided yet.
+    round(&fixture, &archive, A_MOMENT, 0.0).await;
+    assert_eq!(there(), ["3.dcm"]);
+    let rows: i64 = fixture.database().query_row("SELECT count(*) FROM set_aside", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 4, "the rows stay");
+    // It comes again, and is there again.
+    assert!(fixture.ledger.quarantine(aside(4, None)).await.unwrap());
+    let removed: i64 = fixture
+        .database()
+        .query_row("SELECT count(*) FROM set_aside WHERE removed_at IS NULL", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(removed, 2);
 }

@@ -29,7 +29,7 @@ pub use login::{Permission, Role, Scope, StoredUser, TokenRow, UserRow};
 pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
 pub use operation::{Sender, SliceTimes, Traffic};
 pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, SentDocument};
-pub use removal::{ArchivedFile, MarkedFile, RemovalRule};
+pub use removal::{ArchivedFile, FileOwner, FileRow, MarkedFile, RemovalRule};
 pub use report::{
     AcknowledgementRow, FeedbackRow, Opinion, Order, SeriesRow, SetAsideRow, SliceRow, StandingCounts, VerdictFilter,
     VerdictRow, WorklistFilter, WorklistRow,

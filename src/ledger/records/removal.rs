@@ -9,10 +9,31 @@ pub struct ArchivedFile {
     pub size: u64,
 }
 
+/// The row that a file belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileOwner {
+    Instance(i64),
+    /// An object that was set aside.
+    SetAside(i64),
+}
+
+/// A row that names a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileRow<'r> {
+    /// None: the object is set aside.
+    pub instance: Option<i64>,
+    /// Relative to the data folder.
+    pub path: &'r str,
+    /// Retention is about to remove the file.
+    pub is_removed: bool,
+    /// The file was found to be gone.
+    pub is_lost: bool,
+}
+
 /// A file that is marked as removed, and is to be removed now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkedFile {
-    pub instance: i64,
+    pub row: FileOwner,
     /// Relative to the data folder.
     pub path: String,
     /// Bytes.

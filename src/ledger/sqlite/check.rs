@@ -1,7 +1,8 @@
 //! Whether the database answers, and whether it is sound.
 
 use super::Reader;
-use crate::ledger::{ArchivedFile, Result};
+use super::witness::read_identity;
+use crate::ledger::{ArchivedFile, FileRow, Result};
 
 /// The result of a check of the whole database.
 #[derive(Debug, Clone)]
@@ -31,12 +32,55 @@ impl Reader {
         })
     }
 
+    /// Every file that a row names, one after the other, as of one moment. Blocks.
+    pub fn each_file(&self, mut hear: impl FnMut(FileRow<'_>)) -> Result<()> {
+        self.read(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT id, path, removed_at IS NOT NULL, lost_at IS NOT NULL FROM instances WHERE path <> ''
+                 UNION ALL SELECT NULL, path, removed_at IS NOT NULL, 0 FROM quarantine WHERE path <> ''",
+            )?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let path: String = row.get(1)?;
+                hear(FileRow { instance: row.get(0)?, path: &path, is_removed: row.get(2)?, is_lost: row.get(3)? });
+            }
+            Ok(())
+        })
+    }
+
+    /// How many instances have lost their file. Blocks.
+    pub fn count_lost(&self) -> Result<u64> {
+        self.read(|connection| {
+            let sql = "SELECT count(*) FROM instances INDEXED BY instances_lost WHERE lost_at IS NOT NULL";
+            Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
+        })
+    }
+
+    /// Identity and generation; none in a database of before there were any, or an empty one. Blocks.
+    pub fn identity_if_any(&self) -> Result<Option<(String, u64)>> {
+        self.read(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'identity')";
+            match connection.query_row(sql, [], |row| row.get(0))? {
+                false => Ok(None),
+                true => Ok(read_identity(connection)?),
+            }
+        })
+    }
+
+    /// Whether it has any object. Blocks.
+    pub fn has_instances(&self) -> Result<bool> {
+        self.read(|connection| {
+            Ok(connection.query_row("SELECT EXISTS (SELECT 1 FROM instances)", [], |row| row.get(0))?)
+        })
+    }
+
     /// Every file that the archive and the quarantine should have, with the SHA-256 of its data set.
     pub fn all_files(&self) -> Result<Vec<(ArchivedFile, String)>> {
         self.read(|connection| {
             let mut statement = connection.prepare(
                 "SELECT path, size, digest FROM instances WHERE removed_at IS NULL
-                 UNION ALL SELECT path, size, digest FROM quarantine WHERE size IS NOT NULL AND path <> ''",
+                 UNION ALL SELECT path, size, digest FROM quarantine
+                     WHERE size IS NOT NULL AND path <> '' AND removed_at IS NULL",
             )?;
             let files = statement.query_map([], |row| {
                 let size = row.get::<_, i64>(1)?.max(0) as u64;

@@ -30,11 +30,12 @@ mod shadow;
 mod store;
 mod study;
 mod verdict;
+mod witness;
 mod worklist;
 mod writer;
 
 use std::ops::Deref;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -42,13 +43,15 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 use rusqlite_migration::{M, Migrations};
 
-use super::{DatabaseError, LedgerError, NewMessage, QueueCount, Result, Wakeups};
+use super::{DatabaseError, LedgerError, NewMessage, QueueCount, Result, Wakeups, now};
 use crate::event::Event;
 pub use acknowledgement::Acknowledged;
 pub use changes::Changes;
 pub use check::Soundness;
 use queue::Turns;
 pub use reader::Reader;
+use witness::Witness;
+pub use witness::{FileStanding, set_foreign_log_aside};
 pub use worklist::WorklistPage;
 use writer::Writer;
 
@@ -79,8 +82,8 @@ struct Shared {
     /// Who hears of what persons do; nobody until it is set.
     router: Arc<OnceLock<Router>>,
     path: PathBuf,
-    /// Device and number of the file that was opened.
-    file: (u64, u64),
+    /// Shared with the writer thread.
+    witness: Arc<Mutex<Witness>>,
 }
 
 /// From an event to the messages that tell it.
@@ -101,19 +104,19 @@ impl Ledger {
         connection
             .pragma_update(None, "foreign_keys", "ON")
             .map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
-        let about = std::fs::metadata(path)
+        let witness = Witness::new(path)
             .map_err(|error| LedgerError::Open { path: path.into(), source: DatabaseError::new(error, true) })?;
-        let file = (about.dev(), about.ino());
+        let witness = Arc::new(Mutex::new(witness));
         Ok(Ledger {
             shared: Arc::new(Shared {
                 reader: Reader::new(path),
-                writer: Writer::start(connection),
+                writer: Writer::start(connection, witness.clone()),
                 turns: Turns::default(),
                 count: Mutex::default(),
                 wakeups: Arc::default(),
                 router: Arc::default(),
                 path: path.into(),
-                file,
+                witness,
             }),
         })
     }
@@ -211,6 +214,12 @@ fn steps() -> Vec<M<'static>> {
             Ok(search::add_all_words(transaction)?)
         }),
         M::up(include_str!("migrations/0015_boxes.sql")),
+        M::up_with_hook(include_str!("migrations/0016_identity.sql"), |transaction: &Transaction<'_>| {
+            let identity = uuid::Uuid::new_v4().to_string();
+            let sql = "INSERT INTO identity (id, uuid, generation, at) VALUES (1, ?1, 0, ?2)";
+            transaction.execute(sql, [identity, now()])?;
+            Ok(())
+        }),
     ]
 }
 

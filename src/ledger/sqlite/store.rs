@@ -54,7 +54,9 @@ impl Instances for Ledger {
                     "INSERT INTO quarantine (sop_uid, study_uid, series_uid, digest, path, size, transfer_syntax, kind,
                                              reason, calling_ae, peer, received_at)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, iif(?2 IS NULL, 'unreadable', 'conflict'), ?8, ?9, ?10, ?11)
-                     ON CONFLICT DO NOTHING",
+                     ON CONFLICT (sop_uid, digest) DO UPDATE SET path = excluded.path, size = excluded.size,
+                         received_at = excluded.received_at, removed_at = NULL
+                     WHERE removed_at IS NOT NULL",
                     params![
                         object.sop_uid,
                         object.study_uid,
@@ -84,6 +86,14 @@ impl Instances for Ledger {
                 self.changed().notify_waiters();
             }
             Ok(inserted)
+        })
+    }
+
+    fn path_of(&self, study_uid: &str, series_uid: &str, sop_uid: &str) -> Result<Option<String>> {
+        self.read(|connection| {
+            let sql = "SELECT path FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_row([study_uid, series_uid, sop_uid], |row| row.get(0)).optional()?)
         })
     }
 
@@ -126,15 +136,15 @@ pub(super) fn replace_by_quarantined(connection: &Connection, instance: i64) -> 
         .prepare_cached(
             "SELECT q.id, i.study_uid FROM instances i JOIN quarantine q
                  ON q.study_uid = i.study_uid AND q.series_uid = i.series_uid AND q.sop_uid = i.sop_uid
-             WHERE i.id = ?1 AND q.kind = 'conflict' AND q.size IS NOT NULL ORDER BY q.id LIMIT 1",
+             WHERE i.id = ?1 AND q.kind = 'conflict' AND q.size IS NOT NULL AND q.removed_at IS NULL ORDER BY q.id LIMIT 1",
         )?
         .query_row([instance], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((copy, study_uid)) = copy else { return Ok(false) };
     set_aside_unreadable(connection, instance)?;
     connection.execute(
-        "UPDATE instances SET (digest, path, size, transfer_syntax, calling_ae, peer, received_at, removed_at) =
-             (SELECT digest, path, size, transfer_syntax, calling_ae, peer, received_at, NULL FROM quarantine WHERE id = ?2)
+        "UPDATE instances SET (digest, path, size, transfer_syntax, calling_ae, peer, received_at, removed_at, lost_at) =
+             (SELECT digest, path, size, transfer_syntax, calling_ae, peer, received_at, NULL, NULL FROM quarantine WHERE id = ?2)
          WHERE id = ?1",
         params![instance, copy],
     )?;
@@ -332,7 +342,7 @@ fn replace_instance(connection: &Connection, id: i64, instance: &NewInstance) ->
     connection
         .prepare_cached(
             "UPDATE instances SET sop_class_uid = ?2, transfer_syntax = ?3, instance_number = ?4, digest = ?5, path = ?6,
-                 size = ?7, calling_ae = ?8, peer = ?9, received_at = ?10, removed_at = NULL
+                 size = ?7, calling_ae = ?8, peer = ?9, received_at = ?10, removed_at = NULL, lost_at = NULL
              WHERE id = ?1",
         )?
         .execute(params![

@@ -1,12 +1,15 @@
 //! The one writer thread, and group commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
+use super::witness::Witness;
 use crate::ledger::{LedgerError, Result};
 
 /// Writes that one commit may carry; bounds how long the first of them waits.
@@ -16,8 +19,35 @@ const MOST_IN_A_COMMIT: usize = 256;
 const MOST_WAITING: usize = 1024;
 
 /// Runs within the transaction, or is told why there is none; returns what sends the answer once the commit's outcome is known.
-type Job = Box<dyn FnOnce(Result<&Connection, String>) -> Answer + Send>;
-type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
+type Job = Box<dyn FnOnce(Result<&Connection, Refusal>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
+
+/// Why nothing of a transaction is kept.
+#[derive(Clone)]
+enum Refusal {
+    Begin(String),
+    Commit(String),
+    Replaced { path: PathBuf, why: String },
+}
+
+impl From<Refusal> for LedgerError {
+    fn from(refusal: Refusal) -> LedgerError {
+        match refusal {
+            Refusal::Begin(why) => LedgerError::Begin(why),
+            Refusal::Commit(why) => LedgerError::Commit(why),
+            Refusal::Replaced { path, why } => LedgerError::Replaced { path, why },
+        }
+    }
+}
+
+impl Refusal {
+    fn of(error: LedgerError) -> Refusal {
+        match error {
+            LedgerError::Replaced { path, why } => Refusal::Replaced { path, why },
+            error => Refusal::Begin(error.to_string()),
+        }
+    }
+}
 
 /// The handle of the writer thread. Dropping it lets the thread finish what waits, then joins it.
 pub struct Writer {
@@ -26,11 +56,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Writer {
+    pub(super) fn start(connection: Connection, witness: Arc<Mutex<Witness>>) -> Writer {
         let (jobs, waiting) = mpsc::sync_channel(MOST_WAITING);
         let thread = std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || run(connection, waiting))
+            .spawn(move || run(connection, &witness, &waiting))
             .expect("the system can start a thread while the node starts");
         Writer { jobs: Some(jobs), thread: Some(thread) }
     }
@@ -102,7 +132,7 @@ fn job<T: Send + 'static>(
     Box::new(move |connection| {
         let connection = match connection {
             Ok(connection) => connection,
-            Err(why) => return Box::new(move |_| then(Err(LedgerError::Begin(why)))),
+            Err(why) => return Box::new(move |_| then(Err(why.into()))),
         };
         // A bug in one write must not end the thread that all writes need.
         let result = catch_unwind(AssertUnwindSafe(|| in_savepoint(connection, write)))
@@ -110,7 +140,7 @@ fn job<T: Send + 'static>(
         Box::new(move |committed| {
             then(match committed {
                 Ok(()) => result,
-                Err(why) => Err(LedgerError::Commit(why)),
+                Err(why) => Err(why.into()),
             });
         })
     })
@@ -134,37 +164,70 @@ fn in_savepoint<T>(connection: &Connection, write: impl FnOnce(&Connection) -> R
     Ok(value)
 }
 
-fn run(connection: Connection, waiting: mpsc::Receiver<Job>) {
+fn run(connection: Connection, witness: &Mutex<Witness>, waiting: &mpsc::Receiver<Job>) {
+    let witness = || witness.lock().expect("nobody panics while holding it");
     while let Ok(first) = waiting.recv() {
         // IMMEDIATE takes the write lock at once, so no write fails halfway on another process's commit.
-        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| Refusal::Begin(error.to_string()));
         let mut jobs = vec![first];
         while jobs.len() < MOST_IN_A_COMMIT
             && let Ok(job) = waiting.try_recv()
         {
             jobs.push(job);
         }
-        if let Err(error) = begun {
-            tracing::error!(%error, "the database could not begin a transaction; nothing was written or acknowledged");
-            // Without a transaction, each write would commit by itself.
-            jobs.into_iter().for_each(|job| job(Err(error.to_string()))(Ok(())));
-            continue;
-        }
+        let begun = begun.and_then(|()| {
+            witness().check(&connection).map_err(|error| {
+                let _ = connection.execute_batch("ROLLBACK");
+                Refusal::of(error)
+            })
+        });
+        let generation = match begun {
+            Ok(generation) => generation,
+            Err(refusal) => {
+                let error = LedgerError::from(refusal.clone());
+                tracing::error!(%error, "the database could not begin a transaction; nothing was written or acknowledged");
+                // Without a transaction, each write would commit by itself.
+                jobs.into_iter().for_each(|job| job(Err(refusal.clone()))(Ok(())));
+                continue;
+            }
+        };
         metrics::histogram!("triaged_ledger_writes_per_commit").record(jobs.len() as f64);
         let started = std::time::Instant::now();
         let answers: Vec<Answer> = jobs.into_iter().map(|job| job(Ok(&connection))).collect();
-        let outcome = connection.execute_batch("COMMIT").map_err(|error| {
-            let _ = connection.execute_batch("ROLLBACK");
-            error.to_string()
-        });
+        let outcome = commit(&connection, &mut witness(), generation);
         metrics::histogram!("triaged_ledger_commit_seconds").record(started.elapsed().as_secs_f64());
-        if let Err(why) = &outcome {
-            tracing::error!(%why, "the database could not commit; nothing of this commit was acknowledged");
+        if let Err(refusal) = &outcome {
+            let error = LedgerError::from(refusal.clone());
+            tracing::error!(%error, "the database could not commit; nothing of this commit was acknowledged");
         }
         for answer in answers {
             answer(outcome.clone());
         }
     }
+    if witness().is_replaced() {
+        // Its log must not be copied into what is there now.
+        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        return;
+    }
     // Leave a small file behind for backups and for administrators who copy it.
     let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+}
+
+/// Looks at the files before, so that no log is copied into another database, and after: what went into a file that somebody took away
+/// meanwhile is not there.
+fn commit(connection: &Connection, witness: &mut Witness, generation: u64) -> Result<(), Refusal> {
+    let committed = match witness.check_files() {
+        Ok(()) => connection.execute_batch("COMMIT").map_err(|error| Refusal::Commit(error.to_string())),
+        Err(error) => Err(Refusal::of(error)),
+    };
+    match committed {
+        Ok(()) => {
+            witness.counted(generation);
+            witness.check_files().map_err(Refusal::of)
+        }
+        Err(refusal) => {
+            let _ = connection.execute_batch("ROLLBACK");
+            Err(refusal)
+        }
+    }
 }

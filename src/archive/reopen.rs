@@ -1,21 +1,13 @@
-//! Files of the archive that no row of the ledger names: what a ledger that was restored from a backup does not know yet.
+//! A file of the archive, opened again: for one that no row of the ledger names.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use dicom_object::FileMetaTable;
 
 use super::{Archive, Meta};
-use crate::objects::Objects;
 
 impl Archive {
-    /// The files of the archive that are not among those named, in order. Blocks, for as long as it takes to list all.
-    pub fn orphans(&self, named: &HashSet<String>) -> io::Result<Vec<String>> {
-        let entries = self.list("archive")?.into_iter().map(|entry| entry.name);
-        Ok(entries.filter(|name| name.ends_with(".dcm") && !named.contains(name)).collect())
-    }
-
     /// Opens a file of the archive: what its head says, and a reader that stands at its data set. Blocks.
     ///
     /// # Errors

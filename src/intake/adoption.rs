@@ -1,0 +1,209 @@
+//! Files of the archive that no row names, after a database was lost or restored, become instances again where they are.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr};
+
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+
+use crate::archive::Meta;
+use crate::ledger::{LedgerError, Quarantined, Stored, now};
+use crate::triage::TransferId;
+use triaged_imaging as imaging;
+
+use super::header::{Unfit, identify};
+use super::record::{Object, instance};
+use super::{Announced, Intake, Outcome, Sender};
+
+/// Why a file is set aside that somebody put into the archive by hand, or that the disk has spoilt.
+const NO_OBJECT: &str = "a file of the archive that no row named, and that is no DICOM object";
+
+/// The name under which such a file is listed: it has no UID.
+const NO_UID: &str = "unknown";
+
+/// Takes files in. The studies that it touches are not judged before it has gone on to another, or is dropped.
+pub struct Adoption {
+    intake: Intake,
+    id: TransferId,
+}
+
+impl Intake {
+    pub fn begin_adoption(&self) -> Adoption {
+        Adoption { id: self.activity.begin(), intake: self.clone() }
+    }
+}
+
+impl Drop for Adoption {
+    fn drop(&mut self) {
+        self.intake.activity.ended(self.id);
+        self.intake.instances.transfer_ended();
+    }
+}
+
+impl Adoption {
+    /// Takes in the object of a file, named relative to the data folder. One that cannot be taken in goes to quarantine, with a row; one
+    /// that repeats what another file has is removed.
+    pub async fn adopt(&self, path: &str) -> Outcome {
+        // Nothing is removed meanwhile, so no row says of the file that it went.
+        let placing = self.intake.archive.placing().await;
+        let (intake, id, path) = (self.intake.clone(), self.id, path.to_owned());
+        let adopted = tokio::task::spawn_blocking(move || intake.adopt(&path, id)).await;
+        drop(placing);
+        match adopted {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(Failed::Disk(error))) => Outcome::not_stored(error),
+            Ok(Err(Failed::Ledger(error))) => Outcome::not_stored(error),
+            Err(panic) => Outcome::not_stored(panic),
+        }
+    }
+}
+
+enum Failed {
+    Disk(io::Error),
+    Ledger(LedgerError),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        Failed::Disk(error)
+    }
+}
+
+impl From<LedgerError> for Failed {
+    fn from(error: LedgerError) -> Failed {
+        Failed::Ledger(error)
+    }
+}
+
+impl Intake {
+    fn adopt(&self, path: &str, transfer: TransferId) -> Result<Outcome, Failed> {
+        let size = std::fs::metadata(self.archive.file(path))?.len();
+        let (meta, digest) = match self.open(path)? {
+            Ok(read) => read,
+            Err(digest) => {
+                let meta = Meta {
+                    sop_class_uid: String::new(),
+                    sop_instance_uid: NO_UID.into(),
+                    transfer_syntax: String::new(),
+                    source_ae_title: String::new(),
+                };
+                let object = object(meta, digest, transfer);
+                return self.set_aside(path, size, object, None, Outcome::CannotUnderstand(NO_OBJECT.into()));
+            }
+        };
+        let object = object(meta, digest, transfer);
+        let read = {
+            let turn = Handle::current().block_on(self.reading_large.acquire()).expect("the semaphore is never closed");
+            let header = imaging::read_header(self.archive.file(path)).map_err(Unfit::from);
+            let read = header.and_then(|header| identify(&header, &object.announced, &object.sender, &self.rules));
+            drop(turn);
+            read
+        };
+        let header = match read {
+            Ok(header) => header,
+            Err(Unfit::Disk(error)) => return Err(error.into()),
+            Err(Unfit::Object(why)) => return self.set_aside(path, size, object, None, why),
+        };
+        self.activity.touch(&header.study_uid, transfer);
+        let (study, series) = (header.study_uid.clone(), header.series_uid.clone());
+        // A copy that was set aside may have become the instance's; its file stays where it is.
+        let place = match path.starts_with("quarantine/") {
+            true => path.to_owned(),
+            false => self.archive.to_its_place(path, &study, &object.announced.sop_instance_uid, &object.digest)?,
+        };
+        let row = instance(header, place.clone(), size, object.clone());
+        match Handle::current().block_on(self.instances.store(row))? {
+            Stored::New | Stored::Replaced => Ok(Outcome::Stored),
+            Stored::Duplicate => {
+                let kept = self.instances.path_of(&study, &series, &object.announced.sop_instance_uid)?;
+                if kept.is_some_and(|kept| kept != place && self.archive.file(&kept).exists()) {
+                    std::fs::remove_file(self.archive.file(&place))?;
+                }
+                Ok(Outcome::Duplicate)
+            }
+            Stored::Conflict { .. } => {
+                let uids = Some((study, series));
+                self.set_aside(&place, size, object, uids, Outcome::SetAside)
+            }
+        }
+    }
+
+    /// What a file says of itself, and the digest of its data set; or the digest of its bytes where it is no DICOM file.
+    fn open(&self, path: &str) -> io::Result<Result<(Meta, String), String>> {
+        match self.archive.reopen(path) {
+            Ok((meta, data_set)) => Ok(Ok((meta, digest(data_set)?))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                Ok(Err(digest(std::fs::File::open(self.archive.file(path))?)?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_aside(
+        &self,
+        path: &str,
+        size: u64,
+        object: Object,
+        uids: Option<(String, String)>,
+        outcome: Outcome,
+    ) -> Result<Outcome, Failed> {
+        let to = match path.starts_with("quarantine/") {
+            true => path.to_owned(),
+            false => self.archive.move_to_quarantine(path)?,
+        };
+        let reason = match &outcome {
+            Outcome::SetAside => "the same Study, Series and SOP Instance UID are there with other content".into(),
+            outcome => outcome.reason().to_owned(),
+        };
+        let (study_uid, series_uid) = uids.unzip();
+        let row = Quarantined {
+            sop_uid: object.announced.sop_instance_uid,
+            study_uid,
+            series_uid,
+            digest: object.digest,
+            path: to,
+            size,
+            transfer_syntax: object.announced.transfer_syntax,
+            reason,
+            calling_ae: object.sender.calling_ae,
+            peer: object.sender.peer.to_string(),
+            received_at: object.received_at,
+        };
+        Handle::current().block_on(self.instances.quarantine(row))?;
+        Ok(outcome)
+    }
+}
+
+fn object(meta: Meta, digest: String, transfer: TransferId) -> Object {
+    Object {
+        announced: Announced {
+            sop_class_uid: meta.sop_class_uid,
+            sop_instance_uid: meta.sop_instance_uid,
+            transfer_syntax: meta.transfer_syntax,
+        },
+        sender: Sender {
+            calling_ae: meta.source_ae_title,
+            // The file does not say from where it came.
+            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            stat: false,
+            max_object_bytes: None,
+        },
+        transfer,
+        digest,
+        received_at: now(),
+    }
+}
+
+/// SHA-256, hexadecimal.
+fn digest(mut bytes: impl Read) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        match bytes.read(&mut piece) {
+            Ok(0) => return Ok(hex::encode(digest.finalize())),
+            Ok(count) => digest.update(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

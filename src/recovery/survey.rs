@@ -1,0 +1,75 @@
+//! Which files have no row, and which rows no file. Millions of both take some megabytes: names are compared by digests of 64 bits.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::path::Path;
+
+use crate::archive::Archive;
+use crate::ledger::Reader;
+use crate::objects::Objects;
+
+use super::is_temporary;
+
+/// What is not as it should be. Paths are relative to the data folder.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Files of the archive without a row.
+    pub orphans: Vec<String>,
+    /// Files in quarantine without a row.
+    pub set_aside: Vec<String>,
+    /// Files that a crash left on the way to another name.
+    pub temporary: Vec<String>,
+    /// Instances whose file is gone, and is not marked so.
+    pub lost: Vec<(i64, String)>,
+    /// Instances that are marked, and whose file is there.
+    pub back: Vec<(i64, String)>,
+}
+
+/// Two names have one digest with a chance of one in millions of millions; then one orphan stays where it is.
+fn sorted(mut digests: Vec<u64>) -> Vec<u64> {
+    digests.sort_unstable();
+    digests.dedup();
+    digests
+}
+
+pub(super) fn survey(archive: &Archive, ledger: &Reader) -> io::Result<Survey> {
+    let hashing = RandomState::new();
+    let digest = |name: &str| hashing.hash_one(name);
+    // Rows before files: a file that comes between has its row soon, and to take it in again changes nothing.
+    let mut named = Vec::new();
+    ledger.each_file(|row| named.push(digest(row.path))).map_err(io::Error::other)?;
+    let named = sorted(named);
+    let mut survey = Survey::default();
+    let mut there = Vec::new();
+    for folder in ["archive", "quarantine"] {
+        for part in archive.parts(folder)? {
+            for entry in archive.list(&part)? {
+                let name = entry.name;
+                there.push(digest(&name));
+                if is_temporary(Path::new(&name)) {
+                    survey.temporary.push(name);
+                } else if named.binary_search(&digest(&name)).is_err() && !is_hidden(&name) {
+                    let kind = if folder == "archive" { &mut survey.orphans } else { &mut survey.set_aside };
+                    kind.push(name);
+                }
+            }
+        }
+    }
+    let there = sorted(there);
+    let rows = ledger.each_file(|row| {
+        let Some(instance) = row.instance.filter(|_| !row.is_removed) else { return };
+        match (there.binary_search(&digest(row.path)).is_ok(), row.is_lost) {
+            (false, false) => survey.lost.push((instance, row.path.to_owned())),
+            (true, true) => survey.back.push((instance, row.path.to_owned())),
+            _ => {}
+        }
+    });
+    rows.map_err(io::Error::other)?;
+    Ok(survey)
+}
+
+/// The archive's own file, and those of file systems (`.nfs…`, `.snapshot`).
+fn is_hidden(name: &str) -> bool {
+    name.split('/').any(|part| part.starts_with('.'))
+}

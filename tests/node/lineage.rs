@@ -1,0 +1,307 @@
+//! Promises 1 and 2 where somebody meddles with what is on the disk: archive and ledger belong to each other, what is exchanged under the
+//! node is noticed, and what a restored database does not know is taken in again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::support::raw_store::{EXPLICIT, Sender, element, head_ct};
+use crate::support::{Node, PATIENCE, Receiver};
+
+fn store_one(node: &Node, uid: &str, more: &[u8]) -> u16 {
+    let object = [head_ct(uid, 1, 64, more), element(0x7FE0_0010, "OW", &vec![0; 64 * 64 * 2])].concat();
+    Sender::associate(node, "SCANNER", EXPLICIT).store(uid, &object)
+}
+
+fn store(node: &Node, uids: &[&str]) {
+    for uid in uids {
+        assert_eq!(store_one(node, uid, &[]), 0, "{uid}");
+    }
+}
+
+fn database(node: &Node) -> PathBuf {
+    node.folder.path().join("triaged.db")
+}
+
+fn backup(node: &Node, name: &str) -> PathBuf {
+    let to = node.folder.path().join(name);
+    let said = node.cli(&["backup", to.to_str().unwrap()]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    to
+}
+
+/// All files below a folder, by their path relative to it.
+fn files(folder: &Path) -> Vec<String> {
+    fn walk(folder: &Path, below: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => walk(&entry, below, found),
+                false => found.push(entry.strip_prefix(below).unwrap().to_str().unwrap().to_owned()),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(folder, folder, &mut found);
+    found.sort();
+    found
+}
+
+fn check_of<'v>(ready: &'v serde_json::Value, name: &str) -> &'v serde_json::Value {
+    let checks = ready["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {ready}"))
+}
+
+/// Waits until the recovery of this start is over; what the check `files` says then.
+fn recovered(node: &Node) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let ready: serde_json::Value = serde_json::from_str(&node.get("/readyz").1).unwrap();
+        let files = check_of(&ready, "files");
+        let said = files["detail"].as_str().unwrap().to_owned();
+        if files["ok"] == true && !said.contains("are held against each other") {
+            return said;
+        }
+        assert!(Instant::now() < deadline, "{ready}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The node notices within seconds, says so on every way that it has, refuses at once, and ends to be started again.
+fn notices(node: &mut Node, receiver: &Receiver, uid: &str) {
+    let began = Instant::now();
+    // From the first moment on: nothing is acknowledged that nobody will see.
+    assert_eq!(store_one(node, uid, &[]), 0xA700, "{}", node.log());
+    loop {
+        let (status, said) = node.get("/readyz");
+        if status == 503 && said.contains("was removed or replaced") {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(12), "{said}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let told: serde_json::Value = serde_json::from_slice(&receiver.wait_for(1)[0].body).unwrap();
+    assert_eq!((told["kind"].as_str(), told["ready"].as_bool()), (Some("node_trouble"), Some(false)), "{told}");
+    assert!(told["reasons"].to_string().contains("was removed or replaced"), "{told}");
+    assert_eq!(node.wait().code(), Some(1));
+}
+
+type Deed = fn(&Path, &Path);
+
+#[test]
+fn a_database_that_is_exchanged_under_the_node_is_noticed_and_loses_no_object() {
+    let deeds: [(&str, Deed); 5] = [
+        ("overwritten in place by an older backup", |database, older| {
+            fs::copy(older, database).unwrap();
+        }),
+        ("replaced by an older backup", |database, older| fs::rename(older, database).unwrap()),
+        ("removed", |database, _| fs::remove_file(database).unwrap()),
+        ("emptied", |database, _| fs::write(database, b"").unwrap()),
+        ("its log removed", |database, _| fs::remove_file(database.with_extension("db-wal")).unwrap()),
+    ];
+    for (what, deed) in deeds {
+        let receiver = Receiver::start(&[]);
+        let mut node = Node::start(&[("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url)]);
+        store(&node, &["2.25.1", "2.25.11"]);
+        let older = backup(&node, "older.db");
+        store(&node, &["2.25.2", "2.25.22"]);
+        node.wait_for_slices(4);
+        deed(&database(&node), &older);
+        println!("{what}");
+        notices(&mut node, &receiver, "2.25.3");
+        node.restart();
+        let said = recovered(&node);
+        let uids = "SELECT group_concat(sop_uid, ' ') FROM (SELECT sop_uid FROM instances ORDER BY sop_uid)";
+        // The last was refused, after its file was written: it may be there, as after any crash, and comes again.
+        let kept: String = node.query(uids);
+        assert!(kept.starts_with("2.25.1 2.25.11 2.25.2 2.25.22"), "{what}: {kept}; {said}\n{}", node.log());
+        node.wait_until("SELECT count(*) >= 4 AND total(state = 'queued') = 0 FROM slice_results");
+        assert_eq!(store_one(&node, "2.25.3", &[]), 0, "{what}");
+        assert_eq!(node.query::<String>("PRAGMA integrity_check"), "ok", "{what}");
+        if what != "its log removed" {
+            // Whoever is told of the node hears what was taken in again.
+            let told = receiver.wait_for(2);
+            let told = String::from_utf8_lossy(&told[1].body).into_owned();
+            assert!(told.contains("were taken in again"), "{what}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_database_that_is_lost_while_the_node_is_off_is_made_of_the_archive() {
+    let mut node = Node::start(&[]);
+    store(&node, &["2.25.1", "2.25.2", "2.25.3"]);
+    // Other content under the same UIDs, and an object that could not be taken in.
+    assert_eq!(store_one(&node, "2.25.1", &element(0x0029_1001, "LO", b"other")), 0);
+    assert_eq!(Sender::associate(&node, "SCANNER", EXPLICIT).store("2.25.9", b"no data set at all"), 0xC000);
+    node.wait_for_slices(3);
+    let before = files(node.folder.path()).into_iter().filter(|name| name.ends_with(".dcm")).collect::<Vec<_>>();
+    node.terminate();
+    fs::remove_file(database(&node)).unwrap();
+    node.restart();
+    let said = recovered(&node);
+    assert!(said.contains("3 files of the archive had no row and were taken in again"), "{said}");
+    node.wait_for_slices(3);
+    let kinds = "SELECT group_concat(kind) FROM (SELECT kind FROM set_aside ORDER BY kind)";
+    assert_eq!(node.query::<String>(kinds), "conflict,unreadable");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances WHERE calling_ae = 'SCANNER'"), 3);
+    let after = files(node.folder.path()).into_iter().filter(|name| name.ends_with(".dcm")).collect::<Vec<_>>();
+    assert_eq!(before, after, "every file is where it was");
+    assert!(node.query::<i64>("SELECT count(*) FROM audit WHERE deed = 'archive.recover'") == 1);
+    // Once: the next start finds nothing to do.
+    node.terminate();
+    node.restart();
+    assert_eq!(recovered(&node), "every file has its row, and every row its file");
+}
+
+/// The usual mistake: the node was killed, and its write-ahead log is left beside the copy that is put in place.
+#[test]
+fn an_older_copy_with_the_log_of_a_later_state_beside_it_is_restored_whole() {
+    let mut node = Node::start(&[]);
+    store(&node, &["2.25.1"]);
+    node.wait_for_slices(1);
+    let older = backup(&node, "older.db");
+    store(&node, &["2.25.2", "2.25.22"]);
+    node.wait_for_slices(3);
+    // Some of what came is in the file, some in the log alone, and the archive was told.
+    node.meddle().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+    std::thread::sleep(Duration::from_secs(8));
+    store(&node, &["2.25.3"]);
+    node.kill();
+    assert!(fs::metadata(database(&node).with_extension("db-wal")).unwrap().len() > 0);
+    fs::copy(&older, database(&node)).unwrap();
+    node.restart();
+    let said = recovered(&node);
+    assert!(node.log().contains("a write-ahead log of a later state lay beside the database"), "{}", node.log());
+    assert_eq!(node.query::<String>("PRAGMA integrity_check"), "ok");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances"), 4, "{said}");
+    node.wait_for_slices(4);
+}
+
+#[test]
+fn the_database_of_another_node_is_refused_and_spoils_nothing() {
+    let mut other = Node::start(&[]);
+    store(&other, &["2.25.7"]);
+    other.wait_for_slices(1);
+    other.terminate();
+    let mut node = Node::start(&[]);
+    store(&node, &["2.25.1"]);
+    node.wait_for_slices(1);
+    node.terminate();
+    let own = fs::read(database(&node)).unwrap();
+    let foreign = fs::read(database(&other)).unwrap();
+    fs::write(database(&node), &foreign).unwrap();
+    let said = node.cli(&["serve"]);
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!(said.status.code(), Some(2), "{text}");
+    assert!(text.contains("not the one of the archive beside it") && text.contains("triaged recover --join"), "{text}");
+    assert_eq!(fs::read(database(&node)).unwrap(), foreign, "it is untouched");
+    assert_eq!(node.cli(&["recover"]).status.code(), Some(2));
+    let said = String::from_utf8(node.cli(&["check"]).stdout).unwrap();
+    assert!(said.contains("they do not belong to each other"), "{said}");
+    // A person who says so gets both as one.
+    let said = node.cli(&["recover", "--join"]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(text.contains("1 files of the archive had no row and were taken in again"), "{text}");
+    assert!(text.contains("1 files are gone of which there are rows"), "{text}");
+    // And the right one back gets its node back.
+    fs::write(database(&node), &own).unwrap();
+    node.restart();
+    recovered(&node);
+    assert_eq!(node.query::<String>("SELECT group_concat(sop_uid) FROM instances"), "2.25.1");
+}
+
+#[test]
+fn rows_without_files_are_marked_and_told_and_files_without_rows_go_where_they_belong() {
+    let receiver = Receiver::start(&[]);
+    let mut node = Node::start(&[("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url)]);
+    store(&node, &["2.25.1", "2.25.2"]);
+    node.wait_for_slices(2);
+    node.terminate();
+    let path = |node: &Node, uid: &str| -> PathBuf {
+        let path: String = node.query(&format!("SELECT path FROM instances WHERE sop_uid = '{uid}'"));
+        node.folder.path().join(path)
+    };
+    let (gone, stays) = (path(&node, "2.25.1"), path(&node, "2.25.2"));
+    let kept = fs::read(&gone).unwrap();
+    fs::remove_file(&gone).unwrap();
+    let archive = node.folder.path().join("archive");
+    // An object that somebody copied into the archive by hand, a text, what a crash left, and one in quarantine that its row lacks.
+    fs::create_dir_all(archive.join("by hand")).unwrap();
+    let copied = [head_ct("2.25.5", 1, 64, &[]), element(0x7FE0_0010, "OW", &vec![0; 64 * 64 * 2])].concat();
+    let head = &fs::read(&stays).unwrap();
+    let group = u32::from_le_bytes(head[140..144].try_into().unwrap()) as usize;
+    fs::create_dir_all(archive.join("zz")).unwrap();
+    fs::write(archive.join("zz/by-hand.dcm"), [&head[..144 + group], &copied].concat()).unwrap();
+    fs::write(archive.join("notes.txt"), b"no object").unwrap();
+    fs::write(archive.join("zz/half.part"), b"half").unwrap();
+    fs::write(node.folder.path().join("incoming/half"), b"half").unwrap();
+    node.restart();
+    let said = recovered(&node);
+    assert!(said.contains("1 files are gone of which there are rows"), "{said}");
+    assert_eq!(node.query::<String>("SELECT group_concat(sop_uid) FROM lost_files"), "2.25.1");
+    let told: serde_json::Value = serde_json::from_slice(&receiver.wait_for(1)[0].body).unwrap();
+    assert!(told["reasons"].to_string().contains("1 files are gone"), "{told}");
+    // The head of the copy names another object than its data set: it is set aside as it would be if it had come so.
+    let aside = "SELECT count(*) FROM quarantine WHERE path LIKE 'quarantine/%'";
+    assert_eq!(node.query::<i64>(aside), 2, "{:?}", files(node.folder.path()));
+    let left = files(&archive);
+    assert_eq!(left.iter().filter(|name| !name.starts_with('.')).count(), 1, "{left:?}");
+    assert!(files(&node.folder.path().join("incoming")).is_empty());
+    let said = String::from_utf8(node.cli(&["check"]).stdout).unwrap();
+    assert!(said.contains("1 instances have lost their file"), "{said}");
+    // Back at its place, it is one of the archive's again; so is one that is sent again.
+    node.terminate();
+    fs::write(&gone, &kept).unwrap();
+    node.restart();
+    assert!(recovered(&node).contains("1 files that were gone are back"));
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM lost_files"), 0);
+    node.terminate();
+    fs::remove_file(&gone).unwrap();
+    node.restart();
+    recovered(&node);
+    store(&node, &["2.25.1"]);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM lost_files"), 0);
+}
+
+#[test]
+fn an_archive_that_is_not_there_is_not_begun_anew() {
+    let mut node = Node::start(&[]);
+    store(&node, &["2.25.1"]);
+    node.wait_for_slices(1);
+    node.terminate();
+    let (archive, away) = (node.folder.path().join("archive"), node.folder.path().join("away"));
+    fs::rename(&archive, &away).unwrap();
+    let said = node.cli(&["serve"]);
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    // Exit code 1: whoever starts the node tries again, and a disk that is mounted later is found.
+    assert_eq!(said.status.code(), Some(1), "{text}");
+    assert!(text.contains("is its disk mounted?"), "{text}");
+    fs::remove_dir(&archive).unwrap();
+    fs::rename(&away, &archive).unwrap();
+    node.restart();
+    assert_eq!(recovered(&node), "every file has its row, and every row its file");
+}
+
+/// An archive that is moved away while the node runs takes nothing in another's place.
+#[test]
+fn an_archive_that_is_exchanged_under_the_node_is_noticed_and_takes_nothing() {
+    let node = Node::start(&[]);
+    store(&node, &["2.25.1"]);
+    let (archive, away) = (node.folder.path().join("archive"), node.folder.path().join("away"));
+    fs::rename(&archive, &away).unwrap();
+    fs::create_dir(&archive).unwrap();
+    assert_eq!(store_one(&node, "2.25.2", &[]), 0xA700);
+    let deadline = Instant::now() + Duration::from_secs(12);
+    loop {
+        let (status, said) = node.get("/readyz");
+        if status == 503 && said.contains("was removed or exchanged") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{said}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    fs::remove_dir_all(&archive).unwrap();
+    fs::rename(&away, &archive).unwrap();
+    store(&node, &["2.25.2"]);
+    assert_eq!(files(&archive).iter().filter(|name| name.ends_with(".dcm")).count(), 2);
+}
