@@ -12,6 +12,7 @@ use crate::ledger::{
 mod audit;
 mod former;
 mod forward;
+mod life;
 mod ports;
 mod shadow;
 
