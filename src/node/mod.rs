@@ -3,6 +3,7 @@
 
 mod error;
 mod lock;
+mod measure;
 mod pulse;
 mod readiness;
 mod stage;
@@ -92,6 +93,8 @@ pub struct Node {
     pulse: Pulse,
     watch: Option<Stage>,
     recovery: Option<Stage>,
+    /// Measures for the node page.
+    measure: Option<Stage>,
     _lock: File,
 }
 
@@ -251,6 +254,7 @@ impl Node {
                 viewer_url: settings.web.viewer_url.clone(),
                 settings: Arc::new(settings.in_force()),
                 card: Arc::new(serde_json::to_value(&info.card).unwrap_or_default()),
+                terms: info.card.data_terms().into_iter().map(str::to_owned).collect(),
                 routing: routing.clone(),
             };
             info!("web on {}://{bound}", if tls.is_some() { "https" } else { "http" });
@@ -272,6 +276,7 @@ impl Node {
         });
         let (commitment, reporter) = commitment.unzip();
         let reports = reporter.filter(|_| serve).map(|reporter| Stage::start(|stop| reporter.run(stop)));
+        let measured = archive.clone();
         let intake = Intake::new(
             archive.clone(),
             Arc::new(ledger.clone()),
@@ -303,6 +308,7 @@ impl Node {
         let ae_title = settings.dimse.ae_title.clone();
         let watch = Watch { ledger: ledger.clone(), routing, direct, readiness, ae_title };
         let watch = serve.then(|| Stage::start(|stop| watch.run(stop)));
+        let measure = serve.then(|| Stage::start(|stop| measure::run(ledger.clone(), measured, stop)));
         Ok(Node {
             ledger,
             engine: info,
@@ -319,6 +325,7 @@ impl Node {
             pulse,
             watch,
             recovery,
+            measure,
             _lock: lock,
         })
     }
@@ -370,6 +377,9 @@ impl Node {
         // First: that the ports close is no trouble.
         if let Some(watch) = self.watch {
             watch.stop("the watch", STOP_PATIENCE).await;
+        }
+        if let Some(measure) = self.measure {
+            measure.stop("measuring", STOP_PATIENCE).await;
         }
         drop(self.pulse);
         if let Some(recovery) = self.recovery {

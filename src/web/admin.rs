@@ -2,20 +2,27 @@
 
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::response::Response;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::connection::PeerAddress;
+use super::figures::Figures;
 use super::health::Check;
-use super::pages::{NoPage, filters, page};
+use super::pages::{Around, NoPage, filters, page};
+use super::plot::{Plot, Span, measured, traffic};
 use super::{Failed, Site};
 use crate::event::{Event, StudyEvent};
-use crate::ledger::{NotificationRow, Queue, Sender, SetAsideRow, SliceTimes, Traffic, format_time, now};
+use crate::ledger::{NotificationRow, Queue, Sender, SetAsideRow, SliceTimes, format_time, now};
+use crate::triage::Comparison;
 
 /// Slices from which the stages' times are told.
 const SLICES: u32 = 2000;
+
+/// Studies that are compared with a shadow model's opinion: those of this time.
+const SHADOW: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// Rows of a list.
 const ROWS: u32 = 100;
@@ -36,10 +43,13 @@ pub(super) struct TryQuery {
 #[derive(Template)]
 #[template(path = "admin.html")]
 struct Admin {
+    around: Around,
     checks: Vec<Check>,
     waiting: u64,
     stages: Vec<StageTimes>,
-    plots: [Plot; 2],
+    plots: Vec<Plot>,
+    figures: Figures,
+    shadow: Option<Comparison>,
     senders: Vec<Sender>,
     dead: Vec<NotificationRow>,
     set_aside: Vec<SetAsideRow>,
@@ -56,30 +66,16 @@ struct StageTimes {
     most: f64,
 }
 
-/// Objects over time, as bars.
-struct Plot {
-    title: &'static str,
-    bars: Vec<PlotBar>,
-    highest: u64,
-    total: u64,
-}
-
-struct PlotBar {
-    x: usize,
-    /// In percent of the chart's height.
-    height: f64,
-    label: String,
-}
-
 pub(super) async fn admin(
     State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     query: Result<Query<TryQuery>, QueryRejection>,
 ) -> Result<Response, NoPage> {
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
     let at = Timestamp::now();
     let day_ago = format_time(at - SignedDuration::from_hours(24));
     let readiness = site.readiness.clone();
-    let (waiting, times, by_hour, by_day, senders, dead, set_aside) = site
+    let (waiting, times, by_hour, by_day, senders, dead, set_aside, measurements, shadow) = site
         .ledger(move |ledger| {
             let week_ago = format_time(at - SignedDuration::from_hours(24 * 6));
             Ok((
@@ -90,21 +86,27 @@ pub(super) async fn admin(
                 ledger.sender_traffic(&day_ago, ROWS)?,
                 ledger.newest_notifications(Some("dead"), ROWS)?,
                 ledger.set_aside(None, ROWS)?,
+                ledger.measurements(&Span::Week.begin(at))?,
+                Comparison::make(ledger, Some(&format_time(at - SHADOW)), |_| ())?,
             ))
         })
         .await?;
     let checks = tokio::task::spawn_blocking(move || readiness().checks).await.unwrap_or_default();
     let hours = (0..=24).rev().map(|hour| format_time(at - SignedDuration::from_hours(hour))[..13].to_owned());
     let days = (0..7).rev().map(|day| format_time(at - SignedDuration::from_hours(24 * day))[..10].to_owned());
+    let mut plots: Vec<Plot> =
+        [Span::Day, Span::Week].into_iter().flat_map(|span| measured(&measurements, span, at)).collect();
+    plots.push(traffic("Objects an hour, the last day (UTC)", hours, &by_hour));
+    plots.push(traffic("Objects a day, the last week (UTC)", days, &by_day));
     Ok(page(&Admin {
         told: (!query.verdict.is_empty()).then(|| try_route(&site, &query)),
         checks,
         waiting,
         stages: stages(&times),
-        plots: [
-            plot("Objects an hour, the last day (UTC)", hours, &by_hour),
-            plot("Objects a day, the last week (UTC)", days, &by_day),
-        ],
+        plots,
+        figures: Figures::of(&site.card),
+        shadow,
+        around: Around::of(&site, Some(&peer)),
         senders,
         dead,
         set_aside,
@@ -184,23 +186,6 @@ fn stages(times: &[SliceTimes]) -> Vec<StageTimes> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn plot(title: &'static str, periods: impl Iterator<Item = String>, traffic: &[Traffic]) -> Plot {
-    let of = |period: &str| traffic.iter().find(|traffic| traffic.period == period);
-    let periods: Vec<(String, u64, u64)> = periods
-        .map(|period| {
-            let (objects, bytes) = of(&period).map_or((0, 0), |traffic| (traffic.objects, traffic.bytes));
-            (period, objects, bytes)
-        })
-        .collect();
-    let highest = periods.iter().map(|(_, objects, _)| *objects).max().unwrap_or(0);
-    let bars = periods.iter().enumerate().map(|(n, (period, objects, bytes))| PlotBar {
-        x: n * 10,
-        height: if highest == 0 { 0.0 } else { *objects as f64 * 100.0 / highest as f64 },
-        label: format!("{}: {objects} objects, {} MiB", period.replace('T', " "), bytes >> 20),
-    });
-    Plot { title, bars: bars.collect(), highest, total: periods.iter().map(|(_, objects, _)| objects).sum() }
 }
 
 /// A tree of values as lines `a.b.c` and what is there.

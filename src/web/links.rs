@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::connection::PeerAddress;
-use super::pages::{NoPage, page};
+use super::pages::{Around, NoPage, page};
 use super::{Failed, Site};
 use crate::ledger::{LinkUse, format_time};
 use crate::notify::AcknowledgeLink;
@@ -18,6 +18,7 @@ use crate::notify::AcknowledgeLink;
 #[derive(Template)]
 #[template(path = "acknowledge.html")]
 struct Acknowledge {
+    around: Around,
     study_uid: String,
     channel: String,
     /// `None`: the page asks. Otherwise what came of the answer.
@@ -33,7 +34,7 @@ pub(super) async fn ask(State(site): State<Site>, link: LinkQuery) -> Result<Res
     let row = site.ledger(move |ledger| ledger.study(&study_uid)).await?;
     let row = row.ok_or_else(|| Failed::NotFound("there is no study with this UID".into()))?;
     let outcome = row.acknowledged_at.map(|at| format!("The study was acknowledged before, at {at}."));
-    Ok(page(&Acknowledge { study_uid: link.study, channel: link.channel, outcome }))
+    Ok(page(&Acknowledge { around: Around::of(&site, None), study_uid: link.study, channel: link.channel, outcome }))
 }
 
 /// `POST /acknowledge?…`: acknowledges.
@@ -56,7 +57,12 @@ pub(super) async fn acknowledge(
         }
     };
     tracing::info!(study = link.study, channel = link.channel, "acknowledged by a link");
-    Ok(page(&Acknowledge { study_uid: link.study, channel: link.channel, outcome: Some(outcome) }))
+    Ok(page(&Acknowledge {
+        around: Around::of(&site, None),
+        study_uid: link.study,
+        channel: link.channel,
+        outcome: Some(outcome),
+    }))
 }
 
 fn checked(site: &Site, link: LinkQuery) -> Result<AcknowledgeLink, Failed> {

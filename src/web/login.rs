@@ -272,6 +272,7 @@ fn redirect(to: &str) -> Response {
 #[derive(Template)]
 #[template(path = "login.html")]
 struct LoginPage {
+    around: pages::Around,
     next: String,
     why: Option<String>,
     enabled: bool,
@@ -299,7 +300,12 @@ fn own_path(next: String) -> String {
 
 /// `GET /login`
 pub(super) async fn form(State(site): State<Site>, Query(query): Query<Wanted>) -> Response {
-    page(&LoginPage { next: own_path(query.next), why: None, enabled: site.door.settings.enabled })
+    page(&LoginPage {
+        around: pages::Around::of(&site, None),
+        next: own_path(query.next),
+        why: None,
+        enabled: site.door.settings.enabled,
+    })
 }
 
 /// `POST /login`
@@ -317,7 +323,8 @@ pub(super) async fn log_in(
         form.map_err(|error| refused(error.status(), "the form is not complete"))?;
     let (name, next) = (name.trim().to_owned(), own_path(next));
     let again = |status: StatusCode, why: &str| {
-        let shown = page(&LoginPage { next: next.clone(), why: Some(why.to_owned()), enabled: true });
+        let around = pages::Around::of(&site, None);
+        let shown = page(&LoginPage { around, next: next.clone(), why: Some(why.to_owned()), enabled: true });
         Ok((status, shown).into_response())
     };
     if door.is_barred(peer.ip(), false) {

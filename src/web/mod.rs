@@ -8,6 +8,7 @@ mod assets;
 mod connection;
 mod documents;
 mod feed;
+mod figures;
 mod form;
 mod guard;
 mod health;
@@ -16,6 +17,7 @@ mod links;
 mod login;
 mod pages;
 mod person;
+mod plot;
 mod said;
 mod study;
 mod timeline;
@@ -79,6 +81,8 @@ pub struct Site {
     pub settings: Arc<serde_json::Value>,
     /// The card of the model that gives the verdicts.
     pub card: Arc<serde_json::Value>,
+    /// The terms of the data that it was trained on.
+    pub terms: Arc<[String]>,
     /// Who hears what.
     pub routing: Arc<Routing>,
 }

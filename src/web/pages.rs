@@ -3,11 +3,44 @@
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
 
-use super::{Failed, api};
+use super::connection::PeerAddress;
+use super::{Failed, Site, api};
+use crate::ledger::ActorKind;
+
+/// What stands around every page.
+#[derive(Default)]
+pub(super) struct Around {
+    /// The model that gives the verdicts, and the terms of the data that it was trained on.
+    pub model: String,
+    pub terms: Vec<String>,
+    /// The person who is logged in.
+    pub me: Option<String>,
+}
+
+impl Around {
+    /// As `peer` is to see it; none where nobody is logged in.
+    pub fn of(site: &Site, peer: Option<&PeerAddress>) -> Around {
+        let me = peer.map(PeerAddress::actor).filter(|actor| actor.kind == ActorKind::Person);
+        Around {
+            model: site.card["name"].as_str().unwrap_or_default().to_owned(),
+            terms: site.terms.to_vec(),
+            me: me.map(|actor| actor.name),
+        }
+    }
+
+    /// Whether some of the data is for non-commercial use alone, as far as the card says.
+    pub fn is_limited(&self) -> bool {
+        self.terms.iter().any(|terms| {
+            let terms = terms.to_lowercase();
+            terms.contains("non-commercial") || terms.contains("noncommercial")
+        })
+    }
+}
 
 #[derive(Template)]
 #[template(path = "failure.html")]
 struct Failure {
+    around: Around,
     status: u16,
     why: String,
 }
@@ -29,7 +62,7 @@ impl IntoResponse for NoPage {
 
 pub(super) fn failure(failed: Failed) -> Response {
     let (status, why) = failed.in_words();
-    (status, page(&Failure { status: status.as_u16(), why })).into_response()
+    (status, page(&Failure { around: Around::default(), status: status.as_u16(), why })).into_response()
 }
 
 pub(super) fn page(template: &impl Template) -> Response {

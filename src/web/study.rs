@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::api::{self, WholeStudy};
 use super::connection::PeerAddress;
 use super::form::FormSaid;
-use super::pages::{NoPage, filters, page, shape, short_uid};
+use super::pages::{Around, NoPage, filters, page, shape, short_uid};
 use super::timeline::{Moment, timeline};
 use super::worklist::Row;
 use super::{Failed, Site};
@@ -36,6 +36,7 @@ pub(super) struct ShownQuery {
 #[derive(Template)]
 #[template(path = "study.html")]
 struct Study {
+    around: Around,
     study: Row,
     link: String,
     viewer_link: Option<String>,
@@ -195,6 +196,7 @@ pub(super) async fn study(
         is_cut,
         may_agree: !whole.verdicts.is_empty(),
         study: Row::from(whole.row.clone()),
+        around: Around::of(&site, Some(&peer)),
         me: Some(peer.actor()).filter(|actor| actor.kind != ActorKind::Peer).map(|actor| actor.name),
         whole,
     }))

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::civil::Time;
@@ -10,7 +10,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::pages::{NoPage, filters, page, shape, short_uid};
+use super::connection::PeerAddress;
+use super::pages::{Around, NoPage, filters, page, shape, short_uid};
 use super::{Failed, Site, person};
 use crate::ledger::{Order, StandingCounts, VerdictFilter, WorklistFilter, WorklistPage, WorklistRow, format_time};
 
@@ -160,6 +161,7 @@ fn wrong(name: &str, value: &str) -> Failed {
 #[derive(Template)]
 #[template(path = "worklist.html")]
 struct Worklist {
+    around: Around,
     rows: Vec<Row>,
     counts: StandingCounts,
     query: WorklistQuery,
@@ -243,6 +245,7 @@ impl Row {
 
 pub(super) async fn worklist(
     State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     query: Result<Query<WorklistQuery>, QueryRejection>,
 ) -> Result<Response, NoPage> {
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
@@ -265,6 +268,7 @@ pub(super) async fn worklist(
     let (shown, page_of) = (rows.len() as u64, |number: u32| query.with("page", &number.to_string()));
     let here = query.with("page", &query.page);
     Ok(page(&Worklist {
+        around: Around::of(&site, Some(&peer)),
         counts,
         is_usual: query.is_usual(),
         is_filtered: !query.is_usual() && query.view.is_empty(),

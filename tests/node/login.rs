@@ -113,6 +113,9 @@ fn each_role_may_do_its_own_and_the_audit_log_names_who_did() {
     node.wait_until(&format!(
         "SELECT count(*) = 1 FROM audit WHERE deed = 'study.receive' AND actor LIKE 'CT1 %' AND study_uid = '{study}'"
     ));
+    // The page names who is logged in, and has a button that logs out; a node's page without a login has none.
+    let page = ask(&node, "GET", "/", &[("Cookie", &viewer)], "");
+    assert!(page.body.contains("action=\"/logout\"") && page.body.contains(">viewer</span>"), "{}", page.body);
     // A session ends with the logout, and with the user.
     let origin = format!("http://{}", node.web);
     let out = ask(&node, "POST", "/logout", &[("Origin", &origin), ("Cookie", &viewer)], "");

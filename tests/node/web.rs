@@ -60,6 +60,7 @@ impl Served {
             viewer_url: "https://pacs.example/viewer?StudyInstanceUIDs={study_uid}".into(),
             settings: Arc::new(json!({ "dimse": { "ae_title": "TRIAGED" } })),
             card: Arc::new(json!({ "name": "m10" })),
+            terms: ["non-commercial use <b>".to_owned(), "CC BY 4.0".to_owned()].into(),
             routing: Arc::new(Routing::silent()),
         };
         let stop = CancellationToken::new();
@@ -454,4 +455,37 @@ async fn a_stop_closes_idle_connections_and_returns() {
     let _ = tokio::time::timeout(Duration::from_secs(20), idle.read_to_end(&mut rest)).await.expect("it was closed");
     assert!(rest.is_empty());
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn the_node_page_plots_what_was_measured_and_the_footer_names_the_terms() {
+    let fixture = Fixture::new();
+    fixture.judge(&Study::new("1.1", &[0.9]), "webhook").await;
+    fixture
+        .database()
+        .execute_batch(
+            "INSERT INTO measurements VALUES
+                 (strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-30 minutes'), 7, 53687091200, 30, 1.5, 4.25),
+                 (strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-3 days'), 900, 10737418240, 0, NULL, NULL),
+                 ('2001-01-01T00:00:00.000Z', 1, 1, 1, 1, 1)",
+        )
+        .unwrap();
+    let node = Served::start(fixture).await;
+    let page = node.page_of("/admin").await;
+    for said in [
+        "Seconds from received to scored, the last day",
+        "30 slices, half of them within 1.50 s, 95 of 100 within 4.25 s",
+        "at most 900 slices waited",
+        "at least 50.0 GiB free",
+        "at least 10.0 GiB free",
+    ] {
+        assert!(page.contains(said), "{said}: {page}");
+    }
+    for path in ["/", "/admin", "/studies/1.1", "/login"] {
+        let page = node.page_of(path).await;
+        assert!(page.contains("Model m10 was trained on data for non-commercial use"), "{path}: {page}");
+        assert!(page.contains("non-commercial use &#60;b&#62;") && page.contains("CC BY 4.0"), "{path}: {page}");
+        assert!(!page.contains("action=\"/logout\""), "{path}: nobody is logged in");
+    }
+    node.stop().await;
 }

@@ -1,5 +1,7 @@
 //! How the node has been doing, for administrators.
 
+use jiff::Timestamp;
+
 /// Objects that came within an hour or a day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traffic {
@@ -27,4 +29,27 @@ pub struct SliceTimes {
     pub claimed_at: String,
     pub decoded_at: String,
     pub scored_at: String,
+}
+
+impl SliceTimes {
+    /// From received to scored, in seconds.
+    pub fn seconds(&self) -> Option<f64> {
+        let (received, scored): (Timestamp, Timestamp) = (self.received_at.parse().ok()?, self.scored_at.parse().ok()?);
+        Some(scored.duration_since(received).as_secs_f64().max(0.0))
+    }
+}
+
+/// The node at a moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    pub at: String,
+    /// Slices that wait to be scored.
+    pub waiting: u64,
+    /// On the archive's disk.
+    pub free_bytes: Option<u64>,
+    /// Slices that were scored since the measurement before.
+    pub slices: u64,
+    /// How long half of them took from received to scored, and 95 of 100.
+    pub median_seconds: Option<f64>,
+    pub most_seconds: Option<f64>,
 }

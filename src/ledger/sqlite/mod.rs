@@ -220,6 +220,7 @@ fn steps() -> Vec<M<'static>> {
             transaction.execute(sql, [identity, now()])?;
             Ok(())
         }),
+        M::up(include_str!("migrations/0017_measurements.sql")),
     ]
 }
 

@@ -2,8 +2,13 @@
 
 use rusqlite::{Row, params};
 
-use super::Reader;
-use crate::ledger::{Result, Sender, SliceTimes, Traffic};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Ledger, Reader};
+use crate::ledger::{Measurement, Result, Sender, SliceTimes, Traffic, format_time};
+
+/// Measurements are kept for so long: a day more than the page shows.
+const KEPT: SignedDuration = SignedDuration::from_hours(24 * 8);
 
 impl Reader {
     /// Objects that the archive holds, by the hour or the day in which they came, from a moment on; oldest first. Blocks.
@@ -68,5 +73,44 @@ impl Reader {
             };
             Ok(statement.query_map([most], times)?.collect::<rusqlite::Result<_>>()?)
         })
+    }
+
+    /// The measurements from a moment on, oldest first. Blocks.
+    pub fn measurements(&self, since: &str) -> Result<Vec<Measurement>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT at, waiting, free_bytes, slices, median_seconds, most_seconds FROM measurements
+                 WHERE at >= ?1 ORDER BY at",
+            )?;
+            let measurement = |row: &Row<'_>| {
+                Ok(Measurement {
+                    at: row.get(0)?,
+                    waiting: row.get::<_, i64>(1)? as u64,
+                    free_bytes: row.get::<_, Option<i64>>(2)?.map(|bytes| bytes as u64),
+                    slices: row.get::<_, i64>(3)? as u64,
+                    median_seconds: row.get(4)?,
+                    most_seconds: row.get(5)?,
+                })
+            };
+            Ok(statement.query_map([since], measurement)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+}
+
+impl Ledger {
+    /// Writes a measurement, and forgets those that are too old.
+    pub async fn note_measurement(&self, measurement: Measurement) -> Result<()> {
+        self.write(move |connection| {
+            let Measurement { at, waiting, free_bytes, slices, median_seconds, most_seconds } = &measurement;
+            let (waiting, slices) = (*waiting as i64, *slices as i64);
+            let free_bytes = free_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO measurements VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![at, waiting, free_bytes, slices, median_seconds, most_seconds])?;
+            let oldest = format_time(Timestamp::now() - KEPT);
+            connection.prepare_cached("DELETE FROM measurements WHERE at < ?1")?.execute([oldest])?;
+            Ok(())
+        })
+        .await
     }
 }

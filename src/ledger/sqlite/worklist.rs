@@ -2,7 +2,7 @@
 //! what a row shows beyond the study itself is read for the rows of the page alone.
 
 use rusqlite::types::{ToSql, Value};
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 
 use super::Reader;
 use super::reader::records;
@@ -17,14 +17,18 @@ pub(super) const READING_ORDER: &str = "ORDER BY flagged IS 1 AND acknowledged_a
 /// 0 flagged and unread, 1 incomplete and unread, 2 receiving, 3 the rest. The index `studies_working_order` has the same.
 const WORKING_GROUP: &str = "CASE WHEN flagged IS 1 AND acknowledged_at IS NULL THEN 0 WHEN verdict IS 'incomplete' AND acknowledged_at IS NULL THEN 1 WHEN state = 'receiving' THEN 2 ELSE 3 END";
 
-/// Rows are counted up to here.
+/// Rows are counted up to here, and those of a search up to there: to find them costs more.
 const MOST_COUNTED: u32 = 10_000;
+const MOST_FOUND: u32 = 2_000;
+
+/// A word that more studies have is common.
+const COMMON: i64 = 20_000;
 
 /// A page of the worklist.
 #[derive(Debug, Clone)]
 pub struct WorklistPage {
     pub rows: Vec<WorklistRow>,
-    /// Studies that the filter holds for, counted up to 10,000.
+    /// Studies that the filter holds for, counted up to 10,000, those of a search up to 2,000.
     pub total: u64,
     /// There are more than were counted.
     pub more_than_total: bool,
@@ -42,7 +46,7 @@ impl Conditions {
         self.values.extend(values);
     }
 
-    fn of(filter: &WorklistFilter) -> Conditions {
+    fn of(connection: &Connection, filter: &WorklistFilter) -> Result<Conditions> {
         let mut all = Conditions { sql: vec!["1".into()], values: Vec::new() };
         let text = |text: &str| Value::Text(text.to_owned());
         if filter.flagged_only {
@@ -84,18 +88,35 @@ impl Conditions {
             all.add(&format!("({WORKING_GROUP} < 3 OR last_received_at >= ?)"), [text(since)]);
         }
         if let Some(search) = &filter.search {
-            all.search(search);
+            all.search(connection, search)?;
         }
-        all
+        Ok(all)
     }
 
-    fn search(&mut self, search: &str) {
+    /// The studies of the rarest word are looked up, and asked for the other words. Where all words are common, that would be to
+    /// sort tens of thousands: then the studies are walked in their order, and each is asked, until a page is full.
+    fn search(&mut self, connection: &Connection, search: &str) -> Result<()> {
         let search = search.trim();
         let (mut sql, mut values) = (Vec::new(), Vec::new());
-        for word in words(search) {
-            let end = format!("{word}\u{10FFFF}");
-            sql.push("study_uid IN (SELECT study_uid FROM study_words WHERE word >= ? AND word < ?)");
-            values.extend([word, end].map(Value::Text));
+        let ranges: Vec<[String; 2]> =
+            words(search).into_iter().map(|word| [word.clone(), format!("{word}\u{10FFFF}")]).collect();
+        let mut count = connection.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM study_words WHERE word >= ?1 AND word < ?2 LIMIT ?3)",
+        )?;
+        let mut rarest: Option<(i64, usize)> = None;
+        for (place, [begin, end]) in ranges.iter().enumerate() {
+            let hits: i64 = count.query_row(params![begin, end, COMMON + 1], |row| row.get(0))?;
+            rarest = rarest.into_iter().chain([(hits, place)]).min();
+        }
+        let looked_up = rarest.filter(|(hits, _)| *hits <= COMMON).map(|(_, place)| place);
+        for (place, range) in ranges.into_iter().enumerate() {
+            sql.push(match looked_up == Some(place) {
+                true => "study_uid IN (SELECT study_uid FROM study_words WHERE word >= ? AND word < ?)",
+                false => {
+                    "EXISTS (SELECT 1 FROM study_words w WHERE w.study_uid = studies.study_uid AND w.word >= ? AND w.word < ?)"
+                }
+            });
+            values.extend(range.map(Value::Text));
         }
         let of_words = if sql.is_empty() { "1".to_owned() } else { sql.join(" AND ") };
         // Numbers with full stops are the beginning of a UID, or of a patient ID of some countries.
@@ -106,6 +127,7 @@ impl Conditions {
         } else {
             self.add(&of_words, values);
         }
+        Ok(())
     }
 
     fn sql(&self) -> String {
@@ -136,16 +158,14 @@ impl Reader {
     /// The same, and how many there are without limit and offset.
     pub fn worklist_page(&self, filter: &WorklistFilter) -> Result<WorklistPage> {
         self.read(|connection| {
-            let conditions = Conditions::of(filter);
-            let sql = format!(
-                "SELECT count(*) FROM (SELECT 1 FROM studies WHERE {} LIMIT {})",
-                conditions.sql(),
-                MOST_COUNTED + 1
-            );
+            let conditions = Conditions::of(connection, filter)?;
+            let most = if filter.search.is_some() { MOST_FOUND } else { MOST_COUNTED };
+            let sql =
+                format!("SELECT count(*) FROM (SELECT 1 FROM studies WHERE {} LIMIT {})", conditions.sql(), most + 1);
             let counted: u32 =
                 connection.prepare_cached(&sql)?.query_row(params_from_iter(&conditions.values), |row| row.get(0))?;
             let rows = rows(connection, filter)?;
-            Ok(WorklistPage { rows, total: counted.min(MOST_COUNTED).into(), more_than_total: counted > MOST_COUNTED })
+            Ok(WorklistPage { rows, total: counted.min(most).into(), more_than_total: counted > most })
         })
     }
 
@@ -179,7 +199,7 @@ impl Reader {
 }
 
 fn rows(connection: &Connection, filter: &WorklistFilter) -> Result<Vec<WorklistRow>> {
-    let conditions = Conditions::of(filter);
+    let conditions = Conditions::of(connection, filter)?;
     let sql =
         format!("SELECT study_uid FROM studies WHERE {} {} LIMIT ? OFFSET ?", conditions.sql(), order(filter.order));
     let (limit, offset) = (filter.limit.map_or(-1, i64::from), i64::from(filter.offset));
