@@ -347,6 +347,32 @@ pub struct Login {
     pub trusted_proxies: Vec<Network>,
     pub proxy_user_header: String,
     pub proxy_role: String,
+    pub oidc: Oidc,
+}
+
+/// `web.login.oidc`: an OpenID provider. An empty issuer: none.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    pub issuer: String,
+    pub client_id: String,
+    pub client_secret: Secret,
+    pub title: String,
+    pub scopes: Vec<String>,
+    pub name_claim: String,
+    pub role_claim: String,
+    pub roles: OidcRoles,
+    pub default_role: String,
+}
+
+/// `web.login.oidc.roles`: the values of the role claim that give each role.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OidcRoles {
+    pub viewer: Vec<String>,
+    pub reader: Vec<String>,
+    pub operator: Vec<String>,
+    pub admin: Vec<String>,
 }
 
 /// `audit`.
@@ -445,6 +471,11 @@ impl Settings {
                 .with_list_parse_key("triage.stat_attributes")
                 .with_list_parse_key("notify.events")
                 .with_list_parse_key("web.login.trusted_proxies")
+                .with_list_parse_key("web.login.oidc.scopes")
+                .with_list_parse_key("web.login.oidc.roles.viewer")
+                .with_list_parse_key("web.login.oidc.roles.reader")
+                .with_list_parse_key("web.login.oidc.roles.operator")
+                .with_list_parse_key("web.login.oidc.roles.admin")
                 .with_list_parse_key("triage.gate.localizer_words")
                 .with_list_parse_key("triage.gate.image_types_out")
                 .with_list_parse_key("triage.gate.reformat_words")
@@ -585,6 +616,26 @@ impl Settings {
             && !["viewer", "reader", "operator", "admin"].contains(&login.proxy_role.as_str())
         {
             return wrong("web.login.proxy_role", &login.proxy_role, "viewer, reader, operator, admin, or empty");
+        }
+        let oidc = &login.oidc;
+        if !oidc.issuer.is_empty() {
+            let is_near = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
+            let is_safe = |url: &str| url.starts_with("https://") || is_near.iter().any(|near| url.starts_with(near));
+            if !is_safe(&oidc.issuer) {
+                return wrong("web.login.oidc.issuer", &oidc.issuer, "an address that begins with https://");
+            }
+            if !is_safe(&self.web.public_url) {
+                let wanted =
+                    "where browsers reach this node, beginning with https://, for web.login.oidc leads back there";
+                return wrong("web.public_url", &self.web.public_url, wanted);
+            }
+            if oidc.client_id.is_empty() {
+                return wrong("web.login.oidc.client_id", "", "the name that the provider has for this node");
+            }
+            if !["", "viewer", "reader", "operator", "admin"].contains(&oidc.default_role.as_str()) {
+                let wanted = "viewer, reader, operator, admin, or empty";
+                return wrong("web.login.oidc.default_role", &oidc.default_role, wanted);
+            }
         }
         let syslog = &self.audit.syslog;
         let has_port = |address: &str| address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());

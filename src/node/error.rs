@@ -44,6 +44,8 @@ pub enum StartError {
     Shadow(#[source] EngineError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    #[error("{0}")]
+    Login(String),
     #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(transparent)]
@@ -69,7 +71,11 @@ impl StartError {
             }
             // An address that the network has yet to give to this machine; a port in use stays so.
             StartError::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
-            StartError::Channel(_) | StartError::Forward(_) | StartError::Metrics(_) | StartError::Tls(_) => false,
+            StartError::Channel(_)
+            | StartError::Login(_)
+            | StartError::Forward(_)
+            | StartError::Metrics(_)
+            | StartError::Tls(_) => false,
         }
     }
 }

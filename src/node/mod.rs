@@ -165,7 +165,10 @@ impl Node {
                 let bound = listener.local_addr().map_err(listen)?;
                 let tls = &settings.web.tls;
                 let tls = tls.is_on().then(|| TlsServer::new(tls, &["http/1.1"])).transpose()?;
-                Some((listener, bound, tls))
+                let secure = tls.is_some() || settings.web.public_url.starts_with("https://");
+                let door =
+                    Door::new(&settings.web.login, &settings.web.public_url, secure).map_err(StartError::Login)?;
+                Some((listener, bound, tls, door))
             }
         };
         let inference = settings.inference.clone();
@@ -235,14 +238,15 @@ impl Node {
         };
         let status = shadow.as_ref().map(|shadow| shadow.status().clone());
         let readiness = readiness(&settings, &info, status, &ledger, &archive, troubles, listening.clone());
-        let web = site.map(|(listener, bound, tls)| {
-            let secure = tls.is_some() || settings.web.public_url.starts_with("https://");
+        let web = site.map(|(listener, bound, tls, door)| {
             let login = &settings.web.login;
-            if login.enabled && login.proxy_user_header.is_empty() && ledger.users().is_ok_and(|users| users.is_empty())
+            if login.enabled
+                && login.proxy_user_header.is_empty()
+                && login.oidc.issuer.is_empty()
+                && ledger.users().is_ok_and(|users| users.is_empty())
             {
                 warn!("web.login is on and there is no user: triaged user add NAME --role admin");
             }
-            let door = Door::new(login, secure);
             let site = Site {
                 ledger: ledger.clone(),
                 readiness: readiness.clone(),

@@ -1,4 +1,4 @@
-//! Who asks: a session, an API token, or a proxy that has logged somebody in; and whether they may. Off (`web.login.enabled`), every
+//! Who asks: a session (of a password, or of an OpenID provider), an API token, or a proxy that has logged somebody in; and whether they may. Off (`web.login.enabled`), every
 //! request may do everything, as whoever can reach the loopback address could anyway.
 //!
 //! Requests that change something must come from this site (`guard::against_other_sites`), and the session's cookie is SameSite=Strict:
@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::connection::PeerAddress;
+use super::oidc::Provider;
 use super::pages::{NoPage, page};
 use super::{Failed, Site, api, pages};
 use crate::config;
@@ -44,7 +45,9 @@ const ONE_LOOK: Duration = Duration::from_secs(300);
 pub struct Door {
     settings: config::Login,
     /// The cookie goes over TLS only.
-    secure: bool,
+    pub(super) secure: bool,
+    /// Who else may log people in.
+    pub(super) oidc: Option<Provider>,
     /// Passwords are checked by two threads at most: each check takes memory and time on purpose.
     checking: Semaphore,
     wrong: Mutex<HashMap<IpAddr, Vec<Instant>>>,
@@ -54,22 +57,26 @@ pub struct Door {
 }
 
 impl Door {
-    /// `secure`: the page is reached over HTTPS alone.
-    pub fn new(settings: &config::Login, secure: bool) -> Arc<Door> {
+    /// `secure`: browsers reach the page, at `public_url`, over HTTPS alone.
+    ///
+    /// # Errors
+    /// An OpenID provider that cannot be used, in words for an administrator.
+    pub fn new(settings: &config::Login, public_url: &str, secure: bool) -> Result<Arc<Door>, String> {
         let nobody = if settings.enabled { password::hash(&password::token()) } else { String::new() };
-        Arc::new(Door {
+        Ok(Arc::new(Door {
             settings: settings.clone(),
             secure,
+            oidc: if settings.enabled { Provider::new(&settings.oidc, public_url)? } else { None },
             checking: Semaphore::new(2),
             wrong: Mutex::default(),
             looks: Mutex::default(),
             nobody,
-        })
+        }))
     }
 
     /// No login: every request may do everything.
     pub fn none() -> Arc<Door> {
-        Door::new(&config::Login::default(), false)
+        Door::new(&config::Login::default(), "", false).expect("there is no provider in the default")
     }
 
     /// Whether an address has sent too many wrong logins lately. `also`: another one just now.
@@ -128,7 +135,14 @@ impl Known {
 fn needed(method: &Method, path: &str) -> Option<Permission> {
     match path {
         // A link carries its own signature; health says nothing of patients.
-        "/login" | "/logout" | "/style.css" | "/triaged.js" | "/favicon.svg" | "/acknowledge" => return None,
+        "/login"
+        | "/login/oidc"
+        | "/login/oidc/callback"
+        | "/logout"
+        | "/style.css"
+        | "/triaged.js"
+        | "/favicon.svg"
+        | "/acknowledge" => return None,
         "/healthz" | "/readyz" => return None,
         "/metrics" => return Some(Permission::Metrics),
         // The configuration, and who hears what.
@@ -211,7 +225,7 @@ async fn known(site: &Site, headers: &HeaderMap, address: IpAddr) -> Result<Opti
         let Some(role) = user.map(|user| user.role).or(default) else { return Ok(None) };
         return Ok(Some(Known { actor: Actor::person(name), may: May::Role(role) }));
     }
-    let Some(session) = cookie(headers) else { return Ok(None) };
+    let Some(session) = cookie(headers, SESSION) else { return Ok(None) };
     let (hash, silence) = (digest(&session), minutes(door.settings.idle_minutes));
     let found = site.ledger(move |ledger| ledger.use_session(&hash, silence)).await?;
     Ok(found.map(|(name, role)| Known { actor: Actor::person(name), may: May::Role(role) }))
@@ -226,9 +240,10 @@ fn proxied(settings: &config::Login, headers: &HeaderMap, address: IpAddr) -> Op
     (!name.is_empty() && name.len() <= 128).then(|| name.to_owned())
 }
 
-fn cookie(headers: &HeaderMap) -> Option<String> {
+/// The value of a cookie that the browser sent.
+pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(';'));
-    let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(SESSION)?.strip_prefix('='));
+    let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='));
     values.next().map(str::to_owned)
 }
 
@@ -262,7 +277,7 @@ fn url_encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-fn redirect(to: &str) -> Response {
+pub(super) fn redirect(to: &str) -> Response {
     match HeaderValue::from_str(to) {
         Ok(to) => (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response(),
         Err(_) => (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/"))]).into_response(),
@@ -276,12 +291,14 @@ struct LoginPage {
     next: String,
     why: Option<String>,
     enabled: bool,
+    /// The words on the button that leads to the OpenID provider, where there is one.
+    provider: Option<String>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Wanted {
     #[serde(default)]
-    next: String,
+    pub next: String,
 }
 
 #[derive(Deserialize)]
@@ -293,19 +310,39 @@ pub(super) struct Credentials {
 }
 
 /// Only a path of this site: nobody is led elsewhere after the login.
-fn own_path(next: String) -> String {
+pub(super) fn own_path(next: String) -> String {
     let is_own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
     if is_own { next } else { "/".into() }
 }
 
 /// `GET /login`
 pub(super) async fn form(State(site): State<Site>, Query(query): Query<Wanted>) -> Response {
-    page(&LoginPage {
-        around: pages::Around::of(&site, None),
-        next: own_path(query.next),
-        why: None,
-        enabled: site.door.settings.enabled,
-    })
+    login_page(&site, own_path(query.next), None)
+}
+
+fn login_page(site: &Site, next: String, why: Option<String>) -> Response {
+    let around = pages::Around::of(site, None);
+    let provider = site.door.oidc.as_ref().map(|provider| provider.title().to_owned());
+    page(&LoginPage { around, next, why, enabled: site.door.settings.enabled, provider })
+}
+
+/// The login once more, with the reason why the last one failed.
+pub(super) fn again(site: &Site, next: String, why: String) -> Response {
+    login_page(site, next, Some(why))
+}
+
+/// Begins a session of a user who has logged in from there. Returns the session's secret.
+pub(super) async fn begin_session(site: &Site, user: String, from: Actor) -> Result<String, Failed> {
+    let session = password::token();
+    let (hash, lasts) = (digest(&session), minutes(site.door.settings.session_hours * 60.0));
+    let actor = Actor::person(user.clone()).by_way_of(&from);
+    site.ledger(move |ledger| ledger.begin_session(&user, &hash, lasts, &actor)).await?;
+    Ok(session)
+}
+
+/// Gives the session to the browser.
+pub(super) fn set_session(door: &Door, response: &mut Response, session: &str) {
+    set_cookie(door, response, session, minutes(door.settings.session_hours * 60.0));
 }
 
 /// `POST /login`
@@ -322,11 +359,8 @@ pub(super) async fn log_in(
     let Form(Credentials { name, password, next }) =
         form.map_err(|error| refused(error.status(), "the form is not complete"))?;
     let (name, next) = (name.trim().to_owned(), own_path(next));
-    let again = |status: StatusCode, why: &str| {
-        let around = pages::Around::of(&site, None);
-        let shown = page(&LoginPage { around, next: next.clone(), why: Some(why.to_owned()), enabled: true });
-        Ok((status, shown).into_response())
-    };
+    let again =
+        |status: StatusCode, why: &str| Ok((status, again(&site, next.clone(), why.to_owned())).into_response());
     if door.is_barred(peer.ip(), false) {
         return again(StatusCode::TOO_MANY_REQUESTS, "Too many wrong logins from this address; try again in a minute.");
     }
@@ -354,12 +388,9 @@ pub(super) async fn log_in(
         tracing::warn!(address = %peer.ip(), "a login to the web server failed");
         return again(StatusCode::UNAUTHORIZED, "Name or password is wrong, or the user is locked out for a while.");
     };
-    let session = password::token();
-    let (hash, lasts) = (digest(&session), minutes(door.settings.session_hours * 60.0));
-    let actor = Actor::person(user.name.clone()).by_way_of(&Actor::peer(format!("web {}", peer.ip())));
-    site.ledger(move |ledger| ledger.begin_session(&user.name, &hash, lasts, &actor)).await?;
+    let session = begin_session(&site, user.name, Actor::peer(format!("web {}", peer.ip()))).await?;
     let mut response = redirect(&next);
-    set_cookie(&door, &mut response, &session, lasts);
+    set_session(&door, &mut response, &session);
     Ok(response)
 }
 
@@ -369,7 +400,7 @@ pub(super) async fn log_out(
     ConnectInfo(peer): ConnectInfo<PeerAddress>,
     headers: HeaderMap,
 ) -> Result<Response, NoPage> {
-    if let Some(session) = cookie(&headers) {
+    if let Some(session) = cookie(&headers, SESSION) {
         let known = known(&site, &headers, peer.ip()).await?;
         let actor = known.map_or_else(|| peer.actor(), |known| known.actor);
         let hash = digest(&session);
@@ -385,7 +416,7 @@ fn set_cookie(door: &Door, response: &mut Response, value: &str, lasts: Duration
     let seconds = lasts.as_secs();
     let cookie = format!("{SESSION}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
     let cookie = HeaderValue::from_str(&cookie).expect("a token has only letters, digits, - and _");
-    response.headers_mut().insert(SET_COOKIE, cookie);
+    response.headers_mut().append(SET_COOKIE, cookie);
 }
 
 #[cfg(test)]
@@ -418,7 +449,7 @@ mod tests {
     #[test]
     fn an_address_with_many_wrong_logins_has_to_wait_and_no_other() {
         let settings = config::Settings::load(None, &[]).unwrap().web.login;
-        let door = Door::new(&settings, false);
+        let door = Door::new(&settings, "", false).unwrap();
         let (one, other) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         for _ in 0..MOST_FROM_ADDRESS - 1 {
             assert!(!door.is_barred(one, true));
@@ -432,8 +463,8 @@ mod tests {
     fn the_cookie_is_found_among_others() {
         let mut headers = HeaderMap::new();
         headers.insert(COOKIE, HeaderValue::from_static("a=b; triaged_session=xyz; triaged_session_old=q"));
-        assert_eq!(cookie(&headers).as_deref(), Some("xyz"));
+        assert_eq!(cookie(&headers, SESSION).as_deref(), Some("xyz"));
         headers.insert(COOKIE, HeaderValue::from_static("triaged_session_old=q"));
-        assert_eq!(cookie(&headers), None);
+        assert_eq!(cookie(&headers, SESSION), None);
     }
 }

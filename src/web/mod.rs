@@ -15,9 +15,11 @@ mod health;
 mod images;
 mod links;
 mod login;
+mod oidc;
 mod pages;
 mod person;
 mod plot;
+mod provider_login;
 mod said;
 mod study;
 mod timeline;
@@ -157,6 +159,8 @@ fn router(app: App, loopback: bool) -> Router {
         .route("/notifications/{id}/requeue", post(study::requeue))
         .route("/acknowledge", get(links::ask).post(links::acknowledge))
         .route("/login", get(login::form).post(login::log_in))
+        .route("/login/oidc", get(provider_login::begin))
+        .route("/login/oidc/callback", get(provider_login::callback))
         .route("/logout", post(login::log_out))
         .route("/style.css", get(assets::style))
         .route("/triaged.js", get(assets::script))

@@ -1,52 +1,12 @@
 //! Login, roles, tokens, and the audit log that nobody can change unseen; audit messages reach a real rsyslog.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::http::{Answer, ask};
 use crate::support::{Node, PATIENCE, dicom_files, has, phantom, storescu};
 
 const LOGIN: &[(&str, &str)] = &[("TRIAGED__WEB__LOGIN__ENABLED", "true"), ("TRIAGED__WEB__LOGIN__MAX_FAILURES", "3")];
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(": ")?;
-            key.eq_ignore_ascii_case(name).then_some(value)
-        })
-    }
-
-    /// The session's cookie, as a browser sends it back.
-    fn session(&self) -> String {
-        let cookie = self.header("set-cookie").unwrap_or_else(|| panic!("no cookie: {}\n{}", self.head, self.body));
-        cookie.split(';').next().unwrap().to_owned()
-    }
-}
-
-fn ask(node: &Node, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let mut socket = TcpStream::connect(node.web).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = body.len();
-    write!(
-        socket,
-        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}",
-        node.web
-    )
-    .unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
 
 /// Adds a user, and returns the password that was made.
 fn user(node: &Node, name: &str, role: &str) -> String {

@@ -23,6 +23,7 @@ mod lineage;
 mod login;
 mod mail;
 mod notify;
+mod oidc;
 mod openapi;
 mod orthanc;
 mod pacs;

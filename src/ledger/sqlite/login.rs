@@ -9,6 +9,9 @@ use super::reader::records;
 use super::{Ledger, Reader, audit};
 use crate::ledger::{Actor, Deed, LedgerError, Result, Role, Scope, StoredUser, TokenRow, UserRow, format_time, now};
 
+/// The password hash of users whom an OpenID provider logs in: no password has it.
+const BY_PROVIDER: &str = "!";
+
 /// How old a note of use may be before it is written anew.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
@@ -24,6 +27,31 @@ impl Ledger {
                 audit::append(connection, &Deed { actor, name: "user.add", study_uid: None, details })?;
             }
             Ok(added)
+        })
+    }
+
+    /// Adds a user whom an OpenID provider has logged in, or gives them the role that the provider says. Blocks. `false`, and
+    /// nothing is changed, where the name is a user's with a password: the provider must not speak for them.
+    pub fn put_provided_user(&self, name: &str, role: Role, actor: &Actor) -> Result<bool> {
+        let (name, actor) = (name.to_owned(), actor.clone());
+        self.write_blocking(move |connection| {
+            let sql = "SELECT role, password_hash FROM users WHERE name = ?1";
+            let known: Option<(String, String)> =
+                connection.query_row(sql, [&name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let deed = match known {
+                Some((_, hash)) if hash != BY_PROVIDER => return Ok(false),
+                Some((former, _)) if former == role.name() => return Ok(true),
+                Some(_) => "user.change",
+                None => "user.add",
+            };
+            connection.execute(
+                "INSERT INTO users (name, role, password_hash, created_at) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (name) DO UPDATE SET role = excluded.role",
+                params![name, role.name(), BY_PROVIDER, now()],
+            )?;
+            let details = serde_json::json!({ "user": name, "role": role.name(), "by": "OpenID provider" });
+            audit::append(connection, &Deed { actor, name: deed, study_uid: None, details })?;
+            Ok(true)
         })
     }
 

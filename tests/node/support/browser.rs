@@ -22,10 +22,15 @@ pub struct Browser {
 impl Browser {
     /// `None`, said aloud, where there is no browser.
     pub fn start(web: SocketAddr) -> Option<Browser> {
+        Browser::start_at(&format!("http://{web}/"))
+    }
+
+    /// A browser for the node at an address as people know it.
+    pub fn start_at(address: &str) -> Option<Browser> {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(python()?);
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/browser.py"));
-        command.arg(format!("http://{web}/")).arg(folder.path());
+        command.arg(address).arg(folder.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (commands, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let mut answers = BufReader::new(stdout);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub mod browser;
+pub mod http;
 pub mod ledgers;
 pub mod raw_store;
 pub mod receivers;

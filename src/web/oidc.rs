@@ -1,0 +1,340 @@
+//! Login by an OpenID provider: OpenID Connect Core 1.0, authorization code flow with PKCE (RFC 7636).
+//!
+//! ```text
+//! browser            node                         provider
+//!    │ /login/oidc     │                              │
+//!    │────────────────→│ state, nonce, PKCE challenge │
+//!    │←────────────────│ to the provider              │
+//!    │───────────────────────────────────────────────→│ name, password, second factor
+//!    │←───────────────────────────────────────────────│ to /login/oidc/callback, with a code
+//!    │────────────────→│ code, PKCE verifier          │
+//!    │                 │─────────────────────────────→│
+//!    │                 │←─────────────────────────────│ ID token: signature, audience, nonce and end are checked
+//!    │←────────────────│ the session's cookie         │
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use openidconnect::core::{
+    CoreAuthDisplay, CoreAuthPrompt, CoreAuthenticationFlow, CoreErrorResponseType, CoreGenderClaim, CoreJsonWebKey,
+    CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm, CoreProviderMetadata, CoreRevocableToken,
+    CoreRevocationErrorResponse, CoreTokenIntrospectionResponse, CoreTokenType,
+};
+use openidconnect::{
+    AdditionalClaims, AuthorizationCode, Client, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenFields, IssuerUrl, Nonce,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, StandardErrorResponse, StandardTokenResponse,
+    TokenResponse,
+};
+use reqwest::redirect;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config;
+use crate::ledger::Role;
+
+/// A login at the provider takes no longer than this.
+pub(super) const LONGEST: Duration = Duration::from_secs(600);
+
+/// Logins under way; the oldest makes place.
+const MOST_BEGUN: usize = 1000;
+
+/// The provider's addresses and keys are asked for anew after this time.
+const FRESH: Duration = Duration::from_secs(300);
+
+/// An answer of the provider is shorter than this, in bytes.
+const LONGEST_ANSWER: usize = 1 << 20;
+
+/// All claims of an ID token that OpenID Connect does not name itself.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(transparent)]
+struct Claims(HashMap<String, Value>);
+
+impl AdditionalClaims for Claims {}
+
+type Tokens = StandardTokenResponse<
+    IdTokenFields<
+        Claims,
+        EmptyExtraTokenFields,
+        CoreGenderClaim,
+        CoreJweContentEncryptionAlgorithm,
+        CoreJwsSigningAlgorithm,
+    >,
+    CoreTokenType,
+>;
+
+/// A client of a provider whose metadata name its addresses.
+type ProviderClient = Client<
+    Claims,
+    CoreAuthDisplay,
+    CoreGenderClaim,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJsonWebKey,
+    CoreAuthPrompt,
+    StandardErrorResponse<CoreErrorResponseType>,
+    Tokens,
+    CoreTokenIntrospectionResponse,
+    CoreRevocableToken,
+    CoreRevocationErrorResponse,
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointMaybeSet,
+    EndpointMaybeSet,
+>;
+
+/// A login that was begun.
+pub(super) struct Begun {
+    nonce: Nonce,
+    verifier: PkceCodeVerifier,
+    /// The page that was asked for.
+    pub next: String,
+    at: Instant,
+}
+
+/// The provider, and the logins under way.
+pub(super) struct Provider {
+    settings: config::Oidc,
+    issuer: IssuerUrl,
+    redirect: RedirectUrl,
+    http: reqwest::Client,
+    metadata: Mutex<Option<(Instant, CoreProviderMetadata)>>,
+    begun: Mutex<HashMap<String, Begun>>,
+}
+
+/// Somebody whom the provider knows.
+pub(super) struct Person {
+    pub name: String,
+    pub role: Role,
+}
+
+/// A login that did not succeed.
+pub(super) enum Refusal {
+    /// The person may be told.
+    Person(String),
+    /// The provider, or the way to it, is at fault; the administrator reads it in the log.
+    Provider(String),
+}
+
+impl Provider {
+    /// The provider of the settings; `None` where there is none. `public_url` is where browsers reach the node.
+    ///
+    /// # Errors
+    /// An address that is none, or an HTTP client that cannot start, in words for an administrator.
+    pub fn new(settings: &config::Oidc, public_url: &str) -> Result<Option<Provider>, String> {
+        if settings.issuer.is_empty() {
+            return Ok(None);
+        }
+        let issuer = IssuerUrl::new(settings.issuer.clone())
+            .map_err(|error| format!("web.login.oidc.issuer = \"{}\" is no address: {error}", settings.issuer))?;
+        let redirect = format!("{}/login/oidc/callback", public_url.trim_end_matches('/'));
+        let redirect = RedirectUrl::new(redirect)
+            .map_err(|error| format!("web.public_url = \"{public_url}\" is no address: {error}"))?;
+        // reqwest takes the process's provider. Where one is installed already, that one will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("triaged/", env!("CARGO_PKG_VERSION")))
+            .timeout(Duration::from_secs(10))
+            // A provider that leads elsewhere could lead into the hospital's own network.
+            .redirect(redirect::Policy::none())
+            .referer(false);
+        if issuer.url().scheme() == "http" {
+            http = http.tls_certs_only([]);
+        }
+        if issuer.url().host_str().is_some_and(|host| host == "localhost" || host == "127.0.0.1" || host == "[::1]") {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|error| format!("web.login.oidc: the HTTP client cannot start: {error}"))?;
+        Ok(Some(Provider {
+            settings: settings.clone(),
+            issuer,
+            redirect,
+            http,
+            metadata: Mutex::default(),
+            begun: Mutex::default(),
+        }))
+    }
+
+    /// The words on the button that leads to the provider.
+    pub fn title(&self) -> &str {
+        &self.settings.title
+    }
+
+    /// The provider's addresses and keys (OpenID Connect Discovery 1.0).
+    async fn metadata(&self) -> Result<CoreProviderMetadata, Refusal> {
+        let known = self.metadata.lock().expect("nobody panics while holding it").clone();
+        if let Some((at, metadata)) = known
+            && at.elapsed() < FRESH
+        {
+            return Ok(metadata);
+        }
+        let asked = self.http.clone();
+        let http = move |request| ask(asked.clone(), request);
+        let found = CoreProviderMetadata::discover_async(self.issuer.clone(), &http).await;
+        let metadata = found.map_err(|error| {
+            Refusal::Provider(format!(
+                "{} cannot be asked for its addresses: {}",
+                self.settings.issuer,
+                in_full(&error)
+            ))
+        })?;
+        *self.metadata.lock().expect("nobody panics while holding it") = Some((Instant::now(), metadata.clone()));
+        Ok(metadata)
+    }
+
+    /// The address to send the browser to, and the state that it brings back.
+    pub async fn begin(&self, next: String) -> Result<(String, String), Refusal> {
+        let client = client(&self.settings, self.metadata().await?).set_redirect_uri(self.redirect.clone());
+        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+        let scopes = self.settings.scopes.iter().cloned().map(Scope::new);
+        let flow = CoreAuthenticationFlow::AuthorizationCode;
+        let request = client.authorize_url(flow, CsrfToken::new_random, Nonce::new_random).add_scopes(scopes);
+        let (address, state, nonce) = request.set_pkce_challenge(challenge).url();
+        let mut begun = self.begun.lock().expect("nobody panics while holding it");
+        begun.retain(|_, login| login.at.elapsed() < LONGEST);
+        if begun.len() >= MOST_BEGUN
+            && let Some(oldest) = begun.iter().min_by_key(|(_, login)| login.at).map(|(state, _)| state.clone())
+        {
+            begun.remove(&oldest);
+        }
+        begun.insert(state.secret().clone(), Begun { nonce, verifier, next, at: Instant::now() });
+        Ok((address.to_string(), state.into_secret()))
+    }
+
+    /// Ends a login that was begun: once, in time.
+    pub fn take(&self, state: &str) -> Option<Begun> {
+        let begun = self.begun.lock().expect("nobody panics while holding it").remove(state);
+        begun.filter(|login| login.at.elapsed() < LONGEST)
+    }
+
+    /// Exchanges the code for an ID token, and checks it.
+    pub async fn person(&self, code: String, begun: Begun) -> Result<Person, Refusal> {
+        let client = client(&self.settings, self.metadata().await?).set_redirect_uri(self.redirect.clone());
+        let wrong =
+            |what: &str, error: &dyn std::error::Error| Refusal::Provider(format!("{what}: {}", in_full(error)));
+        let request = client
+            .exchange_code(AuthorizationCode::new(code))
+            .map_err(|error| wrong("the provider names no address for tokens", &error))?;
+        let asked = self.http.clone();
+        let http = move |request| ask(asked.clone(), request);
+        let tokens = request.set_pkce_verifier(begun.verifier).request_async(&http).await;
+        let tokens = tokens.map_err(|error| wrong("the provider gave no tokens", &error))?;
+        let token = tokens.id_token().ok_or_else(|| Refusal::Provider("the provider gave no ID token".into()))?;
+        let claims = token
+            .claims(&client.id_token_verifier(), &begun.nonce)
+            .map_err(|error| wrong("the provider's ID token is not valid", &error))?;
+        let all = serde_json::to_value(claims).map_err(|error| wrong("the claims cannot be read", &error))?;
+        person(&self.settings, &all)
+    }
+}
+
+/// Asks the provider over HTTP, with bounds on time and length.
+async fn ask(http: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, std::io::Error> {
+    let failed = |error: reqwest::Error| std::io::Error::other(in_full(&error));
+    let (parts, body) = request.into_parts();
+    let request = http.request(parts.method, parts.uri.to_string()).headers(parts.headers).body(body);
+    let mut answer = request.send().await.map_err(failed)?;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let mut content = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        if content.len() + chunk.len() > LONGEST_ANSWER {
+            return Err(std::io::Error::other("the answer is longer than 1 MiB"));
+        }
+        content.extend_from_slice(&chunk);
+    }
+    let mut response = HttpResponse::new(content);
+    (*response.status_mut(), *response.headers_mut()) = (status, headers);
+    Ok(response)
+}
+
+fn client(settings: &config::Oidc, metadata: CoreProviderMetadata) -> ProviderClient {
+    let secret = settings.client_secret.reveal();
+    let secret = (!secret.is_empty()).then(|| ClientSecret::new(secret.to_owned()));
+    Client::from_provider_metadata(metadata, ClientId::new(settings.client_id.clone()), secret)
+}
+
+/// Who the claims of an ID token say somebody is, and the highest role that they may have here.
+fn person(settings: &config::Oidc, claims: &Value) -> Result<Person, Refusal> {
+    let name = claims.get(&settings.name_claim).and_then(Value::as_str).map(str::trim).unwrap_or_default();
+    if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+        let claim = &settings.name_claim;
+        return Err(Refusal::Provider(format!("the ID token has no usable claim {claim} (web.login.oidc.name_claim)")));
+    }
+    let given: Vec<&str> = match claims.get(&settings.role_claim) {
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let has = |wanted: &[String]| wanted.iter().any(|value| given.contains(&value.as_str()));
+    let roles = &settings.roles;
+    let role = match () {
+        () if has(&roles.admin) => Some(Role::Admin),
+        () if has(&roles.operator) => Some(Role::Operator),
+        () if has(&roles.reader) => Some(Role::Reader),
+        () if has(&roles.viewer) => Some(Role::Viewer),
+        () => settings.default_role.parse().ok(),
+    };
+    match role {
+        Some(role) => Ok(Person { name: name.to_owned(), role }),
+        None => Err(Refusal::Person(format!("{name} has no role here. The administrators of triaged give one."))),
+    }
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn settings() -> config::Oidc {
+        let given = [
+            ("web.login.oidc.issuer", "https://login.example.org"),
+            ("web.login.oidc.client_id", "triaged"),
+            ("web.public_url", "https://triaged.example.org"),
+        ];
+        let given = given.map(|(key, value)| (key, value.to_owned()));
+        let mut settings = config::Settings::load(None, &given).unwrap().web.login.oidc;
+        settings.roles.reader = vec!["radiology".into()];
+        settings.roles.admin = vec!["pacs-admins".into(), "it".into()];
+        settings
+    }
+
+    fn role(settings: &config::Oidc, claims: Value) -> Option<Role> {
+        person(settings, &claims).ok().map(|person| person.role)
+    }
+
+    #[test]
+    fn the_highest_role_of_somebodys_groups_counts_and_without_one_nobody_comes_in() {
+        let settings = settings();
+        let with = |groups: Value| role(&settings, json!({ "preferred_username": "a", "groups": groups }));
+        assert_eq!(with(json!(["radiology", "it"])), Some(Role::Admin));
+        assert_eq!(with(json!("radiology")), Some(Role::Reader));
+        for nothing in [json!([]), json!(["Radiology"]), json!(7), json!([["it"]]), Value::Null] {
+            assert_eq!(with(nothing.clone()), None, "{nothing}");
+        }
+        let open = config::Oidc { default_role: "viewer".into(), ..settings };
+        assert_eq!(role(&open, json!({ "preferred_username": "a" })), Some(Role::Viewer));
+    }
+
+    #[test]
+    fn who_has_no_usable_name_does_not_come_in() {
+        let settings = settings();
+        for name in [json!(""), json!("  "), json!("a\nb"), json!("x".repeat(129)), json!(3), Value::Null] {
+            assert_eq!(role(&settings, json!({ "preferred_username": name, "groups": ["it"] })), None, "{name}");
+        }
+    }
+}
