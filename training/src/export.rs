@@ -5,7 +5,10 @@ use burn::tensor::backend::Backend;
 use prost::Message;
 use triaged_kernels::mobile::same_padding;
 
-use crate::network::{Layer, LayerError, NORM_EPSILON, Network, NormedConv, Role, Size, Step, sizes, steps};
+use crate::heat_map;
+use crate::network::{
+    Layer, LayerError, NORM_EPSILON, Network, NormedConv, Role, Size, Step, has_position_logits, sizes, steps,
+};
 use crate::onnx::*;
 
 /// The graph's input: `[batch, channels, height, width]`.
@@ -17,8 +20,8 @@ const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 
 /// The network as an ONNX file's bytes, for images of `[channels, height, width]` in batches of any size. Dropout does
-/// nothing at inference and has no node, and the normalisation of [`NormedConv`]s lies in their weights. The same network
-/// gives the same bytes.
+/// nothing at inference and has no node, and the normalisation of [`NormedConv`]s lies in their weights. A network that has
+/// position logits has a second output, its [heat map](crate::heat_map). The same network gives the same bytes.
 pub fn onnx<B: Backend>(network: &Network<B>, name: &str, input: [usize; 3]) -> Result<Vec<u8>, LayerError> {
     mean_onnx(std::slice::from_ref(network), name, input)
 }
@@ -44,7 +47,11 @@ pub fn mean_onnx<B: Backend>(networks: &[Network<B>], name: &str, input: [usize;
     let weights = vec![graph.values("weight", &[weights.len(), 1], &weights), graph.values("bias", &[1], &[bias])];
     graph.node("Gemm", weights, vec![]);
     graph.node("Sigmoid", vec![], vec![]);
-    Ok(graph.finish(input).encode_to_vec())
+    let bytes = graph.finish(input).encode_to_vec();
+    if networks.iter().all(|network| has_position_logits(&network.layers)) {
+        return Ok(heat_map::added(&bytes).expect("the graph was just built of a pool and an output unit"));
+    }
+    Ok(bytes)
 }
 
 impl Graph {
@@ -218,29 +225,4 @@ impl Graph {
 
 fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().to_vec().expect("converted to f32")
-}
-
-fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {
-    let batch = DimensionValue::Param("batch".into());
-    let fixed = dims.iter().map(|&d| DimensionValue::Value(d as i64));
-    let dim = std::iter::once(batch).chain(fixed).map(|value| Dimension { value: Some(value) }).collect();
-    let tensor = TensorTypeProto { elem_type: Some(FLOAT), shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: Some(name.into()), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
-}
-
-fn float(name: &str, value: f32) -> AttributeProto {
-    attribute(name, AttributeType::Float, AttributeProto { f: Some(value), ..Default::default() })
-}
-
-pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
-    attribute(name, AttributeType::Int, AttributeProto { i: Some(value), ..Default::default() })
-}
-
-fn ints(name: &str, values: &[usize]) -> AttributeProto {
-    let ints = values.iter().map(|&v| v as i64).collect();
-    attribute(name, AttributeType::Ints, AttributeProto { ints, ..Default::default() })
-}
-
-fn attribute(name: &str, kind: AttributeType, value: AttributeProto) -> AttributeProto {
-    AttributeProto { name: Some(name.into()), r#type: Some(kind as i32), ..value }
 }

@@ -12,7 +12,7 @@ use half::f16;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::export::int;
+use crate::heat_map::{self, HeatMapError};
 use crate::metrics::Interval;
 use crate::onnx::*;
 
@@ -28,6 +28,8 @@ pub enum HalfError {
     Model(#[from] prost::DecodeError),
     #[error("the exported model lacks {0}")]
     Lacks(&'static str),
+    #[error(transparent)]
+    HeatMap(#[from] HeatMapError),
     #[error("{0} is not one of float32 alone: take the float32 model")]
     NotFloat(String),
     #[error("{0} holds {1}, which float16 cannot: its largest number is 65504")]
@@ -83,7 +85,8 @@ impl Halved {
 /// # Errors
 /// A file that is not of float32 throughout, a quantized one say, or with weights beyond float16.
 pub fn halved(onnx: &[u8]) -> Result<Vec<u8>, HalfError> {
-    let mut model = ModelProto::decode(onnx)?;
+    let has_map = heat_map::is_in(onnx)?;
+    let mut model = ModelProto::decode(heat_map::removed(onnx)?.as_slice())?;
     let graph = model.graph.as_mut().ok_or(HalfError::Lacks("its graph"))?;
     let output_unit = output_unit(graph)?;
     let kept = graph.node[output_unit].input[1..].to_vec();
@@ -103,16 +106,18 @@ pub fn halved(onnx: &[u8]) -> Result<Vec<u8>, HalfError> {
     graph.node[output_unit].input[0].clone_from(&widened);
     graph.node.insert(output_unit, cast(&features, &widened, FLOAT));
     graph.node.insert(0, cast(&image, &halved, FLOAT16));
-    Ok(model.encode_to_vec())
+    let copy = model.encode_to_vec();
+    // It stays float32, as the output unit does.
+    Ok(if has_map { heat_map::added(&copy)? } else { copy })
 }
 
 /// The same network in float32, with every value rounded that a GPU keeps in float16: the input, the weights and what comes
-/// out of each operation before the output unit.
+/// out of each operation before the output unit. Without a heat map: it is for the probability's sake.
 ///
 /// # Errors
 /// As [`halved`].
 pub fn rounded(onnx: &[u8]) -> Result<Vec<u8>, HalfError> {
-    let mut model = ModelProto::decode(onnx)?;
+    let mut model = ModelProto::decode(heat_map::removed(onnx)?.as_slice())?;
     let graph = model.graph.as_mut().ok_or(HalfError::Lacks("its graph"))?;
     let output_unit = output_unit(graph)?;
     let kept = graph.node[output_unit].input[1..].to_vec();
@@ -191,6 +196,7 @@ mod tests {
     use super::*;
     use crate::candidates::candidate;
     use crate::export;
+    use crate::heat_map::HEAT_MAP;
     use crate::network::Network;
     use crate::runtime::{OnnxModel, RuntimeError};
     use burn::backend::flex::Flex;
@@ -222,6 +228,15 @@ mod tests {
             for (float, other) in float.iter().zip(&half).chain(float.iter().zip(&rounded)) {
                 assert!((float - other).abs() < 0.01, "{name}: {float} and {other}");
             }
+            // m11's copy has a heat map that shows what the original's does.
+            let map_of = |onnx: &[u8]| {
+                let named = OnnxModel::load(onnx).expect("a model").output_named(HEAT_MAP, &images, shape);
+                named.expect("a run").map(|map| map.values)
+            };
+            let (map, copied) = (map_of(&onnx), map_of(&copy));
+            assert_eq!((map.is_some(), copied.is_some()), (name == "m11", name == "m11"));
+            let (map, copied) = (map.unwrap_or_default(), copied.unwrap_or_default());
+            assert!(map.iter().zip(&copied).all(|(a, b)| (a - b).abs() < 0.05), "{map:?} and {copied:?}");
             // The rounding is there: were it optimized away, both would be the same in every bit.
             assert_ne!(float, rounded, "{name}");
         }
@@ -239,6 +254,9 @@ mod tests {
         assert!(matches!(halved(&large), Err(HalfError::TooLarge(_, 70000.0))));
         let bytes = changed(|tensor| tensor.data_type = Some(INT8));
         assert!(matches!(rounded(&bytes), Err(HalfError::NotFloat(_))));
-        assert!(matches!(halved(b"no model at all"), Err(HalfError::Model(_) | HalfError::Lacks(_))));
+        assert!(matches!(
+            halved(b"no model at all"),
+            Err(HalfError::HeatMap(_) | HalfError::Model(_) | HalfError::Lacks(_))
+        ));
     }
 }

@@ -72,6 +72,8 @@ pub struct AttributeProto {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub s: Option<Vec<u8>>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(enumeration = "AttributeType", optional, tag = "20")]
@@ -84,6 +86,7 @@ pub enum AttributeType {
     Undefined = 0,
     Float = 1,
     Int = 2,
+    String = 3,
     Ints = 7,
 }
 
@@ -105,6 +108,7 @@ pub const FLOAT: i32 = 1;
 pub const UINT8: i32 = 2;
 pub const INT8: i32 = 3;
 pub const INT32: i32 = 6;
+pub const INT64: i32 = 7;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ValueInfoProto {
@@ -147,4 +151,34 @@ pub enum DimensionValue {
     Value(i64),
     #[prost(string, tag = "2")]
     Param(String),
+}
+
+/// A graph's input or output: float32, in batches of any size.
+pub(crate) fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {
+    let batch = DimensionValue::Param("batch".into());
+    let fixed = dims.iter().map(|&d| DimensionValue::Value(d as i64));
+    let dim = std::iter::once(batch).chain(fixed).map(|value| Dimension { value: Some(value) }).collect();
+    let tensor = TensorTypeProto { elem_type: Some(FLOAT), shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: Some(name.into()), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}
+
+pub(crate) fn float(name: &str, value: f32) -> AttributeProto {
+    attribute(name, AttributeType::Float, AttributeProto { f: Some(value), ..Default::default() })
+}
+
+pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
+    attribute(name, AttributeType::Int, AttributeProto { i: Some(value), ..Default::default() })
+}
+
+pub(crate) fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    let ints = values.iter().map(|&v| v as i64).collect();
+    attribute(name, AttributeType::Ints, AttributeProto { ints, ..Default::default() })
+}
+
+pub(crate) fn text(name: &str, value: &str) -> AttributeProto {
+    attribute(name, AttributeType::String, AttributeProto { s: Some(value.into()), ..Default::default() })
+}
+
+fn attribute(name: &str, kind: AttributeType, value: AttributeProto) -> AttributeProto {
+    AttributeProto { name: Some(name.into()), r#type: Some(kind as i32), ..value }
 }

@@ -1,9 +1,11 @@
 //! Whether the exported file says what the network says: the same images through ONNX Runtime.
 
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 use triaged_kernels::ConvBackend;
 
+use crate::heat_map::{HEAT_MAP, heat_map};
 use crate::network::Network;
 use crate::runtime::{OnnxModel, RuntimeError};
 
@@ -16,6 +18,8 @@ pub enum ParityError {
     Runtime(#[from] RuntimeError),
     #[error("the network and its ONNX file differ by {worst} in a probability, more than {TOLERANCE}")]
     Differ { worst: f64 },
+    #[error("the network and its ONNX file differ by {worst} in a value of the heat map, more than {TOLERANCE}")]
+    HeatMap { worst: f64 },
 }
 
 /// The result of a comparison.
@@ -24,13 +28,16 @@ pub struct Parity {
     pub slices: usize,
     /// The largest difference of two probabilities.
     pub largest_difference: f64,
+    /// The largest difference of two values of the heat map, where the file has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat_map_difference: Option<f64>,
 }
 
 /// Compares a network, or the mean of several networks' logits, with its ONNX file on images in `[batch, channels, height, width]`
 /// order.
 ///
 /// # Errors
-/// [`ParityError::Differ`] past [`TOLERANCE`]; else as the runtime's.
+/// [`ParityError::Differ`] or [`ParityError::HeatMap`] past [`TOLERANCE`]; else as the runtime's.
 pub fn compare<B: ConvBackend>(
     networks: &[Network<B>],
     model: &mut OnnxModel,
@@ -40,21 +47,34 @@ pub fn compare<B: ConvBackend>(
 ) -> Result<Parity, ParityError> {
     let onnx = model.output(images, shape)?;
     let tensor = Tensor::<B, 4>::from_data(TensorData::new(images.to_vec(), shape), device);
-    let logits = networks.iter().map(|network| network.forward(tensor.clone()));
-    let sum = logits.reduce(|sum, logits| sum + logits).expect("at least one network");
-    let burn = activation::sigmoid(sum / networks.len() as f64).into_data().convert::<f32>();
-    let burn = burn.as_slice::<f32>().expect("converted to f32 in the line above");
-    // `max` would drop a NaN; a difference that is not a number must not pass as none.
-    let worst = burn
-        .iter()
-        .zip(&onnx)
-        .map(|(a, b)| f64::from((a - b).abs()))
-        .fold(0.0, |worst, difference| if difference > worst || difference.is_nan() { difference } else { worst });
-    if worst <= TOLERANCE && burn.len() == onnx.len() {
-        Ok(Parity { slices: shape[0], largest_difference: worst })
-    } else {
-        Err(ParityError::Differ { worst })
+    let said = networks.iter().map(|network| network.forward_with_positions(tensor.clone()));
+    let sum = said.reduce(|(logits, positions), (a, b)| (logits + a, positions + b)).expect("at least one network");
+    let (logits, positions) = (sum.0 / networks.len() as f64, sum.1 / networks.len() as f64);
+    let largest_difference = difference(activation::sigmoid(logits.clone()), &onnx);
+    // A difference that is not a number must not pass as small.
+    let is_apart = |difference: f64| difference.is_nan() || difference > TOLERANCE;
+    if is_apart(largest_difference) {
+        return Err(ParityError::Differ { worst: largest_difference });
     }
+    let map = model.output_named(HEAT_MAP, images, shape)?;
+    let heat_map_difference = map.map(|map| difference(heat_map(logits, positions), &map.values));
+    match heat_map_difference.filter(|worst| is_apart(*worst)) {
+        Some(worst) => Err(ParityError::HeatMap { worst }),
+        None => Ok(Parity { slices: shape[0], largest_difference, heat_map_difference }),
+    }
+}
+
+/// The largest difference of two values; not a number where one is none or where there are more of one than of the other.
+fn difference<B: Backend, const D: usize>(burn: Tensor<B, D>, onnx: &[f32]) -> f64 {
+    let burn = burn.into_data().convert::<f32>();
+    let burn = burn.as_slice::<f32>().expect("converted to f32 in the line above");
+    if burn.len() != onnx.len() {
+        return f64::NAN;
+    }
+    // `max` would drop a NaN; a difference that is not a number must not pass as none.
+    let differences = burn.iter().zip(onnx).map(|(a, b)| f64::from((a - b).abs()));
+    differences
+        .fold(0.0, |worst, difference| if difference > worst || difference.is_nan() { difference } else { worst })
 }
 
 #[cfg(test)]
@@ -118,6 +138,7 @@ mod tests {
             let parity =
                 compare(slice::from_ref(&network), &mut model, &images, shape, &Default::default()).expect(name);
             assert!(parity.largest_difference < 1e-5, "{name}: {parity:?}");
+            assert_eq!(parity.heat_map_difference.is_some(), matches!(name, "m11" | "m12"), "{name}");
             // Any batch size.
             assert_eq!(model.output(&images[..70 * 70], [1, 1, 70, 70]).expect("a batch of one").len(), 1);
 
@@ -145,11 +166,19 @@ mod tests {
             let parity =
                 compare(slice::from_ref(&network), &mut model, &images, shape, &Default::default()).expect("agreement");
             assert!(parity.largest_difference < 1e-5, "{shape:?}: {parity:?}");
+            assert!(parity.heat_map_difference.is_some_and(|d| d < 1e-4), "{shape:?}: {parity:?}");
+            // Two values along either edge for 32 pixels, and no map of nothing.
+            let map = model.output_named(HEAT_MAP, &images, shape).expect("a run").expect("a heat map");
+            let edge = |pixels: usize| 2 * pixels.div_ceil(32) as i64;
+            assert_eq!(map.shape, [shape[0] as i64, edge(shape[2]), edge(shape[3])]);
+            let map = map.values;
+            assert!(map.iter().any(|value| *value > 0.0) && map.iter().all(|value| (0.0..=1.0).contains(value)));
             // A probability of almost 0 or 1 would hide a difference.
             let probabilities = model.output(&images, shape).expect("probabilities");
             assert!(probabilities.iter().all(|p| (0.01..0.99).contains(p)), "{probabilities:?}");
         }
     }
+
     #[test]
     fn several_networks_in_one_file_say_the_mean_of_their_logits() {
         let shape = [2, 1, 64, 96];
@@ -172,6 +201,7 @@ mod tests {
         let images: Vec<f32> = (0..count).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
         let parity = compare(&both, &mut model, &images, shape, &device).expect("agreement");
         assert!(parity.largest_difference < 1e-5, "{parity:?}");
+        assert!(parity.heat_map_difference.is_some_and(|d| d < 1e-4), "{parity:?}");
         let single = compare(&both[..1], &mut model, &images, shape, &device);
         assert!(matches!(single, Err(ParityError::Differ { .. })), "{single:?}");
         // A half-precision copy is made of it as of a single network.

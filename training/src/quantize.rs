@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::export::int;
+use crate::heat_map::{self, HeatMapError};
 use crate::metrics::Interval;
 use crate::onnx::*;
 use crate::runtime::{OnnxModel, RuntimeError, Span};
@@ -41,6 +41,8 @@ pub enum QuantizeError {
     Lacks(String),
     #[error("the network is broken: {0} is not a number, or infinite")]
     NotFinite(String),
+    #[error(transparent)]
+    HeatMap(#[from] HeatMapError),
     #[error("no calibration slices")]
     NoSlices,
 }
@@ -101,17 +103,21 @@ pub fn quantized<E: From<QuantizeError>>(
     images: impl Iterator<Item = Result<Vec<f32>, E>>,
     shape: [usize; 3],
 ) -> Result<Vec<u8>, E> {
-    let model = ModelProto::decode(onnx).map_err(QuantizeError::from)?;
+    let has_map = heat_map::is_in(onnx).map_err(QuantizeError::from)?;
+    let plain = heat_map::removed(onnx).map_err(QuantizeError::from)?;
+    let model = ModelProto::decode(plain.as_slice()).map_err(QuantizeError::from)?;
     let graph = model.graph.as_ref().ok_or_else(|| QuantizeError::Lacks("its graph".into()))?;
     let plan = Plan::of(graph);
     let seen = observe(&model, &plan, images, shape)?;
-    Ok(rewrite(&model, graph, &plan, &seen)?.encode_to_vec())
+    let copy = rewrite(&model, graph, &plan, &seen)?.encode_to_vec();
+    // It stays one of floats, as the output unit does.
+    Ok(if has_map { heat_map::added(&copy).map_err(QuantizeError::from)? } else { copy })
 }
 
-/// The same network without its last sigmoid: it says logits. A probability in 32 bits loses what a calibration needs of
+/// The same network without its last sigmoid, and without a heat map: it says logits. A probability in 32 bits loses what a calibration needs of
 /// those near 0 and 1.
 pub fn logits(onnx: &[u8]) -> Result<Vec<u8>, QuantizeError> {
-    let mut model = ModelProto::decode(onnx)?;
+    let mut model = ModelProto::decode(heat_map::removed(onnx)?.as_slice())?;
     let graph = model.graph.as_mut().ok_or_else(|| QuantizeError::Lacks("its graph".into()))?;
     let last = graph.node.pop().filter(|node| node.op_type() == "Sigmoid");
     let last = last.ok_or_else(|| QuantizeError::Lacks("a sigmoid at its end".into()))?;

@@ -272,9 +272,6 @@ impl Recipe {
             () if self.windows.is_empty() && self.crop_to_head.is_some() => {
                 value("crop_to_head", "needs windows: stored values are fed as they are")
             }
-            () if self.crop_to_head.is_some() && self.localization > 0.0 => {
-                value("localization", "learns from masks, which are not cropped to the head: leave crop_to_head out")
-            }
             () if !(0.0..1.0).contains(&self.averaging) => value("averaging", "must be at least 0 and below 1"),
             () if self.level_sources && self.balance.is_none() => {
                 value("level_sources", "needs balanced draws: set balance")

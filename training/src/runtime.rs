@@ -46,11 +46,24 @@ impl OnnxModel {
         Ok(Self { session: builder.commit_from_memory(model)? })
     }
 
-    /// The graph's output for images in `[batch, channels, height, width]` order: probabilities, of an exported model.
+    /// The graph's first output for images in `[batch, channels, height, width]` order: probabilities, of an exported model.
     pub fn output(&mut self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>, RuntimeError> {
         let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, images))?])?;
         let (_, values) = outputs[0].try_extract_tensor::<f32>()?;
         Ok(values.to_vec())
+    }
+
+    /// Its output of that name; none where the graph has no such output.
+    pub fn output_named(
+        &mut self,
+        name: &str,
+        images: &[f32],
+        shape: [usize; 4],
+    ) -> Result<Option<Output>, RuntimeError> {
+        let outputs = self.session.run(ort::inputs![TensorRef::from_array_view((shape, images))?])?;
+        let Some(output) = outputs.get(name) else { return Ok(None) };
+        let (shape, values) = output.try_extract_tensor::<f32>()?;
+        Ok(Some(Output { shape: shape.to_vec(), values: values.to_vec() }))
     }
 
     /// The shape of each of the graph's outputs, by name; of one image, and of outputs that are images themselves.
@@ -64,6 +77,13 @@ impl OnnxModel {
         }
         Ok(found)
     }
+}
+
+/// A tensor that came out of a graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    pub shape: Vec<i64>,
+    pub values: Vec<f32>,
 }
 
 /// A tensor's smallest and largest value, neither of them a number where one value is none, and the mean of each channel.

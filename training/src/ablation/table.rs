@@ -181,6 +181,7 @@ mod tests {
             mask: None,
             size: None,
             position: None,
+            origin: None,
         };
         Scored { side: "fold-1".into(), slice, probability, threshold: 0.5 }
     }

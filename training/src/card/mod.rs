@@ -17,6 +17,7 @@ use crate::data::{self, Index, Side, Slice, Split};
 use crate::evaluate::{Evaluation, OperatingPoint};
 use crate::export;
 use crate::fit::{FitConfig, State};
+use crate::heat_map;
 use crate::network::parameters;
 use crate::parity::Parity;
 use crate::pretrained;
@@ -24,6 +25,7 @@ use crate::quantize::Quantized;
 pub use ensemble::{Ensemble, Member};
 pub use measured::Measured;
 use sources::{PHANTOMS, Source, TRAINING_ONLY, known};
+pub use text::MAP;
 
 /// The finding of the model.
 pub const FINDING: &str = "intracranial hemorrhage";
@@ -100,12 +102,18 @@ impl Trained<'_> {
     /// Whom the network was trained on.
     fn trained_on(&self) -> String {
         let train = self.split.slices(self.index, Side::Train);
+        let (synthetic, others): (Vec<&Slice>, Vec<&Slice>) =
+            train.into_iter().partition(|slice| slice.origin.is_some());
         let (phantoms, patients): (Vec<&Slice>, Vec<&Slice>) =
-            train.into_iter().partition(|slice| slice.source == PHANTOMS);
-        match (data::patients(&patients).len(), data::patients(&phantoms).len()) {
+            others.into_iter().partition(|slice| slice.source == PHANTOMS);
+        let trained = match (data::patients(&patients).len(), data::patients(&phantoms).len()) {
             (patients, 0) => format!("{patients} patients"),
             (0, phantoms) => format!("{phantoms} phantoms and no patient"),
             (patients, phantoms) => format!("{patients} patients and {phantoms} phantoms"),
+        };
+        match data::patients(&synthetic).len() {
+            0 => trained,
+            synthetic => format!("{trained}, and {synthetic} synthetic studies drawn into patients' heads"),
         }
     }
 
@@ -230,7 +238,8 @@ impl Trained<'_> {
             sha256: hex::encode(Sha256::digest(onnx)),
             input: export::INPUT.into(),
             output: export::OUTPUT.into(),
-            heat_map: None,
+            // An export that cannot be read back is refused when the card is.
+            heat_map: heat_map::is_in(onnx).unwrap_or(false).then(|| heat_map::HEAT_MAP.into()),
             transform: config.transform.clone(),
             slice_threshold: self.measured.decision().slice_threshold,
             study_rule: self.measured.decision().study_rule,

@@ -5,6 +5,9 @@ use serde::Serialize;
 /// The folder that `phantoms` is told to write in the documentation: its heads are no patients.
 pub(super) const PHANTOMS: &str = "phantoms";
 
+/// The folder that `synthesize` is told to write in the documentation.
+const SYNTHETIC: &str = "synthetic";
+
 /// Facts about a data source: how to cite it, under which terms it may be used, and what to know of its images.
 pub(super) struct Known {
     pub citation: &'static str,
@@ -52,6 +55,13 @@ pub(super) fn known(source: &str) -> Option<Known> {
             terms: "as this project",
             note: "no patients; trained on, with masks of their blood where the training asks for localization, so that \
                    filters learn what blood is and the demonstration's phantoms are judged; never part of a figure about patients",
+        },
+        SYNTHETIC => Known {
+            citation: "Bleeds, and what looks like them, drawn by this project's own program into heads without hemorrhage of the other \
+                       sources.",
+            terms: "those of the sources that the heads are of",
+            note: "no patients, though made of some: a network is never trained on one that is made of a patient it is measured on; \
+                   never part of a figure about patients",
         },
         _ => return None,
     })

@@ -7,8 +7,13 @@ use crate::data::{self, Side};
 use crate::describe::{architecture, capital, input, layers, rate, rule};
 use crate::evaluate::{Supplement, rules, strata};
 use crate::fit::Monitor;
+use crate::network::has_position_logits;
 use crate::pretrained;
 use crate::quantize::Quantized;
+
+/// Said of a model with a heat map.
+pub const MAP: &str = " Beside the probability it says where: a heat map that covers the input, made of the very logits whose mean the \
+                       slice's logit is; it was not trained to outline a bleed, and is as coarse as those positions.";
 
 impl Trained<'_> {
     /// The card that people read, in Markdown.
@@ -67,10 +72,13 @@ impl Trained<'_> {
         };
         let parity = match (self.parity, self.quantized) {
             (_, Some(_)) => String::new(),
-            (Some(parity), None) => format!(
-                "\n\nOn {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}.",
-                parity.slices, parity.largest_difference
-            ),
+            (Some(parity), None) => {
+                let map = parity.heat_map_difference.map_or(String::new(), |d| format!(", their heat maps by {d:.1e}"));
+                format!(
+                    "\n\nOn {} slices the network in Burn and the file in ONNX Runtime differ by at most {:.1e}{map}.",
+                    parity.slices, parity.largest_difference
+                )
+            }
             (None, None) => "\n\nNot checked against ONNX Runtime.".into(),
         };
         let made_of = self.quantized.map(Quantized::text).or_else(|| self.ensemble.map(Ensemble::text));
@@ -84,7 +92,7 @@ impl Trained<'_> {
              reconstruction unlike yours, and nobody has tested it on yours. \"Not flagged\" never means \"normal\".\n\n\
              ## The model\n\n\
              {made_of}{architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
-             probability {slice:.4}; {rule}\n\n\
+             probability {slice:.4}; {rule}{map}\n\n\
              ## Training\n\n\
              {pretrained}{epochs}; {draws}{weights}{level}; batch {batch}, {rate}{averaged}; {seconds:.0} s on {device}. Augmentation: flip \
              {flip}, shift ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at \
@@ -100,6 +108,7 @@ impl Trained<'_> {
             version = self.version,
             trained_on = self.trained_on(),
             layers = layers(&config.candidate.layers),
+            map = if has_position_logits(&config.candidate.layers) { MAP } else { "" },
             architecture = architecture(&config.candidate.name),
             pretrained = config.pretrained.as_ref().map_or(String::new(), |file| {
                 format!("Begun with pretrained weights: {}; SHA-256 {}. ", pretrained::SOURCE, file.sha256)

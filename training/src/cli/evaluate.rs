@@ -12,7 +12,7 @@ use super::folds::folds_of;
 use super::run_data::data_of;
 use super::scores::{flipped_studies, score_slices, scores_file, write_scores};
 use crate::calibration::Calibrated;
-use crate::data::{Draw, Index, Side, Slice, Split, few, source_name};
+use crate::data::{Draw, Index, Origin, Side, Slice, Split, few, source_name};
 use crate::evaluate::{Decision, Evaluation, HeldOut, Study, Supplement, rules};
 use crate::files::{read_json, write_json};
 use crate::fit::{self, State, draw, predict};
@@ -163,6 +163,16 @@ fn seen(own: &Index, split: &Split, other: &Index) -> Vec<String> {
     };
     let is_known =
         |slice: &&Slice| known.get(slice.id.as_str()).is_some_and(|of| of.iter().any(|own| same(own, slice)));
+    // Synthetic slices are other images than those they were made of.
+    let origins: Vec<&Origin> = own
+        .slices
+        .iter()
+        .filter(|slice| patients.contains(slice.patient.as_str()))
+        .filter_map(|slice| slice.origin.as_ref())
+        .collect();
+    let is_known = |slice: &&Slice| {
+        is_known(slice) || origins.iter().any(|origin| origin.names(&slice.patient, slice.study.as_deref()))
+    };
     let seen = other.patients().into_iter().filter(|(_, slices)| slices.iter().any(is_known));
     seen.map(|(patient, _)| patient.to_owned()).collect()
 }

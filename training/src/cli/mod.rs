@@ -10,6 +10,7 @@ mod export;
 mod fit;
 mod folds;
 mod half;
+mod heat_map;
 mod put_ablation;
 mod quantize;
 mod quick_eval;
@@ -18,6 +19,7 @@ mod report;
 mod run_data;
 mod scores;
 mod step_time;
+mod synthesize;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,12 +41,14 @@ use ensemble::{EnsembleArgs, do_ensemble};
 use evaluate::{measure_on, print_evaluation, print_supplement, score};
 use export::do_export;
 use fit::{by_source, do_fit, split_of};
+use heat_map::{HeatMapArgs, do_heat_map};
 use quantize::{QuantizeArgs, do_quantize};
 use quick_eval::{QuickEvalArgs, do_quick_eval};
 use recalibrate::{RecalibrateArgs, do_recalibrate};
 use report::do_report;
 use run_data::check_begun;
 use step_time::{StepTimeArgs, do_step_time};
+use synthesize::{SynthesizeArgs, do_synthesize};
 
 use crate::cross_validation::CrossValidation;
 use crate::data::phantoms;
@@ -69,6 +73,8 @@ enum Command {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Draw small bleeds, and what looks like them, into real heads that have none; a folder in the same layout, to train on
+    Synthesize(SynthesizeArgs),
     /// Make a folder of phantoms in the same layout, every second one bleeding
     Phantoms {
         #[arg(long)]
@@ -128,6 +134,8 @@ enum Command {
     Quantize(QuantizeArgs),
     /// Write a half-precision (float16) copy of an exported model and its cards, for GPUs, and state what the rounding costs
     Half(HalfArgs),
+    /// Give a model that was exported before its heat map, where the network has one, and measure where the map points
+    HeatMap(HeatMapArgs),
     /// Measure how long a training step takes on a device, and whether loading slices keeps up; JSON on standard output
     StepTime(StepTimeArgs),
     /// Train the study's candidates by its protocol, each on a sample of its own size, and compare them with the study
@@ -204,6 +212,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Synthesize(args) => do_synthesize(&args),
         Command::Phantoms { out, studies, slices, first_seed } => {
             let (negative, positive) = phantoms::write(&out, studies, slices, first_seed)?;
             println!("{}: {studies} phantoms, {negative} slices without blood, {positive} with", out.display());
@@ -220,6 +229,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Quantize(args) => on_device(args.run.machine.device, Job::Quantize(args)),
         Command::Ensemble(args) => on_device(args.machine.device, Job::Ensemble(args)),
         Command::Half(args) => half::do_half(&args),
+        Command::HeatMap(args) => do_heat_map(&args),
         Command::StepTime(args) => on_device(args.device, Job::StepTime(args)),
         Command::QuickEval(args) => on_device(args.machine.device, Job::QuickEval(args)),
         Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),

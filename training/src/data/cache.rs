@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use triaged_imaging::{self as imaging, Normalization, Transform};
+use triaged_imaging::{self as imaging, HeadCrop, Normalization, Transform};
 
 use super::context::{Neighbours, NoOrder};
+use super::mask::{self, Way};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -87,10 +88,9 @@ impl Cache {
     /// One file's part of the input.
     fn load_one(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
         let place = self.folder.as_ref().and_then(|folder| Some(folder.join(self.key(file)?)));
-        let wanted = 4 * self.transform.shape().iter().product::<usize>();
-        if let Some(bytes) = place.as_ref().and_then(|place| fs::read(place).ok()).filter(|b| b.len() == wanted) {
-            let (values, _) = bytes.as_chunks::<4>();
-            return Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect());
+        let count = self.transform.shape().iter().product::<usize>();
+        if let Some(values) = place.as_ref().and_then(|place| kept(place, count)) {
+            return Ok(values);
         }
         let object = imaging::read_file(file)?;
         let input = imaging::model_input(&object, 0, &self.transform)
@@ -101,6 +101,31 @@ impl Cache {
         Ok(input.data)
     }
 
+    /// A slice's mask of blood at the input's height and width, gone the way of the slice's image.
+    pub fn mask(&self, file: &Path, mask: &Path) -> Result<Vec<f32>, LoadError> {
+        let [_, height, width] = self.shape();
+        let (way, place) = match self.transform.crop_to_head() {
+            None => (Way::Whole, None),
+            Some(crop) => {
+                let keys = self.folder.as_ref().and_then(|_| Some((self.key(file)?, self.key(mask)?)));
+                let place = self.folder.as_ref().zip(keys).map(|(folder, (image, mask))| {
+                    // Of both: the image says where the head is.
+                    folder.join(format!("{}.f32", hex::encode(&Sha256::digest(format!("{image}{mask}"))[..16])))
+                });
+                if let Some(values) = place.as_ref().and_then(|place| kept(place, height * width)) {
+                    return Ok(values);
+                }
+                (way(file, crop)?, place)
+            }
+        };
+        let failed = |source| LoadError::Mask { path: mask.into(), source };
+        let values = mask::read(mask, way, height, width).map_err(failed)?;
+        if let (Some(place), Some(folder)) = (place, &self.folder) {
+            keep(&place, &values).map_err(|source| LoadError::Cache { folder: folder.clone(), source })?;
+        }
+        Ok(values)
+    }
+
     fn key(&self, file: &Path) -> Option<String> {
         let file = fs::canonicalize(file).ok()?;
         let about = fs::metadata(&file).ok()?;
@@ -108,6 +133,21 @@ impl Cache {
         let text = format!("{}\n{}\n{:?}\n{transform}", file.display(), about.len(), about.modified().ok()?);
         Some(format!("{}.f32", hex::encode(&Sha256::digest(text)[..16])))
     }
+}
+
+/// Where an image is cropped: its file is decoded for that. One without a head is taken whole.
+fn way(file: &Path, crop: HeadCrop) -> Result<Way, LoadError> {
+    let object = imaging::read_file(file)?;
+    let frame = imaging::decode_frame(&object, 0).map_err(|source| LoadError::Decode { file: file.into(), source })?;
+    let square = crop.square(&frame.hounsfield(), frame.rows, frame.columns);
+    Ok(square.map_or(Way::Whole, |square| Way::Cropped { square, frame: [frame.rows, frame.columns] }))
+}
+
+/// The `count` values that were kept at a place.
+fn kept(place: &Path, count: usize) -> Option<Vec<f32>> {
+    let bytes = fs::read(place).ok().filter(|bytes| bytes.len() == 4 * count)?;
+    let (values, _) = bytes.as_chunks::<4>();
+    Some(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
 }
 
 /// Written beside and renamed, so that a cut-off write is never read.

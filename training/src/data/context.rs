@@ -63,6 +63,7 @@ mod tests {
             mask: None,
             size: None,
             position,
+            origin: None,
         }
     }
 

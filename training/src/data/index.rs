@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::header::{Header, header};
 use super::mask;
+use super::origin::{ORIGINS, Origin};
 use super::problems::Problems;
 use crate::publication::SIDE;
 
 /// The label file of the RSNA 2019 layout: `ID,Label`, rows `ID_xxx_any` and one for each subtype.
-const LABELS: &str = "stage_2_train.csv";
+pub const LABELS: &str = "stage_2_train.csv";
 /// The folder of the images, `ID_xxx.dcm`.
-const IMAGES: &str = "stage_2_train";
+pub const IMAGES: &str = "stage_2_train";
 
 /// A labelled slice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct Slice {
     /// counts. None where the header has neither, or the index did not note it.
     #[serde(default)]
     pub position: Option<i64>,
+    /// Of a synthetic slice, whom it was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// The treatment of images that are not 512×512.
@@ -67,6 +71,12 @@ pub struct Index {
 pub enum IndexError {
     #[error("cannot read the labels {path}: {source}")]
     Labels { path: PathBuf, source: csv::Error },
+    #[error("cannot read whom the synthetic patients were made of, {path}: {source}")]
+    Origins { path: PathBuf, source: csv::Error },
+    #[error(
+        "{path} does not say whom the patient {patient} was made of: a network that learns from them could be measured on that one"
+    )]
+    NoOrigin { path: PathBuf, patient: String },
     #[error("{path} line {line}: {why}")]
     Row { path: PathBuf, line: u64, why: String },
     #[error("cannot list the images in {path}: {source}")]
@@ -112,16 +122,20 @@ impl Index {
             .collect();
         let masks = folder.join(mask::MASKS);
         let masked = masks.is_dir();
+        let origins_path = folder.join(ORIGINS);
+        let origins =
+            Origin::read(&origins_path).map_err(|source| IndexError::Origins { path: origins_path.clone(), source })?;
         let read: Vec<Result<Slice, (PathBuf, String)>> = joined
             .into_par_iter()
             .map(|(id, positive, file)| match header(&file) {
                 Ok(Header { patient, study, series, size, position }) => {
                     let patient = patient.or_else(|| study.clone()).unwrap_or_else(|| id.clone());
+                    let origin = origins.as_ref().and_then(|origins| origins.get(&patient)).cloned();
                     let patient = format!("{source}/{patient}");
                     let mask = masks.join(format!("{id}.pbm"));
                     let mask = (masked && positive && mask.is_file()).then_some(mask);
                     let (source, size) = (source.clone(), Some(size));
-                    Ok(Slice { id, source, patient, study, series, positive, file, mask, size, position })
+                    Ok(Slice { id, source, patient, study, series, positive, file, mask, size, position, origin })
                 }
                 Err(why) => Err((file, why)),
             })
@@ -144,6 +158,46 @@ impl Index {
                 (None, _) => {}
             }
             slices.push(slice);
+        }
+        if let Some(slice) = slices.iter().find(|slice| origins.is_some() && slice.origin.is_none()) {
+            return Err(IndexError::NoOrigin { path: origins_path, patient: slice.patient.clone() });
+        }
+        if slices.is_empty() {
+            return Err(IndexError::Empty { path: folder.into(), problems: Box::new(problems) });
+        }
+        Ok(Self { slices, problems })
+    }
+
+    /// Indexes the DICOM files (`*.dcm`) of a folder without labels, all as slices without hemorrhage.
+    ///
+    /// # Errors
+    /// As [`Index::read`].
+    pub fn unlabelled(folder: &Path) -> Result<Self, IndexError> {
+        let source = source_name(folder);
+        let mut problems = Problems::default();
+        let mut slices = Vec::new();
+        for (id, file) in list_images(folder)? {
+            match header(&file) {
+                Ok(Header { patient, study, series, size, position }) => {
+                    let patient = patient.or_else(|| study.clone()).unwrap_or_else(|| id.clone());
+                    let patient = format!("{source}/{patient}");
+                    let (source, size, positive, mask, origin) = (source.clone(), Some(size), false, None, None);
+                    slices.push(Slice {
+                        id,
+                        source,
+                        patient,
+                        study,
+                        series,
+                        positive,
+                        file,
+                        mask,
+                        size,
+                        position,
+                        origin,
+                    });
+                }
+                Err(why) => problems.unreadable.push((file, why)),
+            }
         }
         if slices.is_empty() {
             return Err(IndexError::Empty { path: folder.into(), problems: Box::new(problems) });
@@ -195,7 +249,7 @@ impl Index {
             ours.iter().filter(|(key, own)| theirs.get(*key).is_some_and(|slice| differs(own, slice))).count()
         };
         let relabelled = otherwise(|a, b| a.positive != b.positive);
-        let moved = otherwise(|a, b| a.patient != b.patient);
+        let moved = otherwise(|a, b| a.patient != b.patient || a.origin != b.origin);
         let counts = [
             (gone, "slices gone"),
             (new, "slices new"),
@@ -295,6 +349,7 @@ mod tests {
             mask: None,
             size: None,
             position: None,
+            origin: None,
         }
     }
 

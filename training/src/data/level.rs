@@ -40,6 +40,7 @@ mod tests {
             mask: None,
             size: None,
             position: None,
+            origin: None,
         };
         let many = |source, positive, count| vec![slice(source, positive); count];
         let slices = [

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 
 use super::augment::Augment;
 use super::cache::{Cache, LoadError};
-use super::mask;
 
 /// Batches that wait for the consumer; one more may be in the making.
 const AHEAD: usize = 2;
@@ -79,8 +78,7 @@ fn load(cache: &Cache, draws: &[Draw]) -> Result<Batch, LoadError> {
         .map(|draw| {
             let mut image = cache.load(&draw.file)?;
             let masked = if let Some(path) = &draw.mask {
-                let failed = |source| LoadError::Mask { path: path.clone(), source };
-                image.extend(mask::read(path, height, width).map_err(failed)?);
+                image.extend(cache.mask(&draw.file, path)?);
                 1
             } else {
                 0

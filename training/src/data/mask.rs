@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use triaged_imaging::Square;
+
 /// The folder of the masks.
 pub const MASKS: &str = "stage_2_masks";
 
@@ -19,13 +21,21 @@ pub fn write(path: &Path, mask: &[bool], width: usize) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
-/// Reads a mask as 0 and 1 at `height`×`width`. One of another size goes the way of its image
-/// ([`triaged_imaging::frame_input`]): it is padded to a square without blood, centered, and of that the nearest pixel is
-/// taken.
+/// How a mask goes the way of its image ([`triaged_imaging::frame_input`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Padded to a square without blood, centered; of the input's size it is taken as it is.
+    Whole,
+    /// Cropped to the square around the head, in a frame of so many rows and columns.
+    Cropped { square: Square, frame: [u32; 2] },
+}
+
+/// Reads a mask as 0 and 1 at `height`×`width`, where its image goes `way`: of each pixel's middle the nearest one of the
+/// mask is taken.
 ///
 /// # Errors
 /// The file's own, or [`io::ErrorKind::InvalidData`] where it is no whole P4 bitmap.
-pub fn read(path: &Path, height: usize, width: usize) -> io::Result<Vec<f32>> {
+pub fn read(path: &Path, way: Way, height: usize, width: usize) -> io::Result<Vec<f32>> {
     let bytes = fs::read(path)?;
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, "not a whole binary portable bitmap (P4)");
     let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
@@ -38,16 +48,42 @@ pub fn read(path: &Path, height: usize, width: usize) -> io::Result<Vec<f32>> {
     if columns == 0 || lines == 0 || stride.checked_mul(lines) != Some(rows.len()) {
         return Err(invalid());
     }
-    let (tall, wide) =
-        if (lines, columns) == (height, width) { (lines, columns) } else { [lines.max(columns); 2].into() };
-    let (top, left) = ((tall - lines) / 2, (wide - columns) / 2);
-    // By the middles of the pixels, as the image is resampled.
-    let place = |target: usize, length: usize, of: usize| (2 * target + 1) * length / (2 * of);
-    let at = |y: usize, x: usize| {
-        let (y, x) = (place(y, tall, height).wrapping_sub(top), place(x, wide, width).wrapping_sub(left));
-        if y < lines && x < columns { f32::from(rows[y * stride + x / 8] >> (7 - x % 8) & 1) } else { 0.0 }
+    let along = |first: i64, side: usize, frame: usize, mask: usize, target: usize| {
+        (0..target).map(|at| place(at, target, side, first, frame, mask)).collect::<Vec<Option<usize>>>()
     };
-    Ok((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| at(y, x)).collect())
+    let longer = lines.max(columns);
+    let (down, across) = match way {
+        Way::Cropped { square, frame: [tall, wide] } => {
+            let side = square.side as usize;
+            let down = along(square.top, side, tall as usize, lines, height);
+            (down, along(square.left, side, wide as usize, columns, width))
+        }
+        Way::Whole if (lines, columns) == (height, width) => {
+            (along(0, lines, lines, lines, height), along(0, columns, columns, columns, width))
+        }
+        Way::Whole => {
+            let begin = |edge: usize| -(((longer - edge) / 2) as i64);
+            let down = along(begin(lines), longer, lines, lines, height);
+            (down, along(begin(columns), longer, columns, columns, width))
+        }
+    };
+    let mut mask = Vec::with_capacity(height * width);
+    for y in &down {
+        mask.extend(across.iter().map(|x| match (y, x) {
+            (Some(y), Some(x)) => f32::from(rows[y * stride + x / 8] >> (7 - x % 8) & 1),
+            _ => 0.0,
+        }));
+    }
+    Ok(mask)
+}
+
+/// The place along an edge of the mask that a pixel of the input shows; none beyond the frame. The input's `target` pixels
+/// cover `side` pixels of the frame from `first` on, and the frame's `frame` pixels are `mask` ones of the mask.
+fn place(at: usize, target: usize, side: usize, first: i64, frame: usize, mask: usize) -> Option<usize> {
+    // By the middles of the pixels, as the image is resampled.
+    let of_frame = ((2 * at + 1) * side / (2 * target)) as i64 + first;
+    let of_frame = usize::try_from(of_frame).ok().filter(|place| *place < frame)?;
+    if frame == mask { Some(of_frame) } else { Some((2 * of_frame + 1) * mask / (2 * frame)) }
 }
 
 /// The share of blood in the field around each of `rows`×`columns` positions of a mask: fields are squares of `step`
@@ -81,10 +117,10 @@ mod tests {
         // 10 columns, so that a row ends within a byte.
         let mask: Vec<bool> = (0..60).map(|i| i % 7 == 0 || i / 10 == 3).collect();
         write(&path, &mask, 10).expect("written");
-        let read_back = read(&path, 6, 10).expect("read");
+        let read_back = read(&path, Way::Whole, 6, 10).expect("read");
         assert!(read_back.iter().zip(&mask).all(|(value, blood)| *value == f32::from(u8::from(*blood))));
         // At twice the edge of the square around it: 2 rows without blood, 6 with the mask, 2 without, each twice.
-        let twice = read(&path, 20, 20).expect("read");
+        let twice = read(&path, Way::Whole, 20, 20).expect("read");
         let expected = |i: usize| {
             let (y, x) = (i / 40, i % 20 / 2);
             if (2..8).contains(&y) { read_back[(y - 2) * 10 + x] } else { 0.0 }
@@ -92,9 +128,9 @@ mod tests {
         assert!((0..400).all(|i| twice[i] == expected(i)));
 
         fs::write(&path, b"P4\n10 6\nshort").expect("written");
-        assert_eq!(read(&path, 6, 10).expect_err("cut off").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read(&path, Way::Whole, 6, 10).expect_err("cut off").kind(), io::ErrorKind::InvalidData);
         fs::write(&path, b"P5\n10 6\n255\n").expect("written");
-        assert_eq!(read(&path, 6, 10).expect_err("another format").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read(&path, Way::Whole, 6, 10).expect_err("another format").kind(), io::ErrorKind::InvalidData);
     }
 
     /// Blood of a wide and of a tall image comes to lie where the image's own pixels do.
@@ -122,12 +158,66 @@ mod tests {
                     crop_to_head: None,
                 };
                 let image = frame_input(&frame, &transform).expect("an input").data;
-                let mask = read(&path, height as usize, width as usize).expect("read");
+                let mask = read(&path, Way::Whole, height as usize, width as usize).expect("read");
                 // Resampled smoothly an image loses the corners of the blood.
                 let differ = image.iter().zip(&mask).filter(|(image, mask)| (**image > 0.5) != (**mask > 0.5)).count();
                 assert!(differ <= 4, "{rows}×{columns} at {height}×{width}: {differ} pixels");
             }
         }
+    }
+
+    /// Cropped to the head, blood lies where the cropped image has it: in the middle, at the border and in part outside the
+    /// square, and where the square reaches beyond the frame.
+    #[test]
+    fn a_mask_is_cropped_as_its_image_is() {
+        use triaged_imaging::{AIR, Frame, HeadCrop, ModalityLut, Transform, Window, frame_input};
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ID_x.pbm");
+        let crop = HeadCrop { threshold: 10.0, margin: 0.05, smallest: 0.5 };
+        let mut shown = Vec::new();
+        for (rows, columns, middle) in
+            [(200u32, 200u32, (90.0, 120.0)), (160, 220, (70.0, 60.0)), (220, 160, (40.0, 60.0))]
+        {
+            let from = |i: u32, (y, x): (f32, f32)| {
+                (f32::from((i / columns) as u16) - y).hypot(f32::from((i % columns) as u16) - x)
+            };
+            let blood: Vec<bool> = (0..rows * columns)
+                .map(|i| from(i, middle) < 60.0 && from(i, (middle.0 + 35.0, middle.1 - 20.0)) < 15.0)
+                .collect();
+            let stored: Vec<i32> = (0..rows * columns)
+                .map(|i| match (blood[i as usize], from(i, middle) < 60.0) {
+                    (true, _) => 100,
+                    (false, true) => 20,
+                    (false, false) => AIR as i32,
+                })
+                .collect();
+            write(&path, &blood, columns as usize).expect("written");
+            let modality_lut = ModalityLut::Rescale { slope: 1.0, intercept: 0.0 };
+            let frame = Frame { rows, columns, stored, modality_lut, padding: None };
+            let square = crop.square(&frame.hounsfield(), rows, columns).expect("a head");
+            let transform = Transform::HounsfieldWindows {
+                height: 96,
+                width: 96,
+                windows: vec![Window { center: 60.0, width: 80.0 }],
+                normalization: None,
+                crop_to_head: Some(crop),
+            };
+            let image = frame_input(&frame, &transform).expect("an input").data;
+            let mask = read(&path, Way::Cropped { square, frame: [rows, columns] }, 96, 96).expect("read");
+            let count = mask.iter().filter(|blood| **blood > 0.5).count();
+            let differ = image.iter().zip(&mask).filter(|(image, mask)| (**image > 0.5) != (**mask > 0.5)).count();
+            assert!(count > 200 && differ * 12 < count, "{rows}×{columns}: {differ} of {count} pixels");
+            shown.push((square.top, square.left, square.side));
+            // A mask of half the size shows the same place.
+            let half: Vec<bool> = (0..rows / 2 * (columns / 2))
+                .map(|i| blood[(2 * (i / (columns / 2)) * columns + 2 * (i % (columns / 2))) as usize])
+                .collect();
+            write(&path, &half, columns as usize / 2).expect("written");
+            let half = read(&path, Way::Cropped { square, frame: [rows, columns] }, 96, 96).expect("read");
+            let differ = half.iter().zip(&mask).filter(|(a, b)| a != b).count();
+            assert!(differ * 5 < count, "{rows}×{columns}: {differ} of {count} pixels at half the size");
+        }
+        assert!(shown.iter().any(|(top, left, _)| *top < 0 || *left < 0), "a square beyond the frame: {shown:?}");
     }
 
     #[test]

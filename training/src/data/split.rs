@@ -41,6 +41,11 @@ pub struct Split {
 pub enum SplitError {
     #[error("a share of {validation} for validation and {test} for the test leaves nothing to train on")]
     Shares { validation: f64, test: f64 },
+    #[error(
+        "{0} holds synthetic studies, made of patients of other folders: they are trained on and never measured; give the folder with \
+         --train-only"
+    )]
+    Synthetic(String),
     #[error("cross-validation needs at least 2 folds, not {0}")]
     Folds(usize),
     #[error(
@@ -62,6 +67,10 @@ impl Split {
         if !(validation >= 0.0 && test >= 0.0 && validation + test < 1.0) {
             return Err(SplitError::Shares { validation, test });
         }
+        let synthetic = |slice: &&Slice| slice.origin.is_some() && !train_only.contains(&slice.source);
+        if let Some(slice) = index.slices.iter().find(synthetic) {
+            return Err(SplitError::Synthetic(slice.source.clone()));
+        }
         let mut split = Self { by, seed, train_only: train_only.to_vec(), sides: BTreeMap::new() };
         for slice in index.slices.iter().filter(|slice| train_only.contains(&slice.source)) {
             split.sides.insert(split.unit(slice), Side::Train);
@@ -81,6 +90,7 @@ impl Split {
                 split.sides.insert(unit, side);
             }
         }
+        split.leave_out_what_was_made_of_held_back(index);
         let wanted = [(Side::Train, 1.0), (Side::Validation, validation), (Side::Test, test)];
         let wanted: Vec<Side> = wanted.into_iter().filter(|(_, share)| *share > 0.0).map(|(side, _)| side).collect();
         split.check(index, &wanted)?;
@@ -118,10 +128,32 @@ impl Split {
                 for unit in fold_of.iter().filter(|(_, of)| **of == fold).map(|(unit, _)| unit) {
                     split.sides.insert(unit.clone(), Side::Test);
                 }
+                split.leave_out_what_was_made_of_held_back(index);
                 split.check(index, &[Side::Train, Side::Test])?;
                 Ok(split)
             })
             .collect()
+    }
+
+    /// Takes the synthetic patients (or slices) off all sides whose origin is not on the training side alone: a network that learned
+    /// from them would know whom it is measured on. Those of an origin that is not in the index stay.
+    fn leave_out_what_was_made_of_held_back(&mut self, index: &Index) {
+        let held: Vec<&Slice> = index
+            .slices
+            .iter()
+            .filter(|slice| self.sides.get(&self.unit(slice)).is_some_and(|side| *side != Side::Train))
+            .collect();
+        let patients: BTreeSet<&str> = held.iter().map(|slice| slice.patient.as_str()).collect();
+        let studies: BTreeSet<&str> = held.iter().filter_map(|slice| slice.study.as_deref()).collect();
+        for slice in &index.slices {
+            let made_of_held = slice.origin.as_ref().is_some_and(|origin| {
+                patients.contains(origin.patient.as_str())
+                    || origin.study.as_deref().is_some_and(|study| studies.contains(study))
+            });
+            if made_of_held {
+                self.sides.remove(&self.unit(slice));
+            }
+        }
     }
 
     /// The patients (or slices) that are measured, with hemorrhage or without, in the order of their names.
@@ -193,7 +225,7 @@ pub fn patients<'a>(slices: &[&'a Slice]) -> BTreeSet<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Problems;
+    use crate::data::{Origin, Problems};
 
     /// 20 patients of 10 slices, every third with hemorrhage on three slices, and a second source of single images.
     fn index() -> Index {
@@ -211,6 +243,7 @@ mod tests {
                     mask: None,
                     size: None,
                     position: None,
+                    origin: None,
                 });
             }
         }
@@ -226,6 +259,7 @@ mod tests {
                 mask: None,
                 size: None,
                 position: None,
+                origin: None,
             });
         }
         Index { slices, problems: Problems::default() }
@@ -306,6 +340,70 @@ mod tests {
             let folds = Split::folds(&index, SplitBy::Patient, refused, &["b".into()], 3);
             assert!(folds.is_err(), "{refused} folds");
         }
+    }
+
+    /// A synthetic study of each of the 20 patients: named by patient, or where the folder has another name now, by study.
+    fn with_synthetic() -> Index {
+        let mut index = index();
+        for patient in 0..20 {
+            let origin = match patient % 2 {
+                0 => Origin { patient: format!("a/{patient}"), study: None },
+                _ => Origin { patient: format!("before/{patient}"), study: Some(format!("1.2.{patient}")) },
+            };
+            for slice in 0..4 {
+                let mut drawn = index.slices[patient * 10].clone();
+                drawn.id = format!("ID_s_{patient}_{slice}");
+                (drawn.source, drawn.patient) = ("synthetic".into(), format!("synthetic/{patient}"));
+                (drawn.study, drawn.positive, drawn.origin) = (None, slice < 2, Some(origin.clone()));
+                index.slices.push(drawn);
+            }
+        }
+        for (place, slice) in index.slices.iter_mut().enumerate().take(200) {
+            slice.study = Some(format!("1.2.{}", place / 10));
+        }
+        index
+    }
+
+    #[test]
+    fn a_synthetic_study_is_never_trained_on_where_its_patient_is_held_back() {
+        let index = with_synthetic();
+        let only = ["b".to_owned(), "synthetic".to_owned()];
+        let check = |split: &Split| {
+            let number = |patient: &str| patient.rsplit('/').next().expect("a name").to_owned();
+            let [train, validation, test] =
+                [Side::Train, Side::Validation, Side::Test].map(|side| split.slices(&index, side));
+            let is_synthetic = |slice: &&&Slice| slice.source == "synthetic";
+            assert!(!validation.iter().chain(&test).any(|slice| slice.source == "synthetic"), "never measured");
+            let drawn: BTreeSet<String> =
+                train.iter().filter(is_synthetic).map(|slice| number(&slice.patient)).collect();
+            let real: BTreeSet<String> =
+                train.iter().filter(|slice| slice.source == "a").map(|slice| number(&slice.patient)).collect();
+            assert_eq!(
+                drawn, real,
+                "those of whom a synthetic study is trained on are those who are trained on themselves"
+            );
+            assert_eq!(split.count(Side::Train), 2 * real.len() + 8, "what is left out is on no side");
+            drawn.len()
+        };
+        for by_share in [(0.2, 0.2, 12), (0.0, 0.0, 20), (0.0, 0.25, 15)] {
+            let (validation, test, left) = by_share;
+            let split = Split::new(&index, SplitBy::Patient, validation, test, &only, 3).expect("a split");
+            assert_eq!(check(&split), left);
+        }
+        for fold in Split::folds(&index, SplitBy::Patient, 5, &only, 3).expect("folds") {
+            assert_eq!(check(&fold), 16);
+        }
+        // By image all patients are torn, and nothing synthetic is left.
+        let torn = Split::new(&index, SplitBy::Image, 0.3, 0.3, &only, 3).expect("a split");
+        assert!(!torn.slices(&index, Side::Train).iter().any(|slice| slice.source == "synthetic"));
+        // The same folds of the real patients as without it.
+        let without = Split::folds(&super::tests::index(), SplitBy::Patient, 5, &["b".into()], 3).expect("folds");
+        let with = Split::folds(&index, SplitBy::Patient, 5, &only, 3).expect("folds");
+        for (a, b) in without.iter().zip(&with) {
+            assert!(a.sides.iter().all(|(unit, side)| b.sides.get(unit) == Some(side)));
+        }
+        let measured = Split::folds(&index, SplitBy::Patient, 5, &["b".into()], 3).expect_err("synthetic").to_string();
+        assert!(measured.contains("--train-only"), "{measured}");
     }
 
     #[test]

@@ -161,6 +161,7 @@ mod tests {
             mask: None,
             size: None,
             position: Some(number),
+            origin: None,
         };
         let slices = [slice("a", 0, true), slice("a", 1, true), slice("b", 0, true), slice("b", 1, false)];
         let decision = Decision {

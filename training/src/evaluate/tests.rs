@@ -70,6 +70,7 @@ fn a_patients_studies_are_judged_each_for_itself() {
         mask: None,
         size: None,
         position: Some(position),
+        origin: None,
     };
     // Before: bleeding, in two series. After: one series, its slices out of order.
     let slices = [

@@ -23,7 +23,7 @@ use triaged_kernels::ConvBackend;
 use crate::data::{Cache, Draw, Loader, Slice, balanced, epoch_seed, levelled, plain};
 use crate::files::FileError;
 use crate::metrics::{Case, auc};
-use crate::network::{Layer, LayerError, Network};
+use crate::network::{Layer, LayerError, Network, has_position_logits};
 use crate::progress::Progress;
 use average::Average;
 pub use checkpoint::best;
@@ -59,8 +59,9 @@ where
         Some(edge) => Network::<B>::on_grid(layers, input, edge, config.seed, device)?,
     };
     let flattens = layers.contains(&Layer::Flatten);
-    if config.localization > 0.0 && !flattens {
-        return Err(LayerError::NoPositions.into());
+    let pools = has_position_logits(layers);
+    if config.localization > 0.0 && !(flattens || pools) {
+        return Err(LayerError::NoLocalization.into());
     }
     let adam = AdamWConfig::new().with_epsilon(1e-7).with_weight_decay(config.weight_decay as f32);
     let mut adam = adam.init::<B, Network<B>>();
@@ -138,9 +139,14 @@ where
             let value: f64 = loss.clone().into_scalar().elem();
             if config.localization > 0.0 {
                 let scale = if halved { 2.0 } else { 1.0 };
-                let masked = localization::loss(positions.clone(), &masks, input[2], scale, layers, device);
-                let slice = loss_of(localization::smooth_maximum(positions), &positive, weights, device);
-                loss = loss + (slice + masked) * config.localization;
+                let targets = localization::Targets::new(&masks, input[2], scale, layers, positions.dims());
+                let beside = if pools {
+                    localization::contrast(positions, &targets, device)
+                } else {
+                    let slice = localization::smooth_maximum(positions.clone());
+                    localization::loss(positions, &targets, device) + loss_of(slice, &positive, weights, device)
+                };
+                loss = loss + beside * config.localization;
             }
             if !(sound && value.is_finite()) {
                 state.nan = Some((epoch, number + 1));

@@ -49,6 +49,14 @@ pub enum Layer {
     Output,
 }
 
+/// Whether the logit of these layers is the mean of a logit at each position: the mean of each channel goes into the output
+/// unit alone, and both are linear. Dropout does nothing at inference.
+pub fn has_position_logits(layers: &[Layer]) -> bool {
+    let mut after = layers.iter().skip_while(|layer| !layer.flattens());
+    after.next() == Some(&Layer::GlobalAveragePool)
+        && after.all(|layer| matches!(layer, Layer::Dropout { .. } | Layer::Output))
+}
+
 impl Layer {
     /// Whether it makes a list of numbers of an image.
     pub fn flattens(&self) -> bool {

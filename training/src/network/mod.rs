@@ -24,7 +24,7 @@ use triaged_kernels::{ConvBackend, conv_relu_pool};
 
 pub use blocks::NormedConv;
 use grid::PositionGrid;
-pub use layer::Layer;
+pub use layer::{Layer, has_position_logits};
 pub use sizes::{LayerError, Size, parameters, positions, sizes};
 pub use steps::{Role, Step, steps};
 
@@ -210,12 +210,21 @@ impl<B: ConvBackend> Network<B> {
 
     /// The logits `[batch, 1]`, and a logit of each position, `[batch, height, width]`.
     ///
-    /// A position's logit is the sum of the first filters of the last convolution, plus `POSITION_OFFSET`. A training may
-    /// ask these filters to answer where blood is and nowhere else. The dense layers sum over all positions, where a lesion of
-    /// a hundredth of the head is lost among what all heads have, until there are filters that answer to nothing else.
+    /// Where the features are pooled and go into the output unit, a position's logit is what that unit makes of its
+    /// features; the slice's is the mean of them.
+    ///
+    /// In a network that flattens, a position's logit is the sum of the first filters of the last convolution, plus
+    /// `POSITION_OFFSET`. A training may ask these filters to answer where blood is and nowhere else. The dense layers sum over
+    /// all positions, where a lesion of a hundredth of the head is lost among what all heads have, until there are filters that
+    /// answer to nothing else.
     pub fn forward_with_positions(&self, images: Tensor<B, 4>) -> (Tensor<B, 2>, Tensor<B, 3>) {
         let features = self.features(images);
         let [batch, channels, height, width] = features.dims();
+        if has_position_logits(&self.layers) {
+            let rows = features.clone().permute([0, 2, 3, 1]).reshape([batch * height * width, channels]);
+            let unit = self.denses.last().expect("every network has an output unit");
+            return (self.head(features), unit.forward(rows).reshape([batch, height, width]));
+        }
         let filters = features.clone().narrow(1, 0, LOCALIZATION_FILTERS.min(channels));
         let positions = filters.sum_dim(1).reshape([batch, height, width]) + POSITION_OFFSET;
         (self.head(features), positions)

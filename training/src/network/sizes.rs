@@ -10,8 +10,12 @@ pub enum LayerError {
     Misplaced { at: usize, layer: String, why: &'static str },
     #[error("the layers do not end in one Output layer")]
     NoOutput,
-    #[error("this network does not flatten its image: it has no positions for a position grid or for localization")]
+    #[error("this network does not flatten its image: it has no positions for a position grid")]
     NoPositions,
+    #[error(
+        "this network has no positions for localization: it neither flattens its image nor pools it before its output unit"
+    )]
+    NoLocalization,
     #[error("a position grid of {edge} knots does not fit the {height}×{width} positions that are flattened")]
     Grid { edge: usize, height: usize, width: usize },
 }
@@ -73,8 +77,12 @@ pub fn sizes(layers: &[Layer], input: [usize; 3]) -> Result<Vec<Size>, LayerErro
     }
 }
 
-/// The places in the input at which the positions of the flattened image lie: the first one's middle, and the step from one to
-/// the next, in pixels along either axis.
+/// The places in the input at which the positions of the flattened or pooled image lie: the first one's middle, and the step
+/// from one to the next, in pixels along either axis.
+///
+/// Layers that pad their image keep positions that cover it evenly. With an even edge their padding is on the lower and right side
+/// alone, and a kernel's middle lies later than its position's, by half a step in the end; but what the network has
+/// learned answers at the position (measured on phantoms: the position is that of the bleed without this half step).
 pub fn positions(layers: &[Layer]) -> (f64, f64) {
     let (mut middle, mut step) = (0.0, 1.0);
     for layer in layers.iter().take_while(|layer| !layer.flattens()) {
@@ -83,6 +91,13 @@ pub fn positions(layers: &[Layer]) -> (f64, f64) {
             Layer::MaxPool { size } => {
                 middle += (size as f64 - 1.0) / 2.0 * step;
                 step *= size as f64;
+            }
+            // How many channels there are makes no difference to the strides.
+            Layer::Stem { .. } | Layer::InvertedResidual { .. } => {
+                for stride in steps(layer, 1).iter().map(|step| step.stride as f64) {
+                    middle += (stride - 1.0) / 2.0 * step;
+                    step *= stride;
+                }
             }
             _ => {}
         }

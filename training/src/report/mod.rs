@@ -11,7 +11,7 @@
 mod charts;
 mod curves;
 mod page;
-mod sheet;
+pub(crate) mod sheet;
 
 use std::fs;
 use std::path::{Path, PathBuf};

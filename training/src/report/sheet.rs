@@ -16,7 +16,7 @@ pub const EDGE: usize = 192;
 const MOST: usize = 12;
 const COLUMNS: usize = 4;
 const GAP: usize = 8;
-const LINE: usize = RasterHeight::Size16.val();
+pub(crate) const LINE: usize = RasterHeight::Size16.val();
 /// Number and probability, id, patient.
 const CAPTION: usize = 3 * LINE + 4;
 const PAPER: u8 = 255;
@@ -117,7 +117,7 @@ impl Sheet {
             let Scored { slice, probability, .. } = &tile.scored;
             let lines = [format!("{}  {probability:.4}", place + 1), slice.id.clone(), slice.patient.clone()];
             for (number, text) in lines.iter().enumerate() {
-                write(&mut canvas, width, (left, top + EDGE + 2 + number * LINE), text);
+                write(&mut canvas, width, (left, top + EDGE + 2 + number * LINE), text, EDGE);
             }
         }
         encode(self.kind.file(), &canvas, (width, height)).map(Some)
@@ -147,13 +147,13 @@ fn pixels(scored: &Scored) -> Result<Vec<u8>, String> {
     Ok(values.map_err(|error| error.to_string())?.iter().map(|value| (value * 255.0).round() as u8).collect())
 }
 
-/// Black text of one tile's width, cut off there; what the font has no shape for becomes a question mark.
-fn write(canvas: &mut [u8], width: usize, (left, top): (usize, usize), text: &str) {
+/// Black text, cut off at a width of `room`; what the font has no shape for becomes a question mark.
+pub(crate) fn write(canvas: &mut [u8], width: usize, (left, top): (usize, usize), text: &str, room: usize) {
     let (weight, size) = (FontWeight::Regular, RasterHeight::Size16);
     let advance = get_raster_width(weight, size);
     let shapes =
         text.chars().filter_map(|letter| get_raster(letter, weight, size).or_else(|| get_raster('?', weight, size)));
-    for (place, shape) in shapes.take(EDGE / advance).enumerate() {
+    for (place, shape) in shapes.take(room / advance).enumerate() {
         for (row, line) in shape.raster().iter().enumerate() {
             for (column, ink) in line.iter().enumerate() {
                 canvas[(top + row) * width + left + place * advance + column] = PAPER - ink;
@@ -162,7 +162,8 @@ fn write(canvas: &mut [u8], width: usize, (left, top): (usize, usize), text: &st
     }
 }
 
-fn encode(name: &str, gray: &[u8], (width, height): (usize, usize)) -> Result<Vec<u8>, ReportError> {
+/// A PNG of gray values.
+pub(crate) fn encode(name: &str, gray: &[u8], (width, height): (usize, usize)) -> Result<Vec<u8>, ReportError> {
     let failed = |error: png::EncodingError| ReportError::Draw { figure: name.into(), why: error.to_string() };
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
@@ -191,6 +192,7 @@ mod tests {
             mask: None,
             size: None,
             position: None,
+            origin: None,
         };
         let scored = Scored { side: "test".into(), slice, probability: 0.25, threshold: 0.5 };
         Tile { scored, pixels: vec![gray; EDGE * EDGE] }

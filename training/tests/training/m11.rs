@@ -116,8 +116,6 @@ fn what_m11_cannot_do_is_refused_in_one_line() {
     refused(&labels, &["is not the file of EfficientNet-Lite0's weights"]);
     let grid = train(&data, &run("c"), &[&none[..], &["--position-grid", "2"]].concat());
     refused(&grid, &["does not flatten its image"]);
-    let localization = train(&data, &run("d"), &[&none[..], &["--localization", "1"]].concat());
-    refused(&localization, &["does not flatten its image"]);
     #[rustfmt::skip]
     let m4 = program(&[
         "fit", "--data", text(&data), "--out", text(&run("e")), "--candidate", "m4", "--size", "32", "--pretrained",

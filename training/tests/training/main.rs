@@ -7,6 +7,7 @@ mod ablate;
 mod bad_input;
 mod cross_validation;
 mod ensemble;
+mod heat_map;
 mod m11;
 mod pipeline;
 mod quantize;
