@@ -130,6 +130,20 @@ bench: build bench-deps ## Measure the node beside its peers and each stage alon
 	PYTHONPATH=benches:tests/peers .venv-bench/bin/python -m side_by_side --program $(RELEASE)/triaged $(ARGS)
 	@$(MAKE) --no-print-directory bench-stages
 
+FUZZ_SECONDS ?= 1800
+FUZZ_TARGETS = pdu command_set data_set pixels decoder_answers configuration model_card
+.PHONY: fuzz
+fuzz: deps ## Fuzz each entry of untrusted bytes for FUZZ_SECONDS=1800 (needs a nightly compiler and cargo-fuzz)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo install cargo-fuzz, rustup toolchain install nightly" >&2; exit 2; }
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=4096; \
+	done
+
+.PHONY: sbom
+sbom: deps ## Write the software bill of materials of the program (CycloneDX) to triaged.cdx.json
+	@scripts/sbom.py triaged.cdx.json
+
 .PHONY: bench-stages
 bench-stages: deps onnxruntime-keep models-link ## Measure the stages alone: PDUs, commands, decoding, transform, batches, ledger
 	ORT_DYLIB_PATH="$(abspath $(ONNXRUNTIME))/libonnxruntime.so" $(CARGO) bench --locked --workspace --bench stages $(if $(STAGE),-- $(STAGE))

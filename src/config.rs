@@ -53,6 +53,8 @@ pub struct Dimse {
     pub calling_ae_titles: Vec<String>,
     pub max_associations: usize,
     pub max_associations_of_source: usize,
+    /// GiB that one address may bring in an hour; 0: no bound.
+    pub max_gib_of_source_per_hour: f64,
     pub max_pdu_bytes: u32,
     pub max_object_mib: u64,
     pub association_request_timeout_seconds: u64,
@@ -508,6 +510,9 @@ impl Settings {
         }
         if d.max_associations == 0 {
             return wrong("dimse.max_associations", 0, "at least 1");
+        }
+        if !(0.0..=1e6).contains(&d.max_gib_of_source_per_hour) {
+            return wrong("dimse.max_gib_of_source_per_hour", d.max_gib_of_source_per_hour, "between 0 and 1000000");
         }
         if d.max_associations_of_source == 0 {
             return wrong("dimse.max_associations_of_source", 0, "at least 1");

@@ -51,6 +51,18 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "Attributes that were kept only in part, as they were too long",
     ),
     (
+        "triaged_volume_refusals_total",
+        Counter,
+        Unit::Count,
+        "Objects refused because their address brought more bytes than it may in an hour",
+    ),
+    (
+        "triaged_recovered_files_total",
+        Counter,
+        Unit::Count,
+        "Files of the archive without a row that were taken in again after a start",
+    ),
+    (
         "triaged_decoder_ends_total",
         Counter,
         Unit::Count,

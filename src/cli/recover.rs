@@ -51,7 +51,12 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         privacy: settings.privacy.clone(),
     };
     // The objects are on the disk already: no bound of senders holds for them.
-    let limits = Limits { max_object_bytes: u64::MAX, max_queue: u64::MAX, max_queue_of_source: u64::MAX };
+    let limits = Limits {
+        max_object_bytes: u64::MAX,
+        max_queue: u64::MAX,
+        max_queue_of_source: u64::MAX,
+        max_bytes_of_source: 0,
+    };
     let intake = Intake::new(
         archive.clone(),
         Arc::new(ledger.clone()),

@@ -186,6 +186,7 @@ impl OutgoingPeer {
             tls: self.tls,
             sop_classes: Vec::new(),
             max_associations: 0,
+            reserved_associations: 0,
             max_object_mib: 0,
             stat: false,
             users: Vec::new(),

@@ -35,6 +35,9 @@ pub struct KnownPeer {
     pub sop_classes: Vec<String>,
     #[serde(default)]
     pub max_associations: usize,
+    /// Associations that it may have even while all others of the node are taken.
+    #[serde(default = "reserved_associations")]
+    pub reserved_associations: usize,
     #[serde(default)]
     pub max_object_mib: u64,
     /// Its objects are scored before others.
@@ -57,7 +60,19 @@ pub struct KnownPeer {
     pub call_as: Option<DicomUser>,
 }
 
+fn reserved_associations() -> usize {
+    2
+}
+
 impl KnownPeer {
+    /// Whether the entry is for somebody in particular. One that asks for nothing is for anybody.
+    pub fn names_somebody(&self) -> bool {
+        !(self.ae_titles.is_empty()
+            && self.networks.is_empty()
+            && self.certificates.is_empty()
+            && self.users.is_empty())
+    }
+
     /// The AE title at which the node calls it.
     pub fn called(&self) -> Option<&str> {
         let first = self.ae_titles.first().map(|title| title.trim());

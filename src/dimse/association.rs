@@ -11,13 +11,15 @@ use tracing::{debug, info, warn};
 use crate::crowd::Place;
 use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
-use super::applicant::Applicant;
+use super::applicant::{Applicant, Refusal};
 use super::command::{Operation, Request};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::link::{ANSWER_PATIENCE, Arrival, Call, Caller, End, Link};
 use super::negotiation::negotiate;
-use super::pdu::{AbortReason, AssociateAccept, AssociateRequest, Event, Pdu, PduError, PduStream, release_response};
+use super::pdu::{
+    AbortReason, AssociateAccept, AssociateRequest, Event, Pdu, PduError, PduStream, Rejection, release_response,
+};
 use super::peer::Peer;
 use super::policy::{APPLICATION_CONTEXT, Admission};
 use super::scp::Scp;
@@ -68,11 +70,17 @@ pub async fn serve(connection: Connection, waiting: Place, scp: Arc<Scp>, stop: 
         tls,
         certificate: certificate.as_ref(),
     };
-    let admitted = scp.policy.admit(&applicant, place.is_none()).and_then(|admission| {
-        let of_peer = admission.known.as_ref().map(|known| known.place()).transpose()?.flatten();
-        Ok((admission, of_peer))
+    let admitted = scp.policy.admit(&applicant, seat.is_none()).and_then(|admission| {
+        let known = admission.known.as_ref();
+        let of_peer = known.map(|known| known.place()).transpose()?.flatten();
+        let reserved = if place.is_none() { known.and_then(|known| known.reserved_place()) } else { None };
+        if place.is_none() && reserved.is_none() {
+            let why = "dimse.max_associations are open already".into();
+            return Err(Refusal { rejection: Rejection::LocalLimitExceeded, why });
+        }
+        Ok((admission, of_peer, reserved))
     });
-    let (admission, of_peer) = match admitted {
+    let (admission, of_peer, reserved) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             // Whoever is refused must not keep others out while it takes its time to go.
@@ -112,7 +120,7 @@ pub async fn serve(connection: Connection, waiting: Place, scp: Arc<Scp>, stop: 
     metrics::counter!("triaged_associations_total", "result" => "accepted").increment(1);
     let Admission { known, user_identity, .. } = admission;
     let peer = Arc::new(Peer { association, calling_ae, called_ae, address, known, certificate, user_identity });
-    let open = Open::new([place, of_peer], seat);
+    let open = Open::new([place.or(reserved), of_peer], seat);
     let began = Instant::now();
     let (caller, calls) = Caller::new();
     let link = Link::new(stream, negotiated.contexts, request.maximum_length, scp.idle_timeout, caller);

@@ -1,5 +1,6 @@
 //! The peers that the node knows by its settings (`[[dimse.peers]]`): by AE title, network, certificate and user.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dicom_dictionary_std::uids;
@@ -17,6 +18,8 @@ pub struct KnownPeer {
     settings: config::KnownPeer,
     /// One permit for each association that it may have at one time; `None`: no limit of its own.
     places: Option<Arc<Semaphore>>,
+    /// One permit for each association that it may have while all places of the node are taken.
+    reserve: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for KnownPeer {
@@ -37,7 +40,8 @@ impl Eq for KnownPeer {}
 impl KnownPeer {
     pub fn new(settings: &config::KnownPeer) -> KnownPeer {
         let places = (settings.max_associations > 0).then(|| Arc::new(Semaphore::new(settings.max_associations)));
-        KnownPeer { settings: settings.clone(), places }
+        let reserved = if settings.names_somebody() { settings.reserved_associations } else { 0 };
+        KnownPeer { settings: settings.clone(), places, reserve: Arc::new(Semaphore::new(reserved)) }
     }
 
     pub fn name(&self) -> &str {
@@ -74,6 +78,16 @@ impl KnownPeer {
             rejection: Rejection::LocalLimitExceeded,
             why: format!("max_associations of peer {:?} are open already", self.name()),
         })
+    }
+
+    /// A place that is kept for this peer, for when all others are taken. None where they are taken, too.
+    pub fn reserved_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.reserve.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether it comes from this address, as far as its networks say.
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        self.settings.networks.iter().any(|network| network.contains(address))
     }
 
     /// Whether an applicant calls itself what this peer does.

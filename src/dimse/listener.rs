@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
+use crate::crowd::Standing;
 use crate::tls::{HandshakeError, TlsServer};
 
 use super::association;
@@ -75,7 +76,8 @@ impl Listener {
             };
             // A listener on :: sees IPv4 peers within IPv6.
             let address = address.ip().to_canonical();
-            let place = scp.crowd.enter(address);
+            let standing = if scp.policy.knows(address) { Standing::Known } else { Standing::Stranger };
+            let place = scp.crowd.enter(address, standing);
             let (scp, tls, stop) = (scp.clone(), self.tls.clone(), stop.clone());
             let task = async move {
                 let connection = tokio::select! {

@@ -1,6 +1,7 @@
 //! Association policy: who may associate.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config;
@@ -48,7 +49,12 @@ impl Policy {
         }
     }
 
-    /// Judges a request (PS3.8 9.3.2 to 9.3.4). `busy`: as many associations are open as there may be.
+    /// Whether a peer of the settings is known to come from this address.
+    pub fn knows(&self, address: IpAddr) -> bool {
+        self.peers.iter().any(|peer| peer.is_at(address))
+    }
+
+    /// Judges a request (PS3.8 9.3.2 to 9.3.4). `busy`: the sender has as many associations as it may have.
     ///
     /// A user identity is neither looked at nor answered where no users are configured: a positive response would say that
     /// somebody had been recognized.
@@ -92,10 +98,8 @@ impl Policy {
             admission.known = Some(known);
         }
         if busy {
-            return refuse(
-                Rejection::LocalLimitExceeded,
-                "dimse.max_associations are open already, or dimse.max_associations_of_source of this sender".into(),
-            );
+            let why = "dimse.max_associations_of_source of this sender are open already";
+            return refuse(Rejection::LocalLimitExceeded, why.into());
         }
         Ok(admission)
     }

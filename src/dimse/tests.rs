@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::crowd::Standing;
 
 use super::command::{Message, NewCommandSet, Operation, Reply, Request, Response};
 use super::exchange::Exchange;
@@ -163,7 +164,7 @@ impl Client {
         let scp = Arc::new(Scp::with_services(&settings, services));
         let address = [127, 0, 0, 1].into();
         let connection = Connection { transport: Box::new(server), address, tls: false, certificate: None };
-        let place = scp.crowd.enter([127, 0, 0, 1].into());
+        let place = scp.crowd.enter([127, 0, 0, 1].into(), Standing::Stranger);
         let node = tokio::spawn(association::serve(connection, place, scp, CancellationToken::new()));
         pipe.write_all(&pdu(1, &body(items, user))).await.unwrap();
         let first = read(&mut pipe).await;
@@ -447,7 +448,7 @@ async fn what_is_no_association_is_aborted_and_an_abort_is_not_answered() {
         let scp = Arc::new(Scp::with_services(&settings, vec![Arc::new(Echo)]));
         let address = [127, 0, 0, 1].into();
         let connection = Connection { transport: Box::new(server), address, tls: false, certificate: None };
-        let place = scp.crowd.enter([127, 0, 0, 1].into());
+        let place = scp.crowd.enter([127, 0, 0, 1].into(), Standing::Stranger);
         let node = tokio::spawn(association::serve(connection, place, scp, CancellationToken::new()));
         pipe.write_all(&bytes).await.unwrap();
         let mut said = Vec::new();

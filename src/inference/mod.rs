@@ -21,6 +21,8 @@ mod trial;
 mod tuning;
 
 pub use bench::{Bench, BenchError, Measured, bench};
+#[doc(hidden)]
+pub use decoding::read_answers;
 pub use decoding::{DecodeLimits, DecoderError, run_worker};
 pub use engine::{Engine, EngineInfo};
 pub use error::EngineError;

@@ -9,6 +9,7 @@ mod header;
 mod reception;
 mod record;
 mod room;
+mod volume;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use adoption::Adoption;
 pub use header::Rules;
 pub use reception::{Memory, Reception};
 use room::Room;
+use volume::Volume;
 
 /// Takes in what transfers bring. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +37,7 @@ pub struct Intake {
     rules: Arc<Rules>,
     limits: Limits,
     room: Arc<Room>,
+    volume: Arc<Volume>,
     /// Objects that could not be stored.
     storing: Trouble,
     /// Turns at reading the header of an object that was gathered in memory. A hostile one takes some 50 MiB, so only a few are read at
@@ -55,6 +58,8 @@ pub struct Limits {
     pub max_queue: u64,
     /// Slices of one sender that may wait (`inference.max_queue_of_source`).
     pub max_queue_of_source: u64,
+    /// Bytes that one address may bring in an hour (`dimse.max_gib_of_source_per_hour`); 0: no bound.
+    pub max_bytes_of_source: u64,
 }
 
 /// An object as its sender announces it, before its data set.
@@ -154,6 +159,7 @@ impl Intake {
             rules: Arc::new(rules),
             limits,
             room,
+            volume: Arc::new(Volume::new(limits.max_bytes_of_source)),
             storing,
             reading: Arc::new(Semaphore::new(turns)),
             reading_large: Arc::new(Semaphore::new(1)),

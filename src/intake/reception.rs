@@ -106,6 +106,12 @@ impl<'t> Reception<'t> {
             self.state = State::Refused(Outcome::OutOfResources(why));
             return;
         }
+        if !self.transfer.intake.volume.take(self.transfer.sender.peer, piece.len()) {
+            metrics::counter!("triaged_volume_refusals_total").increment(1);
+            let why = "this address has brought as much as it may in an hour (dimse.max_gib_of_source_per_hour)";
+            self.state = State::Refused(Outcome::OutOfResources(why.into()));
+            return;
+        }
         self.digest.update(piece);
         let full = match self.state {
             State::Gathering => self.memory.limit(),

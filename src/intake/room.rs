@@ -144,7 +144,7 @@ mod tests {
     fn room(max_queue: u64, max_queue_of_source: u64) -> (tempfile::TempDir, Arc<Room>) {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&folder.path().join("triaged.db")).unwrap();
-        let limits = Limits { max_object_bytes: 1, max_queue, max_queue_of_source };
+        let limits = Limits { max_object_bytes: 1, max_queue, max_queue_of_source, max_bytes_of_source: 0 };
         (folder, Arc::new(Room::new(limits, Arc::new(ledger))))
     }
 

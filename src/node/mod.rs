@@ -270,6 +270,7 @@ impl Node {
             max_object_bytes: settings.dimse.max_object_mib.saturating_mul(1 << 20),
             max_queue: settings.inference.max_queue,
             max_queue_of_source: settings.inference.max_queue_of_source,
+            max_bytes_of_source: (settings.dimse.max_gib_of_source_per_hour * f64::from(1 << 30)) as u64,
         };
         let gate = Gate::new(&settings.triage.gate, &info.card.made_for);
         let rules = Rules { stat, gate, privacy: settings.privacy.clone() };

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::warn;
 
-use crate::crowd::{Crowd, Place};
+use crate::crowd::{Crowd, Place, Standing};
 use crate::ledger::Actor;
 use crate::log_limit::LogLimit;
 use crate::tls::{HandshakeError, TlsServer};
@@ -108,7 +108,7 @@ impl Listener for Bounded {
                 }
             };
             let _ = stream.set_nodelay(true);
-            let (idle, place) = (self.idle, self.crowd.enter(peer.ip().to_canonical()));
+            let (idle, place) = (self.idle, self.crowd.enter(peer.ip().to_canonical(), Standing::Stranger));
             match tls {
                 None => return (Connection::new(Box::new(stream), idle, place), peer),
                 Some(tls) => _ = tokio::spawn(async move { tls.shake_hands(stream, peer, idle, place).await }),

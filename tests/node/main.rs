@@ -17,6 +17,8 @@ mod differential;
 mod documents;
 mod durable;
 mod escalation;
+mod faults;
+mod fuzz;
 mod gpu;
 mod hostile;
 mod lineage;

@@ -199,3 +199,44 @@ fn recover_takes_in_again_what_a_lost_database_had() {
     std::fs::write(&file, bytes).unwrap();
     assert!(check(&node).contains("1 of 3 files are not as they came"));
 }
+
+/// A peer of the settings gets in while others hold every place that there is.
+#[test]
+fn a_listed_peer_gets_in_while_strangers_hold_all_places() {
+    let node = Node::start_with_file(
+        "[dimse]\nmax_associations = 4\n\n[[dimse.peers]]\nname = \"scanner\"\nae_titles = [\"SCANNER\"]\n\n\
+         [[dimse.peers]]\nname = \"anybody\"\n",
+        &[],
+    );
+    let hold = |title: &str| {
+        let mut socket = TcpStream::connect(node.dimse).unwrap();
+        socket.write_all(&associate_request(title, EXPLICIT)).unwrap();
+        let mut answer = [0; 10];
+        socket.read_exact(&mut answer).unwrap();
+        (answer[0] == 2, socket)
+    };
+    let held: Vec<_> = (0..4).map(|number| hold(&format!("STRANGER{number}"))).collect();
+    assert!(held.iter().all(|(accepted, _)| *accepted));
+    assert!(!hold("ANOTHER").0, "strangers have no more");
+    assert_eq!(store_one(&node, "SCANNER", "2.25.1"), 0);
+    // Its place is free again once the node has noticed that it is gone.
+    node.wait_for_log("association ended");
+    let own: Vec<_> = (0..2).map(|_| hold("SCANNER")).collect();
+    assert!(own.iter().all(|(accepted, _)| *accepted));
+    assert!(!hold("SCANNER").0, "its reserve is bounded, too");
+    drop(held);
+}
+
+/// One that brings too much is refused; who comes from elsewhere is not.
+#[test]
+fn a_host_does_not_fill_the_disk_for_all() {
+    // A tenth of a MiB: a dozen objects of 8 KiB.
+    let node = Node::start(&[("TRIAGED__DIMSE__MAX_GIB_OF_SOURCE_PER_HOUR", "0.0001")]);
+    let statuses: Vec<u16> =
+        (0..20).map(|number| store_one(&node, &format!("AE{number}"), &format!("2.25.{number}"))).collect();
+    assert_eq!(statuses[0], 0);
+    assert_eq!(statuses.last(), Some(&0xA700), "another AE title is no other host: {statuses:04X?}");
+    node.wait_for_log("dimse.max_gib_of_source_per_hour");
+    let kept = statuses.iter().filter(|status| **status == 0).count() as i64;
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances"), kept);
+}

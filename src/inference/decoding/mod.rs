@@ -24,6 +24,8 @@ use triaged_imaging::{self as imaging, ImagingError, Placement, ReadCause, ReadE
 pub use limits::DecodeLimits;
 pub use process::DecoderError;
 use process::DecoderProcess;
+#[doc(hidden)]
+pub use protocol::read_answers;
 pub use sandbox::Sandbox;
 pub use worker::run as run_worker;
 

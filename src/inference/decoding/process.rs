@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, memfd_create};
 use triaged_imaging::{Tensor, Transform};
 
-use super::protocol::{Hello, Outcome, Request, receive, send};
+use super::protocol::{Hello, Outcome, Request, receive, receive_outcome, send};
 use super::{DecodeLimits, Failure, Input, Sandbox};
 use crate::ledger::Claim;
 use crate::objects::LocalFile;
@@ -116,8 +116,8 @@ impl DecoderProcess {
         if let Err(error) = send(&self.socket, &request, open.as_ref().map(|open| open as &dyn AsFd)) {
             return Err(self.end(error));
         }
-        let outcome = match receive::<Outcome>(&self.socket) {
-            Ok(Some((outcome, _))) => outcome,
+        let outcome = match receive_outcome(&self.socket) {
+            Ok(Some(outcome)) => outcome,
             Ok(None) => return Err(self.end(io::ErrorKind::UnexpectedEof.into())),
             Err(error) => return Err(self.end(error)),
         };

@@ -49,6 +49,45 @@ pub(super) enum Outcome {
     Passing(String),
 }
 
+/// No reason is longer, in characters. The process that gives it may have been taken over by its object, and the reason is kept and shown.
+const MOST_OF_REASON: usize = 1000;
+
+impl Outcome {
+    /// The outcome with its reason made fit to be kept: short, and without control characters.
+    fn bounded(self) -> Outcome {
+        let fit = |why: String| why.chars().filter(|c| !c.is_control()).take(MOST_OF_REASON).collect();
+        match self {
+            Outcome::Decoded(shape, placement) => Outcome::Decoded(shape, placement),
+            Outcome::Ineligible(why) => Outcome::Ineligible(fit(why)),
+            Outcome::Lasting(why) => Outcome::Lasting(fit(why)),
+            Outcome::Passing(why) => Outcome::Passing(fit(why)),
+        }
+    }
+}
+
+/// Receives the outcome of a slice. `None` where the process is gone.
+pub(super) fn receive_outcome(socket: &UnixStream) -> io::Result<Option<Outcome>> {
+    Ok(receive::<Outcome>(socket)?.map(|(outcome, _)| outcome.bounded()))
+}
+
+/// Reads bytes as the answers of a decoder process, as the node does. Returns their reasons. For tests and fuzzing.
+#[doc(hidden)]
+pub fn read_answers(bytes: &[u8]) -> Vec<String> {
+    let Ok((node, mut process)) = UnixStream::pair() else { return Vec::new() };
+    let bytes = bytes.to_vec();
+    // More than the socket holds must not keep it from being read.
+    let writer = std::thread::spawn(move || drop(process.write_all(&bytes)));
+    let mut reasons = Vec::new();
+    while let Ok(Some(outcome)) = receive_outcome(&node) {
+        if let Outcome::Ineligible(why) | Outcome::Lasting(why) | Outcome::Passing(why) = outcome {
+            reasons.push(why);
+        }
+    }
+    drop(node);
+    let _ = writer.join();
+    reasons
+}
+
 /// Sends a message, with an open file where one belongs to it.
 pub(super) fn send(mut socket: &UnixStream, message: &impl Serialize, file: Option<&dyn AsFd>) -> io::Result<()> {
     let json = serde_json::to_vec(message)?;

@@ -50,6 +50,11 @@ impl Node {
         Node::start_in(folder, settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
     }
 
+    /// Starts a node on a folder that is there, such as that of a small file system.
+    pub fn start_on(folder: Arc<tempfile::TempDir>, settings: &[(&str, &str)]) -> Node {
+        Node::start_in(folder, settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
+    }
+
     fn start_in(folder: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Node {
         let mut child = command(folder.path(), &settings)
             .arg("serve")

@@ -1,0 +1,87 @@
+//! Untrusted in: what comes from outside may be anything. The entries of the fuzz targets take every seed, every beginning of it and mutations of
+//! it, with the stable compiler; a fuzzer goes on from there (`make fuzz`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+#[path = "../../fuzz/entries.rs"]
+mod entries;
+
+/// For each entry. `TRIAGED_FUZZ_SECONDS` makes it longer.
+const SECONDS: u64 = 10;
+
+fn seeds(entry: &str) -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("fuzz/seeds").join(entry);
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    let mut seeds: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    match entry {
+        "configuration" => seeds.push(fs::read(root.join("conf/triaged.toml")).unwrap()),
+        "model_card" => seeds.push(fs::read(root.join("models/m10.json")).unwrap()),
+        _ => {}
+    }
+    assert!(!seeds.is_empty(), "{entry} has no seeds");
+    seeds
+}
+
+/// A change of some bytes: overwritten, taken out, put in, or repeated.
+fn mutated(seed: &[u8], changes: &[(u8, prop::sample::Index, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for (kind, at, piece) in changes {
+        let at = at.index(bytes.len() + 1);
+        let end = (at + piece.len()).min(bytes.len());
+        match kind % 4 {
+            0 => bytes[at..end].copy_from_slice(&piece[..end - at]),
+            1 => drop(bytes.drain(at..end)),
+            2 => drop(bytes.splice(at..at, piece.iter().copied())),
+            _ => {
+                let again = bytes[at..end].to_vec();
+                bytes.splice(at..at, again);
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn no_bytes_from_outside_end_what_reads_them() {
+    let seconds = std::env::var("TRIAGED_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let changes = prop::collection::vec(
+        (any::<u8>(), any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 1..9)),
+        1..6,
+    );
+    for (name, entry) in entries::ENTRIES {
+        let seeds = seeds(name);
+        for seed in &seeds {
+            entry(seed);
+            let step = (seed.len() / 200).max(1);
+            (0..seed.len()).step_by(step).for_each(|end| entry(&seed[..end]));
+        }
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+        let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
+        let (began, mut inputs) = (Instant::now(), 0_u64);
+        while began.elapsed() < Duration::from_secs(seconds) {
+            for seed in &seeds {
+                let changes = changes.new_tree(&mut runner).unwrap().current();
+                let bytes = mutated(seed, &changes);
+                let outcome = std::panic::catch_unwind(|| entry(&bytes));
+                if outcome.is_err() {
+                    let file = std::env::temp_dir().join(format!("triaged-fuzz-{name}"));
+                    fs::write(&file, &bytes).unwrap();
+                    panic!("{name} panicked; the input is in {}", file.display());
+                }
+                inputs += 1;
+            }
+        }
+        println!("{name}: {inputs} inputs");
+    }
+}
