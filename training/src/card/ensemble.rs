@@ -22,6 +22,9 @@ pub struct Member {
     pub draws_per_epoch: Option<usize>,
     pub seed: u64,
     pub seconds: f64,
+    /// The sources that it was only trained on, beside those that are measured.
+    #[serde(default)]
+    pub train_only: Vec<String>,
     pub slice_auc: Option<Interval>,
     /// By the study rule that its own folds chose.
     pub study_auc: Option<Interval>,
@@ -33,8 +36,12 @@ impl Ensemble {
         let auc = |auc: Option<Interval>| auc.map_or("one class only".into(), |auc| format!("{:.3}", auc.value));
         let member = |member: &Member| {
             let draws = member.draws_per_epoch.map_or("every slice".into(), |draws| format!("{draws} draws"));
+            let with = match member.train_only.is_empty() {
+                true => String::new(),
+                false => format!(", trained on {} beside the patients below", member.train_only.join(", ")),
+            };
             format!(
-                "{} epochs of {draws}{}, {:.0} s, out of fold alone a slice AUC of {} and a study AUC of {}",
+                "{} epochs of {draws}{}{with}, {:.0} s, out of fold alone a slice AUC of {} and a study AUC of {}",
                 member.epochs,
                 if member.is_of_a_fold { " on all patients but one fold's" } else { "" },
                 member.seconds,

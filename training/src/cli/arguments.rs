@@ -134,6 +134,9 @@ pub struct ExportArgs {
     /// Folder of model and cards
     #[arg(long)]
     pub out: PathBuf,
+    /// The model's name [default: the network's]
+    #[arg(long)]
+    pub name: Option<String>,
     /// The card's version
     #[arg(long, default_value = "1")]
     pub card_version: String,

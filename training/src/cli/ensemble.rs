@@ -20,7 +20,7 @@ use super::scores::{scores_file, write_scores};
 use crate::calibration::logit;
 use crate::card::{Ensemble, Measured, Member, Trained};
 use crate::cross_validation::CrossValidation;
-use crate::data::{Index, Side, Slice};
+use crate::data::{Index, Side, Slice, Split};
 use crate::evaluate::{Study, strata};
 use crate::export;
 use crate::files::{read_json, write_json};
@@ -31,7 +31,7 @@ use crate::run::out_of_fold;
 #[derive(Clone, Args)]
 pub struct EnsembleArgs {
     /// A folder of `train`, with its folds in `folds`, or one of such a training's fold-N folders; two or more, of the same network,
-    /// input, slices and folds
+    /// input, measured slices and folds; what they only trained on may differ
     #[arg(long = "run", required = true)]
     pub runs: Vec<PathBuf>,
     /// The model's name [default: the network's, with -ensemble]
@@ -51,6 +51,8 @@ pub struct EnsembleArgs {
 struct Training {
     config: FitConfig,
     state: State,
+    index: Index,
+    split: Split,
     /// Whether it is a fold's network, which has not seen that fold's patients.
     is_of_a_fold: bool,
     crossed: CrossValidation,
@@ -70,8 +72,12 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
         bail!("--run: two trainings or more make an ensemble");
     }
     let first_run = &args.runs[0];
-    let (index, split) = data_of(first_run)?;
+    let (mut index, mut split) = data_of(first_run)?;
     let trainings = args.runs.iter().map(|run| training(run, first_run, &index)).collect::<anyhow::Result<Vec<_>>>()?;
+    for training in &trainings {
+        index.add_trained_on(&training.index, &training.split.train_only);
+        split.add_train_only(&training.split);
+    }
     let first = &trainings[0];
     let config = &first.config;
     let folds = folds(args, &trainings)?;
@@ -107,6 +113,7 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
         draws_per_epoch: training.config.balance,
         seed: training.config.seed,
         seconds: training.state.epochs.iter().map(|epoch| epoch.seconds).sum::<f64>().round(),
+        train_only: training.split.train_only.clone(),
         slice_auc: training.crossed.pooled.slices.auc,
         study_auc: training.crossed.pooled.studies.auc,
     };
@@ -159,13 +166,14 @@ fn training(run: &Path, first: &Path, index: &Index) -> anyhow::Result<Training>
     if config.context {
         bail!("{} sees neighbouring slices: the node has no such input, and no model can be made of it", run.display());
     }
-    let (own, _) = data_of(run)?;
-    if let Some(how) = index.difference(&own) {
-        bail!("{} and {} were trained on other slices ({how})", first.display(), run.display());
+    let (own, split) = data_of(run)?;
+    let (_, first_split) = data_of(first)?;
+    if let Some(how) = index.measured(&first_split.train_only).difference(&own.measured(&split.train_only)) {
+        bail!("{} and {} were measured on other slices ({how})", first.display(), run.display());
     }
     let rows = out_of_fold(&folds)?;
     let scores = rows.into_iter().map(|(fold, slice, score)| ((fold, slice.source, slice.id), score)).collect();
-    Ok(Training { config, state, is_of_a_fold: folds != run.join("folds"), crossed, scores })
+    Ok(Training { config, state, index: own, split, is_of_a_fold: folds != run.join("folds"), crossed, scores })
 }
 
 /// The folds, which all trainings must have alike, with the mean of their logits as a probability.

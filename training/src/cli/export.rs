@@ -26,7 +26,13 @@ pub fn do_export<B: ConvBackend>(
     device: &B::Device,
     device_name: &str,
 ) -> anyhow::Result<()> {
-    let (config, state) = fit::read_run(run)?;
+    let (mut config, state) = fit::read_run(run)?;
+    if let Some(name) = &args.name {
+        if name.is_empty() || name.contains(['/', '.']) {
+            bail!("--name {name}: a name such as m12");
+        }
+        config.candidate.name.clone_from(name);
+    }
     if config.context {
         bail!("{} sees neighbouring slices: the node has no such input, and no model can be made of it", run.display());
     }

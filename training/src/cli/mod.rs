@@ -336,7 +336,8 @@ impl Job {
                     do_fit::<B>(&data, &index, &shipped, &out, device)?;
                     Some(folder)
                 };
-                let export = ExportArgs { out: out.join("model"), card_version, cross_validation, ablation: None };
+                let export =
+                    ExportArgs { out: out.join("model"), name: None, card_version, cross_validation, ablation: None };
                 do_export::<B::InnerBackend>(&out, &fit.machine, &export, device, name)?;
                 do_report(&out, None)
             }

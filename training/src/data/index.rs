@@ -266,6 +266,22 @@ impl Index {
         (!same_order).then(|| "the slices are in another order: the folders were given in another order".into())
     }
 
+    /// The slices that are measured, too: without the sources that are only trained on.
+    pub fn measured(&self, train_only: &[String]) -> Index {
+        let slices = self.slices.iter().filter(|slice| !train_only.contains(&slice.source)).cloned().collect();
+        Index { slices, problems: Problems::default() }
+    }
+
+    /// Takes in the slices that another training was only trained on, as far as they are not here.
+    pub fn add_trained_on(&mut self, other: &Index, train_only: &[String]) {
+        let known: BTreeSet<(String, String)> =
+            self.slices.iter().map(|slice| (slice.source.clone(), slice.id.clone())).collect();
+        let is_new = |slice: &&Slice| {
+            train_only.contains(&slice.source) && !known.contains(&(slice.source.clone(), slice.id.clone()))
+        };
+        self.slices.extend(other.slices.iter().filter(is_new).cloned());
+    }
+
     /// Patients with their slices, in the order of their names.
     pub fn patients(&self) -> BTreeMap<&str, Vec<&Slice>> {
         let mut patients: BTreeMap<&str, Vec<&Slice>> = BTreeMap::new();

@@ -55,6 +55,15 @@ pub enum SplitError {
 }
 
 impl Split {
+    /// Takes in the sources that another training was only trained on, with their patients.
+    pub fn add_train_only(&mut self, other: &Split) {
+        let new = other.train_only.iter().filter(|source| !self.train_only.contains(source)).cloned();
+        self.train_only.extend(new.collect::<Vec<_>>());
+        for (patient, side) in &other.sides {
+            self.sides.entry(patient.clone()).or_insert(*side);
+        }
+    }
+
     /// Splits, stratified by whether a patient (or slice) has any hemorrhage.
     pub fn new(
         index: &Index,
