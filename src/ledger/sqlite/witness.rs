@@ -7,16 +7,14 @@ use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use crate::ledger::{LedgerError, Result};
 use crate::lineage::Lineage;
 
-/// Tries at reading the database file alone, and the pause between them: another process may be copying its log into it.
-const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(50);
+/// The first version of the schema in which a ledger has an identity (`0016_identity.sql`).
+const FIRST_WITH_IDENTITY: i64 = 16;
 
 /// Knows the files that are open and what is in them. The writer thread asks it at each transaction.
 pub(super) struct Witness {
@@ -46,6 +44,8 @@ struct Look {
 #[derive(PartialEq, Eq, Clone, Copy)]
 struct Copied {
     log: [u8; 8],
+    /// Frames in the log.
+    frames: u32,
     done: u32,
     attempted: u32,
 }
@@ -56,7 +56,7 @@ struct Copied {
 struct Index(Option<(FileId, ManuallyDrop<File>)>);
 
 impl Index {
-    /// Reads the index (<https://sqlite.org/walformat.html>, section 2.2: the salt at byte 32, nBackfill at 96, nBackfillAttempted at 128).
+    /// Reads the index (<https://sqlite.org/walformat.html>, section 2.2: mxFrame at byte 16, the salt at 32, nBackfill at 96, nBackfillAttempted at 128).
     fn copied(&mut self, path: &Path) -> Option<Copied> {
         let id = id(&std::fs::metadata(path).ok()?);
         if self.0.as_ref().is_none_or(|(known, _)| *known != id) {
@@ -67,7 +67,7 @@ impl Index {
         file.read_exact_at(&mut bytes, 0).ok()?;
         let number = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let log = bytes[32..40].try_into().expect("eight bytes");
-        Some(Copied { log, done: number(96), attempted: number(128) })
+        Some(Copied { log, frames: number(16), done: number(96), attempted: number(128) })
     }
 }
 
@@ -75,6 +75,16 @@ impl Copied {
     /// Whether some process is at it, so that the database file changes from moment to moment.
     fn is_under_way(&self) -> bool {
         self.attempted > self.done
+    }
+
+    /// Whether the database file has everything that is in the log.
+    fn is_whole(&self) -> bool {
+        self.done == self.frames
+    }
+
+    /// Whether nothing was copied between the two.
+    fn is_same_as(self, other: Copied) -> bool {
+        Copied { frames: 0, ..self } == Copied { frames: 0, ..other }
     }
 }
 
@@ -171,37 +181,43 @@ impl Witness {
     }
 
     /// What is wrong with the database file itself, without its log, if anybody wrote into it since the last look.
+    ///
+    /// Alone the file is a state of the database only where the whole log has been copied into it: while a reader needs an older state, a
+    /// checkpoint copies some pages and leaves others, and the file looks damaged. So nothing is read of it then.
     fn look_into_file(&mut self) -> Result<Option<String>> {
         let Some(known) = self.lineage.clone() else { return Ok(None) };
         let index = self.beside[1].0.clone();
-        for attempt in 1.. {
-            // In this order: what is copied after the first of them is more than what is noted, and so explains a later write.
-            let before = self.index.copied(&index).filter(|copied| !copied.is_under_way());
-            let Ok(look) = std::fs::metadata(&self.path).map(|about| look(&about)) else { return Ok(None) };
-            if let Some((looked, copied)) = self.looked {
-                if look == looked {
-                    self.looked = before.map(|copied| (look, copied));
-                    return Ok(None);
-                }
-                if self.index.copied(&index).is_some_and(|now| now == copied) {
-                    return Ok(Some("another process wrote into its file".into()));
-                }
+        // In this order: what is copied after the first of them is more than what is noted, and so explains a later write.
+        let before = self.index.copied(&index).filter(|copied| !copied.is_under_way());
+        let Ok(look) = std::fs::metadata(&self.path).map(|about| look(&about)) else { return Ok(None) };
+        if let Some((looked, copied)) = self.looked {
+            if look == looked {
+                self.looked = before.map(|copied| (look, copied));
+                return Ok(None);
             }
-            match (read_file_alone(&self.path), known.in_file) {
-                (Ok(Some((identity, generation))), _) if identity == known.identity && generation >= known.in_file => {
-                    self.lineage = Some(Lineage { in_file: generation, ..known });
-                    self.looked = before.map(|copied| (look, copied));
-                    return Ok(None);
-                }
-                // Its identity may be in the log alone.
-                (Ok(None), 0) => return Ok(None),
-                (Ok(found), in_file) => return Ok(Some(difference(found, &known.identity, in_file))),
-                (Err(_), _) if attempt < TRIES => std::thread::sleep(PAUSE),
-                (Err(error), _) if is_damage(&error) => return Ok(Some(format!("its file cannot be read: {error}"))),
-                (Err(error), _) => return Err(error.into()),
+            if self.index.copied(&index).is_some_and(|now| now.is_same_as(copied)) {
+                return Ok(Some("another process wrote into its file".into()));
             }
         }
-        Ok(None)
+        self.looked = before.map(|copied| (look, copied));
+        let Some(before) = before.filter(Copied::is_whole) else { return Ok(None) };
+        let found = read_file_alone(&self.path);
+        if self.index.copied(&index) != Some(before) {
+            // Somebody copies or writes meanwhile; the next transaction looks again.
+            self.looked = None;
+            return Ok(None);
+        }
+        match found {
+            Ok(Some((identity, generation))) if identity == known.identity && generation >= known.in_file => {
+                self.lineage = Some(Lineage { in_file: generation, ..known });
+                Ok(None)
+            }
+            // Its identity may be in the log alone.
+            Ok(None) if known.in_file == 0 => Ok(None),
+            Ok(found) => Ok(Some(difference(found, &known.identity, known.in_file))),
+            Err(error) if is_damage(&error) => Ok(Some(format!("its file cannot be read: {error}"))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The log belongs to what was there before. Beside another database it would be taken for that one's, and spoil it.
@@ -266,6 +282,20 @@ pub(super) fn read_identity(connection: &Connection) -> rusqlite::Result<Option<
 
 /// Identity and generation as the database file has them without its write-ahead log; none where it has none.
 fn read_file_alone(path: &Path) -> rusqlite::Result<Option<(String, u64)>> {
+    let connection = open_file_alone(path)?;
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'identity')";
+    match connection.query_row(known, [], |row| row.get(0))? {
+        false => Ok(None),
+        true => read_identity(&connection),
+    }
+}
+
+/// The version of the schema in the database file without its log.
+fn version_alone(path: &Path) -> rusqlite::Result<i64> {
+    open_file_alone(path)?.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn open_file_alone(path: &Path) -> rusqlite::Result<Connection> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
         match byte {
@@ -276,12 +306,7 @@ fn read_file_alone(path: &Path) -> rusqlite::Result<Option<(String, u64)>> {
     // Immutable: the log, locks and the log's index are left alone.
     uri.push_str("?mode=ro&immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri, flags)?;
-    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'identity')";
-    match connection.query_row(known, [], |row| row.get(0))? {
-        false => Ok(None),
-        true => read_identity(&connection),
-    }
+    Connection::open_with_flags(uri, flags)
 }
 
 /// The content of a database file beside what its archive was told.
@@ -302,11 +327,15 @@ pub fn set_foreign_log_aside(path: &Path, told: &Lineage) -> Result<FileStanding
         return Ok(FileStanding::Own);
     }
     let failed = |source: rusqlite::Error| LedgerError::Open { path: path.into(), source: source.into() };
-    let is_older = match read_file_alone(path).map_err(failed)? {
-        None => true,
+    let is_older = match read_file_alone(path) {
+        // The table was there when the archive was last told, so a file from before it is older.
+        Ok(None) => version_alone(path).map_err(failed)? < FIRST_WITH_IDENTITY,
         // Of another ledger: the log may well be its own. Whoever opens it decides.
-        Some((identity, _)) if identity != told.identity => false,
-        Some((_, generation)) => generation < told.in_file,
+        Ok(Some((identity, _))) if identity != told.identity => false,
+        Ok(Some((_, generation))) => generation < told.in_file,
+        // Without its log a file looks damaged whose log was copied in part when the node was killed. The log is its own.
+        Err(error) if is_damage(&error) => false,
+        Err(error) => return Err(failed(error)),
     };
     if !is_older {
         return Ok(FileStanding::Own);
@@ -426,6 +455,64 @@ mod tests {
             beat(&ledger).unwrap();
             beat(&ledger).unwrap();
         }
+    }
+
+    /// A reader that needs an older state makes a checkpoint copy some pages and leave others. A node that took its own file for damaged
+    /// then would refuse everything, and put its log aside.
+    #[test]
+    fn a_log_that_is_copied_in_part_is_no_trouble_while_it_runs_and_after_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(folder.path());
+        let other = Connection::open(&path).unwrap();
+        let fill = |rounds: usize| {
+            for round in 0..rounds {
+                let sql = format!(
+                    "INSERT INTO studies (study_uid, first_received_at, last_received_at, opened_at, patient_name)
+                     SELECT hex(randomblob(20)) || value, 't{round}', 't', 't', hex(randomblob(200)) FROM json_each('[1,2,3,4,5,6,7,8,9]')"
+                );
+                ledger.write_blocking(move |connection| Ok(connection.execute(&sql, [])?)).unwrap();
+            }
+        };
+        let mut damaged = 0;
+        for round in 0..30 {
+            fill(4);
+            other.execute_batch("BEGIN; SELECT count(*) FROM studies").unwrap();
+            fill(4);
+            let checkpoint =
+                || Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+            checkpoint();
+            damaged += usize::from(read_file_alone(&path).is_err() || is_torn(&path));
+            beat(&ledger).unwrap();
+            other.execute_batch("COMMIT").unwrap();
+            beat(&ledger).unwrap();
+            if round % 3 == 0 {
+                checkpoint();
+                beat(&ledger).unwrap();
+            }
+        }
+        assert!(damaged > 0, "the file was never copied in part");
+        // As a kill leaves it: no orderly end, and the log copied in part.
+        fill(4);
+        other.execute_batch("BEGIN; SELECT count(*) FROM studies").unwrap();
+        fill(4);
+        Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        let told = ledger.lineage().unwrap();
+        let killed = folder.path().join("killed.db");
+        std::fs::copy(&path, &killed).unwrap();
+        std::fs::copy(&beside(&path)[0], &beside(&killed)[0]).unwrap();
+        let studies: i64 = other.query_row("SELECT count(*) FROM studies", [], |row| row.get(0)).unwrap();
+        assert_eq!(set_foreign_log_aside(&killed, &told).unwrap(), FileStanding::Own);
+        let again = Connection::open(&killed).unwrap();
+        let found: i64 = again.query_row("SELECT count(*) FROM studies", [], |row| row.get(0)).unwrap();
+        assert!(found > studies, "{found} of more than {studies}: its log is applied");
+        assert_eq!(again.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
+    }
+
+    /// Whether the file without its log is no sound database.
+    fn is_torn(path: &Path) -> bool {
+        let check =
+            |connection: Connection| connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+        open_file_alone(path).and_then(check).is_ok_and(|said| said != "ok")
     }
 
     #[test]
