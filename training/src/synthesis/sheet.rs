@@ -55,7 +55,7 @@ fn pixels(image: &Plane, [row, column]: [f32; 2], half: f32) -> Vec<u8> {
         .collect()
 }
 
-/// Up to [`MOST`] tiles as a PNG.
+/// Up to forty tiles as a PNG.
 ///
 /// # Errors
 /// An image that cannot be encoded, in words.
