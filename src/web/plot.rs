@@ -101,7 +101,8 @@ fn plot(
         title: format!("{title}, {}", span.in_words()),
         bars: bars.collect(),
         places: bins.len(),
-        highest: format!("{} {unit}", short(highest)),
+        // Slices are counted, the other units are measured.
+        highest: if unit == "slices" { format!("{highest:.0} {unit}") } else { format!("{} {unit}", short(highest)) },
         caption: match measured {
             0 => "Not measured yet.".to_owned(),
             1 => "Measured once; the node measures itself every minute.".to_owned(),
