@@ -14,6 +14,8 @@ mod lineage;
 mod objects;
 mod reopen;
 
+pub use digest::sha256;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -256,10 +258,13 @@ impl Archive {
         Ok(parts)
     }
 
-    /// Moves a placed file to quarantine: its identity turned out to be taken.
-    pub fn move_to_quarantine(&self, relative: &str) -> io::Result<String> {
-        let name = relative.rsplit('/').next().unwrap_or(relative);
-        let to = format!("quarantine/{name}");
+    /// Moves a file to quarantine: its identity turned out to be taken, or it is no object. The name there is by its content, so that only
+    /// equal bytes take the place of each other.
+    pub fn move_to_quarantine(&self, relative: &str, sop_uid: &str, digest: &str) -> io::Result<String> {
+        let to = format!("quarantine/{}", name_of(sop_uid, digest));
+        if to == relative {
+            return Ok(to);
+        }
         match fs::rename(self.root.join(relative), self.root.join(&to)) {
             // Two associations brought the same bytes at once, and the other has moved them.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.join(&to).is_file() => {}

@@ -624,8 +624,15 @@ impl Settings {
         }
         let oidc = &login.oidc;
         if !oidc.issuer.is_empty() {
-            let is_near = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
-            let is_safe = |url: &str| url.starts_with("https://") || is_near.iter().any(|near| url.starts_with(near));
+            let is_safe = |url: &str| {
+                let near = url.strip_prefix("http://").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+                let host = near.map(|near| {
+                    near.rsplit_once(':')
+                        .map_or(near, |(host, port)| if port.parse::<u16>().is_ok() { host } else { near })
+                });
+                url.starts_with("https://")
+                    || host.is_some_and(|host| ["127.0.0.1", "[::1]", "localhost"].contains(&host))
+            };
             if !is_safe(&oidc.issuer) {
                 return wrong("web.login.oidc.issuer", &oidc.issuer, "an address that begins with https://");
             }

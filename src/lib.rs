@@ -12,6 +12,7 @@
 pub mod archive;
 pub mod assets;
 pub mod audit;
+mod causes;
 pub mod commitment;
 pub mod config;
 mod crowd;

@@ -26,15 +26,20 @@ impl Archive {
         }
         let meta = u32::from_le_bytes(length.try_into().expect("four bytes are left of the head"));
         file.seek(SeekFrom::Current(i64::from(meta)))?;
-        let mut digest = Sha256::new();
-        let mut piece = vec![0; 256 * 1024];
-        loop {
-            match file.read(&mut piece) {
-                Ok(0) => return Ok(hex::encode(digest.finalize())),
-                Ok(count) => digest.update(&piece[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        sha256(file)
+    }
+}
+
+/// SHA-256 of all bytes, hexadecimal.
+pub fn sha256(mut bytes: impl Read) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        match bytes.read(&mut piece) {
+            Ok(0) => return Ok(hex::encode(digest.finalize())),
+            Ok(count) => digest.update(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

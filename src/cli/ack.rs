@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use triaged::config::Settings;
-use triaged::ledger::{Acknowledged, Actor, Ledger};
+use triaged::ledger::{Acknowledged, Actor};
 use triaged::notify::Routing;
 
-use super::{Failure, Result, actor, existing_database, study, terminal};
+use super::{Failure, Result, actor, ledger_to_write, study, terminal};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 pub fn run(settings: &Settings, args: Args) -> Result {
-    let ledger = Ledger::open(&existing_database(settings)?)?;
+    let ledger = ledger_to_write(settings)?;
     // The channels' names are enough to route by: the node that runs delivers.
     let names: Vec<String> = settings.notify.all_channels().into_iter().map(|channel| channel.name).collect();
     let routing = Routing::new(&settings.notify, &names).map_err(|error| Failure::wrong(error.to_string()))?;

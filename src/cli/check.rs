@@ -222,7 +222,7 @@ fn digests(ledger: &Reader, data_dir: &Path) -> Finding {
 
 /// Whether the archive has files that the database does not know, or lacks some that it does.
 fn orphans(ledger: &Reader, data_dir: &Path) -> Finding {
-    let survey = match recovery::look(&Archive::at(data_dir), ledger) {
+    let survey = match recovery::look(&Archive::at(data_dir), Some(ledger)) {
         Ok(survey) => survey,
         Err(error) => return (Fail, format!("the archive cannot be listed: {error}")),
     };

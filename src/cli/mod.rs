@@ -36,8 +36,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use triaged::archive::Archive;
 use triaged::config::{ConfigError, Settings};
-use triaged::ledger::LedgerError;
+use triaged::ledger::{Ledger, LedgerError, set_foreign_log_aside};
+use triaged::node;
 
 /// A DICOM node that triages head CT for intracranial hemorrhage.
 ///
@@ -246,6 +248,7 @@ impl Global {
 fn existing_database(settings: &Settings) -> Result<PathBuf> {
     let path = settings.database();
     match std::fs::File::open(&path) {
+        // No connection of this process is open yet, whose locks the close would drop.
         Ok(_) => Ok(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::wrong(format!(
             "there is no database {}: no node has run with this data folder (--data-dir or data_dir chooses another)",
@@ -257,6 +260,21 @@ fn existing_database(settings: &Settings) -> Result<PathBuf> {
         ))),
         Err(error) => Err(Failure::wrong(format!("cannot open the database {}: {error}", path.display()))),
     }
+}
+
+/// The ledger, for a command that writes into it. Where no node runs, a log that is left of another state of the database is first put
+/// out of the way, as at a node's start: it would be taken for the database's own, and spoil it.
+fn ledger_to_write(settings: &Settings) -> Result<Ledger> {
+    let path = existing_database(settings)?;
+    let _alone = node::try_lock(&settings.data_dir).map_err(|error| Failure::failed(error.to_string()))?;
+    if _alone.is_some() {
+        let told = Archive::at(&settings.data_dir).told();
+        let told = told.map_err(|error| Failure::failed(format!("{}: {error}", shown(&settings.data_dir))))?;
+        if let Some(told) = told {
+            set_foreign_log_aside(&path, &told)?;
+        }
+    }
+    Ok(Ledger::open(&path)?)
 }
 
 /// A path as it is shown.

@@ -10,7 +10,7 @@ use triaged::archive::Archive;
 use triaged::assets;
 use triaged::config::Settings;
 use triaged::intake::{Intake, Limits, Rules};
-use triaged::ledger::Ledger;
+use triaged::ledger::Reader;
 use triaged::node::{self, StartError, Storage, Strangers};
 use triaged::recovery::{self, Progress, Recovery};
 use triaged::triage::{Activity, Gate, StatRule};
@@ -92,9 +92,11 @@ pub fn run(settings: &Settings, args: Args) -> Result {
 /// Says what there is to do, and changes nothing that is kept.
 fn look(settings: &Settings) -> Result {
     let cannot = |error: io::Error| Failure::failed(format!("{}: {error}", shown(&settings.data_dir)));
-    let (archive, _) = Archive::open(&settings.data_dir).map_err(cannot)?;
-    let ledger = Ledger::open(&settings.database())?;
-    let survey = recovery::look(&archive, &ledger).map_err(cannot)?;
+    // Nothing is made, migrated or copied from a log: a database that was just put there is first of all looked at.
+    let archive = Archive::at(&settings.data_dir);
+    let database = settings.database();
+    let ledger = database.exists().then(|| Reader::open(&database)).transpose()?;
+    let survey = recovery::look(&archive, ledger.as_ref()).map_err(cannot)?;
     let mut out = io::stdout().lock();
     let lost = survey.lost.into_iter().map(|(_, path)| path).collect();
     for (what, paths) in [

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use triaged::config::Settings;
-use triaged::ledger::{Ledger, Outbox, Reader};
+use triaged::ledger::{Outbox, Reader};
 
 use super::terminal::{Screen, text_or_dash};
-use super::{Result, actor, existing_database, study};
+use super::{Result, actor, existing_database, ledger_to_write, study};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         writeln!(out, "`triaged requeue ID` or `triaged requeue --all` sends them again")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let ledger = Ledger::open(&database)?;
+    let ledger = ledger_to_write(settings)?;
     let requeued = ledger.requeue_dead(args.id, &actor::actor())?;
     if args.all {
         let forwards = ledger.requeue_forwards()?;

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use jiff::{Timestamp, ToSpan};
 use triaged::config::Settings;
-use triaged::ledger::{Ledger, Reader, Role, Scope, format_time};
+use triaged::ledger::{Reader, Role, Scope, format_time};
 use triaged::{password, web};
 
 use super::output::{Format, write_json, write_records};
 use super::terminal::{Screen, clean, moment, text_or_dash};
-use super::{Failure, Result, actor, existing_database};
+use super::{Failure, Result, actor, existing_database, ledger_to_write};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum User {
@@ -93,14 +93,14 @@ pub fn run(settings: &Settings, command: User) -> Result {
         User::Add { name, role, password_stdin } => {
             named(&name)?;
             let password = password(password_stdin)?;
-            if !Ledger::open(&database)?.add_user(&name, role, &password::hash(&password), &actor::actor())? {
+            if !ledger_to_write(settings)?.add_user(&name, role, &password::hash(&password), &actor::actor())? {
                 return Err(Failure::failed(format!("there is a user {name:?} already; see triaged user passwd")));
             }
             writeln!(out, "added {} as {}", clean(&name), role.name())?;
             tell(&mut out, password_stdin, &password)?;
         }
         User::Remove { name } => {
-            if !Ledger::open(&database)?.remove_user(&name, &actor::actor())? {
+            if !ledger_to_write(settings)?.remove_user(&name, &actor::actor())? {
                 return Err(nobody(&name));
             }
             writeln!(out, "removed {}", clean(&name))?;
@@ -108,7 +108,7 @@ pub fn run(settings: &Settings, command: User) -> Result {
         User::Passwd { name, role, password_stdin } => {
             let new = (role.is_none() || password_stdin).then(|| password(password_stdin)).transpose()?;
             let hash = new.as_deref().map(password::hash);
-            if !Ledger::open(&database)?.change_user(&name, hash.as_deref(), role, &actor::actor())? {
+            if !ledger_to_write(settings)?.change_user(&name, hash.as_deref(), role, &actor::actor())? {
                 return Err(nobody(&name));
             }
             writeln!(out, "changed {}", clean(&name))?;
@@ -151,7 +151,7 @@ pub fn run_token(settings: &Settings, command: Token) -> Result {
             let ends = days.map(|days| format_time(Timestamp::now() + (i64::from(days) * 24).hours()));
             let secret = password::token();
             let added =
-                Ledger::open(&database)?.add_token(&name, &web::digest(&secret), &scopes, ends, &actor::actor())?;
+                ledger_to_write(settings)?.add_token(&name, &web::digest(&secret), &scopes, ends, &actor::actor())?;
             if !added {
                 return Err(Failure::failed(format!("there is a token {name:?} already")));
             }
@@ -162,7 +162,7 @@ pub fn run_token(settings: &Settings, command: Token) -> Result {
             )?;
         }
         Token::Remove { name } => {
-            if !Ledger::open(&database)?.remove_token(&name, &actor::actor())? {
+            if !ledger_to_write(settings)?.remove_token(&name, &actor::actor())? {
                 return Err(Failure::failed(format!("there is no token {name:?}")));
             }
             writeln!(out, "removed {}", clean(&name))?;

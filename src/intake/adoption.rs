@@ -1,18 +1,17 @@
 //! Files of the archive that no row names, after a database was lost or restored, become instances again where they are.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
-use crate::archive::Meta;
-use crate::ledger::{LedgerError, Quarantined, Stored, now};
+use crate::archive::{Meta, sha256};
+use crate::ledger::{LedgerError, Stored, now};
 use crate::triage::TransferId;
 use triaged_imaging as imaging;
 
 use super::header::{Unfit, identify};
-use super::record::{Object, instance};
+use super::record::{Object, instance, quarantined, queued};
 use super::{Announced, Intake, Outcome, Sender};
 
 /// Why a file is set aside that somebody put into the archive by hand, or that the disk has spoilt.
@@ -41,14 +40,16 @@ impl Drop for Adoption {
 }
 
 impl Adoption {
+    /// Whether objects that come in have more than half of the queue's room left.
+    pub fn leaves_room(&self) -> bool {
+        self.intake.room.is_half_free()
+    }
+
     /// Takes in the object of a file, named relative to the data folder. One that cannot be taken in goes to quarantine, with a row; one
     /// that repeats what another file has is removed.
     pub async fn adopt(&self, path: &str) -> Outcome {
-        // Nothing is removed meanwhile, so no row says of the file that it went.
-        let placing = self.intake.archive.placing().await;
         let (intake, id, path) = (self.intake.clone(), self.id, path.to_owned());
         let adopted = tokio::task::spawn_blocking(move || intake.adopt(&path, id)).await;
-        drop(placing);
         match adopted {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(Failed::Disk(error))) => Outcome::not_stored(error),
@@ -104,6 +105,9 @@ impl Intake {
             Err(Unfit::Disk(error)) => return Err(error.into()),
             Err(Unfit::Object(why)) => return self.set_aside(path, size, object, None, why),
         };
+        // From here to the row nothing is removed, so no row says of the file that it went. Others that place files do not wait for what was
+        // read before.
+        let _placing = Handle::current().block_on(self.archive.placing());
         self.activity.touch(&header.study_uid, transfer);
         let (study, series) = (header.study_uid.clone(), header.series_uid.clone());
         // A copy that was set aside may have become the instance's; its file stays where it is.
@@ -111,13 +115,23 @@ impl Intake {
             true => path.to_owned(),
             false => self.archive.to_its_place(path, &study, &object.announced.sop_instance_uid, &object.digest)?,
         };
+        let queued = queued(&header);
         let row = instance(header, place.clone(), size, object.clone());
+        let room = self.room.take_anyway(&object.sender.source(), queued);
         match Handle::current().block_on(self.instances.store(row))? {
-            Stored::New | Stored::Replaced => Ok(Outcome::Stored),
+            Stored::New | Stored::Replaced => {
+                room.recorded();
+                Ok(Outcome::Stored)
+            }
             Stored::Duplicate => {
                 let kept = self.instances.path_of(&study, &series, &object.announced.sop_instance_uid)?;
-                if kept.is_some_and(|kept| kept != place && self.archive.file(&kept).exists()) {
-                    std::fs::remove_file(self.archive.file(&place))?;
+                if let Some(kept) = kept.filter(|kept| *kept != place) {
+                    let (kept, here) = (self.archive.digest(&kept).is_ok_and(|kept| kept == object.digest), kept);
+                    // The row's own file may be gone or spoilt; then this one takes its place.
+                    match kept {
+                        true => std::fs::remove_file(self.archive.file(&place))?,
+                        false => std::fs::rename(self.archive.file(&place), self.archive.file(&here))?,
+                    }
                 }
                 Ok(Outcome::Duplicate)
             }
@@ -131,9 +145,9 @@ impl Intake {
     /// What a file says of itself, and the digest of its data set; or the digest of its bytes where it is no DICOM file.
     fn open(&self, path: &str) -> io::Result<Result<(Meta, String), String>> {
         match self.archive.reopen(path) {
-            Ok((meta, data_set)) => Ok(Ok((meta, digest(data_set)?))),
+            Ok((meta, data_set)) => Ok(Ok((meta, sha256(data_set)?))),
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-                Ok(Err(digest(std::fs::File::open(self.archive.file(path))?)?))
+                Ok(Err(sha256(std::fs::File::open(self.archive.file(path))?)?))
             }
             Err(error) => Err(error),
         }
@@ -147,28 +161,12 @@ impl Intake {
         uids: Option<(String, String)>,
         outcome: Outcome,
     ) -> Result<Outcome, Failed> {
-        let to = match path.starts_with("quarantine/") {
-            true => path.to_owned(),
-            false => self.archive.move_to_quarantine(path)?,
-        };
+        let to = self.archive.move_to_quarantine(path, &object.announced.sop_instance_uid, &object.digest)?;
         let reason = match &outcome {
             Outcome::SetAside => "the same Study, Series and SOP Instance UID are there with other content".into(),
             outcome => outcome.reason().to_owned(),
         };
-        let (study_uid, series_uid) = uids.unzip();
-        let row = Quarantined {
-            sop_uid: object.announced.sop_instance_uid,
-            study_uid,
-            series_uid,
-            digest: object.digest,
-            path: to,
-            size,
-            transfer_syntax: object.announced.transfer_syntax,
-            reason,
-            calling_ae: object.sender.calling_ae,
-            peer: object.sender.peer.to_string(),
-            received_at: object.received_at,
-        };
+        let row = quarantined(object, to, uids, size, reason);
         Handle::current().block_on(self.instances.quarantine(row))?;
         Ok(outcome)
     }
@@ -191,19 +189,5 @@ fn object(meta: Meta, digest: String, transfer: TransferId) -> Object {
         transfer,
         digest,
         received_at: now(),
-    }
-}
-
-/// SHA-256, hexadecimal.
-fn digest(mut bytes: impl Read) -> io::Result<String> {
-    let mut digest = Sha256::new();
-    let mut piece = vec![0; 256 * 1024];
-    loop {
-        match bytes.read(&mut piece) {
-            Ok(0) => return Ok(hex::encode(digest.finalize())),
-            Ok(count) => digest.update(&piece[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

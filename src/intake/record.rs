@@ -87,6 +87,35 @@ pub(super) fn instance(header: Header, path: String, size: u64, object: Object) 
     }
 }
 
+/// How many slices of an object are to be scored.
+pub(super) fn queued(header: &Header) -> u64 {
+    header.slices.iter().filter(|slice| slice.start == SliceStart::Queued).count() as u64
+}
+
+/// The row of an object that is in quarantine at `path`. `uids`: of its study and series, where it could be read.
+pub(super) fn quarantined(
+    object: Object,
+    path: String,
+    uids: Option<(String, String)>,
+    size: u64,
+    reason: String,
+) -> Quarantined {
+    let (study_uid, series_uid) = uids.unzip();
+    Quarantined {
+        sop_uid: object.announced.sop_instance_uid,
+        study_uid,
+        series_uid,
+        digest: object.digest,
+        path,
+        size,
+        transfer_syntax: object.announced.transfer_syntax,
+        reason,
+        calling_ae: object.sender.calling_ae,
+        peer: object.sender.peer.to_string(),
+        received_at: object.received_at,
+    }
+}
+
 impl Intake {
     /// Puts the object in its place and records it; it is kept only when both are on disk (promise 1). `digest` is the data
     /// set's SHA-256, hexadecimal. Returns the memory in which the object was gathered, for the next one.
@@ -191,8 +220,7 @@ impl Intake {
         let sop_uid = &object.announced.sop_instance_uid;
         match header {
             Ok(header) => {
-                let queued = header.slices.iter().filter(|slice| slice.start == SliceStart::Queued).count() as u64;
-                let room = match self.room.take(&object.sender.source(), queued) {
+                let room = match self.room.take(&object.sender.source(), queued(&header)) {
                     Ok(room) => room,
                     Err(refused) => return Ok(Placed::Refused(refused)),
                 };
@@ -225,8 +253,11 @@ impl Intake {
                 );
                 let (sop_instance, calling_ae) = (&object.announced.sop_instance_uid, &object.sender.calling_ae);
                 warn!(sop_instance, calling_ae, "{reason}");
-                let archive = self.archive.clone();
-                let moved = tokio::task::spawn_blocking(move || archive.move_to_quarantine(&path)).await;
+                let (archive, placed) = (self.archive.clone(), object.clone());
+                let moved = tokio::task::spawn_blocking(move || {
+                    archive.move_to_quarantine(&path, &placed.announced.sop_instance_uid, &placed.digest)
+                });
+                let moved = moved.await;
                 match moved {
                     Ok(Ok(to)) => {
                         let uids = Some((study_uid, series_uid));
@@ -249,20 +280,7 @@ impl Intake {
         reason: String,
         outcome: Outcome,
     ) -> Outcome {
-        let (study_uid, series_uid) = uids.unzip();
-        let row = Quarantined {
-            sop_uid: object.announced.sop_instance_uid,
-            study_uid,
-            series_uid,
-            digest: object.digest,
-            path,
-            size,
-            transfer_syntax: object.announced.transfer_syntax,
-            reason,
-            calling_ae: object.sender.calling_ae,
-            peer: object.sender.peer.to_string(),
-            received_at: object.received_at,
-        };
+        let row = quarantined(object, path, uids, size, reason);
         match self.instances.quarantine(row).await {
             Ok(_) => outcome,
             Err(error) => Outcome::not_stored(error),

@@ -54,18 +54,37 @@ impl Room {
         self.fits(source, 1, &mut self.let_in())
     }
 
+    /// Whether at most half of the slices that may wait do.
+    pub fn is_half_free(&self) -> bool {
+        let mut let_in = self.let_in();
+        let count = self.queue.last_count();
+        if let_in.counted_as_of != Some(count.as_of) {
+            let_in.forget_counted(count.as_of);
+        }
+        count.total + let_in.total <= self.max / 2
+    }
+
+    /// Takes room whether there is any or not: for slices of an object that is on the disk already.
+    pub fn take_anyway(self: &Arc<Room>, source: &str, slices: u64) -> Place {
+        self.place(source, slices, &mut self.let_in())
+    }
+
     /// Takes room for the slices of an object.
     pub fn take(self: &Arc<Room>, source: &str, slices: u64) -> Result<Place, Outcome> {
         let mut let_in = self.let_in();
         if slices > 0 {
             self.fits(source, slices, &mut let_in)?;
         }
+        Ok(self.place(source, slices, &mut let_in))
+    }
+
+    fn place(self: &Arc<Room>, source: &str, slices: u64, let_in: &mut LetIn) -> Place {
         let (id, source): (u64, Arc<str>) = (let_in.next, source.into());
         let_in.next += 1;
         let_in.total += slices;
         *let_in.by_source.entry(source.clone()).or_default() += slices;
         let_in.entries.insert(id, Entry { source, slices, recorded: None });
-        Ok(Place { room: self.clone(), id, is_recorded: false })
+        Place { room: self.clone(), id, is_recorded: false }
     }
 
     fn fits(&self, source: &str, slices: u64, let_in: &mut LetIn) -> Result<(), Outcome> {
@@ -170,6 +189,17 @@ mod tests {
         // The count that follows does not have it, as it was in no ledger.
         room.queue.queue_depth().unwrap();
         room.take("C", 6).unwrap();
+    }
+
+    #[test]
+    fn what_is_taken_in_again_leaves_half_of_the_room() {
+        let (_folder, room) = room(10, 10);
+        let first = room.take_anyway("A", 5);
+        assert!(room.is_half_free());
+        first.recorded();
+        let _second = room.take_anyway("A", 1);
+        assert!(!room.is_half_free(), "before any count has them");
+        room.take("B", 4).unwrap();
     }
 
     #[test]

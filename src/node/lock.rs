@@ -16,6 +16,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes the data folder and takes its lock, which is held while the file lives.
 pub fn lock(data_dir: &Path) -> Result<File, StartError> {
+    let began = Instant::now();
+    loop {
+        match try_lock(data_dir)? {
+            Some(lock) => return Ok(lock),
+            None if began.elapsed() < PATIENCE => std::thread::sleep(PATIENCE / 20),
+            None => return Err(StartError::Locked { path: data_dir.into() }),
+        }
+    }
+}
+
+/// [`lock`], which does not wait: `None` where a node works on the data folder.
+pub fn try_lock(data_dir: &Path) -> Result<Option<File>, StartError> {
     let folder = |source| StartError::DataFolder { path: data_dir.into(), source };
     create_synced(data_dir).map_err(folder)?;
     // Also one that was made by the umask. Where it is not ours to change, the files in it are for their owner alone all the same.
@@ -24,13 +36,9 @@ pub fn lock(data_dir: &Path) -> Result<File, StartError> {
     }
     let path = data_dir.join("triaged.lock");
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(folder)?;
-    let began = Instant::now();
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < PATIENCE => std::thread::sleep(PATIENCE / 20),
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::Locked { path: data_dir.into() }),
-            Err(error) => return Err(folder(error.into())),
-        }
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(folder(error.into())),
     }
 }

@@ -48,7 +48,7 @@ use crate::trouble::Trouble;
 use crate::web::{self, Door, Site};
 
 pub use error::{StartError, StorageError};
-pub use lock::lock;
+pub use lock::{lock, try_lock};
 pub use storage::{Storage, Strangers, open_storage};
 
 use triaged_model::ModelCard;

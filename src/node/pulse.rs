@@ -88,9 +88,9 @@ impl Pulse {
         let of_archive = vitals.archive.clone();
         let archive = tokio::spawn(async move {
             loop {
-                let probed = archive.clone();
-                let lineage = told.lineage();
-                let tell = move || lineage.map_or(Ok(()), |lineage| probed.tell(&lineage));
+                // Whoever commits holds the lineage for as long as the disk takes, which is no reason for this thread to wait.
+                let (probed, told) = (archive.clone(), told.clone());
+                let tell = move || told.lineage().map_or(Ok(()), |lineage| probed.tell(&lineage));
                 let probe = tokio::task::spawn_blocking(tell).await;
                 let why = match probe {
                     Ok(Ok(())) => None,

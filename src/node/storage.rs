@@ -46,12 +46,13 @@ pub fn open_storage(settings: &Settings, strangers: Strangers) -> Result<Storage
     let database = settings.database();
     let mut remarks = Vec::new();
     if let Some(told) = &told {
+        // Before anything reads the database: a log of another state would show it damaged. The log of a stranger stays.
+        if set_foreign_log_aside(&database, told)? == FileStanding::LogSetAside {
+            remarks.push("a write-ahead log of a later state lay beside the database and was moved away".to_owned());
+        }
         // Before anything is written into a database that is not ours.
         if strangers == Strangers::Refuse && database.exists() {
             refuse_stranger(&Reader::open(&database)?, told, &database)?;
-        }
-        if set_foreign_log_aside(&database, told)? == FileStanding::LogSetAside {
-            remarks.push("a write-ahead log of a later state lay beside the database and was moved away".to_owned());
         }
     }
     let was_there = database.exists();

@@ -79,9 +79,8 @@ impl Watch {
             Err(_) => "the ledger does not answer".into(),
         };
         // The ledger is what ails, and people must hear of that now.
-        let told = tokio::time::timeout(TELL, self.direct.tell(messages)).await;
-        match told {
-            Ok(told) if told > 0 => {
+        match self.direct.tell(messages, TELL).await {
+            told if told > 0 => {
                 info!(channels = told, "the state of the node was told past the ledger, which cannot keep it: {why}");
                 true
             }

@@ -1,5 +1,8 @@
 //! Telling without the ledger: for news of the node that the ledger cannot keep, because it is what ails. Once, and best effort.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::schedule::QuietHours;
@@ -25,9 +28,10 @@ impl Direct {
         Ok(Direct { channels: channels(settings, surroundings)?.into_iter().map(with_hours).collect() })
     }
 
-    /// Delivers each message that is to be told now and whose channel may be woken. Returns to how many channels it went.
-    pub async fn tell(&self, messages: &[NewMessage]) -> usize {
-        let mut told = 0;
+    /// Delivers each message that is to be told now and whose channel may be woken, all at the same time: a channel that hangs keeps no other
+    /// waiting. Returns to how many channels it went within `patience`.
+    pub async fn tell(&self, messages: &[NewMessage], patience: Duration) -> usize {
+        let mut deliveries = Vec::new();
         for message in messages.iter().filter(|message| message.escalation.is_none()) {
             let channel = self.channels.iter().find(|(channel, _)| channel.name() == message.channel);
             let Some((channel, quiet)) = channel else { continue };
@@ -44,17 +48,16 @@ impl Direct {
                 study_url: None,
                 acknowledge_url: None,
             };
-            match channel.deliver(&message).await {
-                Outcome::Delivered => told += 1,
-                Outcome::Retry { error, .. } | Outcome::Reject { error } => {
-                    tracing::error!(
-                        channel = channel.name(),
-                        why = error.text,
-                        "the state of the node could not be told"
-                    );
-                }
-            }
+            deliveries.push(async move {
+                let why = match tokio::time::timeout(patience, channel.deliver(&message)).await {
+                    Ok(Outcome::Delivered) => return true,
+                    Ok(Outcome::Retry { error, .. } | Outcome::Reject { error }) => error.text,
+                    Err(_) => "it took too long".into(),
+                };
+                tracing::error!(channel = channel.name(), why, "the state of the node could not be told");
+                false
+            });
         }
-        told
+        join_all(deliveries).await.into_iter().filter(|told| *told).count()
     }
 }

@@ -22,6 +22,9 @@ use survey::survey;
 /// Before it is tried again where a disk or the ledger fails.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// Between looks whether the queue has become shorter; it is counted every second.
+const QUEUE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Rows that are marked in one transaction.
 const BATCH: usize = 256;
 
@@ -128,7 +131,7 @@ impl Recovery {
 
     async fn mend(&self, progress: &Progress, stop: &CancellationToken) -> Result<(), String> {
         let (archive, ledger) = (self.archive.clone(), self.ledger.clone());
-        let survey = blocking(move || survey(&archive, &ledger)).await?.map_err(|error| error.to_string())?;
+        let survey = blocking(move || survey(&archive, Some(&ledger))).await?.map_err(|error| error.to_string())?;
         let files = survey.orphans.len() + survey.set_aside.len() + survey.temporary.len();
         progress.note(|report| report.found = files);
         if files > 0 {
@@ -139,6 +142,10 @@ impl Recovery {
         for path in survey.orphans.iter().chain(&survey.set_aside) {
             if stop.is_cancelled() {
                 return Err("the node stops".into());
+            }
+            // New patients go before what is only taken in again: it leaves them room in the queue.
+            while !adoption.leaves_room() && !stop.is_cancelled() {
+                tokio::time::sleep(QUEUE_PAUSE).await;
             }
             let adopted = adoption.adopt(path).await;
             progress.note(|report| {
@@ -224,16 +231,16 @@ pub async fn tell(
     ledger.post(messages(Event::NodeTrouble(trouble))).await
 }
 
-/// The survey alone, for a person who wants to see it first. Blocks.
+/// The survey alone, for a person who wants to see it first; without a ledger, of an archive whose ledger is gone. Blocks.
 ///
 /// # Errors
 /// A folder cannot be read, or the ledger.
-pub fn look(archive: &Archive, ledger: &Reader) -> io::Result<Survey> {
+pub fn look(archive: &Archive, ledger: Option<&Reader>) -> io::Result<Survey> {
     survey(archive, ledger)
 }
 
 /// Whether a name is one that the node gives to files on their way to another name.
 fn is_temporary(name: &Path) -> bool {
     let file = name.file_name().and_then(|name| name.to_str()).unwrap_or("");
-    file == ".probe" || [".part", ".partial", ".tmp"].iter().any(|end| file.ends_with(end))
+    file == ".probe" || file.ends_with(".part")
 }

@@ -33,12 +33,14 @@ fn sorted(mut digests: Vec<u64>) -> Vec<u64> {
     digests
 }
 
-pub(super) fn survey(archive: &Archive, ledger: &Reader) -> io::Result<Survey> {
+pub(super) fn survey(archive: &Archive, ledger: Option<&Reader>) -> io::Result<Survey> {
     let hashing = RandomState::new();
     let digest = |name: &str| hashing.hash_one(name);
     // Rows before files: a file that comes between has its row soon, and to take it in again changes nothing.
     let mut named = Vec::new();
-    ledger.each_file(|row| named.push(digest(row.path))).map_err(io::Error::other)?;
+    if let Some(ledger) = ledger {
+        ledger.each_file(|row| named.push(digest(row.path))).map_err(io::Error::other)?;
+    }
     let named = sorted(named);
     let mut survey = Survey::default();
     let mut there = Vec::new();
@@ -56,6 +58,7 @@ pub(super) fn survey(archive: &Archive, ledger: &Reader) -> io::Result<Survey> {
             }
         }
     }
+    let Some(ledger) = ledger else { return Ok(survey) };
     let there = sorted(there);
     let rows = ledger.each_file(|row| {
         let Some(instance) = row.instance.filter(|_| !row.is_removed) else { return };

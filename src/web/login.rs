@@ -26,6 +26,7 @@ use super::pages::{NoPage, page};
 use super::{Failed, Site, api, pages};
 use crate::config;
 use crate::ledger::{Actor, Deed, Permission, Role, now};
+use crate::log_limit::LogLimit;
 use crate::password;
 
 /// The cookie of a session.
@@ -41,6 +42,9 @@ const MOST_ADDRESSES: usize = 10_000;
 /// The same person looking at the same thing again within this time is one deed of the audit log: the worklist loads itself anew.
 const ONE_LOOK: Duration = Duration::from_secs(300);
 
+/// The longest address, in bytes, to which a login leads back.
+const LONGEST_NEXT: usize = 2048;
+
 /// The settings and the state that decide which requests may enter.
 pub struct Door {
     settings: config::Login,
@@ -48,6 +52,8 @@ pub struct Door {
     pub(super) secure: bool,
     /// Who else may log people in.
     pub(super) oidc: Option<Provider>,
+    /// Lines about the provider that repeat themselves.
+    pub(super) provider_log: LogLimit,
     /// Passwords are checked by two threads at most: each check takes memory and time on purpose.
     checking: Semaphore,
     wrong: Mutex<HashMap<IpAddr, Vec<Instant>>>,
@@ -66,6 +72,7 @@ impl Door {
         Ok(Arc::new(Door {
             settings: settings.clone(),
             secure,
+            provider_log: LogLimit::default(),
             oidc: if settings.enabled { Provider::new(&settings.oidc, public_url)? } else { None },
             checking: Semaphore::new(2),
             wrong: Mutex::default(),
@@ -80,7 +87,7 @@ impl Door {
     }
 
     /// Whether an address has sent too many wrong logins lately. `also`: another one just now.
-    fn is_barred(&self, address: IpAddr, also: bool) -> bool {
+    pub(super) fn is_barred(&self, address: IpAddr, also: bool) -> bool {
         let mut wrong = self.wrong.lock().expect("nobody panics while holding the wrong logins");
         let recent = |at: &Instant| at.elapsed() < WINDOW;
         if wrong.len() >= MOST_ADDRESSES {
@@ -311,7 +318,10 @@ pub(super) struct Credentials {
 
 /// Only a path of this site: nobody is led elsewhere after the login.
 pub(super) fn own_path(next: String) -> String {
-    let is_own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    // Browsers strip tabs and line breaks from addresses, and take a backslash for a slash.
+    let is_odd = |letter: char| letter.is_control() || letter == '\\';
+    let is_own =
+        next.starts_with('/') && !next.starts_with("//") && next.len() <= LONGEST_NEXT && !next.contains(is_odd);
     if is_own { next } else { "/".into() }
 }
 
@@ -412,9 +422,13 @@ pub(super) async fn log_out(
 }
 
 fn set_cookie(door: &Door, response: &mut Response, value: &str, lasts: Duration) {
+    set_named_cookie(door, response, &format!("{SESSION}={value}; Path=/; SameSite=Strict"), lasts);
+}
+
+/// Sets a cookie that no script reads. `begin`: its name, value, path and SameSite.
+pub(super) fn set_named_cookie(door: &Door, response: &mut Response, begin: &str, lasts: Duration) {
     let secure = if door.secure { "; Secure" } else { "" };
-    let seconds = lasts.as_secs();
-    let cookie = format!("{SESSION}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    let cookie = format!("{begin}; HttpOnly; Max-Age={}{secure}", lasts.as_secs());
     let cookie = HeaderValue::from_str(&cookie).expect("a token has only letters, digits, - and _");
     response.headers_mut().append(SET_COOKIE, cookie);
 }
@@ -438,9 +452,15 @@ mod tests {
 
     #[test]
     fn nobody_is_led_to_another_site() {
-        for elsewhere in
-            ["https://evil.example", "//evil.example", "/\\evil.example", "", "evil", "/a\r\nSet-Cookie: x"]
-        {
+        for elsewhere in [
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "/\t/evil.example",
+            "",
+            "evil",
+            "/a\r\nSet-Cookie: x",
+        ] {
             assert_eq!(own_path(elsewhere.into()), "/", "{elsewhere:?}");
         }
         assert_eq!(own_path("/studies/1.2?x=1".into()), "/studies/1.2?x=1");

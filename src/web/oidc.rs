@@ -14,6 +14,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -32,14 +33,19 @@ use reqwest::redirect;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::causes::in_full;
 use crate::config;
 use crate::ledger::Role;
 
 /// A login at the provider takes no longer than this.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 
-/// Logins under way; the oldest makes place.
-const MOST_BEGUN: usize = 1000;
+/// Logins under way, of all addresses and of one; the oldest makes place.
+const MOST_BEGUN: usize = 10_000;
+const MOST_OF_ADDRESS: usize = 200;
+
+/// After the provider could not be asked, it is left alone for so long.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// The provider's addresses and keys are asked for anew after this time.
 const FRESH: Duration = Duration::from_secs(300);
@@ -92,6 +98,7 @@ pub(super) struct Begun {
     verifier: PkceCodeVerifier,
     /// The page that was asked for.
     pub next: String,
+    address: IpAddr,
     at: Instant,
 }
 
@@ -101,14 +108,18 @@ pub(super) struct Provider {
     issuer: IssuerUrl,
     redirect: RedirectUrl,
     http: reqwest::Client,
-    metadata: Mutex<Option<(Instant, CoreProviderMetadata)>>,
+    /// The last answer, or why there was none. Whoever asks holds it, so that one asks for all.
+    metadata: tokio::sync::Mutex<Option<(Instant, Result<CoreProviderMetadata, String>)>>,
     begun: Mutex<HashMap<String, Begun>>,
 }
 
 /// Somebody whom the provider knows.
 pub(super) struct Person {
     pub name: String,
-    pub role: Role,
+    /// Issuer and subject: what no other person has.
+    pub subject: String,
+    /// `None`: they may not come in.
+    pub role: Option<Role>,
 }
 
 /// A login that did not succeed.
@@ -153,7 +164,7 @@ impl Provider {
             issuer,
             redirect,
             http,
-            metadata: Mutex::default(),
+            metadata: tokio::sync::Mutex::default(),
             begun: Mutex::default(),
         }))
     }
@@ -165,28 +176,24 @@ impl Provider {
 
     /// The provider's addresses and keys (OpenID Connect Discovery 1.0).
     async fn metadata(&self) -> Result<CoreProviderMetadata, Refusal> {
-        let known = self.metadata.lock().expect("nobody panics while holding it").clone();
-        if let Some((at, metadata)) = known
-            && at.elapsed() < FRESH
+        let mut known = self.metadata.lock().await;
+        if let Some((at, answer)) = &*known
+            && at.elapsed() < if answer.is_ok() { FRESH } else { PAUSE }
         {
-            return Ok(metadata);
+            return answer.clone().map_err(Refusal::Provider);
         }
         let asked = self.http.clone();
         let http = move |request| ask(asked.clone(), request);
         let found = CoreProviderMetadata::discover_async(self.issuer.clone(), &http).await;
-        let metadata = found.map_err(|error| {
-            Refusal::Provider(format!(
-                "{} cannot be asked for its addresses: {}",
-                self.settings.issuer,
-                in_full(&error)
-            ))
-        })?;
-        *self.metadata.lock().expect("nobody panics while holding it") = Some((Instant::now(), metadata.clone()));
-        Ok(metadata)
+        let answer = found.map_err(|error| {
+            format!("{} cannot be asked for its addresses: {}", self.settings.issuer, in_full(&error))
+        });
+        *known = Some((Instant::now(), answer.clone()));
+        answer.map_err(Refusal::Provider)
     }
 
     /// The address to send the browser to, and the state that it brings back.
-    pub async fn begin(&self, next: String) -> Result<(String, String), Refusal> {
+    pub async fn begin(&self, next: String, from: IpAddr) -> Result<(String, String), Refusal> {
         let client = client(&self.settings, self.metadata().await?).set_redirect_uri(self.redirect.clone());
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let scopes = self.settings.scopes.iter().cloned().map(Scope::new);
@@ -195,12 +202,16 @@ impl Provider {
         let (address, state, nonce) = request.set_pkce_challenge(challenge).url();
         let mut begun = self.begun.lock().expect("nobody panics while holding it");
         begun.retain(|_, login| login.at.elapsed() < LONGEST);
-        if begun.len() >= MOST_BEGUN
-            && let Some(oldest) = begun.iter().min_by_key(|(_, login)| login.at).map(|(state, _)| state.clone())
-        {
-            begun.remove(&oldest);
+        // Whoever begins many of them loses their own.
+        let of_address = begun.values().filter(|login| login.address == from).count();
+        let is_full = begun.len() >= MOST_BEGUN;
+        if is_full || of_address >= MOST_OF_ADDRESS {
+            let those = begun.iter().filter(|(_, login)| is_full || login.address == from);
+            if let Some(oldest) = those.min_by_key(|(_, login)| login.at).map(|(state, _)| state.clone()) {
+                begun.remove(&oldest);
+            }
         }
-        begun.insert(state.secret().clone(), Begun { nonce, verifier, next, at: Instant::now() });
+        begun.insert(state.secret().clone(), Begun { nonce, verifier, next, address: from, at: Instant::now() });
         Ok((address.to_string(), state.into_secret()))
     }
 
@@ -227,7 +238,8 @@ impl Provider {
             .claims(&client.id_token_verifier(), &begun.nonce)
             .map_err(|error| wrong("the provider's ID token is not valid", &error))?;
         let all = serde_json::to_value(claims).map_err(|error| wrong("the claims cannot be read", &error))?;
-        person(&self.settings, &all)
+        let subject = format!("{} {}", claims.issuer().as_str(), claims.subject().as_str());
+        person(&self.settings, subject, &all)
     }
 }
 
@@ -256,8 +268,8 @@ fn client(settings: &config::Oidc, metadata: CoreProviderMetadata) -> ProviderCl
     Client::from_provider_metadata(metadata, ClientId::new(settings.client_id.clone()), secret)
 }
 
-/// Who the claims of an ID token say somebody is, and the highest role that they may have here.
-fn person(settings: &config::Oidc, claims: &Value) -> Result<Person, Refusal> {
+/// The person whom the claims of an ID token name, and the highest role that they may have here.
+fn person(settings: &config::Oidc, subject: String, claims: &Value) -> Result<Person, Refusal> {
     let name = claims.get(&settings.name_claim).and_then(Value::as_str).map(str::trim).unwrap_or_default();
     if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
         let claim = &settings.name_claim;
@@ -277,22 +289,7 @@ fn person(settings: &config::Oidc, claims: &Value) -> Result<Person, Refusal> {
         () if has(&roles.viewer) => Some(Role::Viewer),
         () => settings.default_role.parse().ok(),
     };
-    match role {
-        Some(role) => Ok(Person { name: name.to_owned(), role }),
-        None => Err(Refusal::Person(format!("{name} has no role here. The administrators of triaged give one."))),
-    }
-}
-
-/// An error with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    Ok(Person { name: name.to_owned(), subject, role })
 }
 
 #[cfg(test)]
@@ -314,7 +311,7 @@ mod tests {
     }
 
     fn role(settings: &config::Oidc, claims: Value) -> Option<Role> {
-        person(settings, &claims).ok().map(|person| person.role)
+        person(settings, "issuer subject".into(), &claims).ok().and_then(|person| person.role)
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The pages of a login by an OpenID provider: to the provider, and back.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::StatusCode;
-use axum::http::header::{HeaderMap, HeaderValue, SET_COOKIE};
+use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -20,16 +21,23 @@ use crate::ledger::Actor;
 const BEGUN: &str = "triaged_oidc";
 
 /// `GET /login/oidc`: to the provider.
-pub(super) async fn begin(State(site): State<Site>, Query(query): Query<Wanted>) -> Result<Response, NoPage> {
+pub(super) async fn begin(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    Query(query): Query<Wanted>,
+) -> Result<Response, NoPage> {
     let Some(provider) = &site.door.oidc else { return Err(none().into()) };
-    Ok(match provider.begin(login::own_path(query.next)).await {
+    if site.door.is_barred(peer.ip(), false) {
+        let why = "Too many logins from this address failed; try again in a minute.".to_owned();
+        return Ok((StatusCode::TOO_MANY_REQUESTS, login::again(&site, "/".into(), why)).into_response());
+    }
+    Ok(match provider.begin(login::own_path(query.next), peer.ip()).await {
         Ok((address, state)) => {
             let mut response = login::redirect(&address);
-            // Lax: the provider's page leads back here, and the cookie must come along.
             bind(&site, &mut response, &state, LONGEST);
             response
         }
-        Err(refusal) => refused(&site, refusal),
+        Err(refusal) => refused(&site, peer.ip(), refusal),
     })
 }
 
@@ -60,7 +68,11 @@ pub(super) async fn callback(
     Query(answer): Query<Answer>,
 ) -> Result<Response, NoPage> {
     let Some(provider) = &site.door.oidc else { return Err(none().into()) };
-    let again = |why: &str| Ok(refused(&site, Refusal::Person(why.to_owned())));
+    if site.door.is_barred(peer.ip(), false) {
+        let why = "Too many logins from this address failed; try again in a minute.".to_owned();
+        return Ok((StatusCode::TOO_MANY_REQUESTS, login::again(&site, "/".into(), why)).into_response());
+    }
+    let again = |why: &str| Ok(refused(&site, peer.ip(), Refusal::Person(why.to_owned())));
     // A login that another browser began would log this one in as somebody else.
     if answer.state.is_empty() || login::cookie(&headers, BEGUN).as_deref() != Some(answer.state.as_str()) {
         return again("This login was not begun in this browser, or its cookies are off. Begin again.");
@@ -74,14 +86,21 @@ pub(super) async fn callback(
     let next = begun.next.clone();
     let person = match provider.person(answer.code, begun).await {
         Ok(person) => person,
-        Err(refusal) => return Ok(refused(&site, refusal)),
+        Err(refusal) => return Ok(refused(&site, peer.ip(), refusal)),
     };
-    let (name, role) = (person.name.clone(), person.role);
+    let Some(role) = person.role else {
+        // Whoever lost their groups loses what they have open, too.
+        let subject = person.subject;
+        site.ledger(move |ledger| ledger.end_provided_sessions(&subject)).await?;
+        return again(&format!("{} has no role here. The administrators of triaged give one.", person.name));
+    };
+    let (name, subject) = (person.name.clone(), person.subject);
     let from = Actor::peer(format!("web {}", peer.ip()));
     let actor = Actor::person(name.clone()).by_way_of(&from);
-    let is_ours = site.ledger(move |ledger| ledger.put_provided_user(&name, role, &actor)).await?;
+    let is_ours = site.ledger(move |ledger| ledger.put_provided_user(&name, &subject, role, &actor)).await?;
     if !is_ours {
-        let why = format!("{} is a user of this node, with a password: log in with that.", person.name);
+        let why =
+            format!("{} is somebody else's name here: a user's with a password, or another person's.", person.name);
         return again(&why);
     }
     let session = login::begin_session(&site, person.name.clone(), from).await?;
@@ -96,21 +115,22 @@ fn none() -> Failed {
     Failed::Refused(StatusCode::NOT_FOUND, "there is no OpenID provider here (web.login.oidc.issuer)".into())
 }
 
-fn refused(site: &Site, refusal: Refusal) -> Response {
+fn refused(site: &Site, from: IpAddr, refusal: Refusal) -> Response {
+    // Each costs the provider a request; whoever makes many waits, as after wrong passwords.
+    site.door.is_barred(from, true);
     let (status, why) = match refusal {
         Refusal::Person(why) => (StatusCode::FORBIDDEN, why),
         Refusal::Provider(why) => {
-            tracing::error!("a login by the OpenID provider failed: {why}");
+            if let Some(kept_back) = site.door.provider_log.admit(from, &why) {
+                tracing::error!(kept_back, "a login by the OpenID provider failed: {why}");
+            }
             (StatusCode::BAD_GATEWAY, "The login by the provider failed; the node's log says why.".to_owned())
         }
     };
     (status, login::again(site, "/".into(), why)).into_response()
 }
 
+/// Lax: the provider's page leads back here, and the cookie must come along.
 fn bind(site: &Site, response: &mut Response, state: &str, lasts: Duration) {
-    let secure = if site.door.secure { "; Secure" } else { "" };
-    let cookie =
-        format!("{BEGUN}={state}; Path=/login/oidc; HttpOnly; SameSite=Lax; Max-Age={}{secure}", lasts.as_secs());
-    let cookie = HeaderValue::from_str(&cookie).expect("a state has only letters, digits, - and _");
-    response.headers_mut().append(SET_COOKIE, cookie);
+    login::set_named_cookie(&site.door, response, &format!("{BEGUN}={state}; Path=/login/oidc; SameSite=Lax"), lasts);
 }

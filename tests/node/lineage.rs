@@ -156,6 +156,34 @@ fn a_database_that_is_lost_while_the_node_is_off_is_made_of_the_archive() {
 /// The usual mistake: the node was killed, and its write-ahead log is left beside the copy that is put in place.
 #[test]
 fn an_older_copy_with_the_log_of_a_later_state_beside_it_is_restored_whole() {
+    let mut node = killed_with_an_older_copy();
+    // Whoever looks first changes nothing, whatever there is to see.
+    let before = fs::read(database(&node)).unwrap();
+    node.cli(&["recover", "--dry-run"]);
+    assert_eq!(fs::read(database(&node)).unwrap(), before);
+    node.restart();
+    let said = recovered(&node);
+    assert!(node.log().contains("a write-ahead log of a later state lay beside the database"), "{}", node.log());
+    assert_eq!(node.query::<String>("PRAGMA integrity_check"), "ok");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances"), 4, "{said}");
+    node.wait_for_slices(4);
+}
+
+#[test]
+fn a_command_that_writes_before_the_node_starts_spoils_no_older_copy() {
+    let mut node = killed_with_an_older_copy();
+    let said = node.cli(&["user", "add", "ada", "--role", "reader"]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    node.restart();
+    recovered(&node);
+    assert_eq!(node.query::<String>("PRAGMA integrity_check"), "ok");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances"), 4);
+    assert_eq!(node.query::<String>("SELECT name FROM users"), "ada");
+}
+
+/// A node that was killed, with an older copy in the place of its database and its log beside it: the usual mistake. It had four objects,
+/// the copy has one.
+fn killed_with_an_older_copy() -> Node {
     let mut node = Node::start(&[]);
     store(&node, &["2.25.1"]);
     node.wait_for_slices(1);
@@ -169,12 +197,7 @@ fn an_older_copy_with_the_log_of_a_later_state_beside_it_is_restored_whole() {
     node.kill();
     assert!(fs::metadata(database(&node).with_extension("db-wal")).unwrap().len() > 0);
     fs::copy(&older, database(&node)).unwrap();
-    node.restart();
-    let said = recovered(&node);
-    assert!(node.log().contains("a write-ahead log of a later state lay beside the database"), "{}", node.log());
-    assert_eq!(node.query::<String>("PRAGMA integrity_check"), "ok");
-    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances"), 4, "{said}");
-    node.wait_for_slices(4);
+    node
 }
 
 #[test]

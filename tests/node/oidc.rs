@@ -42,6 +42,7 @@ impl Provider {
             json!({ "sub": "ada", "preferred_username": "Dr Ada", "groups": ["radiology", "everybody"] }),
             json!({ "sub": "bob", "preferred_username": "Bob", "groups": ["everybody"] }),
             json!({ "sub": "mallory", "preferred_username": "root", "groups": ["radiology"] }),
+            json!({ "sub": "another ada", "preferred_username": "Dr Ada", "groups": ["radiology"] }),
         ];
         let people = people.iter().flat_map(|person| ["--user-claims".to_owned(), person.to_string()]);
         let mut command = Command::new(python);
@@ -141,6 +142,14 @@ fn whoever_the_provider_knows_has_the_role_of_their_groups_and_nobody_else_comes
     assert_eq!(refused.status, 403);
     assert!(refused.body.contains("Bob has no role here"), "{}", refused.body);
 
+    // Somebody of the same name, who would otherwise share her sessions and her role.
+    let (address, bound) = begin(&node);
+    let back = provider.authorize(&address, "another%20ada");
+    let refused = ask(&node, "GET", &back, &[("Cookie", &bound)], "");
+    assert_eq!(refused.status, 403);
+    assert!(refused.body.contains("another person"), "{}", refused.body);
+    assert_eq!(ask(&node, "GET", "/", &[("Cookie", &session)], "").status, 200);
+
     // Somebody who calls themselves like a user of this node.
     assert!(node.cli(&["user", "add", "root", "--role", "admin"]).status.success());
     let (address, bound) = begin(&node);
@@ -162,7 +171,7 @@ fn whoever_the_provider_knows_has_the_role_of_their_groups_and_nobody_else_comes
 }
 
 #[test]
-fn a_token_for_another_client_or_of_another_issuer_is_refused() {
+fn a_provider_that_calls_itself_otherwise_is_refused() {
     let Some(provider) = Provider::start() else { return };
     // The provider names itself by the address that it is asked at, so under this one it is another issuer.
     let elsewhere = format!("http://localhost:{}", provider.port);
@@ -182,6 +191,68 @@ fn a_provider_that_is_away_is_said_and_passwords_still_work() {
     assert_eq!(answer.status, 502);
     assert!(answer.body.contains("log says why") && answer.body.contains("password"), "{}", answer.body);
     node.wait_for_log("cannot be asked for its addresses");
+}
+
+/// A provider whose tokens have faults (tests/peers/oidc_faults.py).
+#[test]
+fn an_id_token_with_a_fault_lets_nobody_in() {
+    let Some(python) = python() else { return };
+    let mut command = Command::new(python);
+    command.args(["-W", "ignore", "tests/peers/oidc_faults.py"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    let Ok(port) = line.trim().parse() else {
+        eprintln!("SKIP the Python package joserfc is not installed");
+        child.wait().unwrap();
+        return;
+    };
+    let provider = Provider { child, port };
+    let node = node(&provider, &[]);
+    let log_in = |fault: &str| {
+        let (address, bound) = begin(&node);
+        let value = |name: &str| {
+            let query = address.split(['?', '&']).find_map(|part| part.strip_prefix(&format!("{name}=")));
+            query.unwrap_or_else(|| panic!("no {name}: {address}")).to_owned()
+        };
+        let back = format!("/login/oidc/callback?code={fault}.{}&state={}", value("nonce"), value("state"));
+        ask(&node, "GET", &back, &[("Cookie", &bound)], "")
+    };
+    assert_eq!(log_in("none").status, 200, "{}", node.log());
+    for fault in ["audience", "nonce", "expired", "key", "issuer", "unsigned"] {
+        let answer = log_in(fault);
+        assert_eq!(answer.status, 502, "{fault}: {}", answer.body);
+        assert!(answer.headers("set-cookie").iter().all(|cookie| !cookie.starts_with("triaged_session=")), "{fault}");
+    }
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM sessions"), 1);
+    // Whoever makes many such logins waits.
+    for _ in 0..20 {
+        let answer = ask(&node, "GET", "/login/oidc/callback?code=x&state=y", &[], "");
+        assert!([403, 429].contains(&answer.status), "{}", answer.status);
+    }
+    assert_eq!(ask(&node, "GET", "/login/oidc", &[], "").status, 429);
+}
+
+/// Whoever lost their groups at the provider loses what they have open, too: tested with the ledger, as the provider's people do not change.
+#[test]
+fn another_role_or_none_ends_the_sessions_of_a_provided_user() {
+    use triaged::ledger::{Actor, Ledger, Role};
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("triaged.db")).unwrap();
+    let (actor, hour) = (Actor::system(), std::time::Duration::from_secs(3600));
+    let put = |subject, role| ledger.put_provided_user("Ada", subject, role, &actor).unwrap();
+    let begin = || ledger.begin_session("Ada", "hash", hour, &actor).unwrap();
+    let is_in = || ledger.use_session("hash", hour).unwrap().is_some();
+    assert!(put("issuer 1", Role::Reader));
+    begin();
+    assert!(put("issuer 1", Role::Reader) && is_in());
+    assert!(!put("issuer 2", Role::Admin) && is_in(), "another person of that name changes nothing");
+    assert!(put("issuer 1", Role::Viewer) && !is_in(), "another role begins anew");
+    begin();
+    ledger.end_provided_sessions("issuer 2").unwrap();
+    assert!(is_in());
+    ledger.end_provided_sessions("issuer 1").unwrap();
+    assert!(!is_in());
 }
 
 /// The session's cookie is SameSite=Strict, and the way back begins at another site: only a browser shows that it holds.

@@ -50,15 +50,3 @@ pub fn abort(source: &AbortRQSource) -> String {
         AbortRQSource::Reserved => "no reason given".into(),
     }
 }
-
-/// An error with its causes in one line; the libraries' texts name one level each.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

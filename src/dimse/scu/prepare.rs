@@ -7,9 +7,9 @@ use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
 use dicom_pixeldata::Transcode;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use super::error::chain;
 use super::find::Object;
 use super::offer::{Choice, syntax_name};
+use crate::causes::in_full;
 use triaged_imaging::{DicomObject, read_bytes};
 
 /// A data set, ready to be sent.
@@ -78,7 +78,7 @@ fn convert(mut object: DicomObject, from: &str, to: &str) -> Result<Vec<u8>, Str
     let syntax = TransferSyntaxRegistry.get(to).ok_or_else(|| cannot("unknown".into()))?;
     let compressed = TransferSyntaxRegistry.get(from).is_none_or(|from| from.is_encapsulated_pixel_data());
     if compressed && object.get(tags::PIXEL_DATA).is_some() {
-        object.transcode(syntax).map_err(|error| cannot(chain(&error)))?;
+        object.transcode(syntax).map_err(|error| cannot(in_full(&error)))?;
         // The decoder gives colour by pixel, whatever the compressed form was.
         if object.get(tags::SAMPLES_PER_PIXEL).is_some_and(|samples| samples.to_int::<u16>().is_ok_and(|n| n > 1)) {
             object.put(DataElement::new(tags::PLANAR_CONFIGURATION, VR::US, PrimitiveValue::from(0u16)));
@@ -92,7 +92,7 @@ fn convert(mut object: DicomObject, from: &str, to: &str) -> Result<Vec<u8>, Str
         object.update_meta(|meta| meta.set_transfer_syntax(syntax));
     }
     let mut bytes = Vec::new();
-    object.write_dataset(&mut bytes).map_err(|error| cannot(chain(&error)))?;
+    object.write_dataset(&mut bytes).map_err(|error| cannot(in_full(&error)))?;
     debug_assert!(to == uids::EXPLICIT_VR_LITTLE_ENDIAN || to == uids::IMPLICIT_VR_LITTLE_ENDIAN);
     Ok(bytes)
 }

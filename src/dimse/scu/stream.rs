@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use dicom_ul::pdu::{Pdu, read_pdu, write_pdu};
 
+use crate::causes::in_full;
 use crate::tls::TlsSession;
 
-use super::error::{ScuError, chain};
+use super::error::ScuError;
 use super::peer::Peer;
 
 /// The longest PDU that the node takes as a requestor, in bytes of its length field. Responses are short.
@@ -84,7 +85,7 @@ impl Stream {
     /// Sends a PDU.
     pub fn send(&mut self, pdu: &Pdu) -> Result<(), ScuError> {
         let mut bytes = Vec::new();
-        write_pdu(&mut bytes, pdu).map_err(|error| self.protocol(chain(&error)))?;
+        write_pdu(&mut bytes, pdu).map_err(|error| self.protocol(in_full(&error)))?;
         self.write(&bytes)
     }
 
@@ -111,7 +112,7 @@ impl Stream {
                     return Ok(pdu);
                 }
                 Ok(None) => {}
-                Err(error) => return Err(self.protocol(chain(&error))),
+                Err(error) => return Err(self.protocol(in_full(&error))),
             }
             // Many peers write a response in two pieces with Nagle's algorithm on: the second waits for our ACK of the
             // first, which the kernel would delay by 40 ms. The option does not stick, hence here.

@@ -1,7 +1,7 @@
 //! Whether the database answers, and whether it is sound.
 
 use super::Reader;
-use super::witness::read_identity;
+use super::witness::identity_if_any;
 use crate::ledger::{ArchivedFile, FileRow, Result};
 
 /// The result of a check of the whole database.
@@ -58,13 +58,7 @@ impl Reader {
 
     /// Identity and generation; none in a database of before there were any, or an empty one. Blocks.
     pub fn identity_if_any(&self) -> Result<Option<(String, u64)>> {
-        self.read(|connection| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'identity')";
-            match connection.query_row(sql, [], |row| row.get(0))? {
-                false => Ok(None),
-                true => Ok(read_identity(connection)?),
-            }
-        })
+        self.read(|connection| Ok(identity_if_any(connection)?))
     }
 
     /// Whether it has any object. Blocks.

@@ -30,28 +30,40 @@ impl Ledger {
         })
     }
 
-    /// Adds a user whom an OpenID provider has logged in, or gives them the role that the provider says. Blocks. `false`, and
-    /// nothing is changed, where the name is a user's with a password: the provider must not speak for them.
-    pub fn put_provided_user(&self, name: &str, role: Role, actor: &Actor) -> Result<bool> {
-        let (name, actor) = (name.to_owned(), actor.clone());
+    /// Adds a user whom an OpenID provider has logged in, or gives them the role that the provider says; another role ends their other
+    /// sessions. `subject` is whom the provider knows them as. Blocks. `false`, and nothing is changed, where the name is somebody
+    /// else's: a user's with a password, for whom the provider must not speak, or another subject's.
+    pub fn put_provided_user(&self, name: &str, subject: &str, role: Role, actor: &Actor) -> Result<bool> {
+        let (name, subject, actor) = (name.to_owned(), subject.to_owned(), actor.clone());
         self.write_blocking(move |connection| {
-            let sql = "SELECT role, password_hash FROM users WHERE name = ?1";
-            let known: Option<(String, String)> =
-                connection.query_row(sql, [&name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let sql = "SELECT role, password_hash, subject FROM users WHERE name = ?1";
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let known: Option<(String, String, Option<String>)> = connection.query_row(sql, [&name], row).optional()?;
             let deed = match known {
-                Some((_, hash)) if hash != BY_PROVIDER => return Ok(false),
-                Some((former, _)) if former == role.name() => return Ok(true),
+                Some((_, hash, known)) if hash != BY_PROVIDER || known.as_ref() != Some(&subject) => return Ok(false),
+                Some((former, ..)) if former == role.name() => return Ok(true),
                 Some(_) => "user.change",
                 None => "user.add",
             };
             connection.execute(
-                "INSERT INTO users (name, role, password_hash, created_at) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO users (name, role, password_hash, created_at, subject) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (name) DO UPDATE SET role = excluded.role",
-                params![name, role.name(), BY_PROVIDER, now()],
+                params![name, role.name(), BY_PROVIDER, now(), subject],
             )?;
+            connection.execute("DELETE FROM sessions WHERE user = ?1", [&name])?;
             let details = serde_json::json!({ "user": name, "role": role.name(), "by": "OpenID provider" });
             audit::append(connection, &Deed { actor, name: deed, study_uid: None, details })?;
             Ok(true)
+        })
+    }
+
+    /// Ends the sessions of whomever an OpenID provider knows as `subject`: they may no longer come in. Blocks.
+    pub fn end_provided_sessions(&self, subject: &str) -> Result<()> {
+        let subject = subject.to_owned();
+        self.write_blocking(move |connection| {
+            let sql = "DELETE FROM sessions WHERE user IN (SELECT name FROM users WHERE subject = ?1)";
+            connection.execute(sql, [subject])?;
+            Ok(())
         })
     }
 

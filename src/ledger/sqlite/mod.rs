@@ -167,7 +167,11 @@ fn refuse_newer(connection: &Connection, path: &Path) -> Result<()> {
 
 /// Makes the database file for its owner alone, whatever the umask; SQLite gives its log files the same mode.
 fn restrict(path: &Path) -> std::io::Result<()> {
-    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    // One that is there is not opened: to close it would drop the locks that SQLite has on it for another connection of this process.
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => drop(made?),
+    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
 }
 
@@ -221,6 +225,7 @@ fn steps() -> Vec<M<'static>> {
             Ok(())
         }),
         M::up(include_str!("migrations/0017_measurements.sql")),
+        M::up(include_str!("migrations/0018_subject.sql")),
     ]
 }
 

@@ -13,9 +13,6 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use crate::ledger::{LedgerError, Result};
 use crate::lineage::Lineage;
 
-/// The first version of the schema in which a ledger has an identity (`0016_identity.sql`).
-const FIRST_WITH_IDENTITY: i64 = 16;
-
 /// Knows the files that are open and what is in them. The writer thread asks it at each transaction.
 pub(super) struct Witness {
     path: PathBuf,
@@ -77,9 +74,9 @@ impl Copied {
         self.attempted > self.done
     }
 
-    /// Whether the database file has everything that is in the log.
-    fn is_whole(&self) -> bool {
-        self.done == self.frames
+    /// Whether the database file alone is a state of the database: it has everything that is in the log, or nothing of it.
+    fn is_sound_alone(&self) -> bool {
+        self.done == self.frames || self.done == 0 && self.attempted == 0
     }
 
     /// Whether nothing was copied between the two.
@@ -137,8 +134,12 @@ impl Witness {
     /// the identity that this connection reads. Counts the generation up, so that every state of the ledger has one of its own. Returns it.
     pub fn check(&mut self, connection: &Connection) -> Result<u64> {
         self.check_files()?;
-        if let Some(why) = self.look_into_file()? {
-            return Err(self.replaced_because(&why));
+        if let Some(Alarm { why, is_certain }) = self.look_into_file()? {
+            return Err(match is_certain {
+                true => self.replaced_because(&why),
+                // The log stays: the next start, which reads the file in peace, decides whose it is.
+                false => self.refuse(&why),
+            });
         }
         let counted = "UPDATE identity SET generation = generation + 1 WHERE id = 1 RETURNING uuid, generation";
         let found = connection
@@ -182,25 +183,28 @@ impl Witness {
 
     /// What is wrong with the database file itself, without its log, if anybody wrote into it since the last look.
     ///
-    /// Alone the file is a state of the database only where the whole log has been copied into it: while a reader needs an older state, a
-    /// checkpoint copies some pages and leaves others, and the file looks damaged. So nothing is read of it then.
-    fn look_into_file(&mut self) -> Result<Option<String>> {
+    /// Alone the file is a state of the database only where the whole log has been copied into it, or nothing of it: while a reader needs an
+    /// older state, a checkpoint copies some pages and leaves others, and the file looks damaged. So nothing is read of it then.
+    fn look_into_file(&mut self) -> Result<Option<Alarm>> {
         let Some(known) = self.lineage.clone() else { return Ok(None) };
         let index = self.beside[1].0.clone();
         // In this order: what is copied after the first of them is more than what is noted, and so explains a later write.
         let before = self.index.copied(&index).filter(|copied| !copied.is_under_way());
         let Ok(look) = std::fs::metadata(&self.path).map(|about| look(&about)) else { return Ok(None) };
+        let mut is_explained = true;
         if let Some((looked, copied)) = self.looked {
             if look == looked {
                 self.looked = before.map(|copied| (look, copied));
                 return Ok(None);
             }
-            if self.index.copied(&index).is_some_and(|now| now.is_same_as(copied)) {
-                return Ok(Some("another process wrote into its file".into()));
+            // Its time alone changes by `touch` and by programs that put times back; then what is in it tells.
+            is_explained = self.index.copied(&index).is_none_or(|now| !now.is_same_as(copied));
+            if !is_explained && !before.is_some_and(|before| before.is_sound_alone()) {
+                return Ok(Some(Alarm { why: "another process wrote into its file".into(), is_certain: false }));
             }
         }
         self.looked = before.map(|copied| (look, copied));
-        let Some(before) = before.filter(Copied::is_whole) else { return Ok(None) };
+        let Some(before) = before.filter(Copied::is_sound_alone) else { return Ok(None) };
         let found = read_file_alone(&self.path);
         if self.index.copied(&index) != Some(before) {
             // Somebody copies or writes meanwhile; the next transaction looks again.
@@ -208,28 +212,51 @@ impl Witness {
             return Ok(None);
         }
         match found {
+            // A copy of a later state is none of this file's: its pages need not lie where the log takes them to be.
+            Ok(Some((identity, generation)))
+                if identity == known.identity && !is_explained && generation > known.in_file =>
+            {
+                Ok(Some(Alarm::certain("another process wrote into its file".into())))
+            }
             Ok(Some((identity, generation))) if identity == known.identity && generation >= known.in_file => {
                 self.lineage = Some(Lineage { in_file: generation, ..known });
                 Ok(None)
             }
             // Its identity may be in the log alone.
             Ok(None) if known.in_file == 0 => Ok(None),
-            Ok(found) => Ok(Some(difference(found, &known.identity, known.in_file))),
-            Err(error) if is_damage(&error) => Ok(Some(format!("its file cannot be read: {error}"))),
+            Ok(found) => Ok(Some(Alarm::certain(difference(found, &known.identity, known.in_file)))),
+            Err(error) if is_damage(&error) => Ok(Some(Alarm::certain(format!("its file cannot be read: {error}")))),
             Err(error) => Err(error.into()),
         }
     }
 
     /// The log belongs to what was there before. Beside another database it would be taken for that one's, and spoil it.
     fn replaced_because(&mut self, why: &str) -> LedgerError {
-        self.replaced = Some(why.to_owned());
         let [log, index] = &self.beside;
         for (path, known) in [log, index] {
             if known.is_some_and(|known| !is_other(path, known)) {
                 set_aside(path);
             }
         }
+        self.refuse(why)
+    }
+
+    fn refuse(&mut self, why: &str) -> LedgerError {
+        self.replaced = Some(why.to_owned());
         LedgerError::Replaced { path: self.path.clone(), why: why.to_owned() }
+    }
+}
+
+/// Why the database file is taken for another's.
+struct Alarm {
+    why: String,
+    /// What the file has in it says so, not only that somebody wrote.
+    is_certain: bool,
+}
+
+impl Alarm {
+    fn certain(why: String) -> Alarm {
+        Alarm { why, is_certain: true }
     }
 }
 
@@ -272,6 +299,15 @@ fn set_aside(path: &Path) -> Option<PathBuf> {
     std::fs::rename(path, &aside).ok().map(|()| aside.into())
 }
 
+/// Identity and generation of a database, or none where it is of before there were identities.
+pub(super) fn identity_if_any(connection: &Connection) -> rusqlite::Result<Option<(String, u64)>> {
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'identity')";
+    match connection.query_row(known, [], |row| row.get(0))? {
+        false => Ok(None),
+        true => read_identity(connection),
+    }
+}
+
 /// Identity and generation of a database.
 pub(super) fn read_identity(connection: &Connection) -> rusqlite::Result<Option<(String, u64)>> {
     connection
@@ -282,17 +318,13 @@ pub(super) fn read_identity(connection: &Connection) -> rusqlite::Result<Option<
 
 /// Identity and generation as the database file has them without its write-ahead log; none where it has none.
 fn read_file_alone(path: &Path) -> rusqlite::Result<Option<(String, u64)>> {
-    let connection = open_file_alone(path)?;
-    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'identity')";
-    match connection.query_row(known, [], |row| row.get(0))? {
-        false => Ok(None),
-        true => read_identity(&connection),
-    }
+    identity_if_any(&open_file_alone(path)?)
 }
 
-/// The version of the schema in the database file without its log.
-fn version_alone(path: &Path) -> rusqlite::Result<i64> {
-    open_file_alone(path)?.query_row("PRAGMA user_version", [], |row| row.get(0))
+/// The same with the log, which no reader copies into the file.
+fn read_with_log(path: &Path) -> rusqlite::Result<Option<(String, u64)>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    identity_if_any(&Connection::open_with_flags(path, flags)?)
 }
 
 fn open_file_alone(path: &Path) -> rusqlite::Result<Connection> {
@@ -327,17 +359,25 @@ pub fn set_foreign_log_aside(path: &Path, told: &Lineage) -> Result<FileStanding
         return Ok(FileStanding::Own);
     }
     let failed = |source: rusqlite::Error| LedgerError::Open { path: path.into(), source: source.into() };
-    let is_older = match read_file_alone(path) {
-        // The table was there when the archive was last told, so a file from before it is older.
-        Ok(None) => version_alone(path).map_err(failed)? < FIRST_WITH_IDENTITY,
+    match read_file_alone(path) {
         // Of another ledger: the log may well be its own. Whoever opens it decides.
-        Ok(Some((identity, _))) if identity != told.identity => false,
-        Ok(Some((_, generation))) => generation < told.in_file,
+        Ok(Some((identity, _))) if identity != told.identity => return Ok(FileStanding::Own),
+        Ok(Some((_, generation))) if generation >= told.in_file => return Ok(FileStanding::Own),
+        // An older state, or one of before there were identities.
+        Ok(_) => {}
         // Without its log a file looks damaged whose log was copied in part when the node was killed. The log is its own.
-        Err(error) if is_damage(&error) => false,
+        Err(error) if is_damage(&error) => return Ok(FileStanding::Own),
+        Err(error) => return Err(failed(error)),
+    }
+    // Whole disks are put back, too, with a log that belongs to the older state. A later one leads to a later state.
+    let is_later = match read_with_log(path) {
+        Ok(found) => {
+            found.is_some_and(|(identity, generation)| identity == told.identity && generation >= told.in_file)
+        }
+        Err(error) if is_damage(&error) => true,
         Err(error) => return Err(failed(error)),
     };
-    if !is_older {
+    if !is_later {
         return Ok(FileStanding::Own);
     }
     set_aside(&log);
@@ -389,9 +429,9 @@ mod tests {
     fn whatever_is_done_to_the_files_is_noticed_at_the_next_write() {
         type Deed = fn(&Path, &[u8]);
         let deeds: [(&str, Deed); 7] = [
-            ("wrote into its file", |path, older| std::fs::write(path, older).unwrap()),
-            ("wrote into its file", |path, _| std::fs::write(path, b"").unwrap()),
-            ("wrote into its file", |path, _| std::fs::write(path, [7; 40_000]).unwrap()),
+            ("an older state was written over it", |path, older| std::fs::write(path, older).unwrap()),
+            ("other content was written over it", |path, _| std::fs::write(path, b"").unwrap()),
+            ("its file cannot be read", |path, _| std::fs::write(path, [7; 40_000]).unwrap()),
             ("another file is at its path", |path, _| std::fs::remove_file(path).unwrap()),
             ("another file is at its path", |path, older| {
                 std::fs::write(path.with_extension("new"), older).unwrap();
@@ -413,6 +453,8 @@ mod tests {
             ledger.copy_to(&copy).unwrap();
             let older = std::fs::read(&copy).unwrap();
             beat(&ledger).unwrap();
+            // The file itself moves on from the state of the copy.
+            Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
             beat(&ledger).unwrap();
             deed(&path, &older);
             println!("{why}");
@@ -513,6 +555,78 @@ mod tests {
         let check =
             |connection: Connection| connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
         open_file_alone(path).and_then(check).is_ok_and(|said| said != "ok")
+    }
+
+    /// A backup program that puts times back changes the file's time and nothing else.
+    #[test]
+    fn another_time_of_the_file_is_no_trouble() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(folder.path());
+        let touch = |seconds| {
+            let file = File::options().append(true).open(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+            // Closed, it would drop the locks that SQLite has on the file.
+            std::mem::forget(file);
+        };
+        for seconds in 1..6 {
+            beat(&ledger).unwrap();
+            touch(seconds);
+            beat(&ledger).unwrap();
+            // Everything of the log is copied.
+            Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+            beat(&ledger).unwrap();
+            touch(100 + seconds);
+            beat(&ledger).unwrap();
+        }
+    }
+
+    /// Where the log is copied in part, nobody can tell at once whether what was written is bad. Then the node refuses, and the log stays for
+    /// the next start.
+    #[test]
+    fn the_log_stays_where_it_is_not_certain_that_the_file_is_anothers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(folder.path());
+        let other = Connection::open(&path).unwrap();
+        beat(&ledger).unwrap();
+        other.execute_batch("BEGIN; SELECT count(*) FROM studies").unwrap();
+        beat(&ledger).unwrap();
+        Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        beat(&ledger).unwrap();
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        std::mem::forget(file);
+        let said = refused(&ledger);
+        assert!(said.contains("wrote into its file"), "{said}");
+        let told = Lineage { in_file: 5, ..ledger.lineage().unwrap() };
+        other.execute_batch("COMMIT").unwrap();
+        // The last connection would copy the log into the file.
+        drop(other);
+        drop(ledger);
+        assert!(beside(&path)[0].exists(), "nothing of it is lost");
+        assert_eq!(set_foreign_log_aside(&path, &told).unwrap(), FileStanding::Own);
+        assert!(Ledger::open(&path).unwrap().stored_identity().unwrap().1 >= 8);
+    }
+
+    #[test]
+    fn a_whole_disk_that_was_put_back_keeps_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, path) = ledger(folder.path());
+        beat(&ledger).unwrap();
+        beat(&ledger).unwrap();
+        let disk = folder.path().join("disk.db");
+        std::fs::write(&disk, b"").unwrap();
+        std::fs::copy(&beside(&path)[0], &beside(&disk)[0]).unwrap();
+        // The file is opened by SQLite alone while the ledger is.
+        assert!(std::process::Command::new("cp").args([&path, &disk]).status().unwrap().success());
+        for _ in 0..3 {
+            beat(&ledger).unwrap();
+        }
+        Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        beat(&ledger).unwrap();
+        let told = ledger.lineage().unwrap();
+        assert!(told.in_file > 7, "{told:?}");
+        assert_eq!(set_foreign_log_aside(&disk, &told).unwrap(), FileStanding::Own);
+        assert_eq!(Ledger::open(&disk).unwrap().stored_identity().unwrap().1, 7, "its own log is applied");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -194,7 +194,7 @@ fn run(connection: Connection, witness: &Mutex<Witness>, waiting: &mpsc::Receive
         metrics::histogram!("triaged_ledger_writes_per_commit").record(jobs.len() as f64);
         let started = std::time::Instant::now();
         let answers: Vec<Answer> = jobs.into_iter().map(|job| job(Ok(&connection))).collect();
-        let outcome = commit(&connection, &mut witness(), generation);
+        let outcome = commit(&connection, witness, generation);
         metrics::histogram!("triaged_ledger_commit_seconds").record(started.elapsed().as_secs_f64());
         if let Err(refusal) = &outcome {
             let error = LedgerError::from(refusal.clone());
@@ -215,13 +215,21 @@ fn run(connection: Connection, witness: &Mutex<Witness>, waiting: &mpsc::Receive
 
 /// Looks at the files before, so that no log is copied into another database, and after: what went into a file that somebody took away
 /// meanwhile is not there.
-fn commit(connection: &Connection, witness: &mut Witness, generation: u64) -> Result<(), Refusal> {
-    let committed = match witness.check_files() {
+///
+/// The witness is not held while the disk works: others ask it for the lineage.
+fn commit<'a>(
+    connection: &Connection,
+    witness: impl Fn() -> MutexGuard<'a, Witness>,
+    generation: u64,
+) -> Result<(), Refusal> {
+    let checked = witness().check_files();
+    let committed = match checked {
         Ok(()) => connection.execute_batch("COMMIT").map_err(|error| Refusal::Commit(error.to_string())),
         Err(error) => Err(Refusal::of(error)),
     };
     match committed {
         Ok(()) => {
+            let mut witness = witness();
             witness.counted(generation);
             witness.check_files().map_err(Refusal::of)
         }

@@ -8,7 +8,6 @@
 mod body;
 mod chat;
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,6 +19,7 @@ use sha2::Sha256;
 
 use super::words::Words;
 use super::{Attempt, Channel, ChannelError, Failure, Include, Message, Outcome};
+use crate::causes;
 use crate::config::{self, WebhookFormat};
 use body::{Body, kind};
 
@@ -258,14 +258,7 @@ fn retry_after(value: &str) -> Option<Duration> {
 
 /// The error and its causes, without the URL: it may hold a token.
 fn in_full(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    causes::in_full(&error.without_url())
 }
 
 fn is_loopback(url: &Url) -> bool {

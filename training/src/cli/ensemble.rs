@@ -75,7 +75,7 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
     let (mut index, mut split) = data_of(first_run)?;
     let trainings = args.runs.iter().map(|run| training(run, first_run, &index)).collect::<anyhow::Result<Vec<_>>>()?;
     for training in &trainings {
-        index.add_trained_on(&training.index, &training.split.train_only);
+        index.add_trained_on(&training.index, &training.split.train_only).map_err(anyhow::Error::msg)?;
         split.add_train_only(&training.split);
     }
     let first = &trainings[0];

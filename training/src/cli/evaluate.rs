@@ -170,8 +170,15 @@ fn seen(own: &Index, split: &Split, other: &Index) -> Vec<String> {
         .filter(|slice| patients.contains(slice.patient.as_str()))
         .filter_map(|slice| slice.origin.as_ref())
         .collect();
+    // Nor need those that are measured be patients: they may be made of the run's, or of the same as its own synthetic ones.
+    let used: Vec<&Slice> = own.slices.iter().filter(|slice| patients.contains(slice.patient.as_str())).collect();
+    let is_made_of_used = |origin: &Origin| {
+        origins.contains(&origin) || used.iter().any(|slice| origin.names(&slice.patient, slice.study.as_deref()))
+    };
     let is_known = |slice: &&Slice| {
-        is_known(slice) || origins.iter().any(|origin| origin.names(&slice.patient, slice.study.as_deref()))
+        is_known(slice)
+            || origins.iter().any(|origin| origin.names(&slice.patient, slice.study.as_deref()))
+            || slice.origin.as_ref().is_some_and(is_made_of_used)
     };
     let seen = other.patients().into_iter().filter(|(_, slices)| slices.iter().any(is_known));
     seen.map(|(patient, _)| patient.to_owned()).collect()

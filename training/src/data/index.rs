@@ -273,13 +273,23 @@ impl Index {
     }
 
     /// Takes in the slices that another training was only trained on, as far as they are not here.
-    pub fn add_trained_on(&mut self, other: &Index, train_only: &[String]) {
-        let known: BTreeSet<(String, String)> =
-            self.slices.iter().map(|slice| (slice.source.clone(), slice.id.clone())).collect();
-        let is_new = |slice: &&Slice| {
-            train_only.contains(&slice.source) && !known.contains(&(slice.source.clone(), slice.id.clone()))
-        };
-        self.slices.extend(other.slices.iter().filter(is_new).cloned());
+    ///
+    /// # Errors
+    /// A slice that has the name of one that is here and is another: the two folders have one name.
+    pub fn add_trained_on(&mut self, other: &Index, train_only: &[String]) -> Result<(), String> {
+        let known: BTreeMap<(&str, &str), &Slice> =
+            self.slices.iter().map(|slice| ((slice.source.as_str(), slice.id.as_str()), slice)).collect();
+        let mut new = Vec::new();
+        for slice in other.slices.iter().filter(|slice| train_only.contains(&slice.source)) {
+            let what = |slice: &Slice| (slice.patient.clone(), slice.positive, slice.origin.clone());
+            match known.get(&(slice.source.as_str(), slice.id.as_str())) {
+                None => new.push(slice.clone()),
+                Some(here) if what(here) == what(slice) => {}
+                Some(_) => return Err(format!("{} {} is another slice in the two trainings", slice.source, slice.id)),
+            }
+        }
+        self.slices.extend(new);
+        Ok(())
     }
 
     /// Patients with their slices, in the order of their names.

@@ -50,6 +50,10 @@ pub enum SynthesisError {
     )]
     NotEmpty(PathBuf),
     #[error(
+        "{0} holds synthetic studies: what is made of them could be trained on beside the patients that they were made of; name a folder of patients"
+    )]
+    Synthetic(PathBuf),
+    #[error(
         "there is no head to draw into in {0}: a series without hemorrhage of eight slices or more is needed, with pixel spacing and \
          positions, and a closed skull in four of them"
     )]

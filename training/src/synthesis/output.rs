@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::drawing::{Drawing, MASKED};
 use super::sheet::Tile;
-use super::stack::{Plate, Source};
+use super::stack::{Plate, SYNTHETIC, Source};
 use super::study::label_names;
 use super::{SynthesisError, Written, origins};
 use crate::data::{IMAGES, LABELS, Origin, mask};
@@ -49,7 +49,7 @@ pub(super) fn write(
     seed: u64,
     mimics: Vec<&'static str>,
 ) -> Result<Study, SynthesisError> {
-    let patient = format!("SYNTHETIC-{seed}");
+    let patient = format!("{SYNTHETIC}{seed}");
     let plates = &drawing.head.stack.plates;
     let mut slices = Vec::with_capacity(plates.len());
     for (at, plate) in plates.iter().enumerate() {

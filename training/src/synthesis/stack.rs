@@ -7,10 +7,13 @@ use triaged_imaging::{DicomObject, ModalityLut, decode_frame, read_file};
 
 use super::SynthesisError;
 use super::plane::Plane;
-use crate::data::{Index, LABELS, OtherSizes, Slice};
+use crate::data::{Index, LABELS, ORIGINS, OtherSizes, Slice};
 
 /// Slices that a stack needs at least: fewer are single pictures, not a head.
 const LEAST: usize = 8;
+
+/// How the Patient IDs of synthetic studies begin.
+pub(super) const SYNTHETIC: &str = "SYNTHETIC-";
 
 /// One patient's series without hemorrhage, by its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,12 +52,17 @@ pub struct Stack {
 /// of a folder of DICOM files that has no labels, which are taken to be healthy.
 ///
 /// # Errors
-/// As [`Index::read_sized`] and [`Index::unlabelled`].
+/// As [`Index::read_sized`] and [`Index::unlabelled`]; [`SynthesisError::Synthetic`] where the studies are synthetic themselves.
 pub fn healthy(folder: &Path) -> Result<Vec<Source>, SynthesisError> {
     let index = match folder.join(LABELS).exists() {
         true => Index::read_sized(folder, OtherSizes::Resize)?,
         false => Index::unlabelled(folder)?,
     };
+    // Made of a synthetic study, another would name that one as its origin, and no longer the patient.
+    let is_synthetic = |slice: &Slice| slice.origin.is_some() || slice.patient.contains(SYNTHETIC);
+    if folder.join(ORIGINS).exists() || index.slices.iter().any(is_synthetic) {
+        return Err(SynthesisError::Synthetic(folder.into()));
+    }
     let patients = index.patients();
     let healthy = patients.into_iter().filter(|(_, slices)| !slices.iter().any(|slice| slice.positive));
     Ok(healthy.filter_map(|(patient, slices)| source(patient, &slices)).collect())

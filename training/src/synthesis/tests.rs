@@ -172,8 +172,18 @@ fn the_same_seeds_give_the_same_files_and_no_folder_is_written_over() {
     assert!(files("c").iter().all(|(name, bytes)| a.get(name) != Some(bytes) || name == "stage_2_origins.csv"));
     let again = make("a", 7).expect_err("a folder in use").to_string();
     assert!(again.contains("holds files already"), "{again}");
-    let nothing = write(&[path("a")], &path("d"), 1, 1);
-    assert!(nothing.is_ok() || matches!(nothing, Err(SynthesisError::NoHead(_))));
+    let again = || write(&[path("a")], &path("d"), 1, 1);
+    assert!(matches!(again(), Err(SynthesisError::Synthetic(_))), "nobody is made of the synthetic");
+    // Nor where a crash left neither labels nor origins.
+    let kept = ["stage_2_train.csv", "stage_2_origins.csv"].map(|name| {
+        let file = path("a").join(name);
+        let bytes = std::fs::read(&file).expect("a file");
+        std::fs::remove_file(&file).expect("removed");
+        (file, bytes)
+    });
+    let unlabelled = write(&[path("a").join("stage_2_train")], &path("d"), 1, 1);
+    assert!(matches!(unlabelled, Err(SynthesisError::Synthetic(_))), "{unlabelled:?}");
+    kept.iter().for_each(|(file, bytes)| std::fs::write(file, bytes).expect("put back"));
     std::fs::remove_file(path("a").join("stage_2_origins.csv")).expect("removed");
     std::fs::write(path("a").join("stage_2_origins.csv"), "patient,origin,origin_study\n").expect("written");
     let unknown = Index::read(&path("a")).expect_err("nobody knows whom they were made of").to_string();

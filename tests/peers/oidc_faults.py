@@ -1,0 +1,60 @@
+"""An OpenID provider whose ID tokens have a fault that the code asks for: `FAULT.NONCE`, with FAULT one of none, audience, nonce,
+expired, key, issuer, unsigned. Prints its port. For tests of what a client must refuse (OpenID Connect Core 1.0, 3.1.3.7)."""
+import base64, json, time, urllib.parse
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+OWN = RSAKey.generate_key(2048, {"kid": "own", "use": "sig"})
+FOREIGN = RSAKey.generate_key(2048, {"kid": "own", "use": "sig"})
+
+
+def token(fault, nonce, issuer):
+    now = int(time.time())
+    claims = {
+        "iss": issuer if fault != "issuer" else "http://127.0.0.1:1",
+        "aud": "triaged" if fault != "audience" else "another",
+        "nonce": nonce if fault != "nonce" else "of another login",
+        "sub": "eve", "preferred_username": "Eve", "groups": ["radiology"],
+        "iat": now - 7200 if fault == "expired" else now,
+        "exp": now - 3600 if fault == "expired" else now + 300,
+    }
+    if fault == "unsigned":
+        part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+        return f"{part({'alg': 'none'})}.{part(claims)}."
+    return jwt.encode({"alg": "RS256", "kid": "own"}, claims, FOREIGN if fault == "key" else OWN)
+
+
+class Provider(BaseHTTPRequestHandler):
+    def answer(self, value):
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        issuer = f"http://127.0.0.1:{self.server.server_port}"
+        if self.path == "/jwks":
+            return self.answer({"keys": [OWN.as_dict(private=False)]})
+        self.answer({
+            "issuer": issuer, "authorization_endpoint": f"{issuer}/authorize", "token_endpoint": f"{issuer}/token",
+            "jwks_uri": f"{issuer}/jwks", "response_types_supported": ["code"], "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        })
+
+    def do_POST(self):
+        form = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        fault, nonce = form["code"][0].split(".", 1)
+        issuer = f"http://127.0.0.1:{self.server.server_port}"
+        self.answer({"access_token": "a", "token_type": "Bearer", "expires_in": 300, "id_token": token(fault, nonce, issuer)})
+
+    def log_message(self, *_):
+        pass
+
+
+server = HTTPServer(("127.0.0.1", 0), Provider)
+print(server.server_port, flush=True)
+server.serve_forever()
