@@ -1,5 +1,8 @@
 //! `GET /admin`: how the node is doing, what could not be done, and by which settings it works.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
@@ -15,7 +18,7 @@ use super::pages::{Around, NoPage, filters, page};
 use super::plot::{Plot, Span, measured, traffic};
 use super::{Failed, Site};
 use crate::event::{Event, StudyEvent};
-use crate::ledger::{NotificationRow, Queue, Sender, SetAsideRow, SliceTimes, format_time, now};
+use crate::ledger::{Ledger, NotificationRow, Queue, Sender, SetAsideRow, SliceTimes, format_time, now};
 use crate::triage::Comparison;
 
 /// Slices from which the stages' times are told.
@@ -23,6 +26,31 @@ const SLICES: u32 = 2000;
 
 /// Studies that are compared with a shadow model's opinion: those of this time.
 const SHADOW: SignedDuration = SignedDuration::from_hours(24 * 7);
+
+/// The comparison with a shadow is made anew after this time: it reads every slice of a week, and an open page asks several times a second.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// The last week's comparison of the model with its shadow, and when it was made.
+#[derive(Clone, Default)]
+pub(super) struct ShadowWeek(Arc<Mutex<Option<Made>>>);
+
+/// A comparison, or none where there is no shadow, and when it was made.
+type Made = (Instant, Option<Comparison>);
+
+impl ShadowWeek {
+    /// Blocks. Whoever else asks meanwhile waits for the same one.
+    fn comparison(&self, ledger: &Ledger, at: Timestamp) -> crate::ledger::Result<Option<Comparison>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, comparison)) = &*kept
+            && made.elapsed() < KEPT
+        {
+            return Ok(comparison.clone());
+        }
+        let made = Comparison::make(ledger, Some(&format_time(at - SHADOW)), |_| ())?;
+        *kept = Some((Instant::now(), made.clone()));
+        Ok(made)
+    }
+}
 
 /// Rows of a list.
 const ROWS: u32 = 100;
@@ -68,6 +96,7 @@ struct StageTimes {
 
 pub(super) async fn admin(
     State(site): State<Site>,
+    State(week): State<ShadowWeek>,
     ConnectInfo(peer): ConnectInfo<PeerAddress>,
     query: Result<Query<TryQuery>, QueryRejection>,
 ) -> Result<Response, NoPage> {
@@ -87,7 +116,7 @@ pub(super) async fn admin(
                 ledger.newest_notifications(Some("dead"), ROWS)?,
                 ledger.set_aside(None, ROWS)?,
                 ledger.measurements(&Span::Week.begin(at))?,
-                Comparison::make(ledger, Some(&format_time(at - SHADOW)), |_| ())?,
+                week.comparison(ledger, at)?,
             ))
         })
         .await?;

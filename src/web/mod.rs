@@ -95,6 +95,7 @@ struct App {
     site: Site,
     feed: Feed,
     renderer: Renderer,
+    shadow_week: admin::ShadowWeek,
 }
 
 impl FromRef<App> for Site {
@@ -106,6 +107,12 @@ impl FromRef<App> for Site {
 impl FromRef<App> for Feed {
     fn from_ref(app: &App) -> Feed {
         app.feed.clone()
+    }
+}
+
+impl FromRef<App> for admin::ShadowWeek {
+    fn from_ref(app: &App) -> admin::ShadowWeek {
+        app.shadow_week.clone()
     }
 }
 
@@ -128,7 +135,8 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, site: Site, st
     let renderer = Renderer::start(site.objects.clone());
     let server = axum::serve(
         listener,
-        router(App { site, feed, renderer }, loopback).into_make_service_with_connect_info::<PeerAddress>(),
+        router(App { site, feed, renderer, shadow_week: admin::ShadowWeek::default() }, loopback)
+            .into_make_service_with_connect_info::<PeerAddress>(),
     )
     .with_graceful_shutdown(stopped)
     .into_future();

@@ -156,7 +156,7 @@ fn open(backend: &dyn Backend) -> OpenStudy {
     open.remove(0)
 }
 
-fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
+pub(in crate::ledger) fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
     Verdict {
         study_uid: study.study_uid.clone(),
         revision: study.revision,
@@ -178,7 +178,7 @@ fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
 }
 
 /// The message that study `s` is flagged, for channel `webhook`.
-fn alert() -> NewMessage {
+pub(in crate::ledger) fn alert() -> NewMessage {
     let event = StudyEvent { study_uid: "s".into(), model_sha256: "00".into(), ..StudyEvent::sample() };
     NewMessage { channel: "webhook".into(), event: Arc::new(Event::Flagged(event)), escalation: None }
 }

@@ -3,10 +3,10 @@ use std::time::Duration;
 use super::worklist::READING_ORDER;
 use super::*;
 use crate::event::{Event, StudyEvent};
-use crate::ledger::port_tests::{request, score};
+use crate::ledger::port_tests::{request, score, verdict};
 use crate::ledger::{
-    Actor, Claim, Delivery, Instances, NewInstance, NewMessage, OpenStudy, Outbox, Queue, SliceStart, Stored, Studies,
-    Verdict, WorklistRow, now,
+    Actor, Claim, Delivery, Instances, NewInstance, NewMessage, Outbox, Queue, Stored, Studies, Verdict, WorklistRow,
+    now,
 };
 
 mod audit;
@@ -25,25 +25,7 @@ fn ledger() -> (tempfile::TempDir, Ledger) {
 }
 
 fn instance(sop: &str, study: &str, digest: &str) -> NewInstance {
-    NewInstance {
-        sop_uid: sop.into(),
-        sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
-        transfer_syntax: "1.2.840.10008.1.2.1".into(),
-        study_uid: study.into(),
-        series_uid: "1.3".into(),
-        instance_number: Some(1),
-        accession_number: None,
-        patient_id: Some("P".into()),
-        digest: digest.into(),
-        path: format!("archive/{sop}"),
-        size: 1,
-        calling_ae: "CT".into(),
-        peer: "127.0.0.1".into(),
-        received_at: now(),
-        slices: vec![SliceStart::Queued.into()],
-        stat: false,
-        about: Default::default(),
-    }
+    NewInstance { digest: digest.into(), ..crate::ledger::port_tests::instance(sop, study) }
 }
 
 /// The next slices, leased for a while.
@@ -51,31 +33,8 @@ async fn next(ledger: &Ledger, most: usize) -> Vec<Claim> {
     ledger.lease(request("run", most, Duration::from_secs(60))).await.unwrap()
 }
 
-fn verdict(study: &OpenStudy, provisional: bool, flagged: bool) -> Verdict {
-    Verdict {
-        study_uid: study.study_uid.clone(),
-        revision: study.revision,
-        provisional,
-        flagged: Some(flagged),
-        score: Some(0.9),
-        threshold: 0.5,
-        rule: "{}".into(),
-        model: "m".into(),
-        model_sha256: "00".into(),
-        slices_received: study.slices_received,
-        slices_scored: study.slices_scored(),
-        slices_ineligible: study.slices_ineligible,
-        slices_failed: study.slices_failed,
-        decided_at: now(),
-        last_received_at: now(),
-        evidence: Default::default(),
-    }
-}
-
 fn alert() -> Vec<NewMessage> {
-    let (study_uid, model_sha256) = ("s".into(), "00".into());
-    let event = StudyEvent { study_uid, model_sha256, ..StudyEvent::sample() };
-    vec![NewMessage { channel: "webhook".into(), event: Arc::new(Event::Flagged(event)), escalation: None }]
+    vec![crate::ledger::port_tests::alert()]
 }
 
 fn row(ledger: &Ledger, study: &str) -> WorklistRow {

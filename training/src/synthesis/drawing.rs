@@ -31,6 +31,12 @@ impl Head {
         Self { stack, anatomy }
     }
 
+    /// What something is in each slice that has a usable section; `layer` gives none where it is not.
+    pub fn layers(&self, layer: impl Fn(usize, &Section) -> Option<Layer>) -> Vec<(usize, Layer)> {
+        let usable = self.anatomy.usable().into_iter();
+        usable.filter_map(|at| Some((at, layer(at, self.anatomy.sections[at].as_ref()?)?))).collect()
+    }
+
     /// A pixel's place in millimeters: across, down, and up along the slices' normal.
     pub fn point(&self, at: usize, y: usize, x: usize) -> [f32; 3] {
         [x as f32 * self.stack.spacing, y as f32 * self.stack.spacing, self.stack.plates[at].z]

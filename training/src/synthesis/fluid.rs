@@ -41,36 +41,32 @@ impl Subarachnoid {
 
     pub fn draw(&self, drawing: &mut Drawing, seed: usize) -> bool {
         let head = drawing.head;
-        let layers: Vec<(usize, Layer)> = head
-            .anatomy
-            .usable()
-            .into_iter()
-            .filter(|&at| (head.stack.plates[at].z - self.middle[2]).abs() < 1.4 * self.half_axes[2])
-            .filter_map(|at| {
-                let section = head.anatomy.sections[at].as_ref()?;
-                let mut share = section.depth.map(|y, x| {
-                    let cleft = section.cleft.at(y, x);
-                    if cleft < 2.0 || section.ventricle.at(y, x) > 0.2 || section.depth.at(y, x) < 0.8 {
-                        return 0.0;
-                    }
-                    let point = head.point(at, y, x);
-                    let square: f32 = (0..3).map(|i| ((point[i] - self.middle[i]) / self.half_axes[i]).powi(2)).sum();
-                    let region = (1.15 - square.sqrt() + 0.35 * self.patchy.at(point)).clamp(0.0, 0.25) * 4.0;
-                    region * ((cleft - 2.0) / 4.5).clamp(0.0, 1.0)
-                });
-                // Specks are noise: a cleft has a length.
-                let set: Vec<bool> = share.values.iter().map(|share| *share > 0.25).collect();
-                let mut kept = vec![false; set.len()];
-                for piece in components(&set, share.columns) {
-                    if piece.len() as f32 * head.stack.spacing.powi(2) >= LEAST_CLEFT {
-                        piece.iter().for_each(|&place| kept[place] = true);
-                    }
+        let layers = head.layers(|at, section| {
+            if (head.stack.plates[at].z - self.middle[2]).abs() >= 1.4 * self.half_axes[2] {
+                return None;
+            }
+            let mut share = section.depth.map(|y, x| {
+                let cleft = section.cleft.at(y, x);
+                if cleft < 2.0 || section.ventricle.at(y, x) > 0.2 || section.depth.at(y, x) < 0.8 {
+                    return 0.0;
                 }
-                share.values.iter_mut().zip(kept).for_each(|(share, kept)| *share *= f32::from(u8::from(kept)));
-                let density = section.depth.map(|y, x| self.density + 3.0 * self.patchy.at(head.point(at, y, x)));
-                Some((at, Layer { share: share.blurred(0.75), density }))
-            })
-            .collect();
+                let point = head.point(at, y, x);
+                let square: f32 = (0..3).map(|i| ((point[i] - self.middle[i]) / self.half_axes[i]).powi(2)).sum();
+                let region = (1.15 - square.sqrt() + 0.35 * self.patchy.at(point)).clamp(0.0, 0.25) * 4.0;
+                region * ((cleft - 2.0) / 4.5).clamp(0.0, 1.0)
+            });
+            // Specks are noise: a cleft has a length.
+            let set: Vec<bool> = share.values.iter().map(|share| *share > 0.25).collect();
+            let mut kept = vec![false; set.len()];
+            for piece in components(&set, share.columns) {
+                if piece.len() as f32 * head.stack.spacing.powi(2) >= LEAST_CLEFT {
+                    piece.iter().for_each(|&place| kept[place] = true);
+                }
+            }
+            share.values.iter_mut().zip(kept).for_each(|(share, kept)| *share *= f32::from(u8::from(kept)));
+            let density = section.depth.map(|y, x| self.density + 3.0 * self.patchy.at(head.point(at, y, x)));
+            Some(Layer { share: share.blurred(0.75), density })
+        });
         let layers = drawing.visible(layers);
         drawing.draw(Some(Lesion::Subarachnoid), &layers, seed)
     }
@@ -110,27 +106,21 @@ impl Intraventricular {
 
     pub fn draw(&self, drawing: &mut Drawing, seed: usize) -> bool {
         let head = drawing.head;
-        let layers: Vec<(usize, Layer)> = head
-            .anatomy
-            .usable()
-            .into_iter()
-            .filter_map(|at| {
-                let section = head.anatomy.sections[at].as_ref()?;
-                let share = section.depth.map(|y, x| {
-                    let fluid = section.ventricle.at(y, x);
-                    if fluid <= 0.0 {
-                        return 0.0;
-                    }
-                    let point = head.point(at, y, x);
-                    let side = usize::from(x as f32 > section.midline_at(y as f32));
-                    let below = point[1] - self.levels[side] + 0.8 * self.uneven.at(point);
-                    // The wall is fluid in part; what is drawn there keeps its share.
-                    (1.25 * fluid).min(1.0) * (below / 2.0 + 0.5).clamp(0.0, 1.0)
-                });
-                let density = section.depth.map(|y, x| self.density + 3.0 * self.uneven.at(head.point(at, y, x)));
-                Some((at, Layer { share: share.blurred(0.6), density }))
-            })
-            .collect();
+        let layers = head.layers(|at, section| {
+            let share = section.depth.map(|y, x| {
+                let fluid = section.ventricle.at(y, x);
+                if fluid <= 0.0 {
+                    return 0.0;
+                }
+                let point = head.point(at, y, x);
+                let side = usize::from(x as f32 > section.midline_at(y as f32));
+                let below = point[1] - self.levels[side] + 0.8 * self.uneven.at(point);
+                // The wall is fluid in part; what is drawn there keeps its share.
+                (1.25 * fluid).min(1.0) * (below / 2.0 + 0.5).clamp(0.0, 1.0)
+            });
+            let density = section.depth.map(|y, x| self.density + 3.0 * self.uneven.at(head.point(at, y, x)));
+            Some(Layer { share: share.blurred(0.6), density })
+        });
         let layers = drawing.visible(layers);
         drawing.draw(Some(Lesion::Intraventricular), &layers, seed)
     }

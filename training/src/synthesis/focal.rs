@@ -67,11 +67,7 @@ impl Focus {
         let radius = chance.small(3.5, 14.0);
         let middle = [column * spacing, row * spacing, head.stack.plates[at].z + chance.range(-2.0, 2.0)];
         vec![Self {
-            half_axes: [
-                radius * chance.range(0.7, 1.0),
-                radius * chance.range(0.9, 1.3),
-                radius * chance.range(0.8, 1.1),
-            ],
+            half_axes: half_axes(chance, radius, [(0.7, 1.0), (0.9, 1.3), (0.8, 1.1)]),
             ragged: chance.range(0.25, 0.5),
             soft: chance.range(1.4, 2.8),
             density: chance.range(52.0, 72.0),
@@ -90,11 +86,7 @@ impl Focus {
         let Some(middle) = near_skull(head, at, side, angle, depth) else { return vec![] };
         let radius = chance.small(5.0, 18.0);
         vec![Self {
-            half_axes: [
-                radius * chance.range(0.8, 1.2),
-                radius * chance.range(0.8, 1.2),
-                radius * chance.range(0.6, 1.0),
-            ],
+            half_axes: half_axes(chance, radius, [(0.8, 1.2), (0.8, 1.2), (0.6, 1.0)]),
             ragged: chance.range(0.35, 0.6),
             soft: chance.range(2.0, 4.0),
             density: chance.range(9.0, 22.0),
@@ -137,26 +129,22 @@ impl Focus {
             (head.stack.plates[*at].z - self.middle[2]).abs()
                 < self.half_axes[2] * (1.0 + 1.2 * self.ragged) + head.stack.thickness
         };
-        let layers: Vec<(usize, Layer)> = head
-            .anatomy
-            .usable()
-            .into_iter()
-            .filter(near)
-            .filter_map(|at| {
-                let section = head.anatomy.sections[at].as_ref()?;
-                let soft = self.soft / self.half_axes[0].max(2.0);
-                let share = section.depth.map(|y, x| {
-                    let [across, down, _] = head.point(at, y, x);
-                    let away = (across - self.middle[0]).hypot(down - self.middle[1]);
-                    if away > reach || !section.inside[y * section.depth.columns + x] {
-                        return 0.0;
-                    }
-                    head.through(at, |z| ((1.0 - self.distance([across, down, z])) / soft + 0.5).clamp(0.0, 1.0))
-                });
-                let density = section.depth.map(|y, x| self.density + self.mixed * self.inner.at(head.point(at, y, x)));
-                Some((at, Layer { share: share.blurred(0.7), density }))
-            })
-            .collect();
+        let layers = head.layers(|at, section| {
+            if !near(&at) {
+                return None;
+            }
+            let soft = self.soft / self.half_axes[0].max(2.0);
+            let share = section.depth.map(|y, x| {
+                let [across, down, _] = head.point(at, y, x);
+                let away = (across - self.middle[0]).hypot(down - self.middle[1]);
+                if away > reach || !section.inside[y * section.depth.columns + x] {
+                    return 0.0;
+                }
+                head.through(at, |z| ((1.0 - self.distance([across, down, z])) / soft + 0.5).clamp(0.0, 1.0))
+            });
+            let density = section.depth.map(|y, x| self.density + self.mixed * self.inner.at(head.point(at, y, x)));
+            Some(Layer { share: share.blurred(0.7), density })
+        });
         let layers = drawing.visible(layers);
         let width = self.edema_width / self.half_axes[0].max(2.0);
         for (at, _) in layers.iter().filter(|_| self.edema > 0.0) {
@@ -195,4 +183,9 @@ pub fn near_skull(head: &Head, at: usize, side: f32, angle: f32, depth: f32) -> 
         }
     }
     found
+}
+
+/// Half axes in millimeters: the radius times a share drawn from each range.
+fn half_axes(chance: &mut Chance, radius: f32, shares: [(f32, f32); 3]) -> [f32; 3] {
+    shares.map(|(least, most)| radius * chance.range(least, most))
 }
