@@ -133,6 +133,14 @@ impl Call {
                 }
             }
         }
+        if !self.report && !is_flagged {
+            // A delivery without a document would count as one that told somebody of the study.
+            let why = "only a flagged study has a key image, and report is false for this PACS".to_owned();
+            if let Err(error) = self.documents.note(self.message, Kind::KeyImage, None, DocumentState::Unavailable(why))
+            {
+                return retry(error);
+            }
+        }
         if documents.is_empty() { Outcome::Delivered } else { self.store(&documents) }
     }
 

@@ -3,7 +3,8 @@
 beside bone. Needs the package onnx (1.17); the files that it writes are kept beside it.
 
 The first channel is 1 at 70 HU and above, the second above 0 at bone. Blood is what the first has where no bone of the second is
-near; the map is eight times its mean over fields of 8 by 8 pixels of the input, at most 1, and the probability its highest value.
+near; the map is eight times its mean over fields of 8 by 8 pixels of the input, from a thousandth to 1, and the probability its highest
+value: never 0, so that a rule whose threshold is smaller flags every study.
 
 The variants beside it are what a card is refused for: `wrong-shape` has a map of [batch, 1, rows, columns], `dynamic` does not fix
 rows and columns, `wrong-values` gives a map that goes beyond 1.
@@ -32,7 +33,7 @@ def model(variant: str) -> bytes:
         helper.make_node("Relu", ["difference"], ["blood"]),
         helper.make_node("AveragePool", ["blood"], ["mean"], kernel_shape=[FIELD, FIELD], strides=[FIELD, FIELD]),
         helper.make_node("Mul", ["mean", "eight"], ["raised"]),
-        helper.make_node("Clip", ["raised", "nothing", "all"], ["map"]),
+        helper.make_node("Clip", ["raised", "least", "all"], ["map"]),
         helper.make_node("GlobalMaxPool", ["map"], ["highest"]),
         helper.make_node("Flatten", ["highest"], ["probability"]),
     ]
@@ -56,7 +57,7 @@ def model(variant: str) -> bytes:
         [
             constant("four", 4.0, np.float32),
             constant("eight", 8.0, np.float32),
-            constant("nothing", 0.0, np.float32),
+            constant("least", 0.001, np.float32),
             constant("all", 1.0, np.float32),
             constant("one", [1]),
         ],

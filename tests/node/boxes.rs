@@ -7,14 +7,10 @@ use triaged_imaging::{PixelBox, read_file};
 
 use crate::documents::{documents, get_bytes, highdicom, validate};
 use crate::support::browser::Browser;
-use crate::support::{Node, Receiver, dicom_files, phantom, storescu};
-
-/// Finds phantoms' blood; `tests/models/spot.py` made it.
-const SPOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/spot.json");
+use crate::support::{Node, Receiver, SPOT, dicom_files, phantom, storescu};
 
 fn with_a_bleed(settings: &[(&str, &str)]) -> Node {
-    let model = [("TRIAGED__INFERENCE__MODEL", SPOT), ("TRIAGED__TRIAGE__QUIET_SECONDS", "1")];
-    let node = Node::start(&[&model, settings].concat());
+    let node = Node::start(&[&[("TRIAGED__TRIAGE__QUIET_SECONDS", "1")], settings].concat());
     let series = phantom(&node, &["--slices", "12", "--lesion", "epidural", "--seed", "1"]);
     storescu(&node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided'");

@@ -127,7 +127,7 @@ fn a_flagged_study_has_a_report_and_a_key_image_that_pass_every_validator() {
     let top: String =
         node.query("SELECT sop_uid FROM slice_results WHERE state = 'scored' ORDER BY probability DESC LIMIT 1");
     if let Some(read) = highdicom(&report) {
-        for fact in ["finding 1386000 SCT", "evaluation 52101004 SCT Present", "algorithm m10", "certainty"] {
+        for fact in ["finding 1386000 SCT", "evaluation 52101004 SCT Present", "algorithm spot", "certainty"] {
             assert!(read.contains(fact), "{fact}: {read}");
         }
         assert!(read.contains(&format!("source {top}")), "{read}");

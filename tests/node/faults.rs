@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::raw_store::{EXPLICIT, JPEG_2000, Sender, element, encapsulated, head_ct};
-use crate::support::{Node, PATIENCE, Receiver, phantom, python, run};
+use crate::support::{Node, PATIENCE, Receiver, SPOT, phantom, python, run};
 
 fn store_one(node: &Node, uid: &str) -> u16 {
     let object = [head_ct(uid, 1, 64, &[]), element(0x7FE0_0010, "OW", &vec![0; 64 * 64 * 2])].concat();
@@ -165,7 +165,7 @@ fn a_model_that_gives_no_probabilities_is_told_and_its_studies_can_be_scored_aga
     told(&receiver, 1, false, "model");
     node.wait_for_slices(5);
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE verdict = 'incomplete'");
-    node.restart_with(&[("TRIAGED__INFERENCE__MODEL", concat!(env!("CARGO_MANIFEST_DIR"), "/models/m10.json"))]);
+    node.restart_with(&[("TRIAGED__INFERENCE__MODEL", SPOT)]);
     until(&node, 200, "");
     assert!(node.cli(&["rescore", "--all"]).status.success());
     node.wait_until("SELECT total(state = 'scored') = 5 FROM slice_results");

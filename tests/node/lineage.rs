@@ -85,7 +85,7 @@ fn notices(node: &mut Node, receiver: &Receiver, uid: &str) {
     assert_eq!(node.wait().code(), Some(1));
 }
 
-type Deed = fn(&Path, &Path);
+type Deed = fn(database: &Path, older: &Path);
 
 #[test]
 fn a_database_that_is_exchanged_under_the_node_is_noticed_and_loses_no_object() {
@@ -98,31 +98,38 @@ fn a_database_that_is_exchanged_under_the_node_is_noticed_and_loses_no_object() 
         ("emptied", |database, _| fs::write(database, b"").unwrap()),
         ("its log removed", |database, _| fs::remove_file(database.with_extension("db-wal")).unwrap()),
     ];
-    for (what, deed) in deeds {
-        let receiver = Receiver::start(&[]);
-        let mut node = Node::start(&[("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url)]);
-        store(&node, &["2.25.1", "2.25.11"]);
-        let older = backup(&node, "older.db");
-        store(&node, &["2.25.2", "2.25.22"]);
-        node.wait_for_slices(4);
-        deed(&database(&node), &older);
-        println!("{what}");
-        notices(&mut node, &receiver, "2.25.3");
-        node.restart();
-        let said = recovered(&node);
-        let uids = "SELECT group_concat(sop_uid, ' ') FROM (SELECT sop_uid FROM instances ORDER BY sop_uid)";
-        // The last was refused, after its file was written: it may be there, as after any crash, and comes again.
-        let kept: String = node.query(uids);
-        assert!(kept.starts_with("2.25.1 2.25.11 2.25.2 2.25.22"), "{what}: {kept}; {said}\n{}", node.log());
-        node.wait_until("SELECT count(*) >= 4 AND total(state = 'queued') = 0 FROM slice_results");
-        assert_eq!(store_one(&node, "2.25.3", &[]), 0, "{what}");
-        assert_eq!(node.query::<String>("PRAGMA integrity_check"), "ok", "{what}");
-        if what != "its log removed" {
-            // Whoever is told of the node hears what was taken in again.
-            let told = receiver.wait_for(2);
-            let told = String::from_utf8_lossy(&told[1].body).into_owned();
-            assert!(told.contains("were taken in again"), "{what}: {told}");
+    // Most of it is waiting.
+    std::thread::scope(|scope| {
+        for (what, deed) in deeds {
+            scope.spawn(move || is_noticed_and_loses_no_object(what, deed));
         }
+    });
+}
+
+fn is_noticed_and_loses_no_object(what: &str, deed: Deed) {
+    let receiver = Receiver::start(&[]);
+    let mut node = Node::start(&[("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url)]);
+    store(&node, &["2.25.1", "2.25.11"]);
+    let older = backup(&node, "older.db");
+    store(&node, &["2.25.2", "2.25.22"]);
+    node.wait_for_slices(4);
+    deed(&database(&node), &older);
+    println!("{what}");
+    notices(&mut node, &receiver, "2.25.3");
+    node.restart();
+    let said = recovered(&node);
+    let uids = "SELECT group_concat(sop_uid, ' ') FROM (SELECT sop_uid FROM instances ORDER BY sop_uid)";
+    // The last was refused, after its file was written: it may be there, as after any crash, and comes again.
+    let kept: String = node.query(uids);
+    assert!(kept.starts_with("2.25.1 2.25.11 2.25.2 2.25.22"), "{what}: {kept}; {said}\n{}", node.log());
+    node.wait_until("SELECT count(*) >= 4 AND total(state = 'queued') = 0 FROM slice_results");
+    assert_eq!(store_one(&node, "2.25.3", &[]), 0, "{what}");
+    assert_eq!(node.query::<String>("PRAGMA integrity_check"), "ok", "{what}");
+    if what != "its log removed" {
+        // Whoever is told of the node hears what was taken in again.
+        let told = receiver.wait_for(2);
+        let told = String::from_utf8_lossy(&told[1].body).into_owned();
+        assert!(told.contains("were taken in again"), "{what}: {told}");
     }
 }
 

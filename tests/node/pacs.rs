@@ -118,6 +118,29 @@ fn images_report_and_key_image_lie_in_orthanc_and_in_a_second_pacs() {
     assert!(said.contains("the PACS answered C-ECHO") && said.contains("0 pending, 0 failed"), "{said}");
 }
 
+/// A PACS for key images gets nothing of a study that is not flagged, and nobody was told of that study.
+#[test]
+fn a_pacs_that_gets_no_document_is_nobody_who_was_told() {
+    if !has("storescp") || !has("storescu") {
+        return;
+    }
+    let (port, folder, models) = (free_port(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let _storescp = storescp(port, folder.path(), &[]);
+    let model = card(models.path(), |card| {
+        card["study_rule"] = serde_json::json!({ "kind": "kth_highest", "k": 1000, "threshold": 1.0 });
+    });
+    let route = "[[notify.routes]]\nevents = ['not_flagged']\nchannels = ['pictures']\n";
+    let file = [&pacs("pictures", port, "report = false"), route].concat();
+    let node = Node::start_with_file(&file, &[("TRIAGED__INFERENCE__MODEL", &model)]);
+    let series = phantom(&node, &["--slices", "30"]);
+    storescu(&node, &[], &dicom_files(series.path())).unwrap();
+    node.wait_until("SELECT count(*) = 1 AND total(state = 'delivered') = 1 FROM notification_log");
+    assert_eq!(node.query::<String>("SELECT verdict FROM worklist"), "not flagged");
+    assert_eq!(node.query::<i64>("SELECT notified_at IS NULL FROM worklist"), 1);
+    assert_eq!(node.query::<String>("SELECT kind || ' ' || state FROM document_log"), "key-image unavailable");
+    assert_eq!(files_in(folder.path()), 0);
+}
+
 #[test]
 fn a_peer_that_is_down_has_everything_once_it_is_back_over_a_kill() {
     if !has("storescp") || !has("storescu") {

@@ -66,7 +66,7 @@ impl CrossValidation {
         let decision = decide(&folds.concat(), choosing)?;
         let slices: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.slices).collect();
         let studies: Vec<&Figures> = evaluations.iter().map(|evaluation| &evaluation.studies).collect();
-        let study_rules = rules::compare(folds, &decisions, &decision.study_rule, seed);
+        let study_rules = rules::compare(folds, &decisions, &decision, seed);
         Some(Self {
             slices: Spread::of(&slices),
             studies: Spread::of(&studies),
@@ -162,6 +162,20 @@ mod tests {
         assert!(lifted.pooled.slices.auc.expect("both classes").value < 1.0);
         let specificity = lifted.slices.specificity.expect("folds");
         assert!((specificity.mean - 0.8).abs() < 1e-9 && specificity.sd > 0.4, "{specificity:?}");
+    }
+
+    /// A fold's calibration is made on the others, and moves against the fold's own level.
+    #[test]
+    fn the_area_over_all_folds_is_of_scores_on_one_scale() {
+        let folds = folds(0.12);
+        let found = CrossValidation::of(&folds, 0.9, 1).expect("both classes");
+        let raw: Vec<Case> = folds.iter().flatten().flat_map(|study| study.slices.clone()).collect();
+        let area = found.pooled.slices.auc.expect("both classes").value;
+        assert_eq!(Some(area), crate::metrics::auc(&raw));
+        let calibrated = folds.iter().zip(&found.decisions).flat_map(|(studies, decision)| {
+            studies.iter().flat_map(|study| study.calibrated(decision.calibration.as_ref()).slices)
+        });
+        assert!(crate::metrics::auc(&calibrated.collect::<Vec<Case>>()) < Some(area));
     }
 
     #[test]

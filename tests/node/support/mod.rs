@@ -238,6 +238,10 @@ pub fn refused_with(code: i32, settings: &[(&str, &str)]) -> String {
     said.lines().last().unwrap_or_default().to_owned()
 }
 
+/// A network that finds phantoms' blood in next to no time, which the tests' nodes score by: `tests/models/spot.py` made it. A test of a
+/// shipped model names that one.
+pub const SPOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/spot.json");
+
 /// A node's configuration file, in its data folder.
 const CONFIGURATION: &str = "triaged.toml";
 
@@ -253,7 +257,7 @@ fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
         .env("TRIAGED__WEB__LISTEN", "127.0.0.1:0")
         .env("TRIAGED__TRIAGE__QUIET_SECONDS", "0.5")
         .env("TRIAGED__INFERENCE__DEVICE", "cpu")
-        .env("TRIAGED__INFERENCE__MODEL", concat!(env!("CARGO_MANIFEST_DIR"), "/models/m10.json"))
+        .env("TRIAGED__INFERENCE__MODEL", SPOT)
         .env("TRIAGED__ARCHIVE__MIN_FREE_MIB", "16")
         .envs(settings.iter().map(|(k, v)| (k, v)))
         .env("NO_COLOR", "1");
@@ -333,13 +337,12 @@ pub fn storescu(node: &Node, options: &[&str], paths: &[PathBuf]) -> Result<Stri
     run("storescu", &arguments)
 }
 
-/// The shipped model under a card of the test's own: `change` edits the card's JSON. Returns the card's path.
+/// [`SPOT`] under a card of the test's own: `change` edits the card's JSON. Returns the card's path.
 pub fn card(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) -> String {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let mut card: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(models.join("m10.json")).unwrap()).unwrap();
+    let spot = Path::new(SPOT);
+    let mut card: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(spot).unwrap()).unwrap();
     let file = card["file"].as_str().unwrap().to_owned();
-    std::os::unix::fs::symlink(models.join(&file), folder.join(&file)).unwrap();
+    std::os::unix::fs::symlink(spot.with_file_name(&file), folder.join(&file)).unwrap();
     change(&mut card);
     let path = folder.join("card.json");
     std::fs::write(&path, card.to_string()).unwrap();

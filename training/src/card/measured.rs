@@ -59,8 +59,9 @@ impl Measured {
                 "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
                  others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
                  is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its \
-                 {}, over all folds, as each fold's own over the others. {} The studies' AUC over all folds is that of the rule chosen on all of them, so on the patients themselves that \
-                 it is taken on; all other figures are by what the other folds chose.\n\n{}\n",
+                 {}, over all folds, as each fold's own over the others. {} The AUC over all folds is of the scores on \
+                 one scale, the shipped calibration's, which changes no order within a fold; the studies' is that of the rule chosen on all \
+                 folds, so on the patients themselves that it is taken on. All other figures are by what the other folds chose.\n\n{}\n",
                 crossed.folds.len(),
                 crossed.pooled.patients,
                 crossed.folds.len(),

@@ -24,7 +24,7 @@ use crate::pretrained;
 use crate::quantize::Quantized;
 pub use ensemble::{Ensemble, Member};
 pub use measured::Measured;
-use sources::{PHANTOMS, Source, TRAINING_ONLY, known};
+use sources::{PHANTOMS, Source, TRAINING_ONLY, known, synthetic, terms_of_origins};
 pub use text::MAP;
 
 /// The finding of the model.
@@ -68,7 +68,8 @@ impl Trained<'_> {
         let about = |name: &str| {
             let slices: Vec<_> = self.index.slices.iter().filter(|slice| slice.source == name).collect();
             let train_only = self.split.train_only.iter().any(|source| source == name);
-            let known = known(name);
+            let is_synthetic = slices.iter().all(|slice| slice.origin.is_some());
+            let known = if is_synthetic { Some(synthetic()) } else { known(name) };
             let text = |of: fn(&sources::Known) -> &'static str| known.as_ref().map_or("not recorded", of).to_owned();
             Source {
                 source: name.into(),
@@ -77,7 +78,7 @@ impl Trained<'_> {
                 positive_slices: slices.iter().filter(|slice| slice.positive).count(),
                 role: if train_only { TRAINING_ONLY.into() } else { self.role(name) },
                 citation: text(|known| known.citation),
-                terms: text(|known| known.terms),
+                terms: [vec![text(|known| known.terms)], terms_of_origins(&slices)].concat().join("; "),
                 note: text(|known| known.note),
             }
         };

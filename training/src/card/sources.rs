@@ -1,12 +1,13 @@
 //! Facts about data sources, for the card.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
+
+use crate::data::Slice;
 
 /// The folder that `phantoms` is told to write in the documentation: its heads are no patients.
 pub(super) const PHANTOMS: &str = "phantoms";
-
-/// The folder that `synthesize` is told to write in the documentation.
-const SYNTHETIC: &str = "synthetic";
 
 /// Facts about a data source: how to cite it, under which terms it may be used, and what to know of its images.
 pub(super) struct Known {
@@ -56,15 +57,19 @@ pub(super) fn known(source: &str) -> Option<Known> {
             note: "no patients; trained on, with masks of their blood where the training asks for localization, so that \
                    filters learn what blood is and the demonstration's phantoms are judged; never part of a figure about patients",
         },
-        SYNTHETIC => Known {
-            citation: "Bleeds, and what looks like them, drawn by this project's own program into heads without hemorrhage of the other \
-                       sources.",
-            terms: "those of the sources that the heads are of",
-            note: "no patients, though made of some: a network is never trained on one that is made of a patient it is measured on; \
-                   never part of a figure about patients",
-        },
         _ => return None,
     })
+}
+
+/// A folder of `synthesize`, whatever it is called.
+pub(super) fn synthetic() -> Known {
+    Known {
+        citation: "Bleeds, and what looks like them, drawn by this project's own program into heads without hemorrhage of the other \
+                   sources.",
+        terms: "those of the sources that the heads are of",
+        note: "no patients, though made of some: a network is never trained on one that is made of a patient it is measured on; \
+               never part of a figure about patients",
+    }
 }
 
 /// One source's part in a model.
@@ -82,3 +87,44 @@ pub(super) struct Source {
 
 /// The role of a source that figures are not about.
 pub(super) const TRAINING_ONLY: &str = "training only";
+
+/// The terms of the sources whose heads a source's synthetic patients were made of: they hold for what is drawn into those heads, too.
+pub(super) fn terms_of_origins(slices: &[&Slice]) -> Vec<String> {
+    let patients = slices.iter().filter_map(|slice| slice.origin.as_ref()).map(|origin| origin.patient.as_str());
+    let folders: BTreeSet<&str> = patients.filter_map(|patient| Some(patient.split_once('/')?.0)).collect();
+    folders
+        .into_iter()
+        .map(|folder| format!("{folder}: {}", known(folder).map_or("not recorded", |known| known.terms)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Origin;
+
+    #[test]
+    fn heads_keep_the_terms_of_their_source() {
+        let of = |origin: &str| {
+            let origin = Some(Origin { patient: origin.into(), study: None });
+            Slice {
+                id: "one".into(),
+                source: "synthetic".into(),
+                patient: "synthetic/SYNTHETIC-1".into(),
+                study: None,
+                series: None,
+                positive: true,
+                file: "none".into(),
+                mask: None,
+                size: None,
+                position: None,
+                origin,
+            }
+        };
+        let slices = [of("phe-sich/1"), of("ct-ich/7"), of("phe-sich/2"), of("ours/1")];
+        let terms = terms_of_origins(&slices.each_ref());
+        assert_eq!(terms.len(), 3, "{terms:?}");
+        assert!(terms[0].starts_with("ct-ich: Creative Commons") && terms[1] == "ours: not recorded", "{terms:?}");
+        assert_eq!(terms[2], "phe-sich: non-commercial use, with citation");
+    }
+}

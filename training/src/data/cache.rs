@@ -30,8 +30,8 @@ pub enum LoadError {
     Cache { folder: PathBuf, source: std::io::Error },
 }
 
-/// Decodes slices, and remembers them in a folder if it has one: 4 bytes a value, 1 MiB a slice of 512×512. What the
-/// folder holds is found by the file's path, length and time of change and by the transform, so a changed file or
+/// Decodes slices, and remembers them in a folder if it has one: 4 bytes a value, 1 MiB a slice of 512×512, in 256 folders by
+/// the beginning of their names, so that none has more than some thousands even of RSNA's 752,803. What the folder holds is found by the file's path, length and time of change and by the transform, so a changed file or
 /// transform is decoded anew. A normalization is not part of what is kept: augmentation comes before it.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -87,7 +87,7 @@ impl Cache {
 
     /// One file's part of the input.
     fn load_one(&self, file: &Path) -> Result<Vec<f32>, LoadError> {
-        let place = self.folder.as_ref().and_then(|folder| Some(folder.join(self.key(file)?)));
+        let place = self.folder.as_ref().and_then(|folder| Some(place_of(folder, &self.key(file)?)));
         let count = self.transform.shape().iter().product::<usize>();
         if let Some(values) = place.as_ref().and_then(|place| kept(place, count)) {
             return Ok(values);
@@ -110,7 +110,7 @@ impl Cache {
                 let keys = self.folder.as_ref().and_then(|_| Some((self.key(file)?, self.key(mask)?)));
                 let place = self.folder.as_ref().zip(keys).map(|(folder, (image, mask))| {
                     // Of both: the image says where the head is.
-                    folder.join(format!("{}.f32", hex::encode(&Sha256::digest(format!("{image}{mask}"))[..16])))
+                    place_of(folder, &hex::encode(&Sha256::digest(format!("{image}{mask}"))[..16]))
                 });
                 if let Some(values) = place.as_ref().and_then(|place| kept(place, height * width)) {
                     return Ok(values);
@@ -131,8 +131,13 @@ impl Cache {
         let about = fs::metadata(&file).ok()?;
         let transform = serde_json::to_string(&self.transform).ok()?;
         let text = format!("{}\n{}\n{:?}\n{transform}", file.display(), about.len(), about.modified().ok()?);
-        Some(format!("{}.f32", hex::encode(&Sha256::digest(text)[..16])))
+        Some(hex::encode(&Sha256::digest(text)[..16]))
     }
+}
+
+/// The file of a key in the cache.
+fn place_of(folder: &Path, key: &str) -> PathBuf {
+    folder.join(&key[..2]).join(format!("{key}.f32"))
 }
 
 /// Where an image is cropped: its file is decoded for that. One without a head is taken whole.
@@ -154,6 +159,9 @@ fn kept(place: &Path, count: usize) -> Option<Vec<f32>> {
 fn keep(place: &Path, values: &[f32]) -> std::io::Result<()> {
     let draft = place.with_extension(format!("{}.{:?}.draft", std::process::id(), std::thread::current().id()));
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder)?;
+    }
     fs::write(&draft, bytes)?;
     fs::rename(&draft, place)
 }

@@ -25,9 +25,11 @@ impl Evaluation {
         Self::pooled(&studies.iter().map(|study| (study, *decision)).collect::<Vec<_>>(), decision, seed)
     }
 
-    /// Figures of studies each of which has a decision of its own, and is calibrated by it. Counts and what follows from them are
-    /// by those; the areas under the curves are over the scores as they are, the studies' by `decision`'s rule. Intervals
-    /// are by patient, who may have several studies: their own, or of a split by image one in each fold.
+    /// Figures of studies each of which has a decision of its own. Counts and what follows from them are by those, calibration
+    /// included; the areas under the curves are over the scores on the one scale of `decision`, the studies' by its rule. A fold's own
+    /// calibration is made on the others: where their scores are high, the fold's are low beside them, and are lowered further. That
+    /// disorders folds whose scores are alike. Intervals are by patient, who may have several studies: their own, or of a
+    /// split by image one in each fold.
     pub fn pooled(studies: &[(&Study, Decision)], decision: &Decision, seed: u64) -> Self {
         #[derive(Default)]
         struct Patient {
@@ -41,9 +43,10 @@ impl Evaluation {
             let calibrated = study.calibrated(own.calibration.as_ref());
             let patient = patients.entry(&study.patient).or_default();
             patient.answers.extend(answers(&calibrated.slices, own.slice_threshold));
-            patient.studies.push(calibrated.case(&decision.study_rule));
             patient.verdicts.extend(answers(&[calibrated.case(&own.study_rule)], own.study_rule.threshold()));
-            patient.slices.extend(calibrated.slices);
+            let on_one_scale = study.calibrated(decision.calibration.as_ref());
+            patient.studies.push(on_one_scale.case(&decision.study_rule));
+            patient.slices.extend(on_one_scale.slices);
         }
         let all = |cases: fn(&Patient) -> &Vec<Case>| -> Vec<Vec<Case>> {
             patients.values().map(|patient| cases(patient).clone()).collect()

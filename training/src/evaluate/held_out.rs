@@ -59,5 +59,5 @@ fn compare_within(studies: &[Study], decision: &Decision, seed: u64) -> Vec<Comp
     };
     let decisions: Option<Vec<Decision>> =
         (0..parts.len()).map(|part| decide(&others(part), decision.choosing())).collect();
-    decisions.map_or(Vec::new(), |decisions| compare(&parts, &decisions, &decision.study_rule, seed))
+    decisions.map_or(Vec::new(), |decisions| compare(&parts, &decisions, decision, seed))
 }

@@ -73,10 +73,11 @@ pub fn name(rule: &StudyRule) -> String {
     }
 }
 
-/// Compares all rules over folds of scored studies, each fold judged by its decision, which the others made; `chosen` is
-/// the rule that ships. Nothing of a fold decides about itself: calibration, threshold and the learned rule's weights come
-/// from the other folds. The longest run is left out where the slices' order is not known.
-pub fn compare(folds: &[Vec<Study>], decisions: &[Decision], chosen: &StudyRule, seed: u64) -> Vec<Compared> {
+/// Compares all rules over folds of scored studies, each fold judged by its decision, which the others made; `shipped` is
+/// the decision made on all. Nothing of a fold decides about itself: calibration, threshold and the learned rule's weights come
+/// from the other folds. The area under the curve is over scores on one scale, as [`Evaluation::pooled`](super::Evaluation::pooled) has
+/// it. The longest run is left out where the slices' order is not known.
+pub fn compare(folds: &[Vec<Study>], decisions: &[Decision], shipped: &Decision, seed: u64) -> Vec<Compared> {
     let ordered = folds.iter().flatten().all(|study| study.is_ordered);
     let extra = [Aggregate::LongestRun, Aggregate::Learned];
     let extra = extra.into_iter().filter(|rule| ordered || !matches!(rule, Aggregate::LongestRun));
@@ -89,12 +90,12 @@ pub fn compare(folds: &[Vec<Study>], decisions: &[Decision], chosen: &StudyRule,
     }
     let all = rules.into_iter().map(Aggregate::Rule).chain(extra);
     all.filter_map(|aggregate| {
-        let measured = measure(&aggregate, folds, decisions, seed)?;
+        let measured = measure(&aggregate, folds, decisions, shipped, seed)?;
         let rule = if let Aggregate::Rule(rule) = &aggregate { Some(*rule) } else { None };
         Some(Compared {
             rule: aggregate.name(),
             shippable: rule.is_some(),
-            chosen: rule == Some(chosen.with_threshold(0.5)),
+            chosen: rule == Some(shipped.study_rule.with_threshold(0.5)),
             auc: measured.auc,
             sensitivity: measured.sensitivity,
             specificity: measured.specificity,
@@ -103,18 +104,27 @@ pub fn compare(folds: &[Vec<Study>], decisions: &[Decision], chosen: &StudyRule,
     .collect()
 }
 
-fn measure(aggregate: &Aggregate, folds: &[Vec<Study>], decisions: &[Decision], seed: u64) -> Option<Figures> {
+fn measure(
+    aggregate: &Aggregate,
+    folds: &[Vec<Study>],
+    decisions: &[Decision],
+    shipped: &Decision,
+    seed: u64,
+) -> Option<Figures> {
     let (mut all, mut scores, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
     for (fold, (studies, decision)) in folds.iter().zip(decisions).enumerate() {
-        let calibrated = |study: &Study| study.calibrated(decision.calibration.as_ref());
-        let own: Vec<Study> = studies.iter().map(calibrated).collect();
-        let others: Vec<Study> =
-            (0..folds.len()).filter(|other| *other != fold).flat_map(|other| &folds[other]).map(calibrated).collect();
+        // The fold's studies and the others', as a decision calibrates them.
+        let sides = |decision: &Decision| -> (Vec<Study>, Vec<Study>) {
+            let calibrated = |study: &Study| study.calibrated(decision.calibration.as_ref());
+            let others = (0..folds.len()).filter(|other| *other != fold).flat_map(|other| &folds[other]);
+            (studies.iter().map(calibrated).collect(), others.map(calibrated).collect())
+        };
+        let (own, others) = sides(decision);
         let seen = aggregate.score(&others, &others, decision.slice_threshold)?;
         let threshold = decision.choosing().threshold(&of_patients(&by_patient(&others), &seen))?;
-        let cases = aggregate.score(&own, &others, decision.slice_threshold)?;
-        verdicts.extend(answers(&cases, threshold));
-        scores.extend(cases);
+        verdicts.extend(answers(&aggregate.score(&own, &others, decision.slice_threshold)?, threshold));
+        let (own, others) = sides(shipped);
+        scores.extend(aggregate.score(&own, &others, shipped.slice_threshold)?);
         all.extend(own);
     }
     let patients = by_patient(&all);
@@ -190,7 +200,7 @@ mod tests {
             wanted_sensitivity: 0.9,
             operating_point: Default::default(),
         };
-        let compared = compare(&folds, &[decision; 3], &rule, 1);
+        let compared = compare(&folds, &[decision; 3], &Decision { study_rule: rule, ..decision }, 1);
         assert_eq!(compared.len(), 14);
         assert_eq!(compared.iter().filter(|row| row.chosen).count(), 1);
         assert!(compared.iter().filter(|row| !row.shippable).all(|row| !row.chosen));
@@ -205,6 +215,6 @@ mod tests {
         // Without an order of slices there are no runs.
         let unordered =
             folds.map(|fold| fold.into_iter().map(|s| Study { is_ordered: false, ..s }).collect::<Vec<_>>());
-        assert_eq!(compare(&unordered, &[decision; 3], &rule, 1).len(), 13);
+        assert_eq!(compare(&unordered, &[decision; 3], &Decision { study_rule: rule, ..decision }, 1).len(), 13);
     }
 }
