@@ -131,7 +131,7 @@ bench: build bench-deps ## Measure the node beside its peers and each stage alon
 	@$(MAKE) --no-print-directory bench-stages
 
 FUZZ_SECONDS ?= 1800
-FUZZ_TARGETS = pdu command_set data_set pixels decoder_answers configuration model_card
+FUZZ_TARGETS = pdu command_set data_set pixels decoder_answers configuration model_card http webhook_reply notification_template provider
 .PHONY: fuzz
 fuzz: deps ## Fuzz each entry of untrusted bytes for FUZZ_SECONDS=1800 (needs a nightly compiler and cargo-fuzz)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo install cargo-fuzz, rustup toolchain install nightly" >&2; exit 2; }

@@ -28,6 +28,7 @@ test)
     need dcmtk sh -c 'command -v storescu && command -v dcmsend && command -v echoscu'
     need orthanc command -v Orthanc
     need rsyslog command -v rsyslogd
+    need rsyslog-gnutls sh -c 'ls /usr/lib/*/rsyslog/lmnsd_gtls.so'   # audit messages over TLS
     need dicom3tools command -v dciodvfy            # checks reports and key images
     need libpixelmed-java test -e /usr/share/java/pixelmed.jar
     need default-jre-headless command -v java

@@ -63,10 +63,16 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "Files of the archive without a row that were taken in again after a start",
     ),
     (
+        "triaged_files_without_row",
+        Gauge,
+        Unit::Count,
+        "Files of the archive without a row, as the last start found them, that are not taken in again yet or could not be",
+    ),
+    (
         "triaged_decoder_ends_total",
         Counter,
         Unit::Count,
-        "Decoder processes that ended over a slice (`why`): time, crash, killed, silent, broken",
+        "Decoder processes that ended over a slice, to be scored or shown (`why`): time, crash, killed, silent, broken",
     ),
     ("triaged_build_info", Gauge, Unit::Count, "Always 1; the label `version` is the software's"),
     ("triaged_associations_open", Gauge, Unit::Count, "DICOM associations that are open"),

@@ -2,6 +2,7 @@
 //! several machines share can stand in its place.
 
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// A file from which an object is read.
@@ -43,14 +44,6 @@ impl Drop for LocalFile {
     }
 }
 
-/// An object that is kept.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    pub name: String,
-    /// Bytes.
-    pub size: u64,
-}
-
 /// Keeps objects under names. A name is parts of letters, digits, `-`, `_` and `.`, with a slash between them, such as
 /// `archive/0a/0a1b/2c3d.dcm`; no part is `.` or `..`. All calls block.
 pub trait Objects: Send + Sync {
@@ -63,8 +56,8 @@ pub trait Objects: Send + Sync {
     /// Removes objects for good; one that is not there is no error.
     fn remove(&self, names: &[&str]) -> io::Result<()>;
 
-    /// All objects below a folder, such as `archive`, in the order of their names.
-    fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
+    /// Names all objects below a folder, such as `archive`, in no order, until `each` breaks: there may be millions.
+    fn list(&self, folder: &str, each: &mut dyn FnMut(String) -> ControlFlow<()>) -> io::Result<()>;
 }
 
 /// An error where a name is not one that [`Objects`] allows, so that no name leads out of what keeps the objects.
@@ -98,24 +91,41 @@ pub(crate) mod tests {
         std::fs::read(objects.get(name).unwrap().path()).unwrap()
     }
 
+    fn list(objects: &dyn Objects, folder: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        objects.list(folder, &mut |name| {
+            names.push(name);
+            ControlFlow::Continue(())
+        })?;
+        names.sort();
+        Ok(names)
+    }
+
     fn what_is_put_can_be_read_listed_and_removed(objects: &dyn Objects) {
-        assert!(objects.list("archive").unwrap().is_empty());
+        assert!(list(objects, "archive").unwrap().is_empty());
         put(objects, "archive/ab/one.dcm", b"first");
         put(objects, "archive/ab/two.dcm", &vec![7; 300_000]);
         put(objects, "archive/cd/three.dcm", b"");
         put(objects, "archive/ab/one.dcm", b"again");
         assert_eq!(read(objects, "archive/ab/one.dcm"), b"again");
         assert_eq!(objects.get("archive/ab/two.dcm").unwrap().size(), 300_000);
-        let entry = |name: &str, size| Entry { name: name.into(), size };
         assert_eq!(
-            objects.list("archive").unwrap(),
-            [entry("archive/ab/one.dcm", 5), entry("archive/ab/two.dcm", 300_000), entry("archive/cd/three.dcm", 0)]
+            list(objects, "archive").unwrap(),
+            ["archive/ab/one.dcm", "archive/ab/two.dcm", "archive/cd/three.dcm"]
         );
-        assert_eq!(objects.list("archive/cd").unwrap().len(), 1);
-        assert!(objects.list("archive/ef").unwrap().is_empty());
+        assert_eq!(list(objects, "archive/cd").unwrap(), ["archive/cd/three.dcm"]);
+        assert_eq!(list(objects, "archive/cd/three.dcm").unwrap(), ["archive/cd/three.dcm"]);
+        assert!(list(objects, "archive/ef").unwrap().is_empty());
+        let mut named = 0;
+        let first = &mut |_| {
+            named += 1;
+            ControlFlow::Break(())
+        };
+        objects.list("archive", first).unwrap();
+        assert_eq!(named, 1, "it ends where it is told to");
         objects.remove(&["archive/ab/one.dcm", "archive/ab/two.dcm", "archive/never/was.dcm"]).unwrap();
         assert_eq!(objects.get("archive/ab/one.dcm").unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(objects.list("archive").unwrap(), [entry("archive/cd/three.dcm", 0)]);
+        assert_eq!(list(objects, "archive").unwrap(), ["archive/cd/three.dcm"]);
         put(objects, "archive/ab/one.dcm", b"back");
         assert_eq!(read(objects, "archive/ab/one.dcm"), b"back");
         objects.remove(&["archive/ab/one.dcm", "archive/cd/three.dcm"]).unwrap();
@@ -130,7 +140,7 @@ pub(crate) mod tests {
             invalid(objects.put(name, &mut &b"x"[..]));
             invalid(objects.get(name).map(drop));
             invalid(objects.remove(&[name]));
-            invalid(objects.list(name).map(drop));
+            invalid(list(objects, name).map(drop));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Syslog: RFC 5424 lines over UDP (RFC 5426), TCP (RFC 6587, counted) or TLS (RFC 5425). Blocks.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,10 @@ use super::message::{Source, xml};
 const PRIORITY: u8 = 10 * 8 + 5;
 const MESSAGE_ID: &str = "IHE+RFC-3881";
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A collector that does not want this node closes a session of TLS 1.3 when this side takes it for open already. What is written in between
+/// is lost, so that long is waited.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// A row as a line of syslog.
 pub fn line(source: &Source, row: &AuditRow) -> String {
@@ -88,9 +92,9 @@ impl Collector {
         match &mut open {
             Open::Udp(socket) => socket.send(line.as_bytes()).map(drop),
             Open::Tcp(socket) => is_alive(socket).and_then(|()| socket.write_all(counted.as_bytes())),
-            Open::Tls(session) => is_alive(&session.sock)
-                .and_then(|()| session.write_all(counted.as_bytes()))
-                .and_then(|()| session.flush()),
+            Open::Tls(session) => {
+                hear(session, None).and_then(|()| session.write_all(counted.as_bytes())).and_then(|()| session.flush())
+            }
         }
         .map_err(failed)?;
         self.open = Some(open);
@@ -112,7 +116,14 @@ impl Collector {
         prepared.map_err(failed)?;
         match &self.way {
             Way::Tls(client) => {
-                let session = client.connect(socket).map_err(|error| format!("{}: {error}", self.address))?;
+                let mut session = client.connect(socket).map_err(|error| format!("{}: {error}", self.address))?;
+                hear(&mut session, Some(SETTLING)).map_err(|error| {
+                    format!(
+                        "{}: the collector ended the session at once ({error}): it does not know this node's certificate \
+                         (audit.syslog.certificate), or wants one and has none",
+                        self.address
+                    )
+                })?;
                 Ok(Open::Tls(Box::new(session)))
             }
             Way::Udp | Way::Tcp => Ok(Open::Tcp(socket)),
@@ -120,8 +131,40 @@ impl Collector {
     }
 }
 
-/// Whether the collector has closed the connection: what is written after that is lost without an error. It sends nothing else, but
-/// what TLS sends by itself.
+/// As [`is_alive`], of a session: takes what the collector has sent, which is nothing but what TLS sends by itself, and looks whether it has
+/// closed. With patience, waits so long for that.
+fn hear(session: &mut TlsSession, patience: Option<Duration>) -> io::Result<()> {
+    let TlsSession { conn, sock } = session;
+    match patience {
+        Some(patience) => sock.set_read_timeout(Some(patience))?,
+        None => sock.set_nonblocking(true)?,
+    }
+    let heard = loop {
+        match conn.read_tls(sock) {
+            Ok(0) => break Err(io::ErrorKind::ConnectionReset.into()),
+            Ok(_) => match conn.process_new_packets() {
+                Err(error) => break Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                Ok(state) if state.peer_has_closed() => break Err(io::ErrorKind::ConnectionReset.into()),
+                // A ticket is sent to whom the collector has accepted.
+                Ok(_) if patience.is_some() && conn.tls13_tickets_received() > 0 => break Ok(()),
+                Ok(state) => {
+                    let mut nothing = vec![0; state.plaintext_bytes_to_read()];
+                    if let Err(error) = conn.reader().read_exact(&mut nothing) {
+                        break Err(error);
+                    }
+                }
+            },
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    sock.set_nonblocking(false)?;
+    sock.set_read_timeout(Some(PATIENCE))?;
+    heard
+}
+
+/// Whether the collector has closed the connection: what is written after that is lost without an error. It sends nothing.
 fn is_alive(socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let looked = socket.peek(&mut [0]);

@@ -205,7 +205,7 @@ fn run(cli: Cli) -> Result {
 }
 
 fn decode_worker(parent: u32) -> Result {
-    match triaged::inference::run_worker(parent) {
+    match triaged::decoding::run_worker(parent) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(Failure::wrong(format!("decode-worker is started by the node alone: {error}"))),
     }

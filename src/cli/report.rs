@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use triaged::assets;
 use triaged::config::Settings;
+use triaged::decoding::Frames;
 use triaged::ledger::Reader;
 use triaged::notify;
 use triaged::report::{Kind, ReportError, Reports, Which};
@@ -35,7 +36,8 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         .map_err(|error| Failure::wrong(format!("the model card says what is found, and {error}")))?;
     let zone = notify::zone(&settings.notify.time_zone)
         .map_err(|why| Failure::wrong(format!("configuration: notify.time_zone: {why}")))?;
-    let reports = Reports::new(&settings.data_dir, &card.finding, zone);
+    let frames = Frames::start("/proc/self/exe".into(), &settings.inference);
+    let reports = Reports::new(&settings.data_dir, &card.finding, zone, frames);
     let which = args.revision.map_or(Which::Latest, Which::Revision);
     let kind = if args.key_image { Kind::KeyImage } else { Kind::Report };
     let document = reports.make(&ledger, &study_uid, &which, kind).map_err(|error| match error {

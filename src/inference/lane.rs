@@ -11,7 +11,7 @@ use ort::value::TensorRef;
 use super::bound::{Bound, Memory};
 use super::error::{EngineError, first_line};
 use super::graph::Graph;
-use super::priority::stand_back;
+use crate::priority::stand_back;
 use triaged_imaging::Tensor;
 use triaged_model::{HeatMap, ModelCard};
 

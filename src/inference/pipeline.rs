@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ledger ─claim→ decode threads ─tensor→ scoring threads ─scores→ ledger
-//!                   │ each with a process that decodes
+//!                   │ each with a process that decodes (`crate::decoding`)
 //! ```
 //! Every hand-over is bounded, and a slice takes a permit from its lease to its end, so memory does not depend on the queue.
 
@@ -20,20 +20,19 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decoding::{DecodeLimits, Decoder, DecoderError, Decoders, Failure, Input, Sandbox};
 use super::engine::{Engine, EngineInfo};
 use super::error::EngineError;
-use super::given_up::GivenUp;
 use super::gpu_loss;
 use super::in_flight::{InFlight, Step};
 use super::lane::{Answer, Lane};
 use super::localization::locate;
-use super::priority::stand_back;
 use crate::config;
+use crate::decoding::{DecodeLimits, Decoder, DecoderError, Decoders, Failure, GivenUp, Input, Sandbox, Slice};
 use crate::ledger::{Claim, Ended, Lease, LeaseRequest, LedgerError, Queue, Result, Score, WorkerId, now};
 use crate::objects::Objects;
+use crate::priority::stand_back;
 use crate::trouble::Trouble;
-use triaged_imaging::Tensor;
+use triaged_imaging::{Tensor, Transform};
 
 /// How long a lease lasts. What a node leased that is no more waits so long for another node; its own next run takes it up at
 /// once. A slice takes seconds, the longest write of another process 30.
@@ -50,6 +49,10 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// A slice that the process ended with this often is not worked on any more.
 const DEADLY: u32 = 4;
+
+/// Slices of an object that was given up are not decoded for so long: longer than a slice is in flight. Each would cost as much as the one
+/// that the object was given up for. Whoever has the object scored again later has it tried again.
+const GIVEN_UP: Duration = Duration::from_secs(60);
 
 /// The running stage.
 pub struct Pipeline {
@@ -98,7 +101,7 @@ impl Pipeline {
         stop: CancellationToken,
     ) -> std::result::Result<Pipeline, DecoderError> {
         let info = engine.info();
-        let decoding = Arc::new(Decoders::new(program, info.card.transform.clone(), DecodeLimits::new(settings)));
+        let decoding = Arc::new(Decoders::new(program, DecodeLimits::new(settings)));
         if let Sandbox::Unfiltered(why) = decoding.trial()? {
             warn!(
                 "the system does not filter the system calls of decoder processes, which are bounded all the same: {why}"
@@ -124,7 +127,7 @@ impl Pipeline {
             stop: stop.clone(),
             in_flight: InFlight::new(room),
             decoders: decoding,
-            given_up: GivenUp::default(),
+            given_up: GivenUp::new(GIVEN_UP),
             scoring: Trouble::default(),
             decoding: AtomicUsize::new(0),
         });
@@ -407,6 +410,21 @@ async fn measure_all(queue: Arc<dyn Queue>, stop: CancellationToken) {
     }
 }
 
+/// A slice as the model's input, from its object's file.
+pub(super) fn input(
+    decoder: &mut Decoder,
+    objects: &dyn Objects,
+    claim: &Claim,
+    transform: &Transform,
+) -> std::result::Result<Input, Failure> {
+    // A disk or a network that fails may pass.
+    let file = objects
+        .get(&claim.path)
+        .map_err(|error| Failure::Passing(format!("the object {} cannot be read: {error}", claim.path)))?;
+    let slice = Slice { object: &claim.path, transfer_syntax: &claim.transfer_syntax, frame: claim.frame - 1 };
+    decoder.input(&file, slice, transform, claim.head_check.as_deref())
+}
+
 fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &SyncSender<Ready>) {
     stand_back();
     let mut decoder = Decoder::new(shared.decoders.clone());
@@ -420,7 +438,7 @@ fn decode_all(shared: &Arc<Shared>, claims: &Mutex<Receiver<Claim>>, to_score: &
         // A bug in decoding must cost its slice, not the thread.
         let decode = || match shared.given_up.why(&claim.path) {
             Some(why) => Err(Failure::Deadly(why)),
-            None => decoder.decode(&*shared.objects, &claim),
+            None => input(&mut decoder, &*shared.objects, &claim, &shared.info.card.transform),
         };
         let decoded = catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
             Err(Failure::Lasting("handing a slice over to be decoded panicked; this is a bug".into()))

@@ -16,13 +16,14 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decoding::{self, DecodeLimits, Decoder, Decoders};
 use super::engine::{Engine, EngineInfo};
 use super::lane::Lane;
-use super::priority::stand_far_back;
+use super::pipeline::input;
 use crate::config;
+use crate::decoding::{self, DecodeLimits, Decoder, Decoders};
 use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, Queue, ShadowEnd, ShadowModel, ShadowOutcome, now};
 use crate::objects::Objects;
+use crate::priority::stand_far_back;
 
 /// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
 const AT_ONCE: usize = 16;
@@ -82,7 +83,7 @@ impl Shadow {
         };
         let model = ledger.start_shadow(model, settings.shadow_days).await?;
         let stop = CancellationToken::new();
-        let decoders = Decoders::new(program, status.info.card.transform.clone(), DecodeLimits::new(settings));
+        let decoders = Decoders::new(program, DecodeLimits::new(settings));
         // It scores a slice at a time.
         let lane = engine.into_lanes().swap_remove(0);
         let worker = Worker {
@@ -293,7 +294,7 @@ impl Worker {
         if claim.path.is_empty() {
             return Err(Failure::Lasting("its file was removed from the archive".into()));
         }
-        let tensor = self.decoder.decode(&*self.objects, claim)?.tensor;
+        let tensor = input(&mut self.decoder, &*self.objects, claim, &self.info.card.transform)?.tensor;
         let decoded_at = now();
         let scored = self.lane.score(&[&tensor]);
         metrics::histogram!("triaged_shadow_seconds").record(began.elapsed().as_secs_f64());

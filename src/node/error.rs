@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::decoding::DecoderError;
 use crate::forward::ForwardError;
-use crate::inference::{DecoderError, EngineError};
+use crate::inference::EngineError;
 use crate::ledger::LedgerError;
 use crate::notify::ChannelError;
 use crate::tls::TlsError;

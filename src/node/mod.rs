@@ -27,6 +27,7 @@ use crate::assets;
 use crate::audit::Exporter;
 use crate::commitment::Commitments;
 use crate::config::Settings;
+use crate::decoding::Frames;
 use crate::dimse::reporter::Reporter;
 use crate::dimse::service::commitment::Commitment;
 use crate::dimse::{Listener, Scp};
@@ -40,6 +41,7 @@ use crate::notify::{
 };
 use crate::outgoing::DicomPeers;
 use crate::recovery::{self, Progress, Recovery};
+use crate::rendering::Renderer;
 use crate::report::Reports;
 use crate::retention::Retention;
 use crate::tls::TlsServer;
@@ -124,7 +126,8 @@ impl Node {
         let zone = notify::zone(&settings.notify.time_zone);
         let zone = zone.map_err(|why| ChannelError { key: "notify.time_zone".into(), why })?;
         let finding = finding(&settings.inference.model);
-        let maker = Reports::new(&data_dir, &finding, zone);
+        let frames = Frames::start(decoder_program(), &settings.inference);
+        let maker = Reports::new(&data_dir, &finding, zone, frames.clone());
         let files = ArchivedStudies { ledger: ledger.clone(), data_dir: data_dir.clone() };
         let documents = OwnDocuments { ledger: ledger.clone(), reports: maker.clone() };
         let peers = DicomPeers { dimse: settings.dimse.clone() };
@@ -254,7 +257,7 @@ impl Node {
                 links,
                 door,
                 reports: maker.clone(),
-                objects: Arc::new(archive.clone()),
+                renderer: Renderer::new(frames, Arc::new(archive.clone())),
                 viewer_url: settings.web.viewer_url.clone(),
                 settings: Arc::new(settings.in_force()),
                 card: Arc::new(serde_json::to_value(&info.card).unwrap_or_default()),

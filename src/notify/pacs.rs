@@ -119,7 +119,7 @@ impl Call {
         {
             match self.documents.make(&study.study_uid, &study.decided_at, kind) {
                 Ok(document) => documents.push(document),
-                Err(ReportError::Ledger(error)) => return retry(error.to_string()),
+                Err(error @ (ReportError::Ledger(_) | ReportError::NotNow(_))) => return retry(error.to_string()),
                 // There will be no key image of a slice whose file is gone; the report goes all the same.
                 Err(ReportError::Unavailable(why)) => {
                     if let Err(error) =

@@ -86,7 +86,10 @@ impl Progress {
     }
 
     fn note(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.0.lock().expect("nobody panics while holding it"));
+        let mut report = self.0.lock().expect("nobody panics while holding it");
+        change(&mut report);
+        let without_row = report.found.saturating_sub(report.done) + report.failed.len();
+        metrics::gauge!("triaged_files_without_row").set(without_row as f64);
     }
 }
 
@@ -131,7 +134,9 @@ impl Recovery {
 
     async fn mend(&self, progress: &Progress, stop: &CancellationToken) -> Result<(), String> {
         let (archive, ledger) = (self.archive.clone(), self.ledger.clone());
-        let survey = blocking(move || survey(&archive, Some(&ledger))).await?.map_err(|error| error.to_string())?;
+        let stopped = stop.clone();
+        let surveyed = blocking(move || survey(&archive, Some(&ledger), &|| stopped.is_cancelled())).await?;
+        let survey = surveyed.map_err(|error| error.to_string())?;
         let files = survey.orphans.len() + survey.set_aside.len() + survey.temporary.len();
         progress.note(|report| report.found = files);
         if files > 0 {
@@ -236,7 +241,7 @@ pub async fn tell(
 /// # Errors
 /// A folder cannot be read, or the ledger.
 pub fn look(archive: &Archive, ledger: Option<&Reader>) -> io::Result<Survey> {
-    survey(archive, ledger)
+    survey(archive, ledger, &|| false)
 }
 
 /// Whether a name is one that the node gives to files on their way to another name.

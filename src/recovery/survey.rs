@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::archive::Archive;
@@ -33,7 +34,8 @@ fn sorted(mut digests: Vec<u64>) -> Vec<u64> {
     digests
 }
 
-pub(super) fn survey(archive: &Archive, ledger: Option<&Reader>) -> io::Result<Survey> {
+/// Holds files and rows against each other, until `is_stopped`.
+pub(super) fn survey(archive: &Archive, ledger: Option<&Reader>, is_stopped: &dyn Fn() -> bool) -> io::Result<Survey> {
     let hashing = RandomState::new();
     let digest = |name: &str| hashing.hash_one(name);
     // Rows before files: a file that comes between has its row soon, and to take it in again changes nothing.
@@ -46,8 +48,7 @@ pub(super) fn survey(archive: &Archive, ledger: Option<&Reader>) -> io::Result<S
     let mut there = Vec::new();
     for folder in ["archive", "quarantine"] {
         for part in archive.parts(folder)? {
-            for entry in archive.list(&part)? {
-                let name = entry.name;
+            archive.list(&part, &mut |name| {
                 there.push(digest(&name));
                 if is_temporary(Path::new(&name)) {
                     survey.temporary.push(name);
@@ -55,8 +56,16 @@ pub(super) fn survey(archive: &Archive, ledger: Option<&Reader>) -> io::Result<S
                     let kind = if folder == "archive" { &mut survey.orphans } else { &mut survey.set_aside };
                     kind.push(name);
                 }
+                if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if is_stopped() {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "the node stops"));
             }
         }
+    }
+    // In the order of their names, whatever order the disk has.
+    for found in [&mut survey.orphans, &mut survey.set_aside, &mut survey.temporary] {
+        found.sort();
     }
     let Some(ledger) = ledger else { return Ok(survey) };
     let there = sorted(there);

@@ -52,8 +52,8 @@ mod tests {
     use crate::rendering::{DisplayWindow, Size};
 
     fn picture(frame: u32) -> Picture {
-        let (path, digest) = ("archive/a".into(), "ab".into());
-        Picture { path, digest, frame, window: DisplayWindow::Brain, size: Size::Full, marked: None }
+        let (path, digest, transfer_syntax) = ("archive/a".into(), "ab".into(), "1.2.840.10008.1.2".into());
+        Picture { path, digest, transfer_syntax, frame, window: DisplayWindow::Brain, size: Size::Full, marked: None }
     }
 
     #[test]

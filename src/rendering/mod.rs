@@ -1,39 +1,25 @@
-//! Slices as pictures for people: windowed, scaled, as PNG. They are made when somebody looks, on threads of their own that stand
-//! back behind receiving and scoring, so many at a time, and kept for the next who looks.
+//! Slices as pictures for people: windowed, scaled, as PNG. They are made when somebody looks, on the threads that have the slices decoded
+//! for that ([`Frames`]), and kept for the next who looks.
 
 mod cache;
 mod draw;
 mod heat;
 mod window;
 
-use std::sync::mpsc::{self, RecvTimeoutError, TrySendError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::inference::stand_back;
+use crate::decoding::{FrameSource, Frames, HounsfieldFrame, NoFrame, Slice};
 use crate::objects::Objects;
 use cache::Cache;
-use triaged_imaging::{self as imaging, DicomObject, PixelBox, ReadCause, frame_count};
+use triaged_imaging::PixelBox;
 
 pub use heat::heat_map;
 pub use window::DisplayWindow;
 
-/// Pictures that are made at one time.
-const THREADS: usize = 2;
-
-/// Pictures that may wait to be made. A stack that is scrolled through asks for a few hundred.
-const MOST_WAITING: usize = 512;
-
 /// Bytes of pictures that are kept.
 const CACHE_BYTES: usize = 48 << 20;
-
-/// A file of this size is read by one thread at a time.
-const LARGE: u64 = 16 << 20;
-
-/// An object with many frames is kept for the next of them, until nobody has asked for this long.
-const KEPT: Duration = Duration::from_secs(20);
 
 /// Changes when pictures are made otherwise than before, so that no browser shows an old one.
 pub const VERSION: &str = "1";
@@ -54,6 +40,8 @@ pub struct Picture {
     pub path: String,
     /// SHA-256 of its data set.
     pub digest: String,
+    /// The UID of the transfer syntax that its file is in.
+    pub transfer_syntax: String,
     /// Counts from 1.
     pub frame: u32,
     pub window: DisplayWindow,
@@ -77,55 +65,36 @@ impl Picture {
     }
 }
 
-/// Why there is no picture.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum NoPicture {
-    #[error("the slice cannot be shown: {0}")]
-    Undecodable(String),
-    #[error("the file of the slice is no longer in the archive")]
-    Gone,
-    #[error("more pictures are waited for than this node makes at a time; try again in a moment")]
-    Busy,
-}
-
-type Answer = oneshot::Sender<Result<Arc<[u8]>, NoPicture>>;
-
-/// Makes pictures. Cheap to clone; its threads end when the last clone is dropped.
+/// Makes pictures. Cheap to clone.
 #[derive(Clone)]
 pub struct Renderer {
-    jobs: mpsc::SyncSender<(Picture, Answer)>,
+    frames: Frames,
+    objects: Arc<dyn Objects>,
     cache: Arc<Mutex<Cache>>,
 }
 
 impl Renderer {
-    pub fn start(objects: Arc<dyn Objects>) -> Renderer {
-        let (jobs, waiting) = mpsc::sync_channel(MOST_WAITING);
-        let cache = Arc::new(Mutex::new(Cache::new(CACHE_BYTES)));
-        let (waiting, large) = (Arc::new(Mutex::new(waiting)), Arc::new(Mutex::new(None)));
-        for _ in 0..THREADS {
-            let worker = Worker {
-                waiting: waiting.clone(),
-                objects: objects.clone(),
-                cache: cache.clone(),
-                large: large.clone(),
-            };
-            let thread = std::thread::Builder::new().name("picture".into());
-            thread.spawn(move || worker.run()).expect("the system can start a thread while the node starts");
-        }
-        Renderer { jobs, cache }
+    pub fn new(frames: Frames, objects: Arc<dyn Objects>) -> Renderer {
+        Renderer { frames, objects, cache: Arc::new(Mutex::new(Cache::new(CACHE_BYTES))) }
     }
 
     /// The picture as PNG. Waits its turn; whoever stops waiting gives it up.
-    pub async fn picture(&self, picture: Picture) -> Result<Arc<[u8]>, NoPicture> {
+    ///
+    /// # Errors
+    /// [`NoFrame`].
+    pub async fn picture(&self, picture: Picture) -> Result<Arc<[u8]>, NoFrame> {
         if let Some(png) = lock(&self.cache).get(&picture) {
             return Ok(png);
         }
         let (answer, answered) = oneshot::channel();
-        self.jobs.try_send((picture, answer)).map_err(|error| match error {
-            TrySendError::Full(_) => NoPicture::Busy,
-            TrySendError::Disconnected(_) => NoPicture::Gone,
+        let (objects, cache) = (self.objects.clone(), self.cache.clone());
+        self.frames.submit(move |source| {
+            // Whoever scrolls through a stack does not wait for what was passed.
+            if !answer.is_closed() {
+                let _ = answer.send(make(source, &*objects, &cache, picture));
+            }
         })?;
-        answered.await.unwrap_or_else(|_| Err(NoPicture::Undecodable("its decoder failed; this is a bug".into())))
+        answered.await.unwrap_or_else(|_| Err(NoFrame::Undecodable("drawing it failed; this is a bug".into())))
     }
 }
 
@@ -134,78 +103,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// The object with many frames, or large, that a picture was last made of.
-type Large = Arc<Mutex<Option<(String, DicomObject)>>>;
-
-struct Worker {
-    waiting: Arc<Mutex<mpsc::Receiver<(Picture, Answer)>>>,
-    objects: Arc<dyn Objects>,
-    cache: Arc<Mutex<Cache>>,
-    large: Large,
-}
-
-impl Worker {
-    fn run(&self) {
-        stand_back();
-        loop {
-            let next = lock(&self.waiting).recv_timeout(KEPT);
-            let (picture, answer) = match next {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => {
-                    *lock(&self.large) = None;
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            // Whoever scrolls through a stack does not wait for what was passed.
-            if answer.is_closed() {
-                continue;
-            }
-            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.make(&picture)));
-            let made = made.unwrap_or_else(|_| Err(NoPicture::Undecodable("its decoder failed; this is a bug".into())));
-            if let Ok(png) = &made {
-                lock(&self.cache).put(picture, png.clone());
-            }
-            let _ = answer.send(made);
-        }
+fn make(
+    source: &FrameSource,
+    objects: &dyn Objects,
+    cache: &Mutex<Cache>,
+    picture: Picture,
+) -> Result<Arc<[u8]>, NoFrame> {
+    if let Some(png) = lock(cache).get(&picture) {
+        return Ok(png);
     }
-
-    fn make(&self, picture: &Picture) -> Result<Arc<[u8]>, NoPicture> {
-        if let Some(png) = lock(&self.cache).get(picture) {
-            return Ok(png);
-        }
-        let (rows, columns, hounsfield) = self.pixels(picture)?;
-        let png = draw::png(&hounsfield, (rows, columns), picture.window, picture.size, picture.marked);
-        png.map(Arc::from).map_err(|error| NoPicture::Undecodable(error.to_string()))
-    }
-
-    /// Rows, columns, and the Hounsfield units of the slice: the one place where pixels are taken from the archive for pictures.
-    fn pixels(&self, picture: &Picture) -> Result<(u32, u32, Vec<f32>), NoPicture> {
-        let unreadable = |error: imaging::ReadError| match error.cause {
-            ReadCause::Io(source) if source.kind() == std::io::ErrorKind::NotFound => NoPicture::Gone,
-            cause => NoPicture::Undecodable(cause.to_string()),
-        };
-        let decode = |object: &DicomObject| {
-            let frame = imaging::decode_frame(object, picture.frame.saturating_sub(1));
-            let frame = frame.map_err(|error| NoPicture::Undecodable(error.to_string()))?;
-            Ok((frame.rows, frame.columns, frame.hounsfield()))
-        };
-        let file = self.objects.get(&picture.path).map_err(|_| NoPicture::Gone)?;
-        if file.size() < LARGE && picture.frame == 1 {
-            let object = imaging::read_frames(file.path()).map_err(unreadable)?;
-            // The first of several frames is looked at before the others.
-            if frame_count(&object).is_ok_and(|frames| frames > 1) {
-                let decoded = decode(&object);
-                *lock(&self.large) = Some((picture.path.clone(), object));
-                return decoded;
-            }
-            return decode(&object);
-        }
-        let mut large = lock(&self.large);
-        if large.as_ref().is_none_or(|(held, _)| *held != picture.path) {
-            *large = None;
-            *large = Some((picture.path.clone(), imaging::read_frames(file.path()).map_err(unreadable)?));
-        }
-        decode(&large.as_ref().expect("it was just put there").1)
-    }
+    let file = objects.get(&picture.path).map_err(|_| NoFrame::Gone)?;
+    let frame = picture.frame.saturating_sub(1);
+    let slice = Slice { object: &picture.path, transfer_syntax: &picture.transfer_syntax, frame };
+    let HounsfieldFrame { rows, columns, hounsfield } = source.frame(&file, slice)?;
+    let png = draw::png(&hounsfield, (rows, columns), picture.window, picture.size, picture.marked);
+    let png: Arc<[u8]> = png.map_err(|error| NoFrame::Undecodable(error.to_string()))?.into();
+    lock(cache).put(picture, png.clone());
+    Ok(png)
 }

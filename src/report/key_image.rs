@@ -3,13 +3,14 @@
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids as classes};
 use dicom_object::InMemDicomObject;
-use triaged_imaging::{decode_frame, read_file};
 
 use super::codes::dcm;
 use super::content::{plain, put_items, put_text, reference};
 use super::picture::Picture;
 use super::words::{score, slice_in_words, title};
 use super::{Basis, Moment, ReportError, uids};
+use crate::decoding::Slice;
+use crate::objects::LocalFile;
 
 /// Series Number of all key images.
 const SERIES_NUMBER: &str = "9902";
@@ -38,11 +39,13 @@ pub(super) fn key_image(basis: &Basis<'_>) -> Result<InMemDicomObject, ReportErr
             "there is no key image: the file of the most suspicious slice has left the archive".into(),
         ));
     };
-    let unreadable =
-        |why: String| ReportError::Unavailable(format!("the most suspicious slice cannot be shown: {why}"));
-    let object = read_file(basis.data_dir.join(path)).map_err(|error| unreadable(error.cause.to_string()))?;
+    let file = basis.data_dir.join(path);
+    let size = std::fs::metadata(&file).map_err(|error| {
+        ReportError::Unavailable(format!("the file of the most suspicious slice cannot be read: {error}"))
+    })?;
     let frame = u32::try_from(slice.frame - 1).unwrap_or(0);
-    let frame = decode_frame(&object, frame).map_err(|error| unreadable(error.to_string()))?;
+    let place = Slice { object: path, transfer_syntax: &slice.transfer_syntax, frame };
+    let frame = basis.frames.frame(LocalFile::own(file, size.len()), place)?;
     let moment = Moment::of(&verdict.decided_at, basis.zone);
     let mut above = vec![title(verdict, basis.finding, basis.was_flagged), score(verdict)];
     above.extend(verdict.missing.as_ref().map(|missing| format!("Missing: {missing}.")));
@@ -56,7 +59,7 @@ pub(super) fn key_image(basis: &Basis<'_>) -> Result<InMemDicomObject, ReportErr
     let ascii = |lines: Vec<String>| -> Vec<String> { lines.iter().map(|line| plain(line)).collect() };
     let picture = Picture::of_slice(&frame, found, &ascii(above), &ascii(below));
 
-    let mut object = basis.context();
+    let mut object = basis.context.clone();
     basis.put_common(&mut object, SOP_CLASS, &uids::instance(KIND, verdict));
     let text = put_text;
     text(&mut object, tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\OTHER");

@@ -16,6 +16,7 @@ mod uids;
 mod words;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids as classes};
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use triaged_imaging::read_header;
 
+use crate::decoding::{Frames, NoFrame};
 use crate::ledger::{EvidenceSlice, LedgerError, Reader, ReportedVerdict, WorklistRow};
 use crate::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 use content::{plain, put_text};
@@ -82,8 +84,18 @@ pub enum ReportError {
     /// There is nothing to make it of: no such study, no verdict yet, no slice to show.
     #[error("{0}")]
     Unavailable(String),
+    /// It may be made another time.
+    #[error("{0}")]
+    NotNow(String),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl From<NoFrame> for ReportError {
+    fn from(error: NoFrame) -> ReportError {
+        let why = format!("there is no key image of the most suspicious slice: {error}");
+        if error.is_passing() { ReportError::NotNow(why) } else { ReportError::Unavailable(why) }
+    }
 }
 
 /// Makes documents.
@@ -94,6 +106,10 @@ pub struct Reports {
     finding: String,
     /// Time zone of dates and times, where the images name no other.
     zone: TimeZone,
+    /// Decodes the slice of a key image.
+    frames: Frames,
+    /// Held by whoever has an image's header in memory: a hostile one takes hundreds of MiB.
+    header: Arc<Mutex<()>>,
 }
 
 /// Everything that a document is made of.
@@ -101,9 +117,9 @@ struct Basis<'a> {
     data_dir: &'a Path,
     finding: &'a str,
     zone: &'a TimeZone,
-    study: &'a WorklistRow,
-    /// The header of an image of the study.
-    image: Option<&'a InMemDicomObject>,
+    frames: &'a Frames,
+    /// Patient and study, to begin a document with.
+    context: InMemDicomObject,
     verdict: &'a ReportedVerdict,
     /// The study's first verdict, and the one before this.
     first: &'a ReportedVerdict,
@@ -116,15 +132,15 @@ struct Basis<'a> {
 }
 
 impl Reports {
-    /// `finding` is the model card's; `zone` a site's, such as `Europe/Berlin`.
-    pub fn new(data_dir: &Path, finding: &str, zone: TimeZone) -> Reports {
-        Reports { data_dir: data_dir.into(), finding: finding.into(), zone }
+    /// `finding` is the model card's; `zone` a site's, such as `Europe/Berlin`; `frames` decodes the slices of key images.
+    pub fn new(data_dir: &Path, finding: &str, zone: TimeZone, frames: Frames) -> Reports {
+        Reports { data_dir: data_dir.into(), finding: finding.into(), zone, frames, header: Arc::default() }
     }
 
     /// Makes a document. Blocks.
     ///
     /// # Errors
-    /// [`ReportError::Unavailable`] where there is nothing to make it of.
+    /// [`ReportError::Unavailable`] where there is nothing to make it of, [`ReportError::NotNow`] where that may change.
     pub fn make(&self, ledger: &Reader, study_uid: &str, which: &Which, kind: Kind) -> Result<Document, ReportError> {
         let unavailable = |why: &str| ReportError::Unavailable(why.to_owned());
         let study = ledger.study(study_uid)?.ok_or_else(|| unavailable("there is no study with this UID"))?;
@@ -140,13 +156,13 @@ impl Reports {
         })?;
         let verdict = &verdicts[place];
         let slices = ledger.evidence(verdict)?;
-        let image = self.header(&slices);
+        let context = self.context(&study, &slices);
         let basis = Basis {
             data_dir: &self.data_dir,
             finding: &self.finding,
             zone: &self.zone,
-            study: &study,
-            image: image.as_ref(),
+            frames: &self.frames,
+            context,
             verdict,
             first: &verdicts[0],
             predecessor: place.checked_sub(1).map(|before| &verdicts[before]),
@@ -159,6 +175,18 @@ impl Reports {
             Kind::KeyImage => key_image::key_image(&basis)?,
         };
         Ok(document(kind, object))
+    }
+
+    /// Patient and study, from an image where one can be read.
+    fn context(&self, study: &WorklistRow, slices: &[EvidenceSlice]) -> InMemDicomObject {
+        let _turn = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = self.header(slices);
+        let mut object = match &image {
+            Some(image) => context::of_image(image, &study.study_uid),
+            None => context::of_ledger(study),
+        };
+        context::put_procedure(&mut object, image.as_ref());
+        object
     }
 
     /// The header of the first file that can be read, scored slices first.
@@ -174,16 +202,6 @@ impl Reports {
 }
 
 impl Basis<'_> {
-    /// Patient and study.
-    fn context(&self) -> InMemDicomObject {
-        let mut object = match self.image {
-            Some(image) => context::of_image(image, &self.verdict.study_uid),
-            None => context::of_ledger(self.study),
-        };
-        context::put_procedure(&mut object, self.image);
-        object
-    }
-
     /// Writes the attributes that all documents have: about themselves and about the program that made them.
     fn put_common(&self, object: &mut InMemDicomObject, sop_class: &str, sop_instance: &str) {
         let moment = Moment::of(&self.verdict.decided_at, self.zone);

@@ -10,7 +10,9 @@ use embedded_graphics::prelude::{
 };
 use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Baseline, Text};
-use triaged_imaging::{Frame, PixelBox};
+use triaged_imaging::PixelBox;
+
+use crate::decoding::HounsfieldFrame;
 
 /// Width and height of a letter, in pixels.
 const LETTER: (u32, u32) = (10, 20);
@@ -37,7 +39,7 @@ pub(super) struct Picture {
 impl Picture {
     /// A slice in the brain window, with a frame around a part of it, between texts, each a list of lines that are broken where
     /// they are too long.
-    pub fn of_slice(frame: &Frame, marked: Option<PixelBox>, above: &[String], below: &[String]) -> Picture {
+    pub fn of_slice(frame: &HounsfieldFrame, marked: Option<PixelBox>, above: &[String], below: &[String]) -> Picture {
         let scale = NARROWEST.div_ceil(frame.columns.max(1)).max(1);
         let columns = frame.columns * scale;
         let (above, below) = (broken(above, columns), broken(below, columns));
@@ -45,12 +47,11 @@ impl Picture {
         let slice_rows = frame.rows * scale;
         let rows = top + slice_rows + bottom;
         let mut picture = Picture { rows, columns, pixels: vec![0; rows as usize * columns as usize] };
-        let hounsfield = frame.hounsfield();
         for row in 0..slice_rows {
             let source = (row / scale) as usize * frame.columns as usize;
             let begin = (top + row) as usize * columns as usize;
             for column in 0..columns {
-                let hu = hounsfield[source + (column / scale) as usize];
+                let hu = frame.hounsfield[source + (column / scale) as usize];
                 picture.pixels[begin + column as usize] = grey(hu);
             }
         }
@@ -154,11 +155,9 @@ impl DrawTarget for Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use triaged_imaging::ModalityLut;
 
-    fn frame(rows: u32, columns: u32) -> Frame {
-        let modality_lut = ModalityLut::Rescale { slope: 1.0, intercept: 0.0 };
-        Frame { rows, columns, stored: vec![40; (rows * columns) as usize], modality_lut, padding: None }
+    fn frame(rows: u32, columns: u32) -> HounsfieldFrame {
+        HounsfieldFrame { rows, columns, hounsfield: vec![40.0; (rows * columns) as usize] }
     }
 
     #[test]

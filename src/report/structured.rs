@@ -26,7 +26,7 @@ const KIND: &str = "report";
 /// Makes the report of a verdict.
 pub(super) fn report(basis: &Basis<'_>) -> InMemDicomObject {
     let verdict = basis.verdict;
-    let mut object = basis.context();
+    let mut object = basis.context.clone();
     basis.put_common(&mut object, SOP_CLASS, &uids::instance(KIND, verdict));
     let moment = Moment::of(&verdict.decided_at, basis.zone);
     let text = put_text;

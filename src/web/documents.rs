@@ -2,13 +2,18 @@
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::api::study_uid;
 use super::{Failed, Site};
 use crate::report::{Kind, ReportError, Which};
+
+/// Documents that are made at one time: each holds one of the threads that everything that blocks shares.
+static TURNS: Semaphore = Semaphore::const_new(4);
 
 /// RFC 3240.
 const DICOM: &str = "application/dicom";
@@ -49,10 +54,13 @@ async fn document(
     let reports = site.reports.clone();
     let made = site.ledger(move |ledger| match reports.make(ledger, &uid, &which, kind) {
         Ok(document) => Ok(Ok(document)),
-        Err(ReportError::Unavailable(why)) => Ok(Err(why)),
+        Err(ReportError::Unavailable(why)) => Ok(Err(Failed::NotFound(why))),
+        Err(ReportError::NotNow(why)) => Ok(Err(Failed::Refused(StatusCode::SERVICE_UNAVAILABLE, why))),
         Err(ReportError::Ledger(error)) => Err(error),
     });
-    let document = made.await?.map_err(Failed::NotFound)?;
+    let turn = TURNS.acquire().await.map_err(|_| Failed::Internal)?;
+    let document = made.await??;
+    drop(turn);
     // The name holds nothing that came from outside.
     let name = format!("attachment; filename=\"{}.dcm\"", kind.as_str());
     Ok(([(CONTENT_TYPE, DICOM.to_owned()), (CONTENT_DISPOSITION, name)], document.file).into_response())

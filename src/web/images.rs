@@ -9,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::{Failed, Site, api};
+use crate::decoding::NoFrame;
 use crate::ledger::{ImageFile, Studies};
-use crate::rendering::{DisplayWindow, NoPicture, Picture, Renderer, Size, heat_map};
+use crate::rendering::{DisplayWindow, Picture, Renderer, Size, heat_map};
 use triaged_imaging::PixelBox;
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,17 +86,14 @@ struct Drawn {
 }
 
 async fn send(renderer: &Renderer, file: ImageFile, drawn: Drawn, headers: &HeaderMap) -> Result<Response, Failed> {
-    let Some(path) = file.path else { return Ok(no_picture(&NoPicture::Gone)) };
-    // Pictures are decoded in this process. An object that a decoder of its own could not decode is not tried here.
-    match file.state.as_str() {
-        "failed" => {
-            return Ok(no_picture(&NoPicture::Undecodable("it could not be decoded to be scored, either".into())));
-        }
-        "queued" => return Ok(no_picture(&NoPicture::Busy)),
-        _ => {}
+    let Some(path) = file.path else { return Ok(no_picture(&NoFrame::Gone)) };
+    // It would end its process again, or take as long, and whoever wants to see another slice would wait for it.
+    if file.state == "failed" {
+        return Ok(no_picture(&NoFrame::Undecodable("it could not be decoded to be scored, either".into())));
     }
     let Drawn { frame, window, size, marked } = drawn;
-    let picture = Picture { path, digest: file.digest, frame, window, size, marked };
+    let picture =
+        Picture { path, digest: file.digest, transfer_syntax: file.transfer_syntax, frame, window, size, marked };
     let tag = format!("\"{}\"", picture.tag());
     let kept = [
         (ETAG, HeaderValue::from_str(&tag).map_err(|_| Failed::Internal)?),
@@ -111,11 +109,11 @@ async fn send(renderer: &Renderer, file: ImageFile, drawn: Drawn, headers: &Head
     }
 }
 
-fn no_picture(why: &NoPicture) -> Response {
+fn no_picture(why: &NoFrame) -> Response {
     let status = match why {
-        NoPicture::Undecodable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        NoPicture::Gone => StatusCode::GONE,
-        NoPicture::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        NoFrame::Undecodable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        NoFrame::Gone => StatusCode::GONE,
+        NoFrame::Busy | NoFrame::NotNow(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut response = api::refusal(status, &why.to_string());
     if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -42,13 +42,14 @@ pub use health::{Check, Readiness};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::{Links, Routing};
-use crate::objects::Objects;
 use crate::rendering::Renderer;
 use crate::report::Reports;
 use crate::tls::TlsServer;
 use connection::{Bounded, PeerAddress};
 use feed::Feed;
 pub use login::{Door, digest};
+#[doc(hidden)]
+pub use oidc::try_login;
 
 /// Connections at one time; a further one takes the place of the one that was not answered for longest, of the address that has most.
 const MOST_CONNECTIONS: usize = 256;
@@ -75,8 +76,8 @@ pub struct Site {
     pub door: Arc<Door>,
     /// Makes the documents that can be downloaded.
     pub reports: Reports,
-    /// From which the pictures of slices are made.
-    pub objects: Arc<dyn Objects>,
+    /// Makes the pictures of slices.
+    pub renderer: Renderer,
     /// `web.viewer_url`: where a study opens in a viewer; empty where nowhere.
     pub viewer_url: String,
     /// The configuration in force, secrets masked.
@@ -94,7 +95,6 @@ pub struct Site {
 struct App {
     site: Site,
     feed: Feed,
-    renderer: Renderer,
     shadow_week: admin::ShadowWeek,
 }
 
@@ -118,7 +118,7 @@ impl FromRef<App> for admin::ShadowWeek {
 
 impl FromRef<App> for Renderer {
     fn from_ref(app: &App) -> Renderer {
-        app.renderer.clone()
+        app.site.renderer.clone()
     }
 }
 
@@ -132,10 +132,9 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, site: Site, st
     };
     let stopped = stop.clone().cancelled_owned();
     let (feed, watching) = Feed::start(site.ledger.clone(), stop.clone());
-    let renderer = Renderer::start(site.objects.clone());
     let server = axum::serve(
         listener,
-        router(App { site, feed, renderer, shadow_week: admin::ShadowWeek::default() }, loopback)
+        router(App { site, feed, shadow_week: admin::ShadowWeek::default() }, loopback)
             .into_make_service_with_connect_info::<PeerAddress>(),
     )
     .with_graceful_shutdown(stopped)
@@ -217,7 +216,7 @@ fn failed_at(uri: &Uri, failed: Failed) -> Response {
 #[derive(Debug)]
 enum Failed {
     NotFound(String),
-    /// With a status of the 4xx family.
+    /// With a status of the 4xx family, or 503.
     Refused(StatusCode, String),
     /// Already logged; the caller learns no more than that.
     Internal,

@@ -24,10 +24,10 @@ use openidconnect::core::{
     CoreRevocationErrorResponse, CoreTokenIntrospectionResponse, CoreTokenType,
 };
 use openidconnect::{
-    AdditionalClaims, AuthorizationCode, Client, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenFields, IssuerUrl, Nonce,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, StandardErrorResponse, StandardTokenResponse,
-    TokenResponse,
+    AdditionalClaims, AuthorizationCode, ClaimsVerificationError, Client, ClientId, ClientSecret, CsrfToken,
+    EmptyExtraTokenFields, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenFields,
+    IssuerUrl, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, SignatureVerificationError,
+    StandardErrorResponse, StandardTokenResponse, TokenResponse,
 };
 use reqwest::redirect;
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,11 @@ const MOST_OF_ADDRESS: usize = 200;
 /// After the provider could not be asked, it is left alone for so long.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The provider's addresses and keys are asked for anew after this time.
+/// The provider's addresses and keys are asked for anew after this time, and at once where a key is missing among them.
 const FRESH: Duration = Duration::from_secs(300);
+
+/// But not more often than this for missing keys: a provider that signs with a key that it does not publish is not asked for each login.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(2);
 
 /// An answer of the provider is shorter than this, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -108,9 +111,18 @@ pub(super) struct Provider {
     issuer: IssuerUrl,
     redirect: RedirectUrl,
     http: reqwest::Client,
-    /// The last answer, or why there was none. Whoever asks holds it, so that one asks for all.
-    metadata: tokio::sync::Mutex<Option<(Instant, Result<CoreProviderMetadata, String>)>>,
+    /// Whoever asks holds it, so that one asks for all.
+    known: tokio::sync::Mutex<Known>,
     begun: Mutex<HashMap<String, Begun>>,
+}
+
+/// The provider's addresses and keys.
+#[derive(Default)]
+struct Known {
+    /// The last answer, or why there was none.
+    answer: Option<(Instant, Result<CoreProviderMetadata, String>)>,
+    /// When it was last asked for because a key was missing.
+    renewed: Option<Instant>,
 }
 
 /// Somebody whom the provider knows.
@@ -164,7 +176,7 @@ impl Provider {
             issuer,
             redirect,
             http,
-            metadata: tokio::sync::Mutex::default(),
+            known: tokio::sync::Mutex::default(),
             begun: Mutex::default(),
         }))
     }
@@ -176,20 +188,47 @@ impl Provider {
 
     /// The provider's addresses and keys (OpenID Connect Discovery 1.0).
     async fn metadata(&self) -> Result<CoreProviderMetadata, Refusal> {
-        let mut known = self.metadata.lock().await;
-        if let Some((at, answer)) = &*known
+        Ok(self.dated_metadata().await?.1)
+    }
+
+    /// As [`Provider::metadata`], with when they were asked for.
+    async fn dated_metadata(&self) -> Result<(Instant, CoreProviderMetadata), Refusal> {
+        let mut known = self.known.lock().await;
+        if let Some((at, answer)) = &known.answer
             && at.elapsed() < if answer.is_ok() { FRESH } else { PAUSE }
         {
-            return answer.clone().map_err(Refusal::Provider);
+            return answer.clone().map(|metadata| (*at, metadata)).map_err(Refusal::Provider);
         }
+        self.discover(&mut known).await
+    }
+
+    /// Newer metadata than those that were asked for at that time, in which a key is missing: the provider may have changed its keys since.
+    /// `None` where there are none yet, and the provider was asked a moment ago.
+    async fn newer_metadata(&self, than: Instant) -> Result<Option<CoreProviderMetadata>, Refusal> {
+        let mut known = self.known.lock().await;
+        // Another login may have asked meanwhile.
+        if let Some((at, Ok(metadata))) = &known.answer
+            && *at > than
+        {
+            return Ok(Some(metadata.clone()));
+        }
+        if known.renewed.is_some_and(|at| at.elapsed() < RENEWAL_PAUSE) {
+            return Ok(None);
+        }
+        known.renewed = Some(Instant::now());
+        Ok(Some(self.discover(&mut known).await?.1))
+    }
+
+    async fn discover(&self, known: &mut Known) -> Result<(Instant, CoreProviderMetadata), Refusal> {
         let asked = self.http.clone();
         let http = move |request| ask(asked.clone(), request);
         let found = CoreProviderMetadata::discover_async(self.issuer.clone(), &http).await;
         let answer = found.map_err(|error| {
             format!("{} cannot be asked for its addresses: {}", self.settings.issuer, in_full(&error))
         });
-        *known = Some((Instant::now(), answer.clone()));
-        answer.map_err(Refusal::Provider)
+        let at = Instant::now();
+        known.answer = Some((at, answer.clone()));
+        answer.map(|metadata| (at, metadata)).map_err(Refusal::Provider)
     }
 
     /// The address to send the browser to, and the state that it brings back.
@@ -223,10 +262,11 @@ impl Provider {
 
     /// Exchanges the code for an ID token, and checks it.
     pub async fn person(&self, code: String, begun: Begun) -> Result<Person, Refusal> {
-        let client = client(&self.settings, self.metadata().await?).set_redirect_uri(self.redirect.clone());
+        let (known_at, metadata) = self.dated_metadata().await?;
+        let begun_client = client(&self.settings, metadata).set_redirect_uri(self.redirect.clone());
         let wrong =
             |what: &str, error: &dyn std::error::Error| Refusal::Provider(format!("{what}: {}", in_full(error)));
-        let request = client
+        let request = begun_client
             .exchange_code(AuthorizationCode::new(code))
             .map_err(|error| wrong("the provider names no address for tokens", &error))?;
         let asked = self.http.clone();
@@ -234,13 +274,41 @@ impl Provider {
         let tokens = request.set_pkce_verifier(begun.verifier).request_async(&http).await;
         let tokens = tokens.map_err(|error| wrong("the provider gave no tokens", &error))?;
         let token = tokens.id_token().ok_or_else(|| Refusal::Provider("the provider gave no ID token".into()))?;
-        let claims = token
-            .claims(&client.id_token_verifier(), &begun.nonce)
-            .map_err(|error| wrong("the provider's ID token is not valid", &error))?;
+        let mut claims = token.claims(&begun_client.id_token_verifier(), &begun.nonce);
+        let renewed;
+        if claims.as_ref().is_err_and(is_about_the_key)
+            && let Some(metadata) = self.newer_metadata(known_at).await?
+        {
+            renewed = client(&self.settings, metadata);
+            claims = token.claims(&renewed.id_token_verifier(), &begun.nonce);
+        }
+        let claims = claims.map_err(|error| wrong("the provider's ID token is not valid", &error))?;
         let all = serde_json::to_value(claims).map_err(|error| wrong("the claims cannot be read", &error))?;
         let subject = format!("{} {}", claims.issuer().as_str(), claims.subject().as_str());
         person(&self.settings, subject, &all)
     }
+}
+
+/// A login at the provider of these settings, with a code that it is to take: the name of whoever comes in, or why nobody does. For fuzzing
+/// what a provider answers.
+///
+/// # Errors
+/// Why nobody comes in.
+#[doc(hidden)]
+pub async fn try_login(settings: &config::Oidc, public_url: &str) -> Result<String, String> {
+    let said = |refusal| match refusal {
+        Refusal::Person(why) | Refusal::Provider(why) => why,
+    };
+    let provider = Provider::new(settings, public_url)?.ok_or("there is no provider")?;
+    let (_, state) = provider.begin("/".into(), IpAddr::from([127, 0, 0, 1])).await.map_err(said)?;
+    let begun = provider.take(&state).ok_or("the login is not under way")?;
+    Ok(provider.person("code".into(), begun).await.map_err(said)?.name)
+}
+
+/// Whether another key might make the token a valid one: its key is not among the provider's, or the key of that name is another by now.
+fn is_about_the_key(error: &ClaimsVerificationError) -> bool {
+    use SignatureVerificationError::{AmbiguousKeyId, CryptoError, NoMatchingKey};
+    matches!(error, ClaimsVerificationError::SignatureVerification(NoMatchingKey | AmbiguousKeyId(_) | CryptoError(_)))
 }
 
 /// Asks the provider over HTTP, with bounds on time and length.

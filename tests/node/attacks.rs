@@ -18,13 +18,13 @@ const SOON: Duration = Duration::from_secs(60);
 /// The memory that the node and all its decoder processes may take together, in KiB, the model included.
 const SMALL: usize = 1 << 20;
 
-fn status_of(pid: u32, field: &str) -> usize {
+pub fn status_of(pid: u32, field: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap_or("");
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn decoders(node: &Node) -> Vec<u32> {
+pub fn decoders(node: &Node) -> Vec<u32> {
     let children =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     children.filter(|pid| status_of(*pid, "PPid:") == node.pid() as usize).collect()
@@ -46,7 +46,7 @@ fn bleeding_phantom_is_flagged(node: &Node) -> usize {
 }
 
 /// Elements without a value, in items of a private sequence, each item as many as an item may have.
-fn empty_elements(elements: usize) -> Vec<u8> {
+pub fn empty_elements(elements: usize) -> Vec<u8> {
     const OF_AN_ITEM: usize = 60_000;
     let mut items = Vec::new();
     for item in 0..elements.div_ceil(OF_AN_ITEM) {
@@ -60,7 +60,7 @@ fn empty_elements(elements: usize) -> Vec<u8> {
     [element_head(0x0029_1001, "SQ", items.len() as u32), items].concat()
 }
 
-fn pixels(bytes: usize) -> Vec<u8> {
+pub fn pixels(bytes: usize) -> Vec<u8> {
     element(0x7FE0_0010, "OW", &vec![0x10; bytes])
 }
 
@@ -145,7 +145,7 @@ fn a_small_deflated_object_does_not_become_gigabytes() {
 }
 
 /// A progressive JPEG of 40,000 scans, each of which says that all blocks are empty.
-fn jpeg_of_empty_scans(scans: usize) -> Vec<u8> {
+pub fn jpeg_of_empty_scans(scans: usize) -> Vec<u8> {
     let mut jpeg = vec![0xFF, 0xD8];
     jpeg.extend([0xFF, 0xDB, 0, 67, 0]);
     jpeg.extend([1; 64]);
@@ -164,7 +164,7 @@ fn jpeg_of_empty_scans(scans: usize) -> Vec<u8> {
 }
 
 /// A JPEG 2000 codestream of 512 × 512 in precincts of one pixel, or in tiles of one.
-fn jpeg_2000_bomb(tile: u32) -> Vec<u8> {
+pub fn jpeg_2000_bomb(tile: u32) -> Vec<u8> {
     let mut data = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
     for number in [512_u32, 512, 0, 0, tile, tile, 0, 0] {
         data.extend(number.to_be_bytes());

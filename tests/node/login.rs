@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::http::{Answer, ask};
 use crate::support::{Node, PATIENCE, dicom_files, has, phantom, storescu};
+use crate::tls::Authority;
 
 const LOGIN: &[(&str, &str)] = &[("TRIAGED__WEB__LOGIN__ENABLED", "true"), ("TRIAGED__WEB__LOGIN__MAX_FAILURES", "3")];
 
@@ -213,10 +214,26 @@ struct Rsyslog {
 
 impl Rsyslog {
     fn start(module: &str, port: u16) -> Rsyslog {
+        Rsyslog::start_with(module, port, "", "")
+    }
+
+    /// One that takes TLS alone (RFC 5425), with this authority's certificate of this name, from whoever has its certificate for `node`.
+    fn start_with_tls(port: u16, authority: &Authority, name: &str) -> Rsyslog {
+        let file = |name: &str| authority.path(name).display().to_string();
+        let (ca, certificate, key) = (file("ca.pem"), file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        let files = format!(
+            "defaultNetstreamDriverCAFile=\"{ca}\" defaultNetstreamDriverCertFile=\"{certificate}\" \
+             defaultNetstreamDriverKeyFile=\"{key}\""
+        );
+        let driver = "streamDriver.name=\"gtls\" streamDriver.mode=\"1\" streamDriver.authMode=\"x509/name\" permittedPeer=[\"node\"]";
+        Rsyslog::start_with("imtcp", port, &files, driver)
+    }
+
+    fn start_with(module: &str, port: u16, global: &str, of_module: &str) -> Rsyslog {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         let configuration = format!(
-            "global(workDirectory=\"{}\" maxMessageSize=\"64k\")\nmodule(load=\"{module}\")\n\
+            "global(workDirectory=\"{}\" maxMessageSize=\"64k\" {global})\nmodule(load=\"{module}\" {of_module})\n\
              input(type=\"{module}\" address=\"127.0.0.1\" port=\"{port}\" ruleset=\"audit\")\n\
              template(name=\"whole\" type=\"string\" string=\"%pri% %app-name% %msgid% %msg%\\n\")\n\
              ruleset(name=\"audit\") {{ action(type=\"omfile\" file=\"{}\" template=\"whole\") }}\n",
@@ -313,4 +330,83 @@ fn audit_messages_reach_rsyslog_and_wait_while_it_is_away() {
     let _node =
         Node::start(&[("TRIAGED__AUDIT__SYSLOG__ADDRESS", &address), ("TRIAGED__AUDIT__SYSLOG__PROTOCOL", "udp")]);
     rsyslog.wait_for("110120");
+}
+
+/// Whether there is a collector that speaks TLS; says aloud if not.
+fn has_rsyslog_with_tls() -> bool {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let has_driver = folders.map(|folder| folder.path().join("rsyslog/lmnsd_gtls.so")).any(|driver| driver.is_file());
+    if !has_driver || !std::path::Path::new("/usr/sbin/rsyslogd").is_file() {
+        eprintln!("SKIP rsyslog with TLS (rsyslog-gnutls) is not installed (make test-deps)");
+        return false;
+    }
+    crate::support::has("openssl")
+}
+
+/// RFC 5425: both sides show certificates, and whom the other does not know gets nothing; no row is lost over that.
+#[test]
+fn audit_messages_over_tls_reach_the_collector_that_is_known_and_from_a_node_that_it_knows() {
+    if !has_rsyslog_with_tls() {
+        return;
+    }
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for name in ["collector", "node", "another"] {
+        authority.sign(name);
+    }
+    stranger.sign("node");
+    let file = |authority: &Authority, name: &str| authority.path(name).display().to_string();
+    let (port, ca) = (free_port(), file(&authority, "ca.pem"));
+    let address = format!("127.0.0.1:{port}");
+    let settings = |ca: &str, key: &str, certificate: &str| -> Vec<(String, String)> {
+        let keys = ["ADDRESS", "PROTOCOL", "CA", "KEY", "CERTIFICATE"];
+        let values = [address.as_str(), "tls", ca, key, certificate];
+        keys.iter()
+            .zip(values)
+            .map(|(key, value)| (format!("TRIAGED__AUDIT__SYSLOG__{key}"), value.to_owned()))
+            .collect()
+    };
+    let restart = |node: &mut Node, settings: &[(String, String)]| {
+        node.restart_with(&settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>());
+    };
+    let exported = |node: &Node| -> i64 { node.query("SELECT coalesce((SELECT max(last_id) FROM audit_export), 0)") };
+    let rsyslog = Rsyslog::start_with_tls(port, &authority, "collector");
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "rsyslogd does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    let refused = [
+        // The node does not know the collector's authority.
+        (file(&stranger, "ca.pem"), file(&authority, "node.key"), file(&authority, "node.pem"), "certificate"),
+        // The collector does not know the node's authority, does not want this name, and wants a certificate.
+        (ca.clone(), file(&stranger, "node.key"), file(&stranger, "node.pem"), "audit.syslog.certificate"),
+        (ca.clone(), file(&authority, "another.key"), file(&authority, "another.pem"), "audit.syslog.certificate"),
+        (ca.clone(), String::new(), String::new(), "audit.syslog.certificate"),
+    ];
+    let mut node = Node::start(&[]);
+    for (ca, key, certificate, why) in &refused {
+        restart(&mut node, &settings(ca, key, certificate));
+        let line = node.wait_for_log("audit messages do not reach their collector");
+        assert!(line.contains(why), "{line}");
+        assert_eq!(exported(&node), 0, "nothing counts as sent: {line}");
+    }
+    assert_eq!(rsyslog.received(), "");
+
+    let known = settings(&ca, &file(&authority, "node.key"), &file(&authority, "node.pem"));
+    restart(&mut node, &known);
+    rsyslog.wait_for("110120");
+    node.wait_until("SELECT (SELECT last_id FROM audit_export) = (SELECT max(id) FROM audit)");
+    let rows: i64 = node.query("SELECT count(*) FROM audit");
+    let deadline = Instant::now() + PATIENCE;
+    while (rsyslog.received().lines().count() as i64) < rows {
+        assert!(Instant::now() < deadline, "{rows} rows, received:\n{}", rsyslog.received());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    // While it is away, rows wait; afterwards they come.
+    drop(rsyslog);
+    user(&node, "late", "viewer");
+    let rsyslog = Rsyslog::start_with_tls(port, &authority, "collector");
+    rsyslog.wait_for("110129");
 }

@@ -31,6 +31,7 @@ mod orthanc;
 mod pacs;
 mod pages;
 mod peers;
+mod pictures;
 mod pixels;
 mod receive;
 mod rescore;

@@ -193,11 +193,9 @@ fn a_provider_that_is_away_is_said_and_passwords_still_work() {
     node.wait_for_log("cannot be asked for its addresses");
 }
 
-/// A provider whose tokens have faults (tests/peers/oidc_faults.py).
-#[test]
-fn an_id_token_with_a_fault_lets_nobody_in() {
-    let Some(python) = python() else { return };
-    let mut command = Command::new(python);
+/// A provider whose tokens have faults (tests/peers/oidc_faults.py). `None`, said aloud, where it cannot run.
+fn provider_with_faults() -> Option<Provider> {
+    let mut command = Command::new(python()?);
     command.args(["-W", "ignore", "tests/peers/oidc_faults.py"]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
@@ -205,22 +203,29 @@ fn an_id_token_with_a_fault_lets_nobody_in() {
     let Ok(port) = line.trim().parse() else {
         eprintln!("SKIP the Python package joserfc is not installed");
         child.wait().unwrap();
-        return;
+        return None;
     };
-    let provider = Provider { child, port };
+    Some(Provider { child, port })
+}
+
+/// Comes back from that provider with a token that has this fault.
+fn log_in(node: &Node, fault: &str) -> Answer {
+    let (address, bound) = begin(node);
+    let value = |name: &str| {
+        let query = address.split(['?', '&']).find_map(|part| part.strip_prefix(&format!("{name}=")));
+        query.unwrap_or_else(|| panic!("no {name}: {address}")).to_owned()
+    };
+    let back = format!("/login/oidc/callback?code={fault}.{}&state={}", value("nonce"), value("state"));
+    ask(node, "GET", &back, &[("Cookie", &bound)], "")
+}
+
+#[test]
+fn an_id_token_with_a_fault_lets_nobody_in() {
+    let Some(provider) = provider_with_faults() else { return };
     let node = node(&provider, &[]);
-    let log_in = |fault: &str| {
-        let (address, bound) = begin(&node);
-        let value = |name: &str| {
-            let query = address.split(['?', '&']).find_map(|part| part.strip_prefix(&format!("{name}=")));
-            query.unwrap_or_else(|| panic!("no {name}: {address}")).to_owned()
-        };
-        let back = format!("/login/oidc/callback?code={fault}.{}&state={}", value("nonce"), value("state"));
-        ask(&node, "GET", &back, &[("Cookie", &bound)], "")
-    };
-    assert_eq!(log_in("none").status, 200, "{}", node.log());
+    assert_eq!(log_in(&node, "none").status, 200, "{}", node.log());
     for fault in ["audience", "nonce", "expired", "key", "issuer", "unsigned"] {
-        let answer = log_in(fault);
+        let answer = log_in(&node, fault);
         assert_eq!(answer.status, 502, "{fault}: {}", answer.body);
         assert!(answer.headers("set-cookie").iter().all(|cookie| !cookie.starts_with("triaged_session=")), "{fault}");
     }
@@ -231,6 +236,29 @@ fn an_id_token_with_a_fault_lets_nobody_in() {
         assert!([403, 429].contains(&answer.status), "{}", answer.status);
     }
     assert_eq!(ask(&node, "GET", "/login/oidc", &[], "").status, 429);
+}
+
+#[test]
+fn a_key_that_the_provider_has_just_changed_is_fetched_at_once_and_one_that_it_does_not_publish_is_not_asked_for_again_and_again()
+ {
+    let Some(provider) = provider_with_faults() else { return };
+    let node = node(&provider, &[]);
+    let asked = || -> u32 {
+        let answer = ask_at(([127, 0, 0, 1], provider.port).into(), "GET", "/asked", &[], "");
+        answer.body.trim().parse().unwrap()
+    };
+    assert_eq!(log_in(&node, "none").status, 200, "{}", node.log());
+    assert_eq!(asked(), 1);
+    assert_eq!(log_in(&node, "rotated").status, 200, "{}", node.log());
+    assert_eq!(log_in(&node, "none").status, 200, "the new key is known now: {}", node.log());
+    assert_eq!(asked(), 2);
+    let begun = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(log_in(&node, "unpublished").status, 502);
+    }
+    let most = 3 + begun.elapsed().as_secs() as u32 / 2;
+    assert!((2..=most).contains(&asked()), "{} times", asked());
+    node.wait_for_log("No matching key found");
 }
 
 /// Whoever lost their groups at the provider loses what they have open, too: tested with the ledger, as the provider's people do not change.

@@ -14,8 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::archive::Archive;
+use triaged::decoding::Frames;
 use triaged::ledger::{Delivery, Outbox, now};
 use triaged::notify::{Links, Routing};
+use triaged::rendering::Renderer;
 use triaged::report::Reports;
 use triaged::web::{Check, Door, Readiness, Site, serve};
 
@@ -49,14 +51,21 @@ impl Served {
                 },
             ],
         };
+        let settings = triaged::config::Settings::load(None, &[]).unwrap();
+        let frames = Frames::start(env!("CARGO_BIN_EXE_triaged").into(), &settings.inference);
         let site = Site {
             ledger: fixture.ledger.clone(),
             readiness: Arc::new(readiness),
             metrics: triaged::metrics::install().unwrap(),
             links: Arc::new(Links::none()),
-            reports: Reports::new(fixture.folder.path(), "intracranial hemorrhage", jiff::tz::TimeZone::UTC),
+            reports: Reports::new(
+                fixture.folder.path(),
+                "intracranial hemorrhage",
+                jiff::tz::TimeZone::UTC,
+                frames.clone(),
+            ),
             door: Door::none(),
-            objects: Arc::new(Archive::open(fixture.folder.path()).unwrap().0),
+            renderer: Renderer::new(frames, Arc::new(Archive::open(fixture.folder.path()).unwrap().0)),
             viewer_url: "https://pacs.example/viewer?StudyInstanceUIDs={study_uid}".into(),
             settings: Arc::new(json!({ "dimse": { "ae_title": "TRIAGED" } })),
             card: Arc::new(json!({ "name": "m10" })),

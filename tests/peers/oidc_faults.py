@@ -1,5 +1,6 @@
 """An OpenID provider whose ID tokens have a fault that the code asks for: `FAULT.NONCE`, with FAULT one of none, audience, nonce,
-expired, key, issuer, unsigned. Prints its port. For tests of what a client must refuse (OpenID Connect Core 1.0, 3.1.3.7)."""
+expired, key, issuer, unsigned, rotated (a sound token, signed with a key that is published from then on instead of the one before) and
+unpublished. Prints its port. /asked tells how often its keys were asked for. For tests of what a client must refuse (OpenID Connect Core 1.0, 3.1.3.7)."""
 import base64, json, time, urllib.parse
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -7,6 +8,8 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 OWN = RSAKey.generate_key(2048, {"kid": "own", "use": "sig"})
+KEYS = [OWN]
+ASKED = 0
 FOREIGN = RSAKey.generate_key(2048, {"kid": "own", "use": "sig"})
 
 
@@ -23,7 +26,12 @@ def token(fault, nonce, issuer):
     if fault == "unsigned":
         part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
         return f"{part({'alg': 'none'})}.{part(claims)}."
-    return jwt.encode({"alg": "RS256", "kid": "own"}, claims, FOREIGN if fault == "key" else OWN)
+    key = FOREIGN if fault == "key" else KEYS[0]
+    if fault in ("rotated", "unpublished"):
+        key = RSAKey.generate_key(2048, {"kid": f"{fault} {time.time()}", "use": "sig"})
+    if fault == "rotated":
+        KEYS[:] = [key]
+    return jwt.encode({"alg": "RS256", "kid": key.kid}, claims, key)
 
 
 class Provider(BaseHTTPRequestHandler):
@@ -37,8 +45,12 @@ class Provider(BaseHTTPRequestHandler):
 
     def do_GET(self):
         issuer = f"http://127.0.0.1:{self.server.server_port}"
+        global ASKED
+        if self.path == "/asked":
+            return self.answer(ASKED)
         if self.path == "/jwks":
-            return self.answer({"keys": [OWN.as_dict(private=False)]})
+            ASKED += 1
+            return self.answer({"keys": [key.as_dict(private=False) for key in KEYS]})
         self.answer({
             "issuer": issuer, "authorization_endpoint": f"{issuer}/authorize", "token_endpoint": f"{issuer}/token",
             "jwks_uri": f"{issuer}/jwks", "response_types_supported": ["code"], "subject_types_supported": ["public"],

@@ -51,6 +51,8 @@ record! {
         pub box_height: Option<i64>,
         /// Relative to the data folder; `None` once the file was removed.
         pub path: Option<String>,
+        /// The UID of the transfer syntax that the file is in.
+        pub transfer_syntax: String,
     }
 }
 

@@ -138,6 +138,8 @@ pub struct ImageFile {
     pub path: Option<String>,
     /// SHA-256 of the data set, hexadecimal.
     pub digest: String,
+    /// The UID of the transfer syntax that the file is in.
+    pub transfer_syntax: String,
     /// `queued`, `scored`, `ineligible` or `failed`.
     pub state: String,
 }

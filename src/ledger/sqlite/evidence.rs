@@ -27,7 +27,7 @@ impl Reader {
                 "SELECT i.series_uid, i.sop_uid, i.sop_class_uid, s.frame, i.instance_number,
                         EXISTS (SELECT 1 FROM slices o WHERE o.instance_id = i.id AND o.frame > 1) AS multi_frame,
                         c.probability, c.box_left, c.box_top, c.box_width, c.box_height,
-                        iif(i.removed_at IS NULL, i.path, NULL) AS path
+                        iif(i.removed_at IS NULL, i.path, NULL) AS path, i.transfer_syntax
                  FROM instances i JOIN slices s ON s.instance_id = i.id
                  LEFT JOIN scores c ON c.id = (SELECT max(o.id) FROM scores o
                      WHERE o.slice_id = s.id AND o.model_sha256 = ?2 AND o.scored_at <= ?3)

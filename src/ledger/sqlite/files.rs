@@ -59,11 +59,18 @@ impl Reader {
     ) -> Result<Option<ImageFile>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT iif(i.removed_at IS NULL, i.path, NULL), i.digest,
+                "SELECT iif(i.removed_at IS NULL, i.path, NULL), i.digest, i.transfer_syntax,
                         coalesce((SELECT s.state FROM slices s WHERE s.instance_id = i.id AND s.frame = ?4), 'ineligible')
                  FROM instances i WHERE i.study_uid = ?1 AND i.series_uid = ?2 AND i.sop_uid = ?3",
             )?;
-            let file = |row: &rusqlite::Row<'_>| Ok(ImageFile { path: row.get(0)?, digest: row.get(1)?, state: row.get(2)? });
+            let file = |row: &rusqlite::Row<'_>| {
+                Ok(ImageFile {
+                    path: row.get(0)?,
+                    digest: row.get(1)?,
+                    transfer_syntax: row.get(2)?,
+                    state: row.get(3)?,
+                })
+            };
             Ok(statement.query_row(params![study_uid, series_uid, sop_uid, frame], file).optional()?)
         })
     }

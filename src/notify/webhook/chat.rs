@@ -118,6 +118,9 @@ pub(super) fn pager(message: &Message, words: &Words, routing_key: &str) -> Valu
     })
 }
 
+/// Steps that filling in a template may take. A message with all its facts takes some hundreds.
+const MOST_STEPS: u64 = 1_000_000;
+
 /// A site's own body, in Jinja's language. Where it is JSON, what it inserts is written as JSON.
 pub(super) struct Template {
     environment: Environment<'static>,
@@ -126,6 +129,8 @@ pub(super) struct Template {
 impl Template {
     pub fn parse(source: String, is_json: bool) -> Result<Template, String> {
         let mut environment = Environment::new();
+        // A template that goes round for hours must not hold up the messages behind it.
+        environment.set_fuel(Some(MOST_STEPS));
         environment.set_auto_escape_callback(move |_| if is_json { AutoEscape::Json } else { AutoEscape::None });
         environment
             .add_template_owned("body", source)
@@ -243,5 +248,8 @@ mod tests {
         assert_eq!(body["accession"], "A\"}, \"text\": \"forged");
         assert_eq!(body["text"], words.title.as_str());
         assert!(Template::parse("{{ title".into(), true).is_err());
+        let rounds = "{% for a in range(99999) %}{% for b in range(99999) %}{{ b }}{% endfor %}{% endfor %}";
+        let error = Template::parse(rounds.into(), false).unwrap().render(&message, &words, ALL).unwrap_err();
+        assert!(error.contains("cannot be filled in"), "{error}");
     }
 }

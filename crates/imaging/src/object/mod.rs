@@ -19,6 +19,7 @@ mod value;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use dicom_dictionary_std::uids;
 use dicom_object::{FileDicomObject, InMemDicomObject};
@@ -137,6 +138,7 @@ fn read_from<R: Read + Seek>(reader: R, extent: Extent) -> Result<ObjectHeader, 
     // Some archives inflate the data set and leave the transfer syntax.
     let inflated_already = seen == Some(Encoding::ExplicitLittle) && head[..2] == [8, 0];
     if declared.is_some_and(is_deflated) && !inflated_already {
+        let _turn = (extent == Extent::Header).then(|| INFLATING.lock().unwrap_or_else(PoisonError::into_inner));
         let inflated = inflate(source, &head)?;
         let source = Source::new(Cursor::new(inflated))?;
         let (data_set, pixels) = read_data_set(source, Encoding::ExplicitLittle, extent)?;
@@ -160,6 +162,10 @@ fn read_from<R: Read + Seek>(reader: R, extent: Extent) -> Result<ObjectHeader, 
     let (data_set, pixels) = read_data_set(source, encoding, extent)?;
     Ok(ObjectHeader { object: meta.complete(data_set), pixels })
 }
+
+/// Held by whoever reads the header of a deflated object, for which the whole object is inflated: a few KiB may become hundreds of MiB, and a
+/// program that reads several headers at one time must not need them several times.
+static INFLATING: Mutex<()> = Mutex::new(());
 
 fn is_native(transfer_syntax: &str) -> bool {
     [Encoding::ImplicitLittle, Encoding::ExplicitLittle, Encoding::ExplicitBig]

@@ -1,5 +1,5 @@
 //! The decoder process: reads requests, decodes, answers. Its standard input is the socket to the thread that started it, its standard output
-//! the memory for the tensor.
+//! the memory for the pixels.
 
 use std::fs::File;
 use std::io;
@@ -9,10 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use triaged_imaging::{self as imaging, DicomObject, Placement, Transform};
+use triaged_imaging::{self as imaging, DicomObject};
 
 use super::Failure;
-use super::protocol::{Hello, Outcome, Request, receive, send};
+use super::protocol::{Hello, Outcome, Request, Wanted, receive, send};
 use super::sandbox::{self, Sandbox};
 
 /// Memory that an object took for a moment is given back to the system where it was more than this.
@@ -33,9 +33,8 @@ pub fn run(parent: u32) -> io::Result<()> {
         Sandbox::Unfiltered(why) => Some(why),
     };
     send(&socket, &Hello { unfiltered }, None)?;
-    let Some((transform, _)) = receive::<Transform>(&socket)? else { return Ok(()) };
     let mut object: Option<Result<DicomObject, Failure>> = None;
-    while let Some((request, file)) = receive::<Request>(&socket)? {
+    while let Some((request, file)) = receive::<Request<'static>>(&socket)? {
         sandbox::bound(at_start.saturating_add(request.memory), request.seconds)?;
         let file = file.map(File::from);
         let size = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |found| found.len());
@@ -48,13 +47,13 @@ pub fn run(parent: u32) -> io::Result<()> {
                 object = Some(imaging::read_frames_of(file).map_err(Failure::from));
             }
             match &object {
-                Some(Ok(object)) => decode(object, &request, &transform, &shared),
+                Some(Ok(object)) => decode(object, &request, &shared),
                 Some(Err(failure)) => Err(failure.clone()),
                 None => Err(Failure::Passing("the decoder process was given no object".into())),
             }
         };
         let outcome = match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(Ok((shape, placement))) => Outcome::Decoded(shape, placement),
+            Ok(Ok(decoded)) => decoded,
             Ok(Err(Failure::Ineligible(why))) => Outcome::Ineligible(why),
             Ok(Err(Failure::Passing(why))) => Outcome::Passing(why),
             Ok(Err(Failure::Lasting(why) | Failure::Deadly(why))) => Outcome::Lasting(why),
@@ -68,20 +67,24 @@ pub fn run(parent: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Decodes a frame into the shared memory. Returns the tensor's shape, and the part of the frame that it shows.
-fn decode(
-    object: &DicomObject,
-    request: &Request,
-    transform: &Transform,
-    shared: &File,
-) -> Result<([usize; 3], Placement), Failure> {
-    if let Some(claimed) = &request.head_check {
-        check_head(object, request.frame, claimed)?;
-    }
-    let (tensor, placement) = imaging::placed_input(object, request.frame, transform)?;
-    let written = shared.write_all_at(bytemuck::cast_slice(&tensor.data), 0);
-    written.map_err(|error| Failure::Passing(format!("the tensor cannot be handed over: {error}")))?;
-    Ok((tensor.shape, placement))
+/// Decodes a frame into the shared memory, in the form that is wanted.
+fn decode(object: &DicomObject, request: &Request<'_>, shared: &File) -> Result<Outcome, Failure> {
+    let (numbers, outcome) = match &request.wanted {
+        Wanted::Input { transform, head_check } => {
+            if let Some(claimed) = head_check {
+                check_head(object, request.frame, claimed)?;
+            }
+            let (tensor, placement) = imaging::placed_input(object, request.frame, transform)?;
+            (tensor.data, Outcome::Decoded(tensor.shape, placement))
+        }
+        Wanted::Hounsfield => {
+            let frame = imaging::decode_frame(object, request.frame)?;
+            (frame.hounsfield(), Outcome::Frame(frame.rows, frame.columns))
+        }
+    };
+    let written = shared.write_all_at(bytemuck::cast_slice(&numbers), 0);
+    written.map_err(|error| Failure::Passing(format!("the pixels cannot be handed over: {error}")))?;
+    Ok(outcome)
 }
 
 /// The header named another part of the body: is it a head all the same?

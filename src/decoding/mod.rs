@@ -1,29 +1,37 @@
-//! From a slice's file to the model's input, in a process of its own.
+//! From an object's file to pixels, in a process of its own: a model's input for scoring, Hounsfield units for the pictures that people see.
 //!
 //! A hostile object may keep a decoder busy for hours, or take all memory, or crash it: the codecs are partly C and C++. So the program
 //! runs itself again for that ([`worker`]), bounded in memory and processor time and shut off from files and network ([`sandbox`]). The
 //! process is killed and replaced where it must be ([`process`]), and what it worked on is given up as a whole and for good.
 //!
 //! ```text
-//! decode thread ──request, open file──▶ decoder process ──tensor (shared memory), outcome──▶ decode thread
+//! decode thread  ──request, open file──▶ decoder process ──tensor (shared memory), outcome───────────▶ decode thread
+//! picture thread ──request, open file──▶ decoder process ──Hounsfield units (shared memory), outcome─▶ picture thread
 //! ```
+//!
+//! Scoring has a process for each of its threads; pictures have processes that end when nobody has looked for a while ([`frames`]).
 
+mod frames;
+mod given_up;
 mod limits;
 mod process;
 mod protocol;
 mod sandbox;
 mod worker;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use crate::ledger::Claim;
-use crate::objects::{LocalFile, Objects};
+use crate::objects::LocalFile;
 use triaged_imaging::{self as imaging, ImagingError, Placement, ReadCause, ReadError, Tensor, Transform};
 
+pub use frames::{FrameSource, Frames, NoFrame};
+pub(crate) use given_up::GivenUp;
 pub use limits::DecodeLimits;
 pub use process::DecoderError;
-use process::DecoderProcess;
+use process::{Decoded, DecoderProcess};
+use protocol::Wanted;
 #[doc(hidden)]
 pub use protocol::read_answers;
 pub use sandbox::Sandbox;
@@ -32,16 +40,36 @@ pub use worker::run as run_worker;
 /// A file of this size is large. One large object is in memory for decoding at a time.
 const LARGE: u64 = 16 << 20;
 
+/// A slice to be decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice<'a> {
+    /// The object's name in the archive.
+    pub object: &'a str,
+    /// The UID of the transfer syntax that the object's file is in.
+    pub transfer_syntax: &'a str,
+    /// Counts from 0.
+    pub frame: u32,
+}
+
 /// A slice as a model's input.
-pub(super) struct Input {
+pub(crate) struct Input {
     pub tensor: Tensor,
     /// The part of the slice that the tensor shows.
     pub placement: Placement,
 }
 
-/// Why a slice has no score.
+/// A slice in Hounsfield units.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HounsfieldFrame {
+    pub rows: u32,
+    pub columns: u32,
+    /// Row by row, as [`imaging::Frame::hounsfield`] gives them.
+    pub hounsfield: Vec<f32>,
+}
+
+/// Why a slice was not decoded.
 #[derive(Debug, Clone)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The object itself cannot be triaged.
     Ineligible(String),
     /// It will be the same the next time.
@@ -71,24 +99,24 @@ impl From<ImagingError> for Failure {
     }
 }
 
-/// How decoder processes are started, and the one for large objects, which all decode threads share.
-pub(super) struct Decoders {
+/// How decoder processes are started, and the one for large objects, which all that decode by this share.
+pub(crate) struct Decoders {
     program: PathBuf,
-    transform: Transform,
     limits: DecodeLimits,
     large: Mutex<Option<DecoderProcess>>,
 }
 
-/// The decoder process of a thread. It is started with the first slice, or by [`Decoder::start`], and has the thread's priority.
-pub(super) struct Decoder {
+/// A decoder process. It is started with the first slice, or by [`Decoder::start`], has the priority of the thread that started it, and ends
+/// with that thread.
+pub(crate) struct Decoder {
     decoders: Arc<Decoders>,
     process: Option<DecoderProcess>,
 }
 
 impl Decoders {
     /// `program` is this program, or another that has its subcommand `decode-worker`.
-    pub fn new(program: PathBuf, transform: Transform, limits: DecodeLimits) -> Decoders {
-        Decoders { program, transform, limits, large: Mutex::default() }
+    pub fn new(program: PathBuf, limits: DecodeLimits) -> Decoders {
+        Decoders { program, limits, large: Mutex::default() }
     }
 
     /// Starts a process and ends it: whether that is possible, and how far it is shut off.
@@ -109,22 +137,23 @@ impl Decoders {
     }
 
     fn start(&self) -> Result<DecoderProcess, DecoderError> {
-        DecoderProcess::start(&self.program, &self.transform, self.limits)
+        DecoderProcess::start(&self.program, self.limits)
     }
 
     fn decode_by(
         &self,
         process: &mut Option<DecoderProcess>,
         file: &LocalFile,
-        claim: &Claim,
-    ) -> Result<Input, Failure> {
+        slice: Slice<'_>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Decoded, Failure> {
         // A process that was killed from outside says nothing of the object.
         for _ in 0..2 {
             let running = match process.take() {
                 Some(running) => process.insert(running),
                 None => process.insert(self.start().map_err(|error| Failure::Passing(error.to_string()))?),
             };
-            match running.decode(file, claim) {
+            match running.decode(file, slice, wanted) {
                 Ok(decoded) => return decoded,
                 Err(ended) => {
                     *process = None;
@@ -150,27 +179,53 @@ impl Decoder {
         self.process = self.decoders.start().ok();
     }
 
-    /// A slice as a model's input.
-    pub fn decode(&mut self, objects: &dyn Objects, claim: &Claim) -> Result<Input, Failure> {
-        let file = open(objects, &claim.path)?;
-        if !is_large(&file, &claim.transfer_syntax) {
-            return self.decoders.decode_by(&mut self.process, &file, claim);
+    /// A slice as a model's input. `head_check` holds the header's words against a head, where it has any: then the pixels decide.
+    pub fn input(
+        &mut self,
+        file: &LocalFile,
+        slice: Slice<'_>,
+        transform: &Transform,
+        head_check: Option<&str>,
+    ) -> Result<Input, Failure> {
+        let wanted = Wanted::Input { transform: Cow::Borrowed(transform), head_check: head_check.map(Cow::Borrowed) };
+        match self.decode(file, slice, &wanted)? {
+            Decoded::Input(input) => Ok(input),
+            Decoded::Frame(_) => Err(not_asked()),
         }
-        // Its frames are claimed together, and its process reads it once for all of them.
-        // A thread that waits here for another's slice of it has nothing better to do.
-        let mut large = self.decoders.large.lock().unwrap_or_else(PoisonError::into_inner);
-        self.decoders.decode_by(&mut large, &file, claim)
+    }
+
+    /// A slice in Hounsfield units.
+    pub fn frame(&mut self, file: &LocalFile, slice: Slice<'_>) -> Result<HounsfieldFrame, Failure> {
+        match self.decode(file, slice, &Wanted::Hounsfield)? {
+            Decoded::Frame(frame) => Ok(frame),
+            Decoded::Input(_) => Err(not_asked()),
+        }
+    }
+
+    /// Whether its process has this object in memory.
+    pub fn has(&self, object: &str) -> bool {
+        self.process.as_ref().is_some_and(|process| process.object() == Some(object))
     }
 
     /// As [`Decoders::forget`].
     pub fn forget(&self) {
         self.decoders.forget();
     }
+
+    fn decode(&mut self, file: &LocalFile, slice: Slice<'_>, wanted: &Wanted<'_>) -> Result<Decoded, Failure> {
+        if !is_large(file, slice.transfer_syntax) {
+            return self.decoders.decode_by(&mut self.process, file, slice, wanted);
+        }
+        // Its frames are wanted together, and its process reads it once for all of them.
+        // A thread that waits here for another's slice of it has nothing better to do.
+        let mut large = self.decoders.large.lock().unwrap_or_else(PoisonError::into_inner);
+        self.decoders.decode_by(&mut large, file, slice, wanted)
+    }
 }
 
-/// The file of a slice. A disk or a network that fails may pass.
-fn open(objects: &dyn Objects, path: &str) -> Result<LocalFile, Failure> {
-    objects.get(path).map_err(|error| Failure::Passing(format!("the object {path} cannot be read: {error}")))
+/// The process is not trusted.
+fn not_asked() -> Failure {
+    Failure::Passing("the decoder process answered what it was not asked".into())
 }
 
 fn is_large(file: &LocalFile, transfer_syntax: &str) -> bool {

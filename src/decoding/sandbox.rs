@@ -4,6 +4,8 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::protocol::MOST_SHARED;
+
 /// How far decoder processes are shut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sandbox {
@@ -40,6 +42,8 @@ pub(super) fn tie_to_parent(parent: u32) -> io::Result<()> {
 /// No core file, no new privileges, and only the system calls that decoding needs.
 pub(super) fn enter() -> io::Result<Sandbox> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // The shared memory counts as a file. It grows by writing alone, and no further than this.
+    setrlimit(Resource::Fsize, Rlimit { current: Some(MOST_SHARED), maximum: Some(MOST_SHARED) })?;
     // SAFETY: PR_SET_NO_NEW_PRIVS takes numbers and no pointer.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as libc::c_ulong, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());

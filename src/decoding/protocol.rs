@@ -1,6 +1,7 @@
 //! The messages between a decode thread and its decoder process: a length of four bytes and that much JSON, over a socket pair. The file of
-//! an object comes with the request as an open descriptor; the tensor is in memory that both have.
+//! an object comes with the request as an open descriptor; the pixels are in memory that both have.
 
+use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,10 +13,13 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use triaged_imaging::Placement;
+use triaged_imaging::{Placement, Transform};
 
 /// No message is longer: reasons are short, and a transform is some numbers.
 const MAX_MESSAGE: usize = 1 << 20;
+
+/// No slice takes more of the shared memory, in bytes. The largest frame takes 64 MiB, so an input may have four channels of that size.
+pub(super) const MOST_SHARED: u64 = 256 << 20;
 
 /// The first message of a process: it is ready.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,17 +30,29 @@ pub(super) struct Hello {
 
 /// A slice to be decoded.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
+pub(super) struct Request<'a> {
     /// Whether an open file comes with it. Otherwise it is a slice of the object that came last.
     pub is_new: bool,
     /// Counts from 0.
     pub frame: u32,
-    /// The header's signs against a head: the pixels decide.
-    pub head_check: Option<String>,
     /// Processor time, in seconds.
     pub seconds: u64,
     /// Bytes beside those that the process had at its start.
     pub memory: u64,
+    pub wanted: Wanted<'a>,
+}
+
+/// The form in which a slice is wanted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Wanted<'a> {
+    /// As a model's input.
+    Input {
+        transform: Cow<'a, Transform>,
+        /// The header's signs against a head: the pixels decide.
+        head_check: Option<Cow<'a, str>>,
+    },
+    /// As people see it, before any window: in Hounsfield units.
+    Hounsfield,
 }
 
 /// The outcome of a slice.
@@ -44,6 +60,8 @@ pub(super) struct Request {
 pub(super) enum Outcome {
     /// The tensor of this shape is in the shared memory, as numbers in the machine's own byte order; it shows this part of the frame.
     Decoded([usize; 3], Placement),
+    /// The Hounsfield units of so many rows and columns are there, in the same form.
+    Frame(u32, u32),
     Ineligible(String),
     Lasting(String),
     Passing(String),
@@ -58,6 +76,7 @@ impl Outcome {
         let fit = |why: String| why.chars().filter(|c| !c.is_control()).take(MOST_OF_REASON).collect();
         match self {
             Outcome::Decoded(shape, placement) => Outcome::Decoded(shape, placement),
+            Outcome::Frame(rows, columns) => Outcome::Frame(rows, columns),
             Outcome::Ineligible(why) => Outcome::Ineligible(fit(why)),
             Outcome::Lasting(why) => Outcome::Lasting(fit(why)),
             Outcome::Passing(why) => Outcome::Passing(fit(why)),

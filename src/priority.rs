@@ -23,7 +23,7 @@ pub(crate) fn stand_back() {
 }
 
 /// Makes this thread, and those that it starts from now on, stand back behind those, too.
-pub(super) fn stand_far_back() {
+pub(crate) fn stand_far_back() {
     lower(FAR_STEPS);
 }
 

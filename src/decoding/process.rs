@@ -11,11 +11,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use triaged_imaging::{Tensor, Transform};
+use triaged_imaging::Tensor;
 
-use super::protocol::{Hello, Outcome, Request, receive, receive_outcome, send};
-use super::{DecodeLimits, Failure, Input, Sandbox};
-use crate::ledger::Claim;
+use super::protocol::{Hello, MOST_SHARED, Outcome, Request, Wanted, receive, receive_outcome, send};
+use super::{DecodeLimits, Failure, HounsfieldFrame, Input, Sandbox, Slice};
 use crate::objects::LocalFile;
 
 /// A process that says nothing for so long, though its processor time is not used up, waits for a disk or is stopped. Shorter than what the
@@ -28,10 +27,19 @@ const KEPT_MEMORY: &str = "16777216";
 /// A process that starts takes some milliseconds.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Shared memory beyond this is given back after each slice.
+const KEPT_SHARED: u64 = 8 << 20;
+
 /// Why no decoder process can be started.
 #[derive(Debug, thiserror::Error)]
 #[error("a decoder process cannot be started: {0}")]
 pub struct DecoderError(#[from] io::Error);
+
+/// A slice as it was wanted.
+pub(super) enum Decoded {
+    Input(Input),
+    Frame(HounsfieldFrame),
+}
 
 /// A running process. Killed when this is dropped.
 pub(super) struct DecoderProcess {
@@ -57,9 +65,9 @@ pub(super) enum ProcessEnd {
 
 impl DecoderProcess {
     /// Starts a process. It has the priority of the calling thread, and ends with it.
-    pub fn start(program: &Path, transform: &Transform, limits: DecodeLimits) -> Result<DecoderProcess, DecoderError> {
+    pub fn start(program: &Path, limits: DecodeLimits) -> Result<DecoderProcess, DecoderError> {
         let (socket, theirs) = UnixStream::pair()?;
-        let shared = File::from(memfd_create("tensor", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let shared = File::from(memfd_create("pixels", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let mut command = Command::new(program);
         command.arg("decode-worker").arg(std::process::id().to_string());
         // Its secrets are in the node's environment.
@@ -86,7 +94,6 @@ impl DecoderProcess {
             None => return Err(io::Error::other(format!("{} ended at once", program.display())).into()),
         }
         process.socket.set_read_timeout(Some(PATIENCE))?;
-        send(&process.socket, transform, None)?;
         Ok(process)
     }
 
@@ -94,24 +101,33 @@ impl DecoderProcess {
         self.sandbox.clone()
     }
 
+    /// The name of the object that it has in memory.
+    pub fn object(&self) -> Option<&str> {
+        self.object.as_deref()
+    }
+
     /// Has a slice decoded.
     ///
     /// # Errors
     /// The process ended over it, and must be replaced.
-    pub fn decode(&mut self, file: &LocalFile, claim: &Claim) -> Result<Result<Input, Failure>, ProcessEnd> {
-        let is_new = self.object.as_ref() != Some(&claim.path);
+    pub fn decode(
+        &mut self,
+        file: &LocalFile,
+        slice: Slice<'_>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Result<Decoded, Failure>, ProcessEnd> {
+        let is_new = self.object() != Some(slice.object);
         let open = match is_new {
             false => None,
             true => match File::open(file.path()) {
                 Ok(open) => Some(open),
                 Err(error) => {
-                    return Ok(Err(Failure::Passing(format!("the object {} cannot be read: {error}", claim.path))));
+                    return Ok(Err(Failure::Passing(format!("the object {} cannot be read: {error}", slice.object))));
                 }
             },
         };
         let DecodeLimits { seconds, memory } = self.limits.of_object(file.size());
-        let frame = claim.frame - 1;
-        let request = Request { is_new, frame, head_check: claim.head_check.clone(), seconds, memory };
+        let request = Request { is_new, frame: slice.frame, seconds, memory, wanted: wanted.clone() };
         self.object = None;
         if let Err(error) = send(&self.socket, &request, open.as_ref().map(|open| open as &dyn AsFd)) {
             return Err(self.end(error));
@@ -121,9 +137,16 @@ impl DecoderProcess {
             Ok(None) => return Err(self.end(io::ErrorKind::UnexpectedEof.into())),
             Err(error) => return Err(self.end(error)),
         };
-        self.object = Some(claim.path.clone());
+        self.object = Some(slice.object.to_owned());
         Ok(match outcome {
-            Outcome::Decoded(shape, placement) => self.tensor(shape).map(|tensor| Input { tensor, placement }),
+            Outcome::Decoded(shape, placement) => {
+                let read = self.numbers(shape);
+                read.map(|data| Decoded::Input(Input { tensor: Tensor { shape, data }, placement }))
+            }
+            Outcome::Frame(rows, columns) => {
+                let read = self.numbers([1, rows as usize, columns as usize]);
+                read.map(|hounsfield| Decoded::Frame(HounsfieldFrame { rows, columns, hounsfield }))
+            }
             Outcome::Ineligible(why) => Err(Failure::Ineligible(why)),
             Outcome::Lasting(why) => Err(Failure::Lasting(why)),
             Outcome::Passing(why) => {
@@ -134,18 +157,24 @@ impl DecoderProcess {
         })
     }
 
-    /// The tensor in the shared memory. The process is not trusted: a shape that the memory does not have is an error.
-    fn tensor(&self, shape: [usize; 3]) -> Result<Tensor, Failure> {
+    /// The numbers in the shared memory, of this shape. The process is not trusted: a shape that is empty, or that the memory does not have,
+    /// is an error, and so is more than a slice may take.
+    fn numbers(&self, shape: [usize; 3]) -> Result<Vec<f32>, Failure> {
         let wrong =
-            |why: &dyn std::fmt::Display| Failure::Passing(format!("no tensor came from the decoder process: {why}"));
+            |why: &dyn std::fmt::Display| Failure::Passing(format!("no pixels came from the decoder process: {why}"));
         let numbers = shape.iter().try_fold(1_usize, |all, side| all.checked_mul(*side));
-        let there = self.shared.metadata().map_err(|error| wrong(&error))?.len() / size_of::<f32>() as u64;
-        let Some(numbers) = numbers.filter(|numbers| *numbers as u64 <= there) else {
+        let there = self.shared.metadata().map_err(|error| wrong(&error))?.len();
+        let most = there.min(MOST_SHARED) / size_of::<f32>() as u64;
+        let Some(numbers) = numbers.filter(|numbers| (1..=most).contains(&(*numbers as u64))) else {
             return Err(wrong(&format!("it says {shape:?}")));
         };
         let mut data = vec![0_f32; numbers];
         self.shared.read_exact_at(bytemuck::cast_slice_mut(&mut data), 0).map_err(|error| wrong(&error))?;
-        Ok(Tensor { shape, data })
+        if there > KEPT_SHARED {
+            // At worst the memory stays until the process ends.
+            let _ = self.shared.set_len(0);
+        }
+        Ok(data)
     }
 
     /// Ends the process over what went wrong with its socket, and says how it ended.

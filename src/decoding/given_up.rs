@@ -1,24 +1,25 @@
-//! Objects that were given up a moment ago. Slices of them that were leased before then are not decoded any more: each would cost as much as
-//! the one that the object was given up for.
+//! Objects that were given up: each further attempt would cost as much as the one that they were given up for.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Longer than a slice is in flight. Whoever has the object scored again later has it tried again.
-const REMEMBERED: Duration = Duration::from_secs(60);
-
 /// Objects by their paths, with the reason.
-#[derive(Default)]
-pub(super) struct GivenUp {
+pub struct GivenUp {
+    remembered: Duration,
     objects: Mutex<HashMap<String, (String, Instant)>>,
 }
 
 impl GivenUp {
+    /// Remembers each object for so long.
+    pub fn new(remembered: Duration) -> GivenUp {
+        GivenUp { remembered, objects: Mutex::default() }
+    }
+
     /// An object was given up. Said again of one that is known, it is not remembered for longer.
     pub fn note(&self, path: &str, why: &str) {
         let mut objects = self.objects();
-        objects.retain(|_, (_, since)| since.elapsed() < REMEMBERED);
+        objects.retain(|_, (_, since)| since.elapsed() < self.remembered);
         objects.entry(path.to_owned()).or_insert_with(|| (why.to_owned(), Instant::now()));
     }
 
@@ -26,7 +27,7 @@ impl GivenUp {
     pub fn why(&self, path: &str) -> Option<String> {
         let objects = self.objects();
         let (why, since) = objects.get(path)?;
-        (since.elapsed() < REMEMBERED).then(|| why.clone())
+        (since.elapsed() < self.remembered).then(|| why.clone())
     }
 
     fn objects(&self) -> MutexGuard<'_, HashMap<String, (String, Instant)>> {
