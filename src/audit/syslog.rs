@@ -67,7 +67,7 @@ impl Collector {
                     require_client_certificate: false,
                     peer_ca: settings.ca.clone(),
                 };
-                Way::Tls(Box::new(TlsClient::new(&files, host, &[])?))
+                Way::Tls(Box::new(TlsClient::new(&files, host, &[]).map_err(of_collector)?))
             }
         };
         Ok(Collector { address: settings.address.clone(), way, open: None })
@@ -128,6 +128,21 @@ impl Collector {
             }
             Way::Udp | Way::Tcp => Ok(Open::Tcp(socket)),
         }
+    }
+}
+
+/// The error with the names of the collector's settings: files are read for it as for peers.
+fn of_collector(error: TlsError) -> TlsError {
+    let named = |setting: String| {
+        setting.replace("dimse.tls.peer_ca", "audit.syslog.ca").replace("dimse.tls.", "audit.syslog.")
+    };
+    match error {
+        TlsError::File { setting, path, source } => TlsError::File { setting: named(setting), path, source },
+        TlsError::NoCertificate { setting, path } => TlsError::NoCertificate { setting: named(setting), path },
+        TlsError::Unusable { setting, path, source } => TlsError::Unusable { setting: named(setting), path, source },
+        TlsError::NotSet(setting) => TlsError::NotSet(named(setting)),
+        TlsError::NoPeerCa => TlsError::NotSet("audit.syslog.ca".into()),
+        other => other,
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use triaged::assets;
 use triaged::config::Settings;
-use triaged::decoding::Frames;
+use triaged::decoding::{Frames, THIS_PROGRAM};
 use triaged::ledger::Reader;
 use triaged::notify;
 use triaged::report::{Kind, ReportError, Reports, Which};
@@ -36,7 +36,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
         .map_err(|error| Failure::wrong(format!("the model card says what is found, and {error}")))?;
     let zone = notify::zone(&settings.notify.time_zone)
         .map_err(|why| Failure::wrong(format!("configuration: notify.time_zone: {why}")))?;
-    let frames = Frames::start("/proc/self/exe".into(), &settings.inference);
+    let frames = Frames::start(THIS_PROGRAM.into(), &settings.inference);
     let reports = Reports::new(&settings.data_dir, &card.finding, zone, frames);
     let which = args.revision.map_or(Which::Latest, Which::Revision);
     let kind = if args.key_image { Kind::KeyImage } else { Kind::Report };

@@ -1,4 +1,5 @@
-//! From an object's file to pixels, in a process of its own: a model's input for scoring, Hounsfield units for the pictures that people see.
+//! From an object's file to pixels, in a process of its own: a model's input for scoring, Hounsfield units for the pictures that people see,
+//! a data set without compression for a peer that takes nothing else ([`uncompressed`]).
 //!
 //! A hostile object may keep a decoder busy for hours, or take all memory, or crash it: the codecs are partly C and C++. So the program
 //! runs itself again for that ([`worker`]), bounded in memory and processor time and shut off from files and network ([`sandbox`]). The
@@ -11,6 +12,7 @@
 //!
 //! Scoring has a process for each of its threads; pictures have processes that end when nobody has looked for a while ([`frames`]).
 
+mod conversion;
 mod frames;
 mod given_up;
 mod limits;
@@ -26,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use crate::objects::LocalFile;
 use triaged_imaging::{self as imaging, ImagingError, Placement, ReadCause, ReadError, Tensor, Transform};
 
+pub use conversion::uncompressed;
 pub use frames::{FrameSource, Frames, NoFrame};
 pub(crate) use given_up::GivenUp;
 pub use limits::DecodeLimits;
@@ -36,6 +39,9 @@ use protocol::Wanted;
 pub use protocol::read_answers;
 pub use sandbox::Sandbox;
 pub use worker::run as run_worker;
+
+/// This program, which runs itself to decode: also where a newer one has taken its place on the disk.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// A file of this size is large. One large object is in memory for decoding at a time.
 const LARGE: u64 = 16 << 20;
@@ -78,6 +84,14 @@ pub(crate) enum Failure {
     Passing(String),
     /// Decoding took more than a slice may, or ended its process. The other slices of the object are given up with it.
     Deadly(String),
+}
+
+impl Failure {
+    fn into_reason(self) -> String {
+        match self {
+            Failure::Ineligible(why) | Failure::Lasting(why) | Failure::Passing(why) | Failure::Deadly(why) => why,
+        }
+    }
 }
 
 impl From<ReadError> for Failure {
@@ -189,8 +203,9 @@ impl Decoder {
     ) -> Result<Input, Failure> {
         let wanted = Wanted::Input { transform: Cow::Borrowed(transform), head_check: head_check.map(Cow::Borrowed) };
         match self.decode(file, slice, &wanted)? {
-            Decoded::Input(input) => Ok(input),
-            Decoded::Frame(_) => Err(not_asked()),
+            // The model's memory is made for this shape.
+            Decoded::Input(input) if input.tensor.shape == transform.shape() => Ok(input),
+            Decoded::Input(_) | Decoded::Frame(_) => Err(not_asked()),
         }
     }
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, memfd_create};
 use triaged_imaging::Tensor;
 
-use super::protocol::{Hello, MOST_SHARED, Outcome, Request, Wanted, receive, receive_outcome, send};
-use super::{DecodeLimits, Failure, HounsfieldFrame, Input, Sandbox, Slice};
+use super::protocol::{Hello, MOST_CONVERTED, MOST_SHARED, Outcome, Request, Wanted, receive, receive_outcome, send};
+use super::{DecodeLimits, Failure, HounsfieldFrame, Input, Sandbox, Slice, not_asked};
 use crate::objects::LocalFile;
 
 /// A process that says nothing for so long, though its processor time is not used up, waits for a disk or is stopped. Shorter than what the
 /// watchdog takes for a slice that hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Bytes of free memory that a process keeps, at most: several times what a slice takes.
 const KEPT_MEMORY: &str = "16777216";
@@ -127,16 +127,13 @@ impl DecoderProcess {
             },
         };
         let DecodeLimits { seconds, memory } = self.limits.of_object(file.size());
-        let request = Request { is_new, frame: slice.frame, seconds, memory, wanted: wanted.clone() };
+        let request =
+            Request { is_new, frame: slice.frame, seconds, memory, shared: MOST_SHARED, wanted: wanted.clone() };
         self.object = None;
         if let Err(error) = send(&self.socket, &request, open.as_ref().map(|open| open as &dyn AsFd)) {
             return Err(self.end(error));
         }
-        let outcome = match receive_outcome(&self.socket) {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => return Err(self.end(io::ErrorKind::UnexpectedEof.into())),
-            Err(error) => return Err(self.end(error)),
-        };
+        let outcome = self.outcome()?;
         self.object = Some(slice.object.to_owned());
         Ok(match outcome {
             Outcome::Decoded(shape, placement) => {
@@ -147,6 +144,7 @@ impl DecoderProcess {
                 let read = self.numbers([1, rows as usize, columns as usize]);
                 read.map(|hounsfield| Decoded::Frame(HounsfieldFrame { rows, columns, hounsfield }))
             }
+            Outcome::Converted(_) => Err(not_asked()),
             Outcome::Ineligible(why) => Err(Failure::Ineligible(why)),
             Outcome::Lasting(why) => Err(Failure::Lasting(why)),
             Outcome::Passing(why) => {
@@ -155,6 +153,51 @@ impl DecoderProcess {
                 Err(Failure::Passing(why))
             }
         })
+    }
+
+    /// Has an object converted. The process is of no use afterwards.
+    ///
+    /// # Errors
+    /// The process ended over it.
+    pub fn convert(&mut self, file: File, to: &str) -> Result<Result<Vec<u8>, Failure>, ProcessEnd> {
+        let DecodeLimits { seconds, memory } = self.limits;
+        let wanted = Wanted::Converted { to: to.into() };
+        let request = Request { is_new: true, frame: 0, seconds, memory, shared: MOST_CONVERTED, wanted };
+        if let Err(error) = send(&self.socket, &request, Some(&file)) {
+            return Err(self.end(error));
+        }
+        Ok(match self.outcome()? {
+            Outcome::Converted(length) => self.bytes(length),
+            Outcome::Decoded(..) | Outcome::Frame(..) => Err(not_asked()),
+            Outcome::Ineligible(why) | Outcome::Lasting(why) => Err(Failure::Lasting(why)),
+            Outcome::Passing(why) => Err(Failure::Passing(why)),
+        })
+    }
+
+    /// Waits so long for the outcome of each slice, instead of [`PATIENCE`].
+    pub fn wait_for(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(patience))
+    }
+
+    fn outcome(&mut self) -> Result<Outcome, ProcessEnd> {
+        match receive_outcome(&self.socket) {
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) => Err(self.end(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(self.end(error)),
+        }
+    }
+
+    /// The bytes in the shared memory, within the same bounds as [`Self::numbers`].
+    fn bytes(&self, length: u64) -> Result<Vec<u8>, Failure> {
+        let wrong =
+            |why: &dyn std::fmt::Display| Failure::Passing(format!("no bytes came from the decoder process: {why}"));
+        let there = self.shared.metadata().map_err(|error| wrong(&error))?.len();
+        if length > there.min(MOST_CONVERTED) {
+            return Err(wrong(&format!("it says {length}")));
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(|error| wrong(&error))?];
+        self.shared.read_exact_at(&mut bytes, 0).map_err(|error| wrong(&error))?;
+        Ok(bytes)
     }
 
     /// The numbers in the shared memory, of this shape. The process is not trusted: a shape that is empty, or that the memory does not have,

@@ -21,6 +21,9 @@ const MAX_MESSAGE: usize = 1 << 20;
 /// No slice takes more of the shared memory, in bytes. The largest frame takes 64 MiB, so an input may have four channels of that size.
 pub(super) const MOST_SHARED: u64 = 256 << 20;
 
+/// And no data set that was converted, which is as long as files may be.
+pub(super) const MOST_CONVERTED: u64 = 2 << 30;
+
 /// The first message of a process: it is ready.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Hello {
@@ -39,6 +42,8 @@ pub(super) struct Request<'a> {
     pub seconds: u64,
     /// Bytes beside those that the process had at its start.
     pub memory: u64,
+    /// Bytes that may be written into the shared memory, also for all later requests.
+    pub shared: u64,
     pub wanted: Wanted<'a>,
 }
 
@@ -53,6 +58,8 @@ pub(super) enum Wanted<'a> {
     },
     /// As people see it, before any window: in Hounsfield units.
     Hounsfield,
+    /// The whole object as a data set in another transfer syntax, which is not compressed. The object is not kept.
+    Converted { to: Cow<'a, str> },
 }
 
 /// The outcome of a slice.
@@ -62,6 +69,8 @@ pub(super) enum Outcome {
     Decoded([usize; 3], Placement),
     /// The Hounsfield units of so many rows and columns are there, in the same form.
     Frame(u32, u32),
+    /// A data set of so many bytes is there.
+    Converted(u64),
     Ineligible(String),
     Lasting(String),
     Passing(String),
@@ -77,6 +86,7 @@ impl Outcome {
         match self {
             Outcome::Decoded(shape, placement) => Outcome::Decoded(shape, placement),
             Outcome::Frame(rows, columns) => Outcome::Frame(rows, columns),
+            Outcome::Converted(bytes) => Outcome::Converted(bytes),
             Outcome::Ineligible(why) => Outcome::Ineligible(fit(why)),
             Outcome::Lasting(why) => Outcome::Lasting(fit(why)),
             Outcome::Passing(why) => Outcome::Passing(fit(why)),

@@ -4,8 +4,6 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::protocol::MOST_SHARED;
-
 /// How far decoder processes are shut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sandbox {
@@ -42,8 +40,6 @@ pub(super) fn tie_to_parent(parent: u32) -> io::Result<()> {
 /// No core file, no new privileges, and only the system calls that decoding needs.
 pub(super) fn enter() -> io::Result<Sandbox> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    // The shared memory counts as a file. It grows by writing alone, and no further than this.
-    setrlimit(Resource::Fsize, Rlimit { current: Some(MOST_SHARED), maximum: Some(MOST_SHARED) })?;
     // SAFETY: PR_SET_NO_NEW_PRIVS takes numbers and no pointer.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as libc::c_ulong, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
@@ -54,8 +50,12 @@ pub(super) fn enter() -> io::Result<Sandbox> {
     })
 }
 
-/// Bounds the address space, in bytes, and the processor time, in seconds from now. A process that exceeds the time is ended by SIGXCPU.
-pub(super) fn bound(memory: u64, seconds: u64) -> io::Result<()> {
+/// Bounds the address space, in bytes, the processor time, in seconds from now, and what is written into the shared memory, in bytes. A
+/// process that exceeds the time is ended by SIGXCPU.
+pub(super) fn bound(memory: u64, seconds: u64, shared: u64) -> io::Result<()> {
+    // The shared memory counts as a file. It grows by writing alone, and this bound can only be lowered.
+    let shared = getrlimit(Resource::Fsize).maximum.map_or(shared, |maximum| shared.min(maximum));
+    setrlimit(Resource::Fsize, Rlimit { current: Some(shared), maximum: Some(shared) })?;
     let soft = |resource, value: u64| {
         let maximum = getrlimit(resource).maximum;
         let current = maximum.map_or(value, |maximum| value.min(maximum));

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use triaged_imaging::{self as imaging, DicomObject};
 
 use super::Failure;
+use super::conversion;
 use super::protocol::{Hello, Outcome, Request, Wanted, receive, send};
 use super::sandbox::{self, Sandbox};
 
@@ -27,6 +28,9 @@ pub fn run(parent: u32) -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let shared = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     note_panics();
+    // A codec wants to share its work among threads, which this process may not start: its own thread does all of it.
+    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
+    alone.map_err(io::Error::other)?;
     let at_start = sandbox::address_space()?;
     let unfiltered = match sandbox::enter()? {
         Sandbox::Filtered => None,
@@ -35,7 +39,7 @@ pub fn run(parent: u32) -> io::Result<()> {
     send(&socket, &Hello { unfiltered }, None)?;
     let mut object: Option<Result<DicomObject, Failure>> = None;
     while let Some((request, file)) = receive::<Request<'static>>(&socket)? {
-        sandbox::bound(at_start.saturating_add(request.memory), request.seconds)?;
+        sandbox::bound(at_start.saturating_add(request.memory), request.seconds, request.shared)?;
         let file = file.map(File::from);
         let size = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |found| found.len());
         if request.is_new {
@@ -46,10 +50,13 @@ pub fn run(parent: u32) -> io::Result<()> {
             if let Some(file) = file {
                 object = Some(imaging::read_frames_of(file).map_err(Failure::from));
             }
+            if let Wanted::Converted { to } = &request.wanted {
+                return convert(object.take().unwrap_or_else(|| Err(no_object()))?, to, &shared);
+            }
             match &object {
                 Some(Ok(object)) => decode(object, &request, &shared),
                 Some(Err(failure)) => Err(failure.clone()),
-                None => Err(Failure::Passing("the decoder process was given no object".into())),
+                None => Err(no_object()),
             }
         };
         let outcome = match catch_unwind(AssertUnwindSafe(work)) {
@@ -81,10 +88,26 @@ fn decode(object: &DicomObject, request: &Request<'_>, shared: &File) -> Result<
             let frame = imaging::decode_frame(object, request.frame)?;
             (frame.hounsfield(), Outcome::Frame(frame.rows, frame.columns))
         }
+        Wanted::Converted { .. } => return Err(no_object()),
     };
-    let written = shared.write_all_at(bytemuck::cast_slice(&numbers), 0);
-    written.map_err(|error| Failure::Passing(format!("the pixels cannot be handed over: {error}")))?;
+    hand_over(shared, bytemuck::cast_slice(&numbers))?;
     Ok(outcome)
+}
+
+/// Writes an object without compression into the shared memory.
+fn convert(object: DicomObject, to: &str, shared: &File) -> Result<Outcome, Failure> {
+    let bytes = conversion::data_set(object, to).map_err(Failure::Lasting)?;
+    hand_over(shared, &bytes)?;
+    Ok(Outcome::Converted(bytes.len() as u64))
+}
+
+fn hand_over(shared: &File, bytes: &[u8]) -> Result<(), Failure> {
+    let written = shared.write_all_at(bytes, 0);
+    written.map_err(|error| Failure::Passing(format!("the pixels cannot be handed over: {error}")))
+}
+
+fn no_object() -> Failure {
+    Failure::Passing("the decoder process was given no object".into())
 }
 
 /// The header named another part of the body: is it a head all the same?

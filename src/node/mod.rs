@@ -27,7 +27,7 @@ use crate::assets;
 use crate::audit::Exporter;
 use crate::commitment::Commitments;
 use crate::config::Settings;
-use crate::decoding::Frames;
+use crate::decoding::{Frames, THIS_PROGRAM};
 use crate::dimse::reporter::Reporter;
 use crate::dimse::service::commitment::Commitment;
 use crate::dimse::{Listener, Scp};
@@ -442,9 +442,8 @@ impl Node {
     }
 }
 
-/// This program, which runs itself to decode: also where a newer one has taken its place on the disk.
 fn decoder_program() -> PathBuf {
-    "/proc/self/exe".into()
+    THIS_PROGRAM.into()
 }
 
 const OPEN_TO_ALL: &str = "any host may associate and send under any AE title: name the senders in [[dimse.peers]]";

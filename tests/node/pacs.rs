@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::attacks::{jpeg_2000_bomb, jpeg_of_empty_scans, status_of};
 use crate::orthanc::{Orthanc, free_port};
+use crate::support::raw_store::{JPEG_2000, JPEG_EXTENDED, Sender, encapsulated, head_ct};
 use crate::support::{Node, PATIENCE, card, dicom_files, has, phantom, python, storescu};
 use crate::tls::{self, Authority};
 
@@ -247,4 +249,50 @@ fn images_go_uncompressed_to_a_peer_that_takes_nothing_else_and_over_tls() {
     storescu(&node, &["-aet", "CT2"], &dicom_files(other.path())).unwrap();
     node.wait_for_slices(6);
     assert_eq!(node.query::<i64>("SELECT count(*) FROM forward_log"), 3);
+}
+
+/// Promise 8 for what goes out: decompressing for a peer runs in a process of its own, too.
+#[test]
+fn an_object_that_cannot_be_decompressed_for_a_peer_costs_itself() {
+    if !has("storescp") || !has("dcmcjpeg") || !has("dcmcjpls") {
+        return;
+    }
+    let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+    let _storescp = storescp(port, folder.path(), &["+xe"]);
+    let node = Node::start_with_file(&forward("plain", port, ""), &[]);
+    let bombs = [
+        ("2.25.1", JPEG_EXTENDED, jpeg_of_empty_scans(40_000)),
+        ("2.25.2", JPEG_2000, jpeg_2000_bomb(512)),
+        ("2.25.3", JPEG_2000, jpeg_2000_bomb(1)),
+    ];
+    for (uid, syntax, codestream) in &bombs {
+        let object = [head_ct(uid, 1, 512, &[]), encapsulated(&[codestream])].concat();
+        assert_eq!(Sender::associate(&node, "ATTACKER", syntax).store(uid, &object), 0);
+    }
+    // It says to be more than any process may hold.
+    let object = [head_ct("2.25.4", 16_384, 4096, &[]), encapsulated(&[&[0; 512]])].concat();
+    assert_eq!(Sender::associate(&node, "ATTACKER", JPEG_2000).store("2.25.4", &object), 0);
+    let pid = node.pid();
+    let series = phantom(&node, &["--slices", "4"]);
+    let packed = tempfile::tempdir().unwrap();
+    for (number, file) in dicom_files(series.path()).iter().enumerate() {
+        let out = packed.path().join(format!("{number}.dcm"));
+        let (program, option) = if number % 2 == 0 { ("dcmcjpeg", "+e1") } else { ("dcmcjpls", "+el") };
+        crate::support::run(program, &[option, file.to_str().unwrap(), out.to_str().unwrap()]).unwrap();
+        let offer = if number % 2 == 0 { "-xs" } else { "-xt" };
+        storescu(&node, &[offer, "-aet", "CT1"], &[out]).unwrap();
+    }
+    let healthy = "SELECT count(*) = 4 FROM forward_log WHERE state = 'stored' AND sop_uid NOT LIKE '2.25._'";
+    node.wait_until(healthy);
+    node.wait_until("SELECT count(*) = 4 FROM forward_log WHERE state = 'failed' AND sop_uid LIKE '2.25._'");
+    for (uid, why) in
+        [("2.25.1", "cannot convert"), ("2.25.2", "cannot convert"), ("2.25.3", "cannot convert"), ("2.25.4", "MiB")]
+    {
+        let error: String = node.query(&format!("SELECT last_error FROM forward_log WHERE sop_uid = '{uid}'"));
+        println!("{uid}: {error}");
+        assert!(error.contains(why), "{uid}: {error}");
+    }
+    assert_eq!(node.pid(), pid);
+    let memory = status_of(node.pid(), "VmHWM:");
+    assert!(memory < 512 << 10, "{memory} KiB");
 }

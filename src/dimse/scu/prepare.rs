@@ -1,15 +1,14 @@
 //! An object's data set as it goes to the peer: the bytes of the file, or converted.
 
-use dicom_core::header::HasLength;
-use dicom_core::{DataElement, Length, PrimitiveValue, VR};
+use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
-use dicom_pixeldata::Transcode;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::find::Object;
 use super::offer::{Choice, syntax_name};
 use crate::causes::in_full;
+use crate::decoding::uncompressed;
 use triaged_imaging::{DicomObject, read_bytes};
 
 /// A data set, ready to be sent.
@@ -39,7 +38,7 @@ pub(super) fn prepare(object: &Object, choice: &Choice) -> Result<Prepared, Stri
         (file, begin)
     } else {
         drop(file);
-        (convert(parsed, &object.transfer_syntax, &choice.transfer_syntax)?, 0)
+        (convert(object, parsed, &choice.transfer_syntax)?, 0)
     };
     // Fragments are even (PS3.8 annex E); a deflated data set may not be, and is padded (PS3.5 A.5).
     if (bytes.len() - begin) % 2 == 1 {
@@ -72,44 +71,20 @@ fn data_set_begin(file: &[u8]) -> usize {
     at.min(file.len())
 }
 
-/// Decompresses and re-encodes a data set.
-fn convert(mut object: DicomObject, from: &str, to: &str) -> Result<Vec<u8>, String> {
+/// Re-encodes a data set; one with compressed pixel data is read from its file again, by a process that decompresses it.
+fn convert(object: &Object, mut parsed: DicomObject, to: &str) -> Result<Vec<u8>, String> {
+    let from = &object.transfer_syntax;
     let cannot = |why: String| format!("cannot convert it from {} to {}: {why}", syntax_name(from), syntax_name(to));
     let syntax = TransferSyntaxRegistry.get(to).ok_or_else(|| cannot("unknown".into()))?;
-    let compressed = TransferSyntaxRegistry.get(from).is_none_or(|from| from.is_encapsulated_pixel_data());
-    if compressed && object.get(tags::PIXEL_DATA).is_some() {
-        object.transcode(syntax).map_err(|error| cannot(in_full(&error)))?;
-        // The decoder gives colour by pixel, whatever the compressed form was.
-        if object.get(tags::SAMPLES_PER_PIXEL).is_some_and(|samples| samples.to_int::<u16>().is_ok_and(|n| n > 1)) {
-            object.put(DataElement::new(tags::PLANAR_CONFIGURATION, VR::US, PrimitiveValue::from(0u16)));
-        }
-        even_length(&mut object);
-        // Group 7FE0 attributes about the compressed form.
-        for tag in [tags::EXTENDED_OFFSET_TABLE, tags::EXTENDED_OFFSET_TABLE_LENGTHS] {
-            object.remove_element(tag);
-        }
-    } else {
-        object.update_meta(|meta| meta.set_transfer_syntax(syntax));
-    }
-    let mut bytes = Vec::new();
-    object.write_dataset(&mut bytes).map_err(|error| cannot(in_full(&error)))?;
     debug_assert!(to == uids::EXPLICIT_VR_LITTLE_ENDIAN || to == uids::IMPLICIT_VR_LITTLE_ENDIAN);
+    let compressed = TransferSyntaxRegistry.get(from).is_none_or(|from| from.is_encapsulated_pixel_data());
+    if compressed && parsed.get(tags::PIXEL_DATA).is_some() {
+        return uncompressed(&object.path, &parsed, to).map_err(cannot);
+    }
+    parsed.update_meta(|meta| meta.set_transfer_syntax(syntax));
+    let mut bytes = Vec::new();
+    parsed.write_dataset(&mut bytes).map_err(|error| cannot(in_full(&error)))?;
     Ok(bytes)
-}
-
-/// PS3.5 8.1.1: pixel data of an odd number of bytes is padded.
-fn even_length(object: &mut DicomObject) {
-    let Some(mut bytes) = object
-        .get(tags::PIXEL_DATA)
-        .filter(|element| element.length().get().is_some_and(|length| length % 2 == 1))
-        .and_then(|element| element.to_bytes().ok())
-        .map(|bytes| bytes.into_owned())
-    else {
-        return;
-    };
-    bytes.push(0);
-    let length = Length::defined(bytes.len() as u32);
-    object.put(DataElement::new_with_len(tags::PIXEL_DATA, VR::OW, length, PrimitiveValue::from(bytes)));
 }
 
 #[cfg(test)]
