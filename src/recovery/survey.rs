@@ -85,3 +85,27 @@ pub(super) fn survey(archive: &Archive, ledger: Option<&Reader>, is_stopped: &dy
 fn is_hidden(name: &str) -> bool {
     name.split('/').any(|part| part.starts_with('.'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_a_row_are_found_in_order_and_a_stop_does_not_wait_for_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, _) = Archive::open(folder.path()).unwrap();
+        for name in ["archive/cd/three.dcm", "archive/ab/two.dcm", "archive/ab/one.dcm", "quarantine/four.dcm"] {
+            archive.put(name, &mut &b"x"[..]).unwrap();
+        }
+        let found = survey(&archive, None, &|| false).unwrap();
+        assert_eq!(found.orphans, ["archive/ab/one.dcm", "archive/ab/two.dcm", "archive/cd/three.dcm"]);
+        assert_eq!(found.set_aside, ["quarantine/four.dcm"]);
+        let looks = std::cell::Cell::new(0);
+        let stopped = survey(&archive, None, &|| {
+            looks.set(looks.get() + 1);
+            true
+        });
+        assert_eq!(stopped.unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(looks.get(), 2, "after the first file, and once more to say so");
+    }
+}

@@ -268,6 +268,7 @@ fn rows_without_files_are_marked_and_told_and_files_without_rows_go_where_they_b
     node.restart();
     let said = recovered(&node);
     assert!(said.contains("1 files are gone of which there are rows"), "{said}");
+    assert!(node.get("/metrics").1.contains("\ntriaged_files_without_row 0\n"), "{said}");
     assert_eq!(node.query::<String>("SELECT group_concat(sop_uid) FROM lost_files"), "2.25.1");
     let told: serde_json::Value = serde_json::from_slice(&receiver.wait_for(1)[0].body).unwrap();
     assert!(told["reasons"].to_string().contains("1 files are gone"), "{told}");
