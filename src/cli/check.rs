@@ -291,6 +291,13 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
                 terms => format!("of the data that it was trained on: {}", terms.join("; ")),
             };
             report.line("model's terms", (Fine, terms))?;
+            if let Some(sequence) = &card.sequence {
+                let text = format!(
+                    "{}, SHA-256 {}, judges whole series from {:.3} on; the study rule gives early alerts",
+                    sequence.file, sequence.sha256, sequence.threshold
+                );
+                report.line("sequence network", (Fine, text))?;
+            }
         }
     }
     let library = assets::onnxruntime(&settings.inference.onnxruntime);
@@ -333,7 +340,10 @@ fn trial(engine: &mut Engine) -> Finding {
                 "{} phantom slices scored, at most {:.3} of a healthy head and {:.3} of a bleeding one",
                 trial.slices, trial.healthy, trial.bleeding
             );
-            (Fine, text)
+            let series = trial.series.map_or(String::new(), |(healthy, bleeding)| {
+                format!("; the sequence network says {healthy:.3} of the healthy series and {bleeding:.3} of the bleeding one")
+            });
+            (Fine, text + &series)
         }
         Err(error) => {
             let advice = "a network that gives logits needs a sigmoid at its end, see docs/own-model.md";

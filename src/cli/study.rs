@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use triaged::ledger::{NotificationRow, Reader, SliceRow, VerdictRow, WorklistRow};
+use triaged_model::VerdictRule;
 
 use super::chart::chart;
 use super::output::{Format, write_json, write_records};
@@ -96,6 +97,10 @@ impl Study {
             _ => String::new(),
         };
         line("verdict", format!("{words}{score}, revision {}", row.revision));
+        // The oldest verdict comes first.
+        if let Some(words) = self.verdicts.last().and_then(|verdict| VerdictRule::words_of(&verdict.rule)) {
+            line("judged by", clean(&words).into_owned());
+        }
         line(
             "slices",
             format!(

@@ -1,7 +1,7 @@
 //! The model, loaded and warmed up in its lanes, with the execution provider that really runs.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ort::environment::Environment;
@@ -11,10 +11,11 @@ use tracing::{info, warn};
 use super::bound::Memory;
 use super::error::{EngineError, first_line};
 use super::lane::{Lane, NoLane, Plan};
+use super::sequence::SequenceSession;
 use super::{libraries, tuning};
 use crate::assets;
 use crate::config::{self, Binding, Device};
-use triaged_model::ModelCard;
+use triaged_model::{ModelCard, SeriesNetwork};
 
 /// Slices that TensorRT scores as one batch where `inference.batch_size` is 0: it builds its engine anew, in minutes, for each
 /// batch that is larger than those before, so none is measured.
@@ -30,6 +31,8 @@ pub struct Engine {
     info: EngineInfo,
     /// At least one.
     lanes: Vec<Lane>,
+    /// Reads whole series, where the card has such a network.
+    sequence: Option<Arc<SequenceSession>>,
 }
 
 /// Facts about the engine that others may read while it is at work.
@@ -64,9 +67,11 @@ impl EngineInfo {
 impl Engine {
     /// Loads library, card and model, chooses the provider, and runs the model once. Takes seconds; blocks.
     pub fn load(settings: &config::Inference) -> Result<Engine, EngineError> {
-        let (card, model) = ModelCard::load(&assets::model_card(&settings.model))?;
+        let path = assets::model_card(&settings.model);
+        let (card, model) = ModelCard::load(&path)?;
         let library = assets::onnxruntime(&settings.onnxruntime);
         let environment = environment(&library)?;
+        let sequence = SequenceSession::load(&environment, &card, &path)?.map(Arc::new);
         let candidates: &[Device] = match settings.device {
             Device::Auto => &[Device::Cuda, Device::Cpu],
             Device::Cuda => &[Device::Cuda],
@@ -79,6 +84,7 @@ impl Engine {
             match Engine::on(device, &environment, &library, settings, &card, &model) {
                 Ok(mut engine) => {
                     engine.info.fallback = fallback;
+                    engine.sequence = sequence;
                     let info = &engine.info;
                     info!(
                         model = info.card.name,
@@ -88,6 +94,7 @@ impl Engine {
                         batch_size = info.batch_size,
                         lanes = info.lanes,
                         binding = ?info.binding,
+                        sequence = info.card.sequence.as_ref().map(|sequence| &sequence.file),
                         seconds = format!("{:.1}", began.elapsed().as_secs_f64()),
                         "model ready"
                     );
@@ -175,12 +182,17 @@ impl Engine {
             _ => lanes.iter().map(Lane::batch_size).sum(),
         };
         let info = EngineInfo { card: card.clone(), provider, fallback: None, batch_size, lanes: lanes.len(), binding };
-        Ok(Engine { info, lanes })
+        Ok(Engine { info, lanes, sequence: None })
     }
 
     /// The lane that is always there.
     pub(super) fn first_lane(&mut self) -> &mut Lane {
         self.lanes.first_mut().expect("an engine has a lane")
+    }
+
+    /// The network that reads whole series; none where the card has none.
+    pub fn sequence(&self) -> Option<Arc<dyn SeriesNetwork>> {
+        self.sequence.clone().map(|sequence| sequence as Arc<dyn SeriesNetwork>)
     }
 
     /// The lanes, which score; each belongs on a thread of its own.

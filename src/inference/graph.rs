@@ -51,7 +51,11 @@ impl Graph {
     }
 }
 
-fn find<'a>(what: &str, named: &str, there: &'a [Outlet]) -> Result<&'a Outlet, String> {
+/// The graph's input or output of that name.
+///
+/// # Errors
+/// The error names those that there are.
+pub(super) fn find<'a>(what: &str, named: &str, there: &'a [Outlet]) -> Result<&'a Outlet, String> {
     there.iter().find(|outlet| outlet.name() == named).ok_or_else(|| {
         let names: Vec<&str> = there.iter().map(Outlet::name).collect();
         format!("the card names the {what} {named:?}, the graph has none of that name but {}", names.join(", "))

@@ -13,6 +13,7 @@ mod lane;
 pub mod libraries;
 mod localization;
 mod pipeline;
+mod sequence;
 mod shadow;
 mod trial;
 mod tuning;

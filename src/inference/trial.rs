@@ -5,7 +5,7 @@ use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 
 use super::engine::Engine;
 use super::error::EngineError;
-use triaged_model::ModelCard;
+use triaged_model::{ModelCard, SeriesInput, SeriesPlace};
 
 /// Slices of each phantom.
 const SLICES: u32 = 8;
@@ -17,6 +17,8 @@ pub struct Trial {
     /// The highest probability of a healthy head's slices, and of a bleeding one's.
     pub healthy: f64,
     pub bleeding: f64,
+    /// The sequence network's probability of the healthy series, and of the bleeding one, where the card has such a network.
+    pub series: Option<(f64, f64)>,
 }
 
 /// The advice for whoever made a model whose values are wrong.
@@ -29,9 +31,11 @@ impl Engine {
     /// [`EngineError::Run`] for what would fail slices in a node: a model that gives logits where the card promises
     /// probabilities passes a blank slice, and fails on a head; so does one whose heat map is none.
     pub fn trial(&mut self) -> Result<Trial, EngineError> {
-        let ModelCard { transform, heat_map, .. } = self.info().card;
-        let mut highest = |lesion| -> Result<f64, EngineError> {
-            let mut highest = 0.0_f64;
+        let ModelCard { transform, heat_map, sequence, .. } = self.info().card;
+        let network = self.sequence();
+        // The highest probability of a slice, and the probability of the series.
+        let mut score = |lesion| -> Result<(f64, Option<f64>), EngineError> {
+            let mut places = Vec::new();
             for object in series(&PhantomSpec { slices: SLICES, lesion, seed: 1 }) {
                 let tensor = model_input(&object, 0, &transform)
                     .map_err(|error| EngineError::Run(format!("a phantom cannot be brought to its input: {error}")))?;
@@ -39,12 +43,17 @@ impl Engine {
                     if heat_map.is_some() && answer.heat_map.is_none() {
                         return Err(EngineError::Run(WRONG_MAP.into()));
                     }
-                    highest = highest.max(answer.probability);
+                    places.push(SeriesPlace { position: None, probability: Some(answer.probability) });
                 }
             }
-            Ok(highest)
+            let highest = places.iter().filter_map(|place| place.probability).fold(0.0_f64, f64::max);
+            let (Some(network), Some(card)) = (&network, &sequence) else { return Ok((highest, None)) };
+            let read = network.read(&SeriesInput::new(&[places], card.spacing_mm));
+            let read = read.map_err(|why| EngineError::Run(format!("the sequence network {}: {why}", card.file)))?;
+            Ok((highest, Some(read.series)))
         };
-        let (healthy, bleeding) = (highest(None)?, highest(Some(Lesion::Epidural))?);
-        Ok(Trial { slices: 2 * SLICES as usize, healthy, bleeding })
+        let ((healthy, healthy_series), (bleeding, bleeding_series)) = (score(None)?, score(Some(Lesion::Epidural))?);
+        let series = healthy_series.zip(bleeding_series);
+        Ok(Trial { slices: 2 * SLICES as usize, healthy, bleeding, series })
     }
 }

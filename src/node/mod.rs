@@ -210,6 +210,7 @@ impl Node {
             studies: Arc::new(ledger.clone()),
             activity: activity.clone(),
             card: info.card.clone(),
+            sequence: engine.sequence(),
             settings: settings.triage.clone(),
             routing: routing.clone(),
         };
@@ -545,6 +546,11 @@ async fn start_shadow(
     let info = &shadow.status().info;
     if info.card.sha256 == engine.card.sha256 {
         warn!("inference.shadow is the model that gives the verdicts: it will agree with itself");
+    }
+    if info.card.sequence.is_some() {
+        warn!(
+            "the shadow's sequence network has no part in comparisons: a shadow is judged by its study rule, of its slices"
+        );
     }
     info!(
         model = info.card.name,

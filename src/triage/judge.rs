@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::events::study_event;
-use super::series::{StudyJudgement, judge, judge_early};
+use super::series::{StudyJudgement, WholeSeries, judge, judge_early};
 use super::{Activity, Quiet};
 use crate::config;
 use crate::event::Event;
 use crate::ledger::{Evidence, Finding, LedgerError, OpenStudy, Studies, Verdict, now};
 use crate::notify::Routing;
-use triaged_model::ModelCard;
+use triaged_model::{ModelCard, SeriesNetwork, VerdictRule};
 
 /// Studies are not looked at more often than this, however many slices are scored meanwhile …
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -33,6 +33,8 @@ pub struct Judge {
     pub studies: Arc<dyn Studies>,
     pub activity: Activity,
     pub card: ModelCard,
+    /// The card's sequence network, which gives the final verdicts; none where the card has none.
+    pub sequence: Option<Arc<dyn SeriesNetwork>>,
     pub settings: config::Triage,
     /// Who hears of which verdict.
     pub routing: Arc<Routing>,
@@ -85,7 +87,7 @@ impl Judge {
             let judgement = match due {
                 Due::Nothing => continue,
                 Due::Provisional => early,
-                Due::Final => judge(&study.slices, &self.card.study_rule, &self.card.made_for),
+                Due::Final => judge(&study.slices, &self.card.study_rule, self.whole_series(), &self.card.made_for),
             };
             let uid = study.study_uid.clone();
             // An error about one study must not keep the others waiting.
@@ -96,6 +98,10 @@ impl Judge {
         Ok(())
     }
 
+    fn whole_series(&self) -> Option<WholeSeries<'_>> {
+        Some(WholeSeries { card: self.card.sequence.as_ref()?, network: &**self.sequence.as_ref()? })
+    }
+
     async fn decide(
         &self,
         study: OpenStudy,
@@ -103,6 +109,11 @@ impl Judge {
         provisional: bool,
     ) -> crate::ledger::Result<()> {
         let mut warnings = judgement.doubts.clone();
+        if let Some(why) = &judgement.fallback {
+            warn!(study = study.study_uid, "the sequence network failed, and the study rule decides: {why}");
+            warnings.insert(0, format!("judged by the study rule alone, for the sequence network failed ({why})"));
+        }
+        warnings.extend(contradicted(&study, &judgement));
         if study.has_several_patients {
             warnings.insert(0, "several patient IDs came under this Study Instance UID".into());
         }
@@ -120,7 +131,7 @@ impl Judge {
             flagged: judgement.finding.flagged(),
             score: judgement.score,
             threshold: judgement.threshold,
-            rule: serde_json::to_string(&self.card.study_rule).expect("a rule is a name and numbers"),
+            rule: judgement.rule.json(),
             model: self.card.name.clone(),
             model_sha256: self.card.sha256.clone(),
             slices_received: study.slices_received,
@@ -175,6 +186,14 @@ impl Judge {
         }
         Ok(())
     }
+}
+
+/// Said of a study that was flagged before, early as a rule, and that the sequence network would not have flagged.
+fn contradicted(study: &OpenStudy, judgement: &StudyJudgement) -> Option<String> {
+    let by_sequence = matches!(judgement.rule, VerdictRule::Sequence(_));
+    (study.flagged && by_sequence && judgement.finding != Finding::Flagged).then(|| {
+        "flagged before, and stays so: the sequence network, which reads whole series, does not confirm it".to_owned()
+    })
 }
 
 /// `silent`: since its last object came, by the wall clock, which may be set back; so it counts only where the process has not
@@ -263,6 +282,12 @@ mod tests {
         }
     }
 
+    fn sequence() -> triaged_model::Sequence {
+        let card = r#"{"file": "a.onnx", "sha256": "", "input": "a", "slice_output": "b", "series_output": "c",
+                       "spacing_mm": 5.0, "slice_threshold": 0.5, "threshold": 0.5}"#;
+        serde_json::from_str(card).expect("a sequence")
+    }
+
     fn quiet(lasting: Duration) -> Quiet {
         Quiet { lasting, is_open: false }
     }
@@ -297,6 +322,18 @@ mod tests {
         assert_eq!(due(&alerted, &settings()), Due::Nothing);
         let off = config::Triage { provisional_alerts: false, ..settings() };
         assert_eq!(due(&study(30, 3), &off), Due::Nothing);
+    }
+
+    #[test]
+    fn a_flag_that_the_sequence_does_not_confirm_is_said_to_stand() {
+        let rule = triaged_model::StudyRule::KthHighest { k: 1, threshold: 0.9 };
+        let by_rule = judge(&study(1, 1).slices, &rule, None, &Default::default());
+        let by_sequence = StudyJudgement { rule: VerdictRule::from(&sequence()), ..by_rule.clone() };
+        let flagged = OpenStudy { flagged: true, ..study(1, 1) };
+        assert!(contradicted(&flagged, &by_sequence).is_some_and(|said| said.contains("stays so")));
+        assert_eq!(contradicted(&study(1, 1), &by_sequence), None);
+        assert_eq!(contradicted(&flagged, &by_rule), None);
+        assert_eq!(contradicted(&flagged, &StudyJudgement { finding: Finding::Flagged, ..by_sequence }), None);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Judges a study series by series: a study is flagged if one of its series is.
+//!
+//! A series' score is made by the card's study rule of its slices' probabilities or, of the final verdict where the card has
+//! one, by its sequence network of the whole series. Never are both mixed in one verdict: where the network fails on one series,
+//! the rule judges all.
 
-use triaged_model::{MadeFor, StudyRule};
+use triaged_model::{MadeFor, Sequence, SeriesNetwork, StudyRule, VerdictRule};
 
 use super::stack::{Stack, slices};
 use crate::ledger::{Finding, SeriesVerdict, SliceEvidence, SliceState};
@@ -18,6 +22,64 @@ pub struct StudyJudgement {
     /// Positive places of the series that was flagged with most of them, or of all.
     pub positives: usize,
     pub series: Vec<SeriesVerdict>,
+    /// The rule that made the scores.
+    pub rule: VerdictRule,
+    /// Why the card's sequence network did not, though it was asked.
+    pub fallback: Option<String>,
+}
+
+/// A card's sequence network, loaded.
+#[derive(Clone, Copy)]
+pub struct WholeSeries<'a> {
+    pub card: &'a Sequence,
+    pub network: &'a dyn SeriesNetwork,
+}
+
+/// What makes a series' score.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    Rule(&'a StudyRule),
+    Sequence(WholeSeries<'a>),
+}
+
+/// A series' score, and how many of its places are positive.
+struct Scored {
+    score: f64,
+    positives: usize,
+}
+
+impl By<'_> {
+    fn threshold(&self) -> f64 {
+        match self {
+            By::Rule(rule) => rule.threshold(),
+            By::Sequence(sequence) => sequence.card.threshold,
+        }
+    }
+
+    fn rule(&self) -> VerdictRule {
+        match self {
+            By::Rule(rule) => VerdictRule::Slices(**rule),
+            By::Sequence(sequence) => sequence.card.into(),
+        }
+    }
+
+    /// The score of a series with a scored slice.
+    ///
+    /// # Errors
+    /// Why the sequence network has none.
+    fn score(&self, stack: &Stack) -> Result<Scored, String> {
+        match self {
+            By::Rule(rule) => {
+                let score = rule.judge(&stack.probabilities()).score;
+                Ok(Scored { score, positives: stack.positives() })
+            }
+            By::Sequence(WholeSeries { card, network }) => {
+                let input = stack.series_input(card.spacing_mm);
+                let scores = network.read(&input)?;
+                Ok(Scored { score: scores.series, positives: scores.positives(&input, card.slice_threshold) })
+            }
+        }
+    }
 }
 
 /// The judgement of one series.
@@ -31,35 +93,54 @@ struct Judged {
     doubts: Vec<String>,
 }
 
-/// Judges the slices of a study that has none in the queue, or that can wait no longer.
-pub fn judge(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> StudyJudgement {
-    let mut judged = judge_all(evidence, rule, card);
+/// Judges the slices of a study that has none in the queue, or that can wait no longer: by the sequence network where there is one.
+/// Where that fails on a series, the study is judged as if there were none, and the judgement says so.
+pub fn judge(
+    evidence: &[SliceEvidence],
+    rule: &StudyRule,
+    sequence: Option<WholeSeries<'_>>,
+    card: &MadeFor,
+) -> StudyJudgement {
+    let (mut judged, by, fallback) = match sequence.map(By::Sequence) {
+        None => (by_rule(evidence, rule, card), By::Rule(rule), None),
+        Some(by) => match judge_all(evidence, by, card) {
+            Ok(judged) => (judged, by, None),
+            Err(why) => (by_rule(evidence, rule, card), By::Rule(rule), Some(why)),
+        },
+    };
     set_substitutes_aside(&mut judged);
-    conclude(judged, rule)
+    StudyJudgement { fallback, ..conclude(judged, by) }
+}
+
+fn by_rule(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> Vec<Judged> {
+    judge_all(evidence, By::Rule(rule), card).expect("a study rule has a score of any probabilities")
 }
 
 /// Judges each series for itself.
-fn judge_all(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> Vec<Judged> {
+///
+/// # Errors
+/// Why the sequence network has no score of a series, and of which.
+fn judge_all(evidence: &[SliceEvidence], by: By<'_>, card: &MadeFor) -> Result<Vec<Judged>, String> {
     let mut judged: Vec<Judged> = Vec::new();
     let mut uids: Vec<&str> = evidence.iter().map(|slice| slice.series_uid.as_str()).collect();
     uids.sort_unstable();
     uids.dedup();
     for uid in uids {
         let slices: Vec<&SliceEvidence> = evidence.iter().filter(|slice| slice.series_uid == uid).collect();
-        judged.push(judge_series(uid, &slices, rule, card));
+        judged.push(judge_series(uid, &slices, by, card).map_err(|why| format!("series {uid}: {why}"))?);
     }
-    judged
+    Ok(judged)
 }
 
-/// Whether what is scored so far suffices to flag the study, whatever is still to come. Substitutes do not: a better series
-/// may follow.
+/// Whether what is scored so far suffices to flag the study, whatever is still to come: by the study rule, whose score no further
+/// slice lowers. Substitutes do not suffice: a better series may follow.
 pub fn judge_early(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor) -> StudyJudgement {
     let first_choice: Vec<SliceEvidence> = evidence.iter().filter(|slice| !slice.is_substitute).cloned().collect();
-    let judged = judge_all(&first_choice, rule, card);
-    conclude(judged.into_iter().filter(|series| !series.is_substitute).collect(), rule)
+    let judged = by_rule(&first_choice, rule, card);
+    conclude(judged.into_iter().filter(|series| !series.is_substitute).collect(), By::Rule(rule))
 }
 
-fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card: &MadeFor) -> Judged {
+fn judge_series(uid: &str, of_series: &[&SliceEvidence], by: By<'_>, card: &MadeFor) -> Result<Judged, String> {
     let count = |is: &dyn Fn(&SliceState) -> bool| of_series.iter().filter(|slice| is(&slice.state)).count();
     let scored = count(&|state| matches!(state, SliceState::Scored { .. }));
     let failed = count(&|state| matches!(state, SliceState::Failed));
@@ -68,7 +149,7 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card:
         series_uid: uid.to_owned(),
         finding: None,
         score: None,
-        threshold: rule.threshold(),
+        threshold: by.threshold(),
         reason: None,
         doubts: None,
         positives: 0,
@@ -79,7 +160,7 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card:
     let mut doubts: Vec<String> = of_series.iter().filter_map(|slice| slice.doubts.clone()).collect();
     if scored + failed + queued == 0 {
         verdict.reason = Some(most_common_reason(of_series));
-        return Judged { verdict, is_substitute: false, is_broken: false, missing: Vec::new(), doubts: Vec::new() };
+        return Ok(Judged { verdict, is_substitute: false, is_broken: false, missing: Vec::new(), doubts: Vec::new() });
     }
     let stack = Stack::new(of_series);
     let mut broken = Vec::new();
@@ -101,9 +182,10 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card:
     doubts.sort();
     doubts.dedup();
     if scored > 0 {
-        let judgement = rule.judge(&stack.probabilities());
-        verdict.score = Some(judgement.score);
-        verdict.finding = Some(match (judgement.flagged, missing.is_empty()) {
+        let Scored { score, positives } = by.score(&stack)?;
+        verdict.score = Some(score);
+        verdict.positives = positives as i64;
+        verdict.finding = Some(match (score >= by.threshold(), missing.is_empty()) {
             (true, _) => Finding::Flagged,
             (false, true) => Finding::NotFlagged,
             (false, false) => Finding::Incomplete,
@@ -111,11 +193,10 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], rule: &StudyRule, card:
     } else {
         verdict.finding = Some(Finding::Incomplete);
     }
-    verdict.positives = stack.positives() as i64;
     verdict.reason = (!missing.is_empty()).then(|| missing.join("; "));
     verdict.doubts = (!doubts.is_empty()).then(|| doubts.join("; "));
     let is_substitute = is_dynamic || of_series.iter().any(|slice| slice.is_substitute && slice.state.is_of_interest());
-    Judged { verdict, is_substitute, is_broken, missing, doubts }
+    Ok(Judged { verdict, is_substitute, is_broken, missing, doubts })
 }
 
 /// If a series that the model was made for is complete, those that are only substitutes are not judged.
@@ -132,7 +213,7 @@ fn set_substitutes_aside(judged: &mut [Judged]) {
     }
 }
 
-fn conclude(judged: Vec<Judged>, rule: &StudyRule) -> StudyJudgement {
+fn conclude(judged: Vec<Judged>, by: By<'_>) -> StudyJudgement {
     let considered: Vec<&Judged> = judged.iter().filter(|series| series.verdict.finding.is_some()).collect();
     let having = |finding| considered.iter().filter(move |series| series.verdict.finding == Some(finding));
     let one_is_complete = having(Finding::NotFlagged).next().is_some();
@@ -157,11 +238,13 @@ fn conclude(judged: Vec<Judged>, rule: &StudyRule) -> StudyJudgement {
     StudyJudgement {
         finding,
         score: considered.iter().filter_map(|series| series.verdict.score).reduce(f64::max),
-        threshold: rule.threshold(),
+        threshold: by.threshold(),
         missing,
         doubts,
         positives: considered.iter().map(|series| series.verdict.positives).max().unwrap_or(0) as usize,
         series: judged.into_iter().map(|series| series.verdict).collect(),
+        rule: by.rule(),
+        fallback: None,
     }
 }
 
@@ -190,6 +273,7 @@ fn most_common_reason(slices: &[&SliceEvidence]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use triaged_model::{SeriesInput, SeriesScores};
 
     const RULE: StudyRule = StudyRule::KthHighest { k: 2, threshold: 0.5 };
 
@@ -220,7 +304,7 @@ mod tests {
     }
 
     fn verdict(evidence: &[SliceEvidence]) -> StudyJudgement {
-        judge(evidence, &RULE, &MadeFor::default())
+        judge(evidence, &RULE, None, &MadeFor::default())
     }
 
     #[test]
@@ -309,5 +393,97 @@ mod tests {
         assert_eq!(broken.finding, Finding::Flagged);
         let early = judge_early(&substitute(positive("2")), &RULE, &MadeFor::default());
         assert_ne!(early.finding, Finding::Flagged);
+    }
+
+    /// A network that says of each bin what it is told to, and of the series the second highest of them.
+    struct Said<F>(F);
+
+    impl<F: Fn(&SeriesInput) -> Result<SeriesScores, String> + Send + Sync> SeriesNetwork for Said<F> {
+        fn read(&self, input: &SeriesInput) -> Result<SeriesScores, String> {
+            self.0(input)
+        }
+    }
+
+    fn sequence() -> Sequence {
+        Sequence {
+            file: "m-sequence.onnx".into(),
+            sha256: "0".repeat(64),
+            input: "series".into(),
+            slice_output: "slices".into(),
+            series_output: "whole".into(),
+            spacing_mm: 5.0,
+            slice_threshold: 0.4,
+            threshold: 0.25,
+        }
+    }
+
+    fn by_sequence(
+        evidence: &[SliceEvidence],
+        said: impl Fn(&SeriesInput) -> Result<SeriesScores, String> + Send + Sync,
+    ) -> StudyJudgement {
+        let (card, network) = (sequence(), Said(said));
+        let sequence = WholeSeries { card: &card, network: &network };
+        judge(evidence, &RULE, Some(sequence), &MadeFor::default())
+    }
+
+    fn says(series: f32) -> impl Fn(&SeriesInput) -> Result<SeriesScores, String> {
+        move |input| SeriesScores::new(&vec![0.5; input.len()], &[series], input)
+    }
+
+    #[test]
+    fn the_sequence_gives_the_final_verdict_and_the_rule_the_early_one() {
+        let flagged = by_sequence(&negative("1"), says(0.3));
+        assert_eq!((flagged.finding, flagged.threshold), (Finding::Flagged, 0.25));
+        assert!((flagged.score.expect("a score") - 0.3).abs() < 1e-6);
+        assert_eq!(flagged.positives, 30, "bins from the sequence's own slice threshold");
+        assert_eq!(flagged.series[0].threshold, 0.25);
+        assert!(matches!(&flagged.rule, VerdictRule::Sequence(rule) if rule.file == "m-sequence.onnx"));
+        assert_eq!(flagged.fallback, None);
+        assert_eq!(by_sequence(&positive("1"), says(0.2)).finding, Finding::NotFlagged);
+        // Part of a series can flag and not clear, as by the rule.
+        assert_eq!(by_sequence(&negative("1")[..3], says(0.2)).finding, Finding::Incomplete);
+        assert_eq!(by_sequence(&negative("1")[..1], says(0.9)).finding, Finding::Flagged);
+        let early = judge_early(&positive("1"), &RULE, &MadeFor::default());
+        assert!(early.finding == Finding::Flagged && matches!(early.rule, VerdictRule::Slices(RULE)));
+    }
+
+    #[test]
+    fn the_sequence_sees_places_in_order_with_what_is_missing_between() {
+        let mut slices = series("1", &(0..30).map(|i| f64::from(i) / 30.0).collect::<Vec<_>>());
+        slices.reverse();
+        slices[10].state = SliceState::Failed;
+        slices.remove(20);
+        let again = SliceEvidence { position: Some(0.04), ..slices[0].clone() };
+        slices.push(again);
+        let seen = std::sync::Mutex::new(Vec::new());
+        by_sequence(&slices, |input| {
+            *seen.lock().expect("one reader") = input.values();
+            says(0.1)(input)
+        });
+        let seen = seen.into_inner().expect("one reader");
+        let (logits, present) = seen.split_at(30);
+        let empty: Vec<usize> = (0..30).filter(|bin| present[*bin] == 0.0).collect();
+        assert_eq!(empty, [9, 19], "the removed slice, and the failed one");
+        assert_eq!(logits[0], ((29.0_f64 / 30.0) / (1.0 / 30.0)).ln() as f32, "the copy at the first place is higher");
+        assert!(logits[1..9].windows(2).all(|pair| pair[0] < pair[1]), "{logits:?}");
+    }
+
+    #[test]
+    fn a_sequence_that_fails_on_one_series_leaves_the_whole_study_to_the_rule() {
+        let evidence = [negative("1"), positive("2")].concat();
+        let fails_on_bleeding = |input: &SeriesInput| match input.values()[10] > 0.0 {
+            true => SeriesScores::new(&vec![f32::NAN; input.len()], &[0.1], input),
+            false => says(0.1)(input),
+        };
+        let said = by_sequence(&evidence, fails_on_bleeding);
+        assert_eq!((said.finding, said.threshold), (Finding::Flagged, 0.5));
+        assert!(matches!(said.rule, VerdictRule::Slices(RULE)));
+        assert_eq!(said.fallback.as_deref(), Some("series 2: NaN is not a probability"));
+        assert!(said.series.iter().all(|series| series.threshold == 0.5), "no two scales in one verdict");
+        // A study of nothing but failed slices asks no network.
+        let mut failed = negative("1");
+        failed.iter_mut().for_each(|slice| slice.state = SliceState::Failed);
+        let said = by_sequence(&failed, |_| panic!("there is nothing to read"));
+        assert_eq!((said.finding, said.fallback), (Finding::Incomplete, None));
     }
 }

@@ -3,12 +3,9 @@
 //! Order comes from Image Position and Orientation. Where they are absent, instance numbers order the slices, and what is
 //! missing between them cannot be seen.
 
-use triaged_model::MadeFor;
+use triaged_model::{MadeFor, SAME_PLACE_MM, SeriesInput, SeriesPlace};
 
 use crate::ledger::{SliceEvidence, SliceState};
-
-/// Two slices less than this apart, in mm, show the same place.
-const SAME_PLACE: f64 = 0.1;
 
 /// A series that shows its places so often follows something over time. Two or three kernels in one series show them two or
 /// three times.
@@ -54,7 +51,7 @@ impl Stack {
             }
             let part = stack.parts.last_mut().expect("one was just pushed");
             let is_same = |last: &&mut Place| match (last.position, slice.position) {
-                (Some(last), Some(this)) => this - last < SAME_PLACE,
+                (Some(last), Some(this)) => this - last < SAME_PLACE_MM,
                 _ => false,
             };
             match part.last_mut().filter(is_same) {
@@ -79,6 +76,13 @@ impl Stack {
     /// The probabilities of the places that have one, in order.
     pub fn probabilities(&self) -> Vec<f64> {
         self.places().filter_map(|place| place.probability).collect()
+    }
+
+    /// As a sequence network gets it.
+    pub fn series_input(&self, spacing_mm: f64) -> SeriesInput {
+        let place = |place: &Place| SeriesPlace { position: place.position, probability: place.probability };
+        let parts: Vec<Vec<SeriesPlace>> = self.parts.iter().map(|part| part.iter().map(place).collect()).collect();
+        SeriesInput::new(&parts, spacing_mm)
     }
 
     pub fn positives(&self) -> usize {

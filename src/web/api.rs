@@ -15,6 +15,7 @@ use crate::ledger::{
     Outbox, SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow, format_time,
 };
 use crate::triage::ShadowStudy;
+use triaged_model::VerdictRule;
 
 /// Rows in an answer, where the request does not say and at most.
 const USUAL_LIMIT: u32 = 100;
@@ -255,6 +256,14 @@ pub(super) struct WholeStudy {
     pub(super) documents: Vec<SentDocument>,
     /// Its instances on their way to other nodes.
     pub(super) forwards: Vec<ForwardRow>,
+}
+
+impl WholeStudy {
+    /// The rule behind the newest verdict's score, in words.
+    pub(super) fn judged_by(&self) -> Option<String> {
+        // The oldest verdict comes first.
+        VerdictRule::words_of(&self.verdicts.last()?.rule)
+    }
 }
 
 pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejection>) -> Result<WholeStudy, Failed> {

@@ -38,6 +38,7 @@ mod rescore;
 mod retention;
 mod scores;
 mod send;
+mod sequence;
 mod shadow;
 mod skips;
 mod start;

@@ -50,5 +50,6 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod runtime;
+pub mod sequence;
 pub mod step_time;
 pub mod synthesis;

@@ -157,7 +157,12 @@ pub enum DimensionValue {
 pub(crate) fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {
     let batch = DimensionValue::Param("batch".into());
     let fixed = dims.iter().map(|&d| DimensionValue::Value(d as i64));
-    let dim = std::iter::once(batch).chain(fixed).map(|value| Dimension { value: Some(value) }).collect();
+    float_tensor(name, std::iter::once(batch).chain(fixed).collect())
+}
+
+/// A graph's input or output: float32, of these dimensions.
+pub(crate) fn float_tensor(name: &str, dims: Vec<DimensionValue>) -> ValueInfoProto {
+    let dim = dims.into_iter().map(|value| Dimension { value: Some(value) }).collect();
     let tensor = TensorTypeProto { elem_type: Some(FLOAT), shape: Some(TensorShapeProto { dim }) };
     ValueInfoProto { name: Some(name.into()), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }

@@ -273,7 +273,15 @@ impl Measurement {
 /// [`RunError`] where files cannot be read or do not belong together.
 pub fn out_of_fold(folder: &Path) -> Result<Vec<(String, Slice, f64)>, RunError> {
     let index: Index = read_json(&folder.join("fold-1").join("index.json"))?;
-    Ok(Rows::read(&folder.join(SCORES), &index)?.rows)
+    out_of_fold_by(folder, &index)
+}
+
+/// As [`out_of_fold`], of a folder without an index of its own, as `ensemble` leaves one.
+///
+/// # Errors
+/// [`RunError`], also where the index lacks a slice.
+pub fn out_of_fold_by(folder: &Path, index: &Index) -> Result<Vec<(String, Slice, f64)>, RunError> {
+    Ok(Rows::read(&folder.join(SCORES), index)?.rows)
 }
 
 /// A line of `scores.csv`.

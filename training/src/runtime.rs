@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
+use triaged_model::SeriesInput;
 
 /// The environment variable that names ONNX Runtime's library; without it, `lib/libonnxruntime.so` beside the program is
 /// taken, which `make onnxruntime` leaves in `target/release`.
@@ -64,6 +65,17 @@ impl OnnxModel {
         let Some(output) = outputs.get(name) else { return Ok(None) };
         let (shape, values) = output.try_extract_tensor::<f32>()?;
         Ok(Some(Output { shape: shape.to_vec(), values: values.to_vec() }))
+    }
+
+    /// The values of a sequence network's two outputs, of one series.
+    pub fn of_series(&mut self, input: &SeriesInput, outputs: [&str; 2]) -> Result<[Vec<f32>; 2], RuntimeError> {
+        let values = input.values();
+        let said = self.session.run(ort::inputs![TensorRef::from_array_view(([1, 2, input.len()], &values[..]))?])?;
+        let values = |name: &str| match said.get(name) {
+            Some(output) => Ok(output.try_extract_tensor::<f32>()?.1.to_vec()),
+            None => Err(ort::Error::new(format!("the graph has no output {name}"))),
+        };
+        Ok([values(outputs[0])?, values(outputs[1])?])
     }
 
     /// The shape of each of the graph's outputs, by name; of one image, and of outputs that are images themselves.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{MadeFor, StudyRule};
+use crate::{MadeFor, Sequence, StudyRule};
 use triaged_imaging::Transform;
 
 /// The card's format; a card of another format is refused.
@@ -43,6 +43,10 @@ pub struct ModelCard {
     pub slice_threshold: f64,
     /// How the slices' probabilities become the study's verdict.
     pub study_rule: StudyRule,
+    /// The network that reads a whole series and gives the verdict on it, where the model has one. The study rule then gives early
+    /// alerts, and the verdict where that network fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
     /// The acquisitions it was made for.
     #[serde(default, skip_serializing_if = "MadeFor::is_default")]
     pub made_for: MadeFor,
@@ -89,13 +93,14 @@ impl ModelCard {
         let card: ModelCard =
             serde_json::from_str(&text).map_err(|source| CardError::Parse { path: path.into(), source })?;
         card.check().map_err(|why| CardError::Invalid { path: path.into(), why })?;
-        let model = path.parent().unwrap_or(Path::new(".")).join(&card.file);
-        let bytes = std::fs::read(&model).map_err(|source| CardError::ReadModel { path: model.clone(), source })?;
-        let found = hex::encode(Sha256::digest(&bytes));
-        if found != card.sha256 {
-            return Err(CardError::Digest { path: model, expected: card.sha256, found });
-        }
+        let bytes = read_beside(path, &card.file, &card.sha256)?;
         Ok((card, bytes))
+    }
+
+    /// Reads the file of the sequence network, which lies beside the card at `path`, and checks its SHA-256. None where the card
+    /// has none.
+    pub fn load_sequence(&self, path: &Path) -> Result<Option<Vec<u8>>, CardError> {
+        self.sequence.as_ref().map(|sequence| read_beside(path, &sequence.file, &sequence.sha256)).transpose()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -111,6 +116,9 @@ impl ModelCard {
         if self.heat_map.as_ref() == Some(&self.output) {
             return Err(format!("heat_map and output are both {:?}: the map is an output of its own", self.output));
         }
+        if let Some(sequence) = &self.sequence {
+            sequence.check(&self.file)?;
+        }
         let [channels, height, width] = self.transform.shape();
         if channels == 0 || !(16..=4096).contains(&height) || !(16..=4096).contains(&width) {
             return Err(format!("the transform makes an input of {channels}×{height}×{width}"));
@@ -118,6 +126,17 @@ impl ModelCard {
         self.transform.check()?;
         self.made_for.check()?;
         self.study_rule.check()
+    }
+}
+
+/// A model's file in the folder of the card at `path`.
+fn read_beside(path: &Path, file: &str, sha256: &str) -> Result<Vec<u8>, CardError> {
+    let model = path.parent().unwrap_or(Path::new(".")).join(file);
+    let bytes = std::fs::read(&model).map_err(|source| CardError::ReadModel { path: model.clone(), source })?;
+    let found = hex::encode(Sha256::digest(&bytes));
+    match found == sha256 {
+        true => Ok(bytes),
+        false => Err(CardError::Digest { path: model, expected: sha256.into(), found }),
     }
 }
 
@@ -141,6 +160,52 @@ mod tests {
             // Not assert_eq, which would print both.
             assert!(written == text, "{name} is not what was read");
         }
+    }
+
+    #[test]
+    fn a_sequence_is_checked_as_the_rest_of_the_card() {
+        let (_, card) = shipped("m11.json");
+        let sequence = Sequence {
+            file: "m11-sequence.onnx".into(),
+            sha256: "0".repeat(64),
+            input: "series".into(),
+            slice_output: "slice_probability".into(),
+            series_output: "series_probability".into(),
+            spacing_mm: 5.0,
+            slice_threshold: 0.2,
+            threshold: 0.3,
+        };
+        let with = |change: &dyn Fn(&mut Sequence)| {
+            let mut sequence = sequence.clone();
+            change(&mut sequence);
+            ModelCard { sequence: Some(sequence), ..card.clone() }
+        };
+        assert!(with(&|_| {}).check().is_ok() && card.check().is_ok());
+        let text = serde_json::to_string(&with(&|_| {})).expect("JSON");
+        assert_eq!(serde_json::from_str::<ModelCard>(&text).expect("a card"), with(&|_| {}));
+        assert!(serde_json::from_str::<ModelCard>(&text.replace("spacing_mm", "spacing")).is_err());
+        type Change = fn(&mut Sequence);
+        let wrong: [(&str, Change); 8] = [
+            ("plain file name", |s| s.file = "../m11-sequence.onnx".into()),
+            ("plain file name", |s| s.file = String::new()),
+            ("a file of its own", |s| s.file = "m11.onnx".into()),
+            ("must be names", |s| s.input = String::new()),
+            ("the outputs two", |s| s.slice_output = s.series_output.clone()),
+            ("spacing_mm", |s| s.spacing_mm = f64::NAN),
+            ("slice_threshold", |s| s.slice_threshold = -0.1),
+            ("threshold", |s| s.threshold = 0.0),
+        ];
+        for (why, change) in wrong {
+            let said = with(&change).check().expect_err(why);
+            assert!(said.starts_with("sequence: ") && said.contains(why), "{why}: {said}");
+        }
+        // Its file is looked for beside the card.
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/m11.json");
+        assert!(matches!(card.load_sequence(&path), Ok(None)));
+        let missing = with(&|_| {}).load_sequence(&path).expect_err("no such file");
+        assert!(missing.to_string().contains("m11-sequence.onnx"), "{missing}");
+        let other = with(&|s| s.file = "m10.json".into()).load_sequence(&path).expect_err("another digest");
+        assert!(matches!(other, CardError::Digest { .. }), "{other}");
     }
 
     proptest! {

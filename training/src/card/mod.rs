@@ -244,6 +244,8 @@ impl Trained<'_> {
             transform: config.transform.clone(),
             slice_threshold: self.measured.decision().slice_threshold,
             study_rule: self.measured.decision().study_rule,
+            // The command `sequence` adds one.
+            sequence: None,
             made_for: MadeFor::default(),
             about,
         }

@@ -111,10 +111,16 @@ fn write(
     let fields = about.as_object_mut().with_context(|| format!("{} has no `about`", original.display()))?;
     fields.insert("half".into(), serde_json::to_value(figures)?);
     let sha256 = hex::encode(Sha256::digest(onnx));
+    // The copy's scores are the original's but for roundings, so its series are read by the same network.
+    let sequence = card.load_sequence(original)?;
     let card = ModelCard { file: format!("{name}.onnx"), sha256, name: name.clone(), about, ..card };
     let out = |extension: &str| folder.join(format!("{name}.{extension}"));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     std::fs::write(out("onnx"), onnx).with_context(|| format!("cannot write {}", out("onnx").display()))?;
+    if let (Some(named), Some(bytes)) = (&card.sequence, sequence) {
+        let file = folder.join(&named.file);
+        std::fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     write_json(&out("json"), &card)?;
     std::fs::write(out("md"), text).with_context(|| format!("cannot write {}", out("md").display()))?;
     // Read back as the node will: what is refused here would stop a node.

@@ -45,11 +45,16 @@ fn write(original: &Path, card: &ModelCard, onnx: &[u8], folder: &Path) -> anyho
     let text = std::fs::read_to_string(&text_path).with_context(|| format!("cannot read {}", text_path.display()))?;
     let text = in_text(&text).with_context(|| format!("{} is no card as `export` writes them", text_path.display()))?;
     let sha256 = hex::encode(Sha256::digest(onnx));
+    let sequence = card.load_sequence(original)?;
     let card = ModelCard { heat_map: Some(HEAT_MAP.into()), sha256, ..card.clone() };
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let file = folder.join(&card.file);
     std::fs::write(&file, onnx).with_context(|| format!("cannot write {}", file.display()))?;
     let out = |extension: &str| folder.join(&card.file).with_extension(extension);
+    if let (Some(sequence), Some(bytes)) = (&card.sequence, sequence) {
+        let file = folder.join(&sequence.file);
+        std::fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     std::fs::write(out("md"), text).with_context(|| format!("cannot write {}", out("md").display()))?;
     write_json(&out("json"), &card)?;
     // Read back as the node will: what is refused here would stop a node.

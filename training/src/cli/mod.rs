@@ -18,6 +18,7 @@ mod recalibrate;
 mod report;
 mod run_data;
 mod scores;
+mod sequence;
 mod step_time;
 mod synthesize;
 
@@ -47,6 +48,7 @@ use quick_eval::{QuickEvalArgs, do_quick_eval};
 use recalibrate::{RecalibrateArgs, do_recalibrate};
 use report::do_report;
 use run_data::check_begun;
+use sequence::{SequenceArgs, do_sequence};
 use step_time::{StepTimeArgs, do_step_time};
 use synthesize::{SynthesizeArgs, do_synthesize};
 
@@ -153,6 +155,8 @@ enum Command {
     },
     /// Choose a card's study threshold anew, for a sensitivity or specificity, on a site's own labelled studies
     Recalibrate(RecalibrateArgs),
+    /// Train the second network that reads a whole series, on the scores that a cross-validation left, and put it into a card
+    Sequence(SequenceArgs),
     /// Set two model cards side by side
     Compare {
         /// The card that the node reads, NAME.json
@@ -235,6 +239,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ablate(args) => on_device(args.fit.machine.device, Job::Ablate(Box::new(args))),
         Command::PutAblation { card, ablation } => put_ablation::put_ablation(&card, &ablation),
         Command::Recalibrate(args) => do_recalibrate(&args),
+        Command::Sequence(args) => do_sequence(&args),
         Command::Compare { a, b, format } => {
             print!("{}", compare::compare(&a, &b, format)?);
             Ok(())

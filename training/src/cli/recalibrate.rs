@@ -63,6 +63,14 @@ pub fn do_recalibrate(args: &RecalibrateArgs) -> anyhow::Result<()> {
             of.name
         );
     }
+    if let Some(sequence) = &of.sequence {
+        bail!(
+            "{} judges by its sequence network {}: the study rule, whose threshold this command chooses, gives early alerts only. \
+             Recalibrate the card without its field `sequence`",
+            of.name,
+            sequence.file
+        );
+    }
     let (studies, source, digest) = match (&args.data, &args.scores) {
         (Some(folder), _) => (scored(folder, &of, &onnx)?, source_name(folder), None),
         (None, Some(file)) => {

@@ -16,3 +16,4 @@ mod recalibrate;
 mod recipes;
 mod report;
 mod rsna_files;
+mod sequence;

@@ -1,0 +1,101 @@
+//! A sequence network's section of the card that people read.
+
+use super::figures::{Compared, SequenceFigures};
+use crate::metrics::{Figures, Interval, MeanSd};
+
+const TITLE: &str = "## The sequence network\n\n";
+/// The section that it stands before.
+const NEXT: &str = "\n## Limits\n";
+
+impl SequenceFigures {
+    /// The figures as a table in Markdown.
+    pub fn table(&self) -> String {
+        let cell = |i: Interval| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high);
+        let or = |i: Option<Interval>| i.map_or("one class only".into(), cell);
+        let difference = |compared: &Compared| {
+            compared
+                .auc_difference
+                .map_or("one class only".into(), |i| format!("{:+.3} ({:+.3} to {:+.3})", i.value, i.low, i.high))
+        };
+        let within =
+            |mean: Option<MeanSd>| mean.map_or("one class only".into(), |m| format!("{:.3} ± {:.3}", m.mean, m.sd));
+        let (slices, studies) = (&self.slices, &self.studies);
+        let mut table = format!(
+            "| | slices ({}, {} positive), by their own network | by the sequence | studies ({}, {} positive), by the study rule | by the sequence |\n\
+             |---|---|---|---|---|\n",
+            slices.with.cases, slices.with.positives, studies.with.cases, studies.with.positives
+        );
+        type Row = (&'static str, fn(&Figures) -> Option<Interval>);
+        let rows: [Row; 6] = [
+            ("AUC", |f| f.auc),
+            ("F2", |f| f.f2),
+            ("sensitivity", |f| f.sensitivity),
+            ("specificity", |f| f.specificity),
+            ("precision", |f| Some(f.precision)),
+            ("accuracy", |f| Some(f.accuracy)),
+        ];
+        for (name, figure) in rows {
+            let cells = [&slices.without, &slices.with, &studies.without, &studies.with].map(|f| or(figure(f)));
+            table += &format!("| {name} | {} |\n", cells.join(" | "));
+        }
+        table += &format!("| AUC, difference | | {} | | {} |\n", difference(slices), difference(studies));
+        let cells = [slices, studies].map(|c| [c.auc_within_folds[1], c.auc_within_folds[0]].map(within)).concat();
+        table + &format!("| AUC, mean of the folds' own ± sd | {} |\n", cells.join(" | "))
+    }
+
+    /// The section, with its heading.
+    pub fn section(&self, file: &str) -> String {
+        let early = &self.with_early_alerts;
+        let share = |i: Option<Interval>| {
+            i.map_or("one class only".into(), |i| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high))
+        };
+        format!(
+            "{TITLE}\
+             `{file}` reads what the network above said of all slices of a series, in their order along the body, and gives the node's \
+             verdict on it: a series is flagged from probability {:.4}. The study rule gives early alerts, which are never taken back, and \
+             the verdict where this network fails. {} parameters: a smoothing over five neighbours, a correction by two convolutions over five \
+             bins, a smooth maximum over the series; symmetric, so that the direction of the scan does not matter. Its input are the calibrated \
+             logits (-8 to 8) in bins of {} mm, of several slices in one bin the highest, and where bins are empty. It was trained on patients \
+             whose slices are 5 mm apart: that thin slices in one bin score as one thick slice was not measured.\n\n\
+             Trained on the out-of-fold scores of {} patients; for these figures on those of all folds but one, and judged by \
+             thresholds chosen on the same folds, each read by a network that was trained without it. In brackets 95 % intervals, bootstrap over \
+             patients. A slice is positive from probability {:.4} of its bin.\n\n{}\n\
+             With early alerts a study is flagged if the study rule or the sequence does so: sensitivity {}, specificity {}.\n",
+            self.threshold,
+            self.parameters,
+            self.settings.spacing_mm,
+            self.patients,
+            self.slice_threshold,
+            self.table(),
+            share(early.sensitivity),
+            share(early.specificity),
+        )
+    }
+}
+
+/// The card for people with the section, in place of the one it has. None where it is no card as `export` writes them.
+pub fn in_text(text: &str, section: &str) -> Option<String> {
+    let mut text = text.to_owned();
+    if let Some(begin) = text.find(TITLE) {
+        let end = text[begin + TITLE.len()..].find("\n## ").map(|at| begin + TITLE.len() + at + 1)?;
+        text.replace_range(begin..end, "");
+    }
+    let place = text.find(NEXT)? + 1;
+    text.insert_str(place, &format!("{section}\n"));
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_stands_before_the_limits_and_once() {
+        let card = "# m12\n\n## Figures\n\nMany.\n\n## Limits\n\nAll.\n";
+        let section = format!("{TITLE}Small.\n");
+        let once = in_text(card, &section).expect("a card");
+        assert_eq!(once, "# m12\n\n## Figures\n\nMany.\n\n## The sequence network\n\nSmall.\n\n## Limits\n\nAll.\n");
+        assert_eq!(in_text(&once, &section).as_deref(), Some(once.as_str()));
+        assert_eq!(in_text("# mine\n", &section), None);
+    }
+}
