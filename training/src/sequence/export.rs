@@ -45,6 +45,7 @@ pub fn onnx<B: Backend>(network: &SequenceNetwork<B>, name: &str) -> Vec<u8> {
     let read = graph.node("Concat", &[&small, "present"], vec![int("axis", 1)]);
     let hidden = graph.node("Conv", &[&read, &first, &first_bias], pads());
     let hidden = graph.node("Relu", &[&hidden], vec![]);
+    let hidden = graph.node("Mul", &[&hidden, "present"], vec![]);
     let correction = graph.node("Conv", &[&hidden, &second], pads());
     let scaled = graph.node("Mul", &[&smooth, &scale], vec![]);
     let shifted = graph.node("Add", &[&scaled, &shift], vec![]);

@@ -89,7 +89,9 @@ impl<B: Backend> SequenceNetwork<B> {
         let smooth = conv(logits, kernel, None) / weight * present.clone();
         let [first, second] = self.correction_kernels();
         let read = Tensor::cat(vec![smooth.clone() * LOGIT_SCALE, present.clone()], 1);
-        let correction = conv(activation::relu(conv(read, first, Some(self.first_bias.val()))), second, None);
+        let hidden = activation::relu(conv(read, first, Some(self.first_bias.val())));
+        // As beyond the ends of a series, which a batch fills up with empty bins.
+        let correction = conv(hidden * present.clone(), second, None);
         let line = |at: usize| self.lines.val().narrow(0, at, 1).reshape([1, 1, 1]);
         let logits = (smooth * line(0) + line(1) + correction) * present.clone();
         // The mean of the logits, each weighted by its exponential: near the highest where one stands out.
