@@ -59,7 +59,7 @@ pub struct StudyEvent {
     pub revision: i64,
     /// The evidence suffices, but the study was not complete.
     pub provisional: bool,
-    /// By the study rule; flagged at `threshold` or above. `None`: no slice was scored.
+    /// By the study rule or, of a final verdict, the sequence network; flagged at `threshold` or above. `None`: no slice was scored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
     pub threshold: f64,

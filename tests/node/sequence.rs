@@ -84,7 +84,7 @@ fn the_verdict_is_the_one_that_python_finds_from_the_slices_in_the_database() {
     let words = "the sequence network spot-sequence.onnx over whole series";
     let (_, page) = node.get(&format!("/studies/{study}"));
     assert!(page.contains(words), "{page}");
-    let shown = node.cli(&["results", &study]);
+    let shown = node.cli(&["results", "show", &study]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains(words), "{}", String::from_utf8_lossy(&shown.stdout));
 }
 

@@ -15,7 +15,7 @@ record! {
         pub verdict: String,
         pub score: Option<f64>,
         pub threshold: f64,
-        /// The study rule as in the model card, JSON.
+        /// The study rule as in the model card, or the sequence network, JSON ([`triaged_model::VerdictRule`]).
         pub rule: String,
         pub model: String,
         pub model_sha256: String,

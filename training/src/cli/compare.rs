@@ -79,6 +79,10 @@ fn facts(card: &ModelCard) -> anyhow::Result<Vec<(String, String)>> {
     add("input", input(&card.transform));
     add("slice threshold", format!("{:.4}", card.slice_threshold));
     add("study rule", rule(&card.study_rule));
+    if let Some(sequence) = &card.sequence {
+        let text = format!("{}, a series is flagged from probability {:.4}", sequence.file, sequence.threshold);
+        add("sequence network", text);
+    }
     // Whatever settings the card names: a later training may have further ones.
     if let Value::Object(training) = &about["training"] {
         for (name, value) in training.iter().filter(|(name, _)| *name != "history") {
