@@ -105,7 +105,7 @@ pub fn measure(
         return Err(MeasureError::Folds(folds.len()));
     }
     let choosing = crossed.decision.choosing();
-    let (mut thresholds, mut read, mut to_ship) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut thresholds, mut read) = (Vec::new(), Vec::new());
     for (fold, (own, decision)) in folds.iter().zip(&crossed.decisions).enumerate() {
         let calibration = decision.calibration.as_ref();
         let without = |left: &[usize]| -> Vec<&Series> {
@@ -117,15 +117,17 @@ pub fn measure(
             let inner = train(&without(&[fold, other]), calibration, settings)?;
             others.extend(folds[other].iter().map(|series| reading(&inner, series, calibration, settings)));
         }
-        thresholds.push(choose(&others, choosing).ok_or(MeasureError::OneClass)?);
-        read.push(own.iter().map(|series| reading(&network, series, calibration, settings)).collect::<Vec<_>>());
-        // The shipped network reads scores that are calibrated on all folds.
-        let calibration = crossed.decision.calibration.as_ref();
-        to_ship.extend(own.iter().map(|series| reading(&network, series, calibration, settings)));
+        thresholds.push(choose(&others.iter().collect::<Vec<_>>(), choosing).ok_or(MeasureError::OneClass)?);
+        let read_by = |calibration: Option<&Platt>| -> Vec<Read<'_>> {
+            own.iter().map(|series| reading(&network, series, calibration, settings)).collect()
+        };
+        read.push(Fold { own_scale: read_by(calibration), one_scale: read_by(crossed.decision.calibration.as_ref()) });
     }
     let all: Vec<&Series> = folds.iter().flatten().collect();
     let network = train(&all, crossed.decision.calibration.as_ref(), settings)?;
-    let shipped = choose(&to_ship, choosing).ok_or(MeasureError::OneClass)?;
+    // The shipped network reads scores that are calibrated on all folds.
+    let one_scale: Vec<&Read<'_>> = read.iter().flat_map(|fold| &fold.one_scale).collect();
+    let shipped = choose(&one_scale, choosing).ok_or(MeasureError::OneClass)?;
     let figures = SequenceFigures {
         settings: *settings,
         parameters: SequenceNetwork::<Flex>::parameters(),
@@ -180,10 +182,10 @@ fn reading<'a>(
 }
 
 /// Slice threshold by F2, series threshold by the operating point, on read series.
-fn choose(read: &[Read<'_>], choosing: Choosing) -> Option<FoldThresholds> {
+fn choose(read: &[&Read<'_>], choosing: Choosing) -> Option<FoldThresholds> {
     let slices: Vec<Case> = read.iter().flat_map(|series| series.slices.iter().copied()).collect();
     let mut patients: BTreeMap<&str, Vec<Case>> = BTreeMap::new();
-    for (patient, case) in studies(read, |series| series.score) {
+    for (patient, case) in studies(read.iter().copied(), |series| series.score) {
         patients.entry(patient).or_default().push(case);
     }
     let patients: Vec<Vec<Case>> = patients.into_values().collect();
@@ -191,7 +193,7 @@ fn choose(read: &[Read<'_>], choosing: Choosing) -> Option<FoldThresholds> {
 }
 
 /// Each study with its highest series' score, and whose it is.
-fn studies<'a>(read: &'a [Read<'_>], score: impl Fn(&Read<'_>) -> f64) -> Vec<(&'a str, Case)> {
+fn studies<'a>(read: impl IntoIterator<Item = &'a Read<'a>>, score: impl Fn(&Read<'_>) -> f64) -> Vec<(&'a str, Case)> {
     let mut studies: BTreeMap<(&str, Option<&str>), Case> = BTreeMap::new();
     for series in read {
         let key = (series.series.patient.as_str(), series.series.study.as_deref());
@@ -202,66 +204,73 @@ fn studies<'a>(read: &'a [Read<'_>], score: impl Fn(&Read<'_>) -> f64) -> Vec<(&
     studies.into_iter().map(|((patient, _), case)| (patient, case)).collect()
 }
 
-/// A patient's cases.
+/// A fold's series, read by the network of the others.
+struct Fold<'a> {
+    /// Calibrated as the others decided: what verdicts are by.
+    own_scale: Vec<Read<'a>>,
+    /// Calibrated as all folds decided: what areas over all folds are of ([`Evaluation::pooled`] says why).
+    ///
+    /// [`Evaluation::pooled`]: crate::evaluate::Evaluation::pooled
+    one_scale: Vec<Read<'a>>,
+}
+
+/// A patient's cases, with the sequence network and without.
 #[derive(Default)]
 struct Patient {
     slices: Vec<(Case, Case)>,
-    slice_answers: Vec<Case>,
+    slice_answers: Vec<(Case, Case)>,
     studies: Vec<(Case, Case)>,
-    study_answers: Vec<Case>,
+    study_answers: Vec<(Case, Case)>,
     early_answers: Vec<Case>,
 }
 
-fn figures(
-    read: &[Vec<Read<'_>>],
-    thresholds: &[FoldThresholds],
-    crossed: &CrossValidation,
-    seed: u64,
-) -> SequenceFigures {
+/// Cases of patients, with the network and without.
+type Pairs = Vec<Vec<(Case, Case)>>;
+
+fn figures(read: &[Fold<'_>], thresholds: &[FoldThresholds], crossed: &CrossValidation, seed: u64) -> SequenceFigures {
     let mut patients: BTreeMap<&str, Patient> = BTreeMap::new();
     let mut within: [Vec<[Option<f64>; 2]>; 2] = Default::default();
+    let areas = |pairs: &[(Case, Case)]| {
+        let (with, without): (Vec<Case>, Vec<Case>) = pairs.iter().copied().unzip();
+        [auc(&with), auc(&without)]
+    };
     for ((fold, thresholds), decision) in read.iter().zip(thresholds).zip(&crossed.decisions) {
-        let mut of_slices: (Vec<Case>, Vec<Case>) = Default::default();
-        for series in fold {
+        let (mut of_slices, mut of_studies) = (Vec::new(), Vec::new());
+        for series in &fold.one_scale {
+            let pairs: Vec<(Case, Case)> = series.slices.iter().copied().zip(series.before.iter().copied()).collect();
+            of_slices.extend(pairs.iter().copied());
+            patients.entry(&series.series.patient).or_default().slices.extend(pairs);
+        }
+        for series in &fold.own_scale {
+            let with = answers(&series.slices, thresholds.slice_threshold);
+            let without = answers(&series.before, decision.slice_threshold);
             let patient = patients.entry(&series.series.patient).or_default();
-            patient.slices.extend(series.slices.iter().copied().zip(series.before.iter().copied()));
-            patient.slice_answers.extend(answers(&series.slices, thresholds.slice_threshold));
-            of_slices.0.extend(&series.slices);
-            of_slices.1.extend(&series.before);
+            patient.slice_answers.extend(with.into_iter().zip(without));
         }
-        within[0].push([auc(&of_slices.0), auc(&of_slices.1)]);
-        let with = studies(fold, |series| series.score);
         // Areas are of one rule over all folds, verdicts by the fold's own, as in the cross-validation.
-        let without = studies(fold, |series| series.by_rule(&crossed.decision.study_rule));
-        let early = studies(fold, |series| series.by_rule(&decision.study_rule));
-        for (((name, with), (_, without)), (_, early)) in with.iter().zip(&without).zip(&early) {
-            let patient = patients.entry(name).or_default();
-            patient.studies.push((*with, *without));
-            let flagged = with.score >= thresholds.threshold;
-            let answer = |flagged: bool| Case { score: f64::from(u8::from(flagged)), positive: with.positive };
-            patient.study_answers.push(answer(flagged));
-            patient.early_answers.push(answer(flagged || early.score >= decision.study_rule.threshold()));
+        let with = studies(&fold.one_scale, |series| series.score);
+        let without = studies(&fold.one_scale, |series| series.by_rule(&crossed.decision.study_rule));
+        for ((name, with), (_, without)) in with.into_iter().zip(without) {
+            of_studies.push((with, without));
+            patients.entry(name).or_default().studies.push((with, without));
         }
-        let area = |cases: &[(&str, Case)]| auc(&cases.iter().map(|(_, case)| *case).collect::<Vec<_>>());
-        within[1].push([area(&with), area(&without)]);
+        let with = studies(&fold.own_scale, |series| series.score);
+        let without = studies(&fold.own_scale, |series| series.by_rule(&decision.study_rule));
+        for ((name, with), (_, without)) in with.into_iter().zip(without) {
+            let is_flagged = with.score >= thresholds.threshold;
+            let is_early = without.score >= decision.study_rule.threshold();
+            let answer = |flagged: bool| Case { score: f64::from(u8::from(flagged)), positive: with.positive };
+            let patient = patients.entry(name).or_default();
+            patient.study_answers.push((answer(is_flagged), answer(is_early)));
+            patient.early_answers.push(answer(is_flagged || is_early));
+        }
+        within[0].push(areas(&of_slices));
+        within[1].push(areas(&of_studies));
     }
     let patients: Vec<Patient> = patients.into_values().collect();
-    let first = |pairs: fn(&Patient) -> &Vec<(Case, Case)>| -> Vec<Vec<Case>> {
-        patients.iter().map(|patient| pairs(patient).iter().map(|(with, _)| *with).collect()).collect()
-    };
-    let answered = |of: fn(&Patient) -> &Vec<Case>| -> Vec<Vec<Case>> {
-        patients.iter().map(|patient| of(patient).clone()).collect()
-    };
-    let compared = |pairs: fn(&Patient) -> &Vec<(Case, Case)>,
-                    own: fn(&Patient) -> &Vec<Case>,
-                    without: &Figures,
-                    within: &[[Option<f64>; 2]]| Compared {
-        with: judged_figures(&first(pairs), &answered(own), ROUNDS, seed),
-        without: without.clone(),
-        auc_difference: auc_difference(&patients.iter().map(|p| pairs(p).clone()).collect::<Vec<_>>(), ROUNDS, seed),
-        auc_within_folds: [0, 1]
-            .map(|which| MeanSd::of(&within.iter().filter_map(|areas| areas[which]).collect::<Vec<f64>>())),
-    };
+    let of =
+        |cases: fn(&Patient) -> &Vec<(Case, Case)>| -> Pairs { patients.iter().map(|p| cases(p).clone()).collect() };
+    let (studies, early) = (of(|p| &p.studies), patients.iter().map(|p| p.early_answers.clone()).collect::<Vec<_>>());
     SequenceFigures {
         settings: Settings::default(),
         parameters: 0,
@@ -269,8 +278,24 @@ fn figures(
         slice_threshold: 0.0,
         threshold: 0.0,
         folds: thresholds.to_vec(),
-        slices: compared(|p| &p.slices, |p| &p.slice_answers, &crossed.pooled.slices, &within[0]),
-        studies: compared(|p| &p.studies, |p| &p.study_answers, &crossed.pooled.studies, &within[1]),
-        with_early_alerts: judged_figures(&first(|p| &p.studies), &answered(|p| &p.early_answers), ROUNDS, seed),
+        slices: compared(&of(|p| &p.slices), &of(|p| &p.slice_answers), &within[0], seed),
+        studies: compared(&studies, &of(|p| &p.study_answers), &within[1], seed),
+        with_early_alerts: judged_figures(&one(&studies, |(with, _)| *with), &early, ROUNDS, seed),
+    }
+}
+
+fn one(pairs: &Pairs, which: fn(&(Case, Case)) -> Case) -> Vec<Vec<Case>> {
+    pairs.iter().map(|pairs| pairs.iter().map(which).collect()).collect()
+}
+
+fn compared(cases: &Pairs, answers: &Pairs, within: &[[Option<f64>; 2]], seed: u64) -> Compared {
+    let figures =
+        |which: fn(&(Case, Case)) -> Case| judged_figures(&one(cases, which), &one(answers, which), ROUNDS, seed);
+    let mean = |which: usize| MeanSd::of(&within.iter().filter_map(|areas| areas[which]).collect::<Vec<f64>>());
+    Compared {
+        with: figures(|(with, _)| *with),
+        without: figures(|(_, without)| *without),
+        auc_difference: auc_difference(cases, ROUNDS, seed),
+        auc_within_folds: [mean(0), mean(1)],
     }
 }
