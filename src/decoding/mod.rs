@@ -2,15 +2,15 @@
 //! a data set without compression for a peer that takes nothing else ([`uncompressed`]).
 //!
 //! A hostile object may keep a decoder busy for hours, or take all memory, or crash it: the codecs are partly C and C++. So the program
-//! runs itself again for that ([`worker`]), bounded in memory and processor time and shut off from files and network ([`sandbox`]). The
-//! process is killed and replaced where it must be ([`process`]), and what it worked on is given up as a whole and for good.
+//! runs itself again for that (`worker`), bounded in memory and processor time and shut off from files and network (`sandbox`). The
+//! process is killed and replaced where it must be (`process`), and what it worked on is given up as a whole and for good.
 //!
 //! ```text
 //! decode thread  ──request, open file──▶ decoder process ──tensor (shared memory), outcome───────────▶ decode thread
 //! picture thread ──request, open file──▶ decoder process ──Hounsfield units (shared memory), outcome─▶ picture thread
 //! ```
 //!
-//! Scoring has a process for each of its threads; pictures have processes that end when nobody has looked for a while ([`frames`]).
+//! Scoring has a process for each of its threads; pictures have processes that end when nobody has looked for a while (`frames`).
 
 mod conversion;
 mod frames;
