@@ -53,9 +53,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether anything was not as it should be.
+    /// Whether anything was not as it should be. A file that was found while its object was on the way to its row is not.
     pub fn is_news(&self) -> bool {
-        self.found > 0 || self.lost > 0 || self.back > 0 || self.error.is_some()
+        let changed = self.taken_in + self.set_aside + self.swept + self.failed.len() + self.lost + self.back;
+        changed > 0 || self.error.is_some()
     }
 
     /// What was done, in words.

@@ -167,15 +167,19 @@ mod tests {
     /// A fold's calibration is made on the others, and moves against the fold's own level.
     #[test]
     fn the_area_over_all_folds_is_of_scores_on_one_scale() {
-        let folds = folds(0.12);
-        let found = CrossValidation::of(&folds, 0.9, 1).expect("both classes");
-        let raw: Vec<Case> = folds.iter().flatten().flat_map(|study| study.slices.clone()).collect();
-        let area = found.pooled.slices.auc.expect("both classes").value;
-        assert_eq!(Some(area), crate::metrics::auc(&raw));
-        let calibrated = folds.iter().zip(&found.decisions).flat_map(|(studies, decision)| {
-            studies.iter().flat_map(|study| study.calibrated(decision.calibration.as_ref()).slices)
-        });
-        assert!(crate::metrics::auc(&calibrated.collect::<Vec<Case>>()) < Some(area));
+        let mut moved = 0;
+        for lift in [-0.25, -0.2, -0.1, 0.1, 0.2, 0.25, 0.3] {
+            let folds = folds(lift);
+            let found = CrossValidation::of(&folds, 0.9, 1).expect("both classes");
+            let raw: Vec<Case> = folds.iter().flatten().flat_map(|study| study.slices.clone()).collect();
+            let area = found.pooled.slices.auc.map(|auc| auc.value);
+            assert_eq!(area, crate::metrics::auc(&raw), "{lift}");
+            let calibrated = folds.iter().zip(&found.decisions).flat_map(|(studies, decision)| {
+                studies.iter().flat_map(|study| study.calibrated(decision.calibration.as_ref()).slices)
+            });
+            moved += usize::from(crate::metrics::auc(&calibrated.collect::<Vec<Case>>()) != area);
+        }
+        assert!(moved > 0, "each fold on a scale of its own would give other areas");
     }
 
     #[test]

@@ -167,12 +167,13 @@ impl Webhook {
                 _ => break,
             }
         }
-        let mut text = String::from_utf8_lossy(&bytes).into_owned();
-        for secret in self.secrets() {
-            text = text.replace(&secret, "…");
-        }
-        let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let clean = clean.split_whitespace().collect::<Vec<_>>().join(" ");
+        let secrets = self.secrets();
+        let without = |text: String, secrets: &[String]| {
+            secrets.iter().filter(|secret| !secret.is_empty()).fold(text, |text, secret| text.replace(secret, "…"))
+        };
+        let clean = on_one_line(&without(String::from_utf8_lossy(&bytes).into_owned(), &secrets));
+        // Spaces or breaks within a secret hide it from the first look and are gone now.
+        let clean = without(clean, &secrets.iter().map(|secret| on_one_line(secret)).collect::<Vec<_>>());
         let reply: String = clean.chars().take(MOST_REPLY_CHARS).collect();
         (!reply.is_empty()).then_some(reply)
     }
@@ -192,6 +193,14 @@ impl Webhook {
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets
     }
+}
+
+/// Control characters are spaces, and any number of spaces one.
+fn on_one_line(text: &str) -> String {
+    text.split(|c: char| c.is_control() || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 impl Format {
