@@ -26,15 +26,6 @@ pub fn get_bytes(node: &Node, path: &str) -> (u16, Vec<u8>) {
 /// dicom3tools' dciodvfy: every line that begins with "Error".
 pub fn dciodvfy(file: &Path) -> Vec<String> {
     let output = Command::new("dciodvfy").arg("-new").arg(file).output().unwrap();
-    // Where a report has exactly one region, this validator judges the group of TID 1501, which needs none, by TID 1410, too. The same groups
-    // with no region, or with two, it finds right.
-    let regions = run("dsrdump", &[file]).map_or(0, |said| said.matches("SCOORD:(,,\"Image Region\")").count());
-    let is_its_own = |line: &str| {
-        regions == 1
-            && line.contains("Template 1410")
-            && (line.contains("[Row 5]") || line.contains("[Row 7]"))
-            && line.contains("within 1.9.1:")
-    };
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(!said.trim().is_empty(), "it names at least the IOD");
@@ -60,6 +51,15 @@ pub fn sr_validator(file: &Path) -> Option<Vec<String>> {
         .arg(file)
         .output()
         .unwrap();
+    // Where a report has exactly one region, this validator judges the group of TID 1501, which needs none, by TID 1410, too. The same groups
+    // with no region, or with two, it finds right.
+    let regions = run("dsrdump", &[file]).map_or(0, |said| said.matches("SCOORD:(,,\"Image Region\")").count());
+    let is_its_own = |line: &str| {
+        regions == 1
+            && line.contains("Template 1410")
+            && (line.contains("[Row 5]") || line.contains("[Row 7]"))
+            && line.contains("within 1.9.1:")
+    };
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(said.contains("Root Template") || said.contains("TID"), "it looked at the templates: {said}");
