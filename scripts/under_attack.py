@@ -89,7 +89,7 @@ class Alerts:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if body.get("kind") == "flagged":
+                if body.get("kind") == "alert":
                     alerts.at.setdefault(body["study_uid"], time.monotonic())
                 self.send_response(200)
                 self.end_headers()
