@@ -5,9 +5,9 @@ use triaged_imaging::attributes::text;
 use triaged_imaging::phantom::{Lesion, PhantomSpec, SIDE, slices};
 use triaged_imaging::{PixelBox, read_file};
 
-use crate::documents::{documents, get_bytes, highdicom, validate};
+use crate::documents::{dciodvfy, documents, get_bytes, highdicom, sr_validator, validate};
 use crate::support::browser::Browser;
-use crate::support::{Node, Receiver, SPOT, dicom_files, phantom, storescu};
+use crate::support::{Node, Receiver, SPOT, dicom_files, has, phantom, storescu};
 
 fn with_a_bleed(settings: &[(&str, &str)]) -> Node {
     let node = Node::start(&[&[("TRIAGED__TRIAGE__QUIET_SECONDS", "1")], settings].concat());
@@ -93,6 +93,33 @@ fn report_and_key_image_show_where() {
     if let Ok(folder) = std::env::var("TRIAGED_TEST_DOCUMENTS") {
         std::fs::copy(&report, std::path::Path::new(&folder).join("report-with-regions.dcm")).unwrap();
         std::fs::copy(&key_image, std::path::Path::new(&folder).join("key-image-with-frame.dcm")).unwrap();
+    }
+}
+
+/// pixelmed's validator (2022) judges every measurement group by TID 1410 if all groups together have exactly one region, so also the group of
+/// TID 1501, which needs none: DicomSRDescriptionsCompiled.xsl counts `container/scoord` over all containers. Whoever validates sees these two lines;
+/// any other is a fault of the report.
+#[test]
+fn of_a_report_with_one_region_a_validator_says_what_it_says_of_no_other() {
+    let node = Node::start(&[]);
+    // Its last slice has skull that looks dense.
+    let series = phantom(&node, &["--slices", "8"]);
+    storescu(&node, &[], &dicom_files(series.path())).unwrap();
+    node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided'");
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE box_left IS NOT NULL"), 1);
+    let folder = tempfile::tempdir().unwrap();
+    let (report, key_image) = documents(&node, folder.path());
+    if has("dciodvfy") {
+        assert_eq!((dciodvfy(&report), dciodvfy(&key_image)), (vec![], vec![]));
+    }
+    if let Some(errors) = sr_validator(&report) {
+        let rows: Vec<bool> =
+            ["[Row 5] SCOORD", "[Row 7] IMAGE"].map(|row| errors.iter().any(|line| line.contains(row))).into();
+        let is_known = |line: &String| line.contains("Template 1410") && line.contains("within 1.9.1:");
+        assert!(errors.len() == 2 && rows == [true; 2] && errors.iter().all(is_known), "{errors:?}");
+    }
+    if let Some(read) = highdicom(&report) {
+        assert_eq!(read.matches("region of").count(), 1, "{read}");
     }
 }
 

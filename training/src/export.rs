@@ -15,9 +15,6 @@ use crate::onnx::*;
 pub const INPUT: &str = "image";
 /// The graph's output: `[batch, 1]`, the probability.
 pub const OUTPUT: &str = "probability";
-/// ONNX operator set and file format version: old enough for every runtime of the last years.
-const OPSET: i64 = 17;
-const IR_VERSION: i64 = 8;
 
 /// The network as an ONNX file's bytes, for images of `[channels, height, width]` in batches of any size. Dropout does
 /// nothing at inference and has no node, and the normalisation of [`NormedConv`]s lies in their weights. A network that has
@@ -204,25 +201,17 @@ impl Graph {
         if let Some(node) = self.nodes.last_mut() {
             node.output = vec![OUTPUT.into()];
         }
-        let graph = GraphProto {
+        model(GraphProto {
             node: self.nodes,
             name: Some(self.name),
             initializer: self.weights,
             input: vec![batch_of(INPUT, &[channels, height, width])],
             output: vec![batch_of(OUTPUT, &[1])],
-        };
-        ModelProto {
-            ir_version: Some(IR_VERSION),
-            producer_name: Some(env!("CARGO_PKG_NAME").into()),
-            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
-            doc_string: None,
-            graph: Some(graph),
-            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
-            metadata_props: Vec::new(),
-        }
+        })
     }
 }
 
-fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+/// The numbers of a tensor, in the order of its rows.
+pub(crate) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().to_vec().expect("converted to f32")
 }

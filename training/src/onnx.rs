@@ -154,6 +154,23 @@ pub enum DimensionValue {
 }
 
 /// A graph's input or output: float32, in batches of any size.
+/// Operator set and file format version: old enough for every runtime of the last years.
+const OPSET: i64 = 17;
+const IR_VERSION: i64 = 8;
+
+/// The file of a graph.
+pub(crate) fn model(graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some(env!("CARGO_PKG_NAME").into()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+        doc_string: None,
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        metadata_props: Vec::new(),
+    }
+}
+
 pub(crate) fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {
     let batch = DimensionValue::Param("batch".into());
     let fixed = dims.iter().map(|&d| DimensionValue::Value(d as i64));

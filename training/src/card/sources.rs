@@ -101,25 +101,13 @@ pub(super) fn terms_of_origins(slices: &[&Slice]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Origin;
+    use crate::data::{Origin, example};
 
     #[test]
     fn heads_keep_the_terms_of_their_source() {
         let of = |origin: &str| {
             let origin = Some(Origin { patient: origin.into(), study: None });
-            Slice {
-                id: "one".into(),
-                source: "synthetic".into(),
-                patient: "synthetic/SYNTHETIC-1".into(),
-                study: None,
-                series: None,
-                positive: true,
-                file: "none".into(),
-                mask: None,
-                size: None,
-                position: None,
-                origin,
-            }
+            Slice { origin, ..example("one") }
         };
         let slices = [of("phe-sich/1"), of("ct-ich/7"), of("phe-sich/2"), of("ours/1")];
         let terms = terms_of_origins(&slices.each_ref());

@@ -359,30 +359,32 @@ fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, IndexError> {
     Ok(images)
 }
 
+/// A slice for tests, of no file.
+#[cfg(test)]
+pub(crate) fn example(id: &str) -> Slice {
+    Slice {
+        id: id.into(),
+        source: "a".into(),
+        patient: format!("a/{id}"),
+        study: None,
+        series: None,
+        positive: false,
+        file: "none".into(),
+        mask: None,
+        size: None,
+        position: None,
+        origin: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn slice(id: &str) -> Slice {
-        Slice {
-            id: id.into(),
-            source: "a".into(),
-            patient: format!("a/{id}"),
-            study: None,
-            series: None,
-            positive: false,
-            file: "none".into(),
-            mask: None,
-            size: None,
-            position: None,
-            origin: None,
-        }
-    }
-
     #[test]
     fn what_differs_between_two_indexes_is_told() {
         let index = |change: &dyn Fn(&mut Vec<Slice>)| {
-            let mut slices = vec![slice("x"), slice("y"), slice("z")];
+            let mut slices = vec![example("x"), example("y"), example("z")];
             change(&mut slices);
             Index { slices, problems: Problems::default() }
         };

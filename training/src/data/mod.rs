@@ -17,6 +17,8 @@ mod split;
 pub use augment::Augment;
 pub use cache::{Cache, LoadError};
 pub use context::{Neighbours, NoOrder};
+#[cfg(test)]
+pub(crate) use index::example;
 pub use index::{IMAGES, Index, IndexError, LABELS, OtherSizes, Slice, source_name};
 pub use level::levelled;
 pub use loader::{Batch, Draw, Loader};

@@ -178,22 +178,11 @@ pub(crate) fn encode(name: &str, gray: &[u8], (width, height): (usize, usize)) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Slice;
+    use crate::data::{Slice, example};
 
     fn tile(id: &str, gray: u8) -> Tile {
-        let slice = Slice {
-            id: id.into(),
-            source: "a".into(),
-            patient: "a/a patient whose name is longer than any tile is wide".into(),
-            study: None,
-            series: None,
-            positive: true,
-            file: "none".into(),
-            mask: None,
-            size: None,
-            position: None,
-            origin: None,
-        };
+        let patient = "a/a patient whose name is longer than any tile is wide".into();
+        let slice = Slice { patient, positive: true, ..example(id) };
         let scored = Scored { side: "test".into(), slice, probability: 0.25, threshold: 0.5 };
         Tile { scored, pixels: vec![gray; EDGE * EDGE] }
     }

@@ -5,6 +5,7 @@ use burn::tensor::backend::Backend;
 use prost::Message;
 
 use super::network::{FAR, LEAST, LOGIT_SCALE, SequenceNetwork, TAPS};
+use crate::export::values;
 use crate::onnx::*;
 
 /// The graph's input: `[series, 2, bins]`, see [`triaged_model::SeriesInput`].
@@ -12,9 +13,6 @@ pub const INPUT: &str = "series";
 /// The graph's outputs: `[series, bins]`, 0 of an empty bin; and `[series, 1]`.
 pub const SLICE_OUTPUT: &str = "slice_probability";
 pub const SERIES_OUTPUT: &str = "series_probability";
-/// As of the slices' networks.
-const OPSET: i64 = 17;
-const IR_VERSION: i64 = 8;
 
 /// The network as an ONNX file's bytes. The same network gives the same bytes. A series without any scored slice has no
 /// probability (NaN).
@@ -122,7 +120,7 @@ impl Graph {
 
     fn finish(self, name: &str) -> ModelProto {
         let (fixed, named) = (DimensionValue::Value, |name: &str| DimensionValue::Param(name.into()));
-        let graph = GraphProto {
+        model(GraphProto {
             node: self.nodes,
             name: Some(name.into()),
             initializer: self.weights,
@@ -131,19 +129,6 @@ impl Graph {
                 float_tensor(SLICE_OUTPUT, vec![named("series"), named("bins")]),
                 float_tensor(SERIES_OUTPUT, vec![named("series"), fixed(1)]),
             ],
-        };
-        ModelProto {
-            ir_version: Some(IR_VERSION),
-            producer_name: Some(env!("CARGO_PKG_NAME").into()),
-            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
-            doc_string: None,
-            graph: Some(graph),
-            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
-            metadata_props: Vec::new(),
-        }
+        })
     }
-}
-
-fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().to_vec().expect("converted to f32")
 }
