@@ -2,7 +2,7 @@
 """Measures a node while it is attacked: how long a bleeding patient waits for the alert, the memory of node and decoders, how much slower a healthy
 sender is, and how long a start takes after a kill with many slices in the queue. Figures for docs/security.md.
 
-Usage: scripts/under_attack.py PROGRAM [--queued 10000]
+Usage: scripts/under_attack.py PROGRAM [--queued 10000] [--recovery]
 
 Starts nodes of its own, on free ports of the loopback address, in folders that it removes. Needs nothing but Python.
 """
@@ -306,11 +306,13 @@ def recovery(program, queued):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program")
-    parser.add_argument("--queued", type=int, default=10_000)
+    parser.add_argument("--queued", type=int, default=10_000, help="slices that wait when the node is killed")
+    parser.add_argument("--recovery", action="store_true", help="measure the start after a kill alone")
     arguments = parser.parse_args()
     quiet = None
-    print("| attack | last object to alert | healthy sender, times as long | memory at most |\n|---|---|---|---|")
-    for attack in ATTACKS:
+    if not arguments.recovery:
+        print("| attack | last object to alert | healthy sender, times as long | memory at most |\n|---|---|---|---|")
+    for attack in [] if arguments.recovery else ATTACKS:
         waited, sending, memory = under(arguments.program, attack)
         quiet = quiet or sending
         name = attack.__name__.replace("_", " ") if attack else "none"

@@ -20,7 +20,7 @@ SCORING_SECONDS = 600
 def measure(bench):
     """{"node": slices a second, "onnxruntime": slices a second}, alternating, on the CPU, every thread the default."""
     slices = bench.slices
-    objects = make_objects(bench.program, bench.folder / "scored", slices, "HEAD")
+    objects = make_objects(bench.program, bench.folder / "scored", slices, scored=True)
     card_path = pathlib.Path(bench.card)
     card = json.loads(card_path.read_text())
     tensors = [tensor(card, file) for file in objects.files]

@@ -34,7 +34,7 @@ def memories(bench):
     sender = bench.present(senders.ALL)[0]
     rows = []
     for associations in (1, 16, 64):
-        objects = make_objects(bench.program, bench.folder / f"memory-{associations}", max(bench.slices, associations), "HEAD")
+        objects = make_objects(bench.program, bench.folder / f"memory-{associations}", max(bench.slices, associations), scored=True)
         with tempfile.TemporaryDirectory(dir=bench.folder) as scratch:
             shares = objects.shares(associations, pathlib.Path(scratch) / "send")
             node = receivers.Triaged(bench.tools, bench.program, TRIAGED__INFERENCE__DEVICE="cpu")

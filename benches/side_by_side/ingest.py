@@ -18,12 +18,12 @@ FEWEST = 48
 def measure(bench):
     """Rows of {sender, receiver, associations, rate, objects}; every run's objects are verified before it counts."""
     machine.spread(bench.folder)
-    chest = make_objects(bench.program, bench.folder / "chest", bench.objects, "CHEST")
-    head = make_objects(bench.program, bench.folder / "head", bench.objects, "HEAD")
+    stored = make_objects(bench.program, bench.folder / "stored", bench.objects, scored=False)
+    heads = make_objects(bench.program, bench.folder / "heads", bench.objects, scored=True)
     scoring = receivers.Triaged(bench.tools, bench.program)
     scoring.name = "triaged, scoring meanwhile"
-    contenders = [(receivers.Triaged(bench.tools, bench.program), chest), (scoring, head)]
-    contenders += [(peer, chest) for peer in bench.present(receivers.PEERS)]
+    contenders = [(receivers.Triaged(bench.tools, bench.program), stored), (scoring, heads)]
+    contenders += [(peer, stored) for peer in bench.present(receivers.PEERS)]
     rates, sent = {}, {}
     for sender in bench.present(bench.senders):
         for count in ASSOCIATIONS:

@@ -26,8 +26,8 @@ def make_series(program, folder, slices, lesion=None):
     return sorted(pathlib.Path(folder).glob("**/*.dcm"))
 
 
-def make_objects(program, folder, count, body_part):
-    """`count` CT objects with pixels of their own, of one study; with body part CHEST a node stores them and scores none."""
+def make_objects(program, folder, count, scored):
+    """`count` CT objects with pixels of their own, of one study. A node scores heads; localizers, of the same pixels, it stores alone."""
     folder = pathlib.Path(folder)
     templates = make_series(program, folder / "templates", 20, "epidural")
     made = folder / "objects"
@@ -39,7 +39,9 @@ def make_objects(program, folder, count, body_part):
         one.StudyInstanceUID, one.SeriesInstanceUID, one.SOPInstanceUID = study, series, generate_uid()
         one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
         one.InstanceNumber = number + 1
-        one.BodyPartExamined = body_part
+        if not scored:
+            # Another body part is not enough: a node looks at the pixels before it believes that.
+            one.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
         pixels = bytearray(one.PixelData)
         # No two objects have the same pixels.
         pixels[:4] = number.to_bytes(4, "little")

@@ -18,7 +18,7 @@ def measure(bench):
     """Rows of {instances, bytes, ingest, worklist page, API, SQL}, the empty ledger first; times in milliseconds."""
     # Other objects in each run: duplicates would write no row.
     series = [
-        make_objects(bench.program, bench.folder / f"scale-{turn}", bench.objects, "CHEST") for turn in range(bench.repeats)
+        make_objects(bench.program, bench.folder / f"scale-{turn}", bench.objects, scored=False) for turn in range(bench.repeats)
     ]
     sender = bench.present(senders.ALL)[0]
     rows = []

@@ -75,7 +75,7 @@ impl Judge {
                 self.studies.requeue_other_models(study.study_uid, self.card.sha256.clone()).await?;
                 continue;
             }
-            let early = judge_early(&study.slices, &self.card.study_rule, &self.card.made_for);
+            let early = judge_early(&study.slices, &self.card.early_rule(), &self.card.made_for);
             let due = due(
                 &study,
                 early.finding == Finding::Flagged,

@@ -414,6 +414,7 @@ mod tests {
             spacing_mm: 5.0,
             slice_threshold: 0.4,
             threshold: 0.25,
+            early_threshold: None,
         }
     }
 

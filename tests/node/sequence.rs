@@ -111,6 +111,26 @@ fn an_early_alert_stands_though_the_sequence_does_not_confirm_it() {
 }
 
 #[test]
+fn early_alerts_of_a_sequence_have_a_threshold_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    // No score reaches it: whatever the study rule would flag early waits for the sequence.
+    for (threshold, flagged) in [(0.5, 1), (1.0, 0)] {
+        let path = card(folder.path(), |card| {
+            card["sequence"]["threshold"] = threshold.into();
+            card["sequence"]["early_threshold"] = 1.0.into();
+        });
+        let node = start(&path, &[]);
+        send(&node, &["--slices", "30", "--lesion", "epidural", "--seed", "1"], |_| false);
+        wait_for_verdicts(&node, 1);
+        assert_eq!(node.query::<i64>("SELECT flagged FROM worklist"), flagged);
+        assert_eq!(node.query::<i64>("SELECT count(*) FROM verdicts WHERE provisional"), 0);
+        let above: i64 = node.query("SELECT count(*) FROM slice_results WHERE probability >= 0.3");
+        assert!(above > 3, "by the study rule's own threshold it would have been flagged early");
+        assert_eq!(node.query::<i64>("SELECT warnings LIKE '%does not confirm%' FROM (SELECT coalesce(warnings, '') AS warnings FROM worklist)"), 0);
+    }
+}
+
+#[test]
 fn a_sequence_network_that_fails_leaves_the_verdict_to_the_study_rule_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = card(folder.path(), |card| {
@@ -139,7 +159,8 @@ fn a_sequence_network_that_fails_leaves_the_verdict_to_the_study_rule_and_says_s
 #[test]
 fn a_sequence_network_that_does_not_fit_is_refused_at_start_and_by_the_check() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 6] = [
+    let cases: [(&str, Change); 7] = [
+        ("early_threshold 0 is not above 0", |sequence| sequence["early_threshold"] = 0.into()),
         ("nowhere.onnx", |sequence| sequence["file"] = "nowhere.onnx".into()),
         ("has SHA-256", |sequence| sequence["sha256"] = "0".repeat(64).into()),
         ("the graph has none of that name but series", |sequence| sequence["input"] = "slices".into()),

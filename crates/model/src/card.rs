@@ -103,6 +103,14 @@ impl ModelCard {
         self.sequence.as_ref().map(|sequence| read_beside(path, &sequence.file, &sequence.sha256)).transpose()
     }
 
+    /// The study rule as early alerts are given by it: with the sequence network's threshold for them, where the card has one.
+    pub fn early_rule(&self) -> StudyRule {
+        match self.sequence.as_ref().and_then(|sequence| sequence.early_threshold) {
+            Some(threshold) => self.study_rule.with_threshold(threshold),
+            None => self.study_rule,
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.format != CARD_FORMAT {
             return Err(format!("format {} where this version reads format {CARD_FORMAT}", self.format));
@@ -174,6 +182,7 @@ mod tests {
             spacing_mm: 5.0,
             slice_threshold: 0.2,
             threshold: 0.3,
+            early_threshold: None,
         };
         let with = |change: &dyn Fn(&mut Sequence)| {
             let mut sequence = sequence.clone();
@@ -185,7 +194,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<ModelCard>(&text).expect("a card"), with(&|_| {}));
         assert!(serde_json::from_str::<ModelCard>(&text.replace("spacing_mm", "spacing")).is_err());
         type Change = fn(&mut Sequence);
-        let wrong: [(&str, Change); 8] = [
+        let wrong: [(&str, Change); 9] = [
             ("plain file name", |s| s.file = "../m11-sequence.onnx".into()),
             ("plain file name", |s| s.file = String::new()),
             ("a file of its own", |s| s.file = "m11.onnx".into()),
@@ -194,11 +203,16 @@ mod tests {
             ("spacing_mm", |s| s.spacing_mm = f64::NAN),
             ("slice_threshold", |s| s.slice_threshold = -0.1),
             ("threshold", |s| s.threshold = 0.0),
+            ("early_threshold", |s| s.early_threshold = Some(1.5)),
         ];
         for (why, change) in wrong {
             let said = with(&change).check().expect_err(why);
             assert!(said.starts_with("sequence: ") && said.contains(why), "{why}: {said}");
         }
+        // Early alerts are by the study rule, with a threshold of their own where the sequence has one.
+        assert_eq!((card.early_rule(), with(&|_| {}).early_rule()), (card.study_rule, card.study_rule));
+        let early = with(&|s| s.early_threshold = Some(0.875));
+        assert_eq!(early.early_rule(), card.study_rule.with_threshold(0.875));
         // Its file is looked for beside the card.
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/m11.json");
         assert!(matches!(card.load_sequence(&path), Ok(None)));

@@ -39,12 +39,16 @@ pub struct Sequence {
     pub slice_threshold: f64,
     /// A series is flagged when its probability is at least this.
     pub threshold: f64,
+    /// An early alert is given when the study rule's score is at least this, and not the rule's own threshold: an alert that this
+    /// network would not confirm is never taken back. None: the rule's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_threshold: Option<f64>,
 }
 
 impl Sequence {
     /// Whether its fields make sense beside the card's main file.
     pub(crate) fn check(&self, main_file: &str) -> Result<(), String> {
-        let Sequence { file, spacing_mm, slice_threshold, threshold, .. } = self;
+        let Sequence { file, spacing_mm, slice_threshold, threshold, early_threshold, .. } = self;
         if file.is_empty() || Path::new(file).components().count() != 1 || file.contains("..") {
             return Err(format!("sequence: file {file:?} must be a plain file name in the card's own folder"));
         }
@@ -61,8 +65,10 @@ impl Sequence {
         if !(0.0..=1.0).contains(slice_threshold) {
             return Err(format!("sequence: slice_threshold {slice_threshold} is not between 0 and 1"));
         }
-        if !(*threshold > 0.0 && *threshold <= 1.0) {
-            return Err(format!("sequence: threshold {threshold} is not above 0 and at most 1"));
+        for (name, threshold) in [("threshold", Some(*threshold)), ("early_threshold", *early_threshold)] {
+            if let Some(threshold) = threshold.filter(|threshold| !(*threshold > 0.0 && *threshold <= 1.0)) {
+                return Err(format!("sequence: {name} {threshold} is not above 0 and at most 1"));
+            }
         }
         Ok(())
     }

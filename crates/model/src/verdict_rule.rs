@@ -85,6 +85,7 @@ mod tests {
             spacing_mm: 5.0,
             slice_threshold: 0.25,
             threshold: 0.5,
+            early_threshold: None,
         };
         let kept = VerdictRule::from(&sequence).json();
         assert!(kept.starts_with(r#"{"kind":"sequence","file":"m-sequence.onnx","#), "{kept}");

@@ -101,9 +101,7 @@ impl Ledger {
                 error => DatabaseError::new(error, false),
             },
         })?;
-        connection
-            .pragma_update(None, "foreign_keys", "ON")
-            .map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
+        prepare_writer(&connection).map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
         let witness = Witness::new(path)
             .map_err(|error| LedgerError::Open { path: path.into(), source: DatabaseError::new(error, true) })?;
         let witness = Arc::new(Mutex::new(witness));
@@ -192,6 +190,15 @@ fn connect(path: &Path) -> Result<Connection> {
         Ok(connection)
     };
     open().map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })
+}
+
+/// What the writer's connection needs beyond the migrations.
+fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    // Each write has a savepoint, for which SQLite keeps the pages that it changes: by default in a file that it makes and removes in each
+    // transaction, with more bytes than the log gets. In memory they are some hundred KiB. A migration that builds an index of a large
+    // table would take gigabytes of memory so.
+    connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
 fn migrations() -> Migrations<'static> {

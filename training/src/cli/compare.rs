@@ -82,6 +82,8 @@ fn facts(card: &ModelCard) -> anyhow::Result<Vec<(String, String)>> {
     if let Some(sequence) = &card.sequence {
         let text = format!("{}, a series is flagged from probability {:.4}", sequence.file, sequence.threshold);
         add("sequence network", text);
+        let early = sequence.early_threshold.map_or("the study rule's own".into(), |early| format!("{early:.4}"));
+        add("early alerts from", early);
     }
     // Whatever settings the card names: a later training may have further ones.
     if let Value::Object(training) = &about["training"] {

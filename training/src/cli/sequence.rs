@@ -187,6 +187,7 @@ fn write(
             spacing_mm: figures.settings.spacing_mm,
             slice_threshold: figures.slice_threshold,
             threshold: figures.threshold,
+            early_threshold: Some(figures.early_threshold),
         }),
         ..card
     };

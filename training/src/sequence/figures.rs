@@ -48,12 +48,18 @@ pub struct SequenceFigures {
     /// Of the shipped network: chosen on all folds' scores, each by a network that has not seen its patients.
     pub slice_threshold: f64,
     pub threshold: f64,
+    /// See [`FoldThresholds::early_threshold`].
+    pub early_threshold: f64,
     pub folds: Vec<FoldThresholds>,
     pub slices: Compared,
     pub studies: Compared,
-    /// A study is flagged by the early alert, so by the study rule, or by the sequence network: what the worklist shows where
+    /// A study is flagged by an early alert, so by the study rule, or by the sequence network: what the worklist shows where
     /// early alerts are on, for no flag is taken back.
     pub with_early_alerts: Figures,
+    /// Of the studies with the finding: how many are flagged, and how many of those by an early alert. The others' alerts come when
+    /// the study is complete.
+    pub found: usize,
+    pub found_early: usize,
 }
 
 /// The thresholds that one fold was judged by.
@@ -61,6 +67,28 @@ pub struct SequenceFigures {
 pub struct FoldThresholds {
     pub slice_threshold: f64,
     pub threshold: f64,
+    /// Of the study rule's score, for early alerts: the lowest, and not below the rule's own, from which on the sequence network flags
+    /// every study that it was chosen on.
+    pub early_threshold: f64,
+}
+
+/// A study by both judges.
+struct ByBoth {
+    /// The study rule's score.
+    rule: f64,
+    /// Whether the sequence network flags it.
+    flagged: bool,
+}
+
+/// The lowest threshold of the study rule's score, not below the rule's own, from which on every study is flagged by the sequence
+/// network, too: in the middle between the highest score that is not and the next one above.
+fn early_threshold(studies: &[ByBoth], own: f64) -> f64 {
+    let unconfirmed = studies.iter().filter(|study| !study.flagged).map(|study| study.rule).fold(0.0, f64::max);
+    if unconfirmed < own {
+        return own;
+    }
+    let above = studies.iter().map(|study| study.rule).filter(|score| *score > unconfirmed).fold(1.0, f64::min);
+    (unconfirmed + above) / 2.0
 }
 
 /// One kind of case with the sequence network and without.
@@ -117,7 +145,8 @@ pub fn measure(
             let inner = train(&without(&[fold, other]), calibration, settings)?;
             others.extend(folds[other].iter().map(|series| reading(&inner, series, calibration, settings)));
         }
-        thresholds.push(choose(&others.iter().collect::<Vec<_>>(), choosing).ok_or(MeasureError::OneClass)?);
+        let chosen = choose(&others.iter().collect::<Vec<_>>(), choosing, &decision.study_rule);
+        thresholds.push(chosen.ok_or(MeasureError::OneClass)?);
         let read_by = |calibration: Option<&Platt>| -> Vec<Read<'_>> {
             own.iter().map(|series| reading(&network, series, calibration, settings)).collect()
         };
@@ -127,12 +156,13 @@ pub fn measure(
     let network = train(&all, crossed.decision.calibration.as_ref(), settings)?;
     // The shipped network reads scores that are calibrated on all folds.
     let one_scale: Vec<&Read<'_>> = read.iter().flat_map(|fold| &fold.one_scale).collect();
-    let shipped = choose(&one_scale, choosing).ok_or(MeasureError::OneClass)?;
+    let shipped = choose(&one_scale, choosing, &crossed.decision.study_rule).ok_or(MeasureError::OneClass)?;
     let figures = SequenceFigures {
         settings: *settings,
         parameters: SequenceNetwork::<Flex>::parameters(),
         slice_threshold: shipped.slice_threshold,
         threshold: shipped.threshold,
+        early_threshold: shipped.early_threshold,
         ..figures(&read, &thresholds, crossed, seed)
     };
     Ok(Measured { network, figures })
@@ -181,15 +211,24 @@ fn reading<'a>(
     }
 }
 
-/// Slice threshold by F2, series threshold by the operating point, on read series.
-fn choose(read: &[&Read<'_>], choosing: Choosing) -> Option<FoldThresholds> {
+/// Slice threshold by F2, series threshold by the operating point, early threshold by both, on read series.
+fn choose(read: &[&Read<'_>], choosing: Choosing, rule: &StudyRule) -> Option<FoldThresholds> {
     let slices: Vec<Case> = read.iter().flat_map(|series| series.slices.iter().copied()).collect();
     let mut patients: BTreeMap<&str, Vec<Case>> = BTreeMap::new();
-    for (patient, case) in studies(read.iter().copied(), |series| series.score) {
-        patients.entry(patient).or_default().push(case);
+    let by_sequence = studies(read.iter().copied(), |series| series.score);
+    for (patient, case) in &by_sequence {
+        patients.entry(patient).or_default().push(*case);
     }
     let patients: Vec<Vec<Case>> = patients.into_values().collect();
-    Some(FoldThresholds { slice_threshold: best_f2_threshold(&slices)?.0, threshold: choosing.threshold(&patients)? })
+    let threshold = choosing.threshold(&patients)?;
+    let by_rule = studies(read.iter().copied(), |series| series.by_rule(rule));
+    let by_both = by_sequence.iter().zip(&by_rule);
+    let by_both = by_both.map(|((_, s), (_, r))| ByBoth { rule: r.score, flagged: s.score >= threshold });
+    Some(FoldThresholds {
+        slice_threshold: best_f2_threshold(&slices)?.0,
+        threshold,
+        early_threshold: early_threshold(&by_both.collect::<Vec<_>>(), rule.threshold()),
+    })
 }
 
 /// Each study with its highest series' score, and whose it is.
@@ -230,6 +269,7 @@ type Pairs = Vec<Vec<(Case, Case)>>;
 fn figures(read: &[Fold<'_>], thresholds: &[FoldThresholds], crossed: &CrossValidation, seed: u64) -> SequenceFigures {
     let mut patients: BTreeMap<&str, Patient> = BTreeMap::new();
     let mut within: [Vec<[Option<f64>; 2]>; 2] = Default::default();
+    let (mut found, mut found_early) = (0, 0);
     let areas = |pairs: &[(Case, Case)]| {
         let (with, without): (Vec<Case>, Vec<Case>) = pairs.iter().copied().unzip();
         [auc(&with), auc(&without)]
@@ -258,11 +298,16 @@ fn figures(read: &[Fold<'_>], thresholds: &[FoldThresholds], crossed: &CrossVali
         let without = studies(&fold.own_scale, |series| series.by_rule(&decision.study_rule));
         for ((name, with), (_, without)) in with.into_iter().zip(without) {
             let is_flagged = with.score >= thresholds.threshold;
-            let is_early = without.score >= decision.study_rule.threshold();
+            let by_rule = without.score >= decision.study_rule.threshold();
+            let is_early = without.score >= thresholds.early_threshold;
             let answer = |flagged: bool| Case { score: f64::from(u8::from(flagged)), positive: with.positive };
             let patient = patients.entry(name).or_default();
-            patient.study_answers.push((answer(is_flagged), answer(is_early)));
+            patient.study_answers.push((answer(is_flagged), answer(by_rule)));
             patient.early_answers.push(answer(is_flagged || is_early));
+            if with.positive {
+                found += usize::from(is_flagged || is_early);
+                found_early += usize::from(is_early);
+            }
         }
         within[0].push(areas(&of_slices));
         within[1].push(areas(&of_studies));
@@ -277,10 +322,13 @@ fn figures(read: &[Fold<'_>], thresholds: &[FoldThresholds], crossed: &CrossVali
         patients: patients.len(),
         slice_threshold: 0.0,
         threshold: 0.0,
+        early_threshold: 0.0,
         folds: thresholds.to_vec(),
         slices: compared(&of(|p| &p.slices), &of(|p| &p.slice_answers), &within[0], seed),
         studies: compared(&studies, &of(|p| &p.study_answers), &within[1], seed),
         with_early_alerts: judged_figures(&one(&studies, |(with, _)| *with), &early, ROUNDS, seed),
+        found,
+        found_early,
     }
 }
 
@@ -297,5 +345,22 @@ fn compared(cases: &Pairs, answers: &Pairs, within: &[[Option<f64>; 2]], seed: u
         without: figures(|(_, without)| *without),
         auc_difference: auc_difference(cases, ROUNDS, seed),
         auc_within_folds: [mean(0), mean(1)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_alerts_begin_where_the_sequence_confirms_all() {
+        let studies = |all: &[(f64, bool)]| -> Vec<ByBoth> {
+            all.iter().map(|(rule, flagged)| ByBoth { rule: *rule, flagged: *flagged }).collect()
+        };
+        let mixed = studies(&[(0.1, false), (0.2, true), (0.4, false), (0.6, true), (0.9, true)]);
+        assert_eq!(early_threshold(&mixed, 0.3), 0.5);
+        assert_eq!(early_threshold(&mixed, 0.45), 0.45, "never below the study rule's own");
+        assert_eq!(early_threshold(&studies(&[(0.8, false), (0.5, true)]), 0.3), 0.9, "nothing lies above");
+        assert_eq!(early_threshold(&studies(&[(0.8, true)]), 0.3), 0.3);
     }
 }

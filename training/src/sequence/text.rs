@@ -52,16 +52,19 @@ impl SequenceFigures {
         format!(
             "{TITLE}\
              `{file}` reads what the network above said of all slices of a series, in their order along the body, and gives the node's \
-             verdict on it: a series is flagged from probability {:.4}. The study rule gives early alerts, which are never taken back, and \
-             the verdict where this network fails. {} parameters: a smoothing over five neighbours, a correction by two convolutions over five \
+             verdict on it: a series is flagged from probability {:.4}. The study rule gives early alerts, from a score of {:.4} on: they are never \
+             taken back, and so begin at the lowest score, not below the rule's own threshold, from which on this network confirms all. The rule \
+             with its own threshold gives the verdict where this network fails. {} parameters: a smoothing over five neighbours, a correction by two convolutions over five \
              bins, a smooth maximum over the series; symmetric, so that the direction of the scan does not matter. Its input are the calibrated \
              logits (-8 to 8) in bins of {} mm, of several slices in one bin the highest, and where bins are empty. It was trained on patients \
              whose slices are 5 mm apart: that thin slices in one bin score as one thick slice was not measured.\n\n\
              Trained on the out-of-fold scores of {} patients; for these figures on those of all folds but one, and judged by \
              thresholds chosen on the same folds, each read by a network that was trained without it. In brackets 95 % intervals, bootstrap over \
              patients. A slice is positive from probability {:.4} of its bin.\n\n{}\n\
-             With early alerts a study is flagged if the study rule or the sequence does so: sensitivity {}, specificity {}.\n",
+             With early alerts a study is flagged if one is given or the sequence does so: sensitivity {}, specificity {}. Of {} studies with \
+             the finding that are flagged, {} have an early alert; the others' alerts come when the study is complete.\n",
             self.threshold,
+            self.early_threshold,
             self.parameters,
             self.settings.spacing_mm,
             self.patients,
@@ -69,6 +72,8 @@ impl SequenceFigures {
             self.table(),
             share(early.sensitivity),
             share(early.specificity),
+            self.found,
+            self.found_early,
         )
     }
 }
