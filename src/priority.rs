@@ -5,11 +5,11 @@ use std::io;
 
 use tracing::debug;
 
-/// Steps of niceness that decoding and scoring threads stand back: about a third of the weight of a receiving thread.
-const STEPS: i32 = 5;
+/// Steps of niceness that decoding and scoring threads stand back: about a fifth of the weight of a receiving thread.
+const STEPS: i32 = 7;
 
 /// Steps of niceness for work that nobody waits for: about a tenth of the weight of a scoring thread.
-const FAR_STEPS: i32 = 15;
+const FAR_STEPS: i32 = 17;
 
 /// The time slice that decoding and scoring threads ask for, in nanoseconds. Linux (6.12 and later) gives a thread that wakes
 /// the core at once where the slice it asks for is the shorter one, by default 1 to 3 ms: so a receiving thread does not wait
