@@ -22,6 +22,7 @@ use triaged::ledger::{Instances, Ledger, NewInstance, SliceStart};
 use triaged::notify::{Channel, Links, Message as Notification, Outcome, Routing, Webhook};
 use triaged::rendering::Renderer;
 use triaged::report::Reports;
+use triaged::triage::ShadowJudge;
 use triaged::web::{Check, Door, Readiness, Site};
 use triaged_imaging::{Transform, Window, frame_count, model_input, most_frames, read_bytes, read_header_bytes};
 
@@ -155,6 +156,7 @@ static WEB: LazyLock<[SocketAddr; 2]> = LazyLock::new(|| {
         let address = listener.local_addr().expect("it is bound");
         let site = Site {
             ledger: ledger.clone(),
+            shadow: ShadowJudge::default(),
             readiness: Arc::new(|| Readiness { checks: vec![Check::ok("disk", "9000 MiB free")] }),
             metrics: triaged::metrics::install().expect("metrics are installed once"),
             links: Arc::new(Links::new("http://localhost", vec![7; 32]).expect("an address and a key")),

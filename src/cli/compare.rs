@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 
+use triaged::config::Settings;
+use triaged::inference::load_judge;
 use triaged::ledger::Reader;
-use triaged::triage::{ComparedStudy, Comparison};
+use triaged::triage::{ComparedStudy, Comparison, ShadowJudge};
 
 use super::output::{Format, own, text, write_csv, write_json};
 use super::since::moment_of;
@@ -23,7 +25,7 @@ pub struct Args {
     since: Option<String>,
 }
 
-pub fn run(ledger: &Reader, args: Args) -> Result<()> {
+pub fn run(settings: &Settings, ledger: &Reader, args: Args) -> Result<()> {
     let since = args.since.as_deref().map(moment_of).transpose()?;
     // Commands open the database without bringing it to this version, as a node may be at work on it.
     if !ledger.has_shadow_tables()? {
@@ -37,7 +39,7 @@ pub fn run(ledger: &Reader, args: Args) -> Result<()> {
             studies.push(record(study));
         }
     };
-    let Some(comparison) = Comparison::make(ledger, since.as_deref(), keep)? else {
+    let Some(comparison) = Comparison::make(ledger, &judge(settings), since.as_deref(), keep)? else {
         return Err(Failure::wrong("no model has run in shadow with this data folder; inference.shadow names one"));
     };
     match args.format {
@@ -50,8 +52,20 @@ pub fn run(ledger: &Reader, args: Args) -> Result<()> {
     }
 }
 
+/// By the card of the model that is in shadow. Without it, or where it cannot be loaded here, by the study rule that the ledger has.
+fn judge(settings: &Settings) -> ShadowJudge {
+    let Some(inference) = settings.inference.of_shadow() else { return ShadowJudge::default() };
+    match load_judge(&inference) {
+        Ok((card, sequence)) => ShadowJudge::new(card, sequence),
+        Err(error) => {
+            eprintln!("inference.shadow cannot be loaded, so its study rule judges, not its whole card: {error}");
+            ShadowJudge::default()
+        }
+    }
+}
+
 fn page(comparison: &Comparison, screen: Screen) -> String {
-    let Comparison { model, shadow, agreement, left_out, slices, disagreements } = comparison;
+    let Comparison { model, shadow, judged_by, agreement, left_out, slices, disagreements } = comparison;
     let short = |sha256: &str| sha256.get(..12).unwrap_or(sha256).to_owned();
     let model = match model {
         Some(model) => format!("{} {}", clean(&model.model), short(&model.model_sha256)),
@@ -59,6 +73,7 @@ fn page(comparison: &Comparison, screen: Screen) -> String {
     };
     let off = if shadow.present { "" } else { ", no longer on" };
     let mut out = format!("model      {model}\nshadow     {} {}{off}\n", clean(&shadow.name), short(&shadow.sha256));
+    out.push_str(&format!("judged by  {}, in shadow\n", clean(judged_by)));
     out.push_str(&format!("compared   {} studies, {} slices\n", agreement.studies, slices.compared));
     let mut left: Vec<String> = Vec::new();
     for (count, why) in [

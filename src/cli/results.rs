@@ -30,7 +30,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     match args.command {
         None => worklist::run(&ledger, args.list)?,
         Some(Command::Show(args)) => study::run(&ledger, args)?,
-        Some(Command::Compare(args)) => compare::run(&ledger, args)?,
+        Some(Command::Compare(args)) => compare::run(settings, &ledger, args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

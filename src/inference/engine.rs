@@ -64,6 +64,22 @@ impl EngineInfo {
     }
 }
 
+/// The card that these settings name, with its sequence network and without loading the network that scores slices: what makes verdicts
+/// of scores that are there. Blocks.
+///
+/// # Errors
+/// A card or a sequence network that a node would refuse, too.
+pub fn load_judge(settings: &config::Inference) -> Result<(ModelCard, Option<Arc<dyn SeriesNetwork>>), EngineError> {
+    let path = assets::model_card(&settings.model);
+    let (card, _) = ModelCard::load(&path)?;
+    if card.sequence.is_none() {
+        return Ok((card, None));
+    }
+    let environment = environment(&assets::onnxruntime(&settings.onnxruntime))?;
+    let sequence = SequenceSession::load(&environment, &card, &path)?;
+    Ok((card, sequence.map(|sequence| Arc::new(sequence) as Arc<dyn SeriesNetwork>)))
+}
+
 impl Engine {
     /// Loads library, card and model, chooses the provider, and runs the model once. Takes seconds; blocks.
     pub fn load(settings: &config::Inference) -> Result<Engine, EngineError> {

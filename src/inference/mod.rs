@@ -19,7 +19,7 @@ mod trial;
 mod tuning;
 
 pub use bench::{Bench, BenchError, Measured, bench};
-pub use engine::{Engine, EngineInfo};
+pub use engine::{Engine, EngineInfo, load_judge};
 pub use error::EngineError;
 pub use pipeline::Pipeline;
 pub use shadow::{Shadow, ShadowStatus};

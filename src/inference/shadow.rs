@@ -24,6 +24,7 @@ use crate::decoding::{self, DecodeLimits, Decoder, Decoders};
 use crate::ledger::{Claim, Ledger, LedgerError, NewShadowModel, Queue, ShadowEnd, ShadowModel, ShadowOutcome, now};
 use crate::objects::Objects;
 use crate::priority::stand_far_back;
+use triaged_model::SeriesNetwork;
 
 /// Slices claimed, and ends recorded, in one commit at most: a commit for each would slow those of receiving.
 const AT_ONCE: usize = 16;
@@ -54,6 +55,8 @@ pub struct Shadow {
 #[derive(Clone)]
 pub struct ShadowStatus {
     pub info: EngineInfo,
+    /// The network that reads whole series; none where the card has none.
+    pub sequence: Option<Arc<dyn SeriesNetwork>>,
     ended: Arc<Mutex<Option<String>>>,
 }
 
@@ -73,7 +76,7 @@ impl Shadow {
         objects: Arc<dyn Objects>,
         settings: &config::Inference,
     ) -> Result<Shadow, LedgerError> {
-        let status = ShadowStatus { info: engine.info(), ended: Arc::default() };
+        let status = ShadowStatus { info: engine.info(), sequence: engine.sequence(), ended: Arc::default() };
         let card = &status.info.card;
         let model = NewShadowModel {
             name: card.name.clone(),

@@ -45,7 +45,7 @@ use crate::rendering::Renderer;
 use crate::report::Reports;
 use crate::retention::Retention;
 use crate::tls::TlsServer;
-use crate::triage::{Activity, Gate, Judge, StatRule};
+use crate::triage::{Activity, Gate, Judge, ShadowJudge, StatRule};
 use crate::trouble::Trouble;
 use crate::web::{self, Door, Site};
 
@@ -241,6 +241,10 @@ impl Node {
             recovery: progress.clone(),
         };
         let status = shadow.as_ref().map(|shadow| shadow.status().clone());
+        let shadow_judge = status
+            .as_ref()
+            .map(|status| ShadowJudge::new(status.info.card.clone(), status.sequence.clone()))
+            .unwrap_or_default();
         let readiness = readiness(&settings, &info, status, &ledger, &archive, troubles, listening.clone());
         let web = site.map(|(listener, bound, tls, door)| {
             let login = &settings.web.login;
@@ -253,6 +257,7 @@ impl Node {
             }
             let site = Site {
                 ledger: ledger.clone(),
+                shadow: shadow_judge,
                 readiness: readiness.clone(),
                 metrics,
                 links,
@@ -546,11 +551,6 @@ async fn start_shadow(
     let info = &shadow.status().info;
     if info.card.sha256 == engine.card.sha256 {
         warn!("inference.shadow is the model that gives the verdicts: it will agree with itself");
-    }
-    if info.card.sequence.is_some() {
-        warn!(
-            "the shadow's sequence network has no part in comparisons: a shadow is judged by its study rule, of its slices"
-        );
     }
     info!(
         model = info.card.name,

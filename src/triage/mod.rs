@@ -12,5 +12,5 @@ mod urgency;
 pub use activity::{Activity, Quiet, TransferId};
 pub use gate::{Assessment, Decision, Gate, Plane};
 pub use judge::Judge;
-pub use shadow::{Agreement, ComparedStudy, Comparison, LeftOut, ModelName, ShadowStudy, SliceAgreement};
+pub use shadow::{Agreement, ComparedStudy, Comparison, LeftOut, ModelName, ShadowJudge, ShadowStudy, SliceAgreement};
 pub use urgency::StatRule;

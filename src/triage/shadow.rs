@@ -1,10 +1,58 @@
 //! The verdicts that a shadow model would have given: on one study, and on all beside the model that counts. Computed when somebody
-//! asks, by the study rule of the shadow model's card; nothing is decided here.
+//! asks, as the node would judge by that model, series by series; nothing is decided here.
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::ledger::{JudgedStudy, LedgerError, Reader, Result, ShadowModel, ShadowRow};
-use triaged_model::{Judgement, StudyRule};
+use super::series::{StudyJudgement, WholeSeries, judge};
+use crate::ledger::{
+    Finding, JudgedStudy, LedgerError, Reader, Result, ShadowModel, ShadowRow, SliceEvidence, SliceState,
+};
+use triaged_model::{ModelCard, SeriesNetwork, StudyRule};
+
+/// By what a shadow model's verdicts are made. The ledger has its study rule; the rest is its card's.
+#[derive(Clone, Default)]
+pub struct ShadowJudge(Option<Arc<Whole>>);
+
+/// A card with its sequence network.
+struct Whole {
+    card: ModelCard,
+    sequence: Option<Arc<dyn SeriesNetwork>>,
+}
+
+impl ShadowJudge {
+    /// By a card and its sequence network, if it has one; `default()` is by the study rule that the ledger has.
+    pub fn new(card: ModelCard, sequence: Option<Arc<dyn SeriesNetwork>>) -> ShadowJudge {
+        ShadowJudge(Some(Arc::new(Whole { card, sequence })))
+    }
+
+    /// What judges the scores of this model: of the card, if it is that model's.
+    fn of<'j>(&'j self, model: &ShadowModel) -> Result<By<'j>> {
+        let rule = serde_json::from_str(&model.rule).map_err(|error| {
+            LedgerError::unreadable(format!("the study rule of the shadow model {}: {error}", model.name))
+        })?;
+        Ok(By { rule, whole: self.0.as_deref().filter(|whole| whole.card.sha256 == model.sha256) })
+    }
+}
+
+/// What judges the scores of one shadow model.
+struct By<'j> {
+    /// As it was in the card.
+    rule: StudyRule,
+    whole: Option<&'j Whole>,
+}
+
+impl By<'_> {
+    fn judge(&self, evidence: &[SliceEvidence]) -> StudyJudgement {
+        let whole_series = || {
+            let whole = self.whole?;
+            Some(WholeSeries { card: whole.card.sequence.as_ref()?, network: &**whole.sequence.as_ref()? })
+        };
+        let made_for = self.whole.map(|whole| whole.card.made_for.clone()).unwrap_or_default();
+        judge(evidence, &self.rule, whole_series(), &made_for)
+    }
+}
 
 /// A study as a shadow model sees it.
 #[derive(Debug, Clone, Serialize)]
@@ -16,6 +64,8 @@ pub struct ShadowStudy {
     pub flagged: Option<bool>,
     pub score: Option<f64>,
     pub threshold: f64,
+    /// The rule that made the score, in words.
+    pub judged_by: String,
     pub slices: Vec<ShadowRow>,
 }
 
@@ -25,6 +75,8 @@ pub struct Comparison {
     /// The model that counts: that of the newest verdict.
     pub model: Option<ModelName>,
     pub shadow: ShadowModel,
+    /// The rule that makes the shadow's scores of studies, in words.
+    pub judged_by: String,
     pub agreement: Agreement,
     pub left_out: LeftOut,
     pub slices: SliceAgreement,
@@ -88,23 +140,23 @@ pub struct ComparedStudy {
 
 impl ShadowStudy {
     /// The present shadow model's opinion of a study, else that of the last one; `None` where it has ended no slice.
-    pub fn of_study(ledger: &Reader, study_uid: &str) -> Result<Option<ShadowStudy>> {
+    pub fn of_study(ledger: &Reader, study_uid: &str, judge: &ShadowJudge) -> Result<Option<ShadowStudy>> {
         let Some(model) = ledger.latest_shadow_model()? else { return Ok(None) };
         let slices = ledger.shadow_slices(study_uid, model.id)?;
-        let (complete, slices) = (slices.missing == 0, slices.ended);
-        if slices.is_empty() {
+        if slices.ended.is_empty() {
             return Ok(None);
         }
-        let probabilities: Vec<f64> = slices.iter().filter_map(|slice| slice.probability).collect();
-        let Judgement { score, threshold, flagged } = rule(&model)?.judge(&probabilities);
-        let scored = !probabilities.is_empty();
+        let complete = slices.missing == 0;
+        let judgement = judge.of(&model)?.judge(&slices.evidence);
+        let flagged = judgement.finding == Finding::Flagged;
         Ok(Some(ShadowStudy {
             complete,
-            flagged: (scored && (flagged || complete)).then_some(flagged),
-            score: scored.then_some(score),
-            threshold,
+            flagged: (judgement.score.is_some() && (flagged || complete)).then_some(flagged),
+            score: judgement.score,
+            threshold: judgement.threshold,
+            judged_by: judgement.rule.words(),
             model,
-            slices,
+            slices: slices.ended,
         }))
     }
 }
@@ -115,11 +167,12 @@ impl Comparison {
     /// no model ever ran in shadow.
     pub fn make(
         ledger: &Reader,
+        judge: &ShadowJudge,
         since: Option<&str>,
         mut each: impl FnMut(&ComparedStudy),
     ) -> Result<Option<Comparison>> {
         let Some(shadow) = ledger.latest_shadow_model()? else { return Ok(None) };
-        let rule = rule(&shadow)?;
+        let by = judge.of(&shadow)?;
         let model = shadow.id;
         let since = since.unwrap_or_default().max(&shadow.since).to_owned();
         let mut comparison = Comparison {
@@ -128,11 +181,13 @@ impl Comparison {
             left_out: LeftOut::default(),
             slices: SliceAgreement { waiting: ledger.shadow_queue_depth()?, ..SliceAgreement::default() },
             disagreements: Vec::new(),
+            // Of no slices the rule is the same.
+            judged_by: by.judge(&[]).rule.words(),
             shadow,
         };
         let mut correlation = Correlation::default();
         ledger.visit_judged_studies(model, &since, |study| {
-            if let Some(study) = comparison.take(study, &rule, &mut correlation) {
+            if let Some(study) = comparison.take(study, &by, &mut correlation) {
                 each(&study);
                 if study.flagged != study.shadow_flagged {
                     comparison.disagreements.push(study);
@@ -145,7 +200,7 @@ impl Comparison {
     }
 
     /// Counts a study; returns it where both models have judged it.
-    fn take(&mut self, judged: JudgedStudy, rule: &StudyRule, correlation: &mut Correlation) -> Option<ComparedStudy> {
+    fn take(&mut self, judged: JudgedStudy, by: &By<'_>, correlation: &mut Correlation) -> Option<ComparedStudy> {
         let name = ModelName { model: judged.model, model_sha256: judged.model_sha256 };
         // The newest study comes first, and its verdict is by the model that counts.
         let model = self.model.get_or_insert_with(|| name.clone());
@@ -153,19 +208,19 @@ impl Comparison {
             self.left_out.other_model += 1;
             return None;
         }
-        let slices = &judged.slices;
-        let probabilities: Vec<f64> = slices.iter().filter_map(|slice| slice.shadow_probability).collect();
-        let failed = slices.iter().filter(|slice| slice.shadow_state.as_deref() == Some("failed"));
+        let failed = judged.slices.iter().filter(|slice| slice.in_shadow.state == SliceState::Failed);
         self.slices.failed += failed.count() as u64;
-        if slices.iter().any(|slice| slice.shadow_state.is_none()) {
+        if judged.slices.iter().any(|slice| slice.in_shadow.state == SliceState::Queued) {
             self.left_out.incomplete += 1;
             return None;
         }
-        let (Some(flagged), Some(score), false) = (judged.flagged, judged.score, probabilities.is_empty()) else {
+        let (evidence, probabilities): (Vec<SliceEvidence>, Vec<Option<f64>>) =
+            judged.slices.into_iter().map(|slice| (slice.in_shadow, slice.probability)).unzip();
+        let judgement = by.judge(&evidence);
+        let (Some(flagged), Some(score), Some(shadow_score)) = (judged.flagged, judged.score, judgement.score) else {
             self.left_out.not_triaged += 1;
             return None;
         };
-        let judgement = rule.judge(&probabilities);
         let study = ComparedStudy {
             study_uid: judged.study_uid,
             accession_number: judged.accession_number,
@@ -173,14 +228,14 @@ impl Comparison {
             flagged,
             score,
             threshold: judged.threshold,
-            shadow_flagged: judgement.flagged,
-            shadow_score: judgement.score,
+            shadow_flagged: judgement.finding == Finding::Flagged,
+            shadow_score,
             shadow_threshold: judgement.threshold,
         };
         self.agreement.add(&study);
-        for slice in slices {
-            if let (Some(a), Some(b)) = (slice.probability, slice.shadow_probability) {
-                correlation.add(a, b);
+        for (slice, probability) in evidence.iter().zip(probabilities) {
+            if let (Some(probability), SliceState::Scored { probability: in_shadow, .. }) = (probability, slice.state) {
+                correlation.add(probability, in_shadow);
             }
         }
         Some(study)
@@ -224,12 +279,6 @@ impl Correlation {
         let spread = (self.squares.0 * self.squares.1).sqrt();
         (spread > 0.0).then(|| (self.products / spread).clamp(-1.0, 1.0))
     }
-}
-
-/// The study rule as it was in the card.
-fn rule(model: &ShadowModel) -> Result<StudyRule> {
-    serde_json::from_str(&model.rule)
-        .map_err(|error| LedgerError::unreadable(format!("the study rule of the shadow model {}: {error}", model.name)))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::plot::{Plot, Span, measured, traffic};
 use super::{Failed, Site};
 use crate::event::{Event, StudyEvent};
 use crate::ledger::{Ledger, NotificationRow, Queue, Sender, SetAsideRow, SliceTimes, format_time, now};
-use crate::triage::Comparison;
+use crate::triage::{Comparison, ShadowJudge};
 
 /// Slices from which the stages' times are told.
 const SLICES: u32 = 2000;
@@ -39,14 +39,19 @@ type Made = (Instant, Option<Comparison>);
 
 impl ShadowWeek {
     /// Blocks. Whoever else asks meanwhile waits for the same one.
-    fn comparison(&self, ledger: &Ledger, at: Timestamp) -> crate::ledger::Result<Option<Comparison>> {
+    fn comparison(
+        &self,
+        ledger: &Ledger,
+        judge: &ShadowJudge,
+        at: Timestamp,
+    ) -> crate::ledger::Result<Option<Comparison>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made, comparison)) = &*kept
             && made.elapsed() < KEPT
         {
             return Ok(comparison.clone());
         }
-        let made = Comparison::make(ledger, Some(&format_time(at - SHADOW)), |_| ())?;
+        let made = Comparison::make(ledger, judge, Some(&format_time(at - SHADOW)), |_| ())?;
         *kept = Some((Instant::now(), made.clone()));
         Ok(made)
     }
@@ -103,7 +108,7 @@ pub(super) async fn admin(
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
     let at = Timestamp::now();
     let day_ago = format_time(at - SignedDuration::from_hours(24));
-    let readiness = site.readiness.clone();
+    let (readiness, judge) = (site.readiness.clone(), site.shadow.clone());
     let (waiting, times, by_hour, by_day, senders, dead, set_aside, measurements, shadow) = site
         .ledger(move |ledger| {
             let week_ago = format_time(at - SignedDuration::from_hours(24 * 6));
@@ -116,7 +121,7 @@ pub(super) async fn admin(
                 ledger.newest_notifications(Some("dead"), ROWS)?,
                 ledger.set_aside(None, ROWS)?,
                 ledger.measurements(&Span::Week.begin(at))?,
-                week.comparison(ledger, at)?,
+                week.comparison(ledger, &judge, at)?,
             ))
         })
         .await?;

@@ -268,6 +268,7 @@ impl WholeStudy {
 
 pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejection>) -> Result<WholeStudy, Failed> {
     let uid = study_uid(uid)?;
+    let judge = site.shadow.clone();
     let whole = site
         .ledger(move |ledger| {
             let Some(row) = ledger.study(&uid)? else { return Ok(None) };
@@ -282,7 +283,7 @@ pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejec
                 slice_threshold: ledger.slice_threshold(&uid)?,
                 set_aside: ledger.set_aside(Some(&uid), MOST_LIMIT)?,
                 notifications: ledger.notifications(Some(&uid))?,
-                shadow: ShadowStudy::of_study(ledger, &uid)?,
+                shadow: ShadowStudy::of_study(ledger, &uid, &judge)?,
                 documents: ledger.documents_of(&uid)?,
                 forwards: ledger.forwards(&uid, MOST_LIMIT)?,
             }))

@@ -45,6 +45,7 @@ use crate::notify::{Links, Routing};
 use crate::rendering::Renderer;
 use crate::report::Reports;
 use crate::tls::TlsServer;
+use crate::triage::ShadowJudge;
 use connection::{Bounded, PeerAddress};
 use feed::Feed;
 pub use login::{Door, digest};
@@ -67,6 +68,8 @@ const MOST_BODY_BYTES: usize = 16 << 10;
 #[derive(Clone)]
 pub struct Site {
     pub ledger: Ledger,
+    /// By what the verdicts of the model in shadow are made.
+    pub shadow: ShadowJudge,
     /// May block: it is called off the async threads.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     pub metrics: PrometheusHandle,

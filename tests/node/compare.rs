@@ -33,13 +33,13 @@ fn compare(data_dir: &Path, arguments: &[&str]) -> (i32, String, String) {
 
 impl Site {
     fn new() -> Site {
+        Site::with_rule(r#"{"kind":"kth_highest","k":1,"threshold":0.5}"#)
+    }
+
+    fn with_rule(rule: &str) -> Site {
         let (fixture, runtime) = (Fixture::new(), Runtime::new().unwrap());
-        let model = NewShadowModel {
-            name: "m11".into(),
-            sha256: "cd".repeat(32),
-            slice_threshold: 0.5,
-            rule: r#"{"kind":"kth_highest","k":1,"threshold":0.5}"#.into(),
-        };
+        let model =
+            NewShadowModel { name: "m11".into(), sha256: "cd".repeat(32), slice_threshold: 0.5, rule: rule.into() };
         let shadow = runtime.block_on(fixture.ledger.start_shadow(model, 7)).unwrap();
         Site { fixture, runtime, shadow }
     }
@@ -134,6 +134,7 @@ fn people_see_a_table_and_spreadsheets_every_study() {
     for words in [
         "model      m10 abababababab\n",
         "shadow     m11 cdcdcdcdcdcd\n",
+        "judged by  the highest slice, in shadow\n",
         "compared   4 studies, 6 slices\n",
         "left out   1 not all slices scored in shadow, 2 not triaged by one of the two\n",
         "waiting    1 slices for the shadow model\n",
@@ -190,4 +191,18 @@ fn what_cannot_be_compared_is_told_in_a_line() {
     let connection = rusqlite::Connection::open(before.path().join("triaged.db")).unwrap();
     connection.execute_batch(include_str!("../../src/ledger/sqlite/migrations/0001_initial.sql")).unwrap();
     refused(before.path(), &[], "of a version without shadow models");
+}
+
+/// The same head in two reconstructions is two series. The node judges each for itself, and so it does in shadow: two middling slices of one
+/// and two of the other are no four.
+#[test]
+fn evidence_of_two_series_is_not_pooled_in_shadow() {
+    let site = Site::with_rule(r#"{"kind":"kth_highest","k":3,"threshold":0.5}"#);
+    site.study(&Study::new("1.1", &[0.1; 4]), &[Some(0.9); 4]);
+    let flagged = |site: &Site| site.json(&[])["agreement"]["only_shadow"].clone();
+    assert_eq!(flagged(&site), 1, "of one series");
+    let database = site.fixture.database();
+    let moved = database.execute("UPDATE instances SET series_uid = '1.1.2' WHERE instance_number > 2", []).unwrap();
+    assert_eq!(moved, 2);
+    assert_eq!(flagged(&site), 0);
 }

@@ -131,6 +131,53 @@ fn a_positive_shadow_alerts_nobody_and_changes_no_result() {
     assert_eq!(study["shadow"]["slices"].as_array().unwrap().len(), 16);
 }
 
+/// A card of `tests/models` whose sequence network confirms no study that its study rule flags.
+#[test]
+fn a_shadow_is_judged_by_its_whole_card() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    for file in ["spot.onnx", "spot-sequence.onnx"] {
+        fs::copy(models.join(file), folder.path().join(file)).unwrap();
+    }
+    let mut card: Value =
+        serde_json::from_str(&fs::read_to_string(models.join("spot-sequence.json")).unwrap()).unwrap();
+    card["sequence"]["threshold"] = 1.0.into();
+    let path = folder.path().join("card.json");
+    fs::write(&path, card.to_string()).unwrap();
+    let shadow = ("TRIAGED__INFERENCE__SHADOW", path.to_str().unwrap());
+    let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", MEAN), ("TRIAGED__TRIAGE__QUIET_SECONDS", "1"), shadow]);
+    let series = phantom(&node, &["--slices", "16", "--lesion", "epidural"]);
+    send(&node, series.path());
+    node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided'");
+    wait_for_shadow(&node, 16);
+    let positive: i64 = node.query("SELECT count(*) FROM shadow_results WHERE probability >= 0.3");
+    assert!(positive >= 2, "the study rule alone would flag it");
+    let uid: String = node.query("SELECT study_uid FROM worklist");
+    let words = "the sequence network spot-sequence.onnx over whole series";
+    let study: Value = serde_json::from_str(&node.get(&format!("/api/v1/studies/{uid}")).1).unwrap();
+    assert_eq!((&study["shadow"]["flagged"], &study["shadow"]["threshold"]), (&json!(false), &json!(1.0)));
+    assert_eq!(study["shadow"]["judged_by"], words);
+    assert!(node.get(&format!("/studies/{uid}")).1.contains(words));
+    assert!(node.get("/admin").1.contains(words));
+    // The command reads the card for itself; without one the study rule of the ledger is what is left.
+    let compare = || {
+        let output = node.cli(&["results", "compare", "--format", "json"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (serde_json::from_slice::<Value>(&output.stdout).unwrap(), said)
+    };
+    let (whole, said) = compare();
+    assert_eq!((&whole["judged_by"], &whole["agreement"]["studies"]), (&json!(words), &json!(1)), "{said}");
+    assert_eq!((&whole["agreement"]["both"], &whole["agreement"]["only_shadow"]), (&json!(0), &json!(0)));
+    fs::remove_file(folder.path().join("spot-sequence.onnx")).unwrap();
+    let (rule, said) = compare();
+    assert_eq!(rule["judged_by"], "the 2nd highest slice");
+    let flagged = |found: &Value| {
+        found["agreement"]["both"].as_u64().unwrap() + found["agreement"]["only_shadow"].as_u64().unwrap()
+    };
+    assert_eq!(flagged(&rule), 1);
+    assert!(said.contains("inference.shadow cannot be loaded") && said.contains("spot-sequence.onnx"), "{said}");
+}
+
 #[test]
 fn the_shadow_begins_nothing_while_a_slice_waits_for_the_model_that_counts() {
     let cards = tempfile::tempdir().unwrap();

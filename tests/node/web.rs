@@ -19,6 +19,7 @@ use triaged::ledger::{Delivery, Outbox, now};
 use triaged::notify::{Links, Routing};
 use triaged::rendering::Renderer;
 use triaged::report::Reports;
+use triaged::triage::ShadowJudge;
 use triaged::web::{Check, Door, Readiness, Site, serve};
 
 /// The web server on a ledger of its own.
@@ -55,6 +56,7 @@ impl Served {
         let frames = Frames::start(env!("CARGO_BIN_EXE_triaged").into(), &settings.inference);
         let site = Site {
             ledger: fixture.ledger.clone(),
+            shadow: ShadowJudge::default(),
             readiness: Arc::new(readiness),
             metrics: triaged::metrics::install().unwrap(),
             links: Arc::new(Links::none()),

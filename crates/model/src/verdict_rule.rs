@@ -50,19 +50,24 @@ impl VerdictRule {
 
     /// The kept text for people; none where a later version wrote something else.
     pub fn words_of(json: &str) -> Option<String> {
+        Some(serde_json::from_str::<VerdictRule>(json).ok()?.words())
+    }
+
+    /// For people.
+    pub fn words(&self) -> String {
         let nth = |k: u32| match k {
             1 => "the highest slice".into(),
             2 => "the 2nd highest slice".into(),
             3 => "the 3rd highest slice".into(),
             k => format!("the {k}th highest slice"),
         };
-        Some(match serde_json::from_str::<VerdictRule>(json).ok()? {
+        match self {
             VerdictRule::Slices(StudyRule::TopKMean { k: 1, .. }) => nth(1),
             VerdictRule::Slices(StudyRule::TopKMean { k, .. }) => format!("the mean of the {k} highest slices"),
-            VerdictRule::Slices(StudyRule::KthHighest { k, .. }) => nth(k),
+            VerdictRule::Slices(StudyRule::KthHighest { k, .. }) => nth(*k),
             VerdictRule::Slices(StudyRule::NoisyOr { .. }) => "noisy-or over the slices".into(),
             VerdictRule::Sequence(rule) => format!("the sequence network {} over whole series", rule.file),
-        })
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::fields::record;
 use super::slice::SliceId;
+use super::study::SliceEvidence;
 
 /// A model that runs, or ran, in shadow.
 #[derive(Debug, Clone, Serialize)]
@@ -73,6 +74,8 @@ record! {
 pub struct ShadowSlices {
     /// By series, instance number and frame.
     pub ended: Vec<ShadowRow>,
+    /// All that it can score, as a verdict by the shadow model is made of them.
+    pub evidence: Vec<SliceEvidence>,
     /// How many more it can score and has not.
     pub missing: u64,
 }
@@ -96,7 +99,6 @@ pub struct JudgedStudy {
 #[derive(Debug, Clone)]
 pub struct ScoredTwice {
     pub probability: Option<f64>,
-    /// `None` where the shadow model has not ended it.
-    pub shadow_state: Option<String>,
-    pub shadow_probability: Option<f64>,
+    /// With the state and score that the shadow model gave it; queued where that has not ended it.
+    pub in_shadow: SliceEvidence,
 }

@@ -9,7 +9,7 @@ use super::reader::records;
 use super::{Ledger, Reader};
 use crate::ledger::{
     Claim, JudgedStudy, NewShadowModel, Result, ScoredTwice, ShadowEnd, ShadowModel, ShadowOutcome, ShadowSlices,
-    SliceId, format_time, now,
+    SliceEvidence, SliceId, SliceState, format_time, now,
 };
 
 /// Rows that one write puts into or takes out of the queue: the writer thread is the receiving associations', too.
@@ -191,6 +191,37 @@ fn shadow_model(row: &Row<'_>) -> rusqlite::Result<ShadowModel> {
     })
 }
 
+/// The slices of the study ?1 that the shadow model ?2 can score, as [`scored_twice`] reads them.
+const IN_SHADOW: &str = "SELECT c.probability, x.state, x.probability, x.positive, x.reason, i.series_uid, i.instance_number, s.frame, s.position,
+            s.orientation, s.thickness, s.doubts, s.is_substitute
+     FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
+     LEFT JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
+     WHERE s.study_uid = ?1 AND s.state <> 'ineligible'";
+
+fn scored_twice(row: &Row<'_>) -> rusqlite::Result<ScoredTwice> {
+    let (state, probability): (Option<String>, Option<f64>) = (row.get(1)?, row.get(2)?);
+    let state = match (state, probability) {
+        (None, _) => SliceState::Queued,
+        (Some(_), Some(probability)) => {
+            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(3)? == Some(true) }
+        }
+        (Some(_), None) => SliceState::Failed,
+    };
+    let in_shadow = SliceEvidence {
+        state,
+        reason: row.get(4)?,
+        series_uid: row.get(5)?,
+        instance_number: row.get(6)?,
+        frame: row.get(7)?,
+        position: row.get(8)?,
+        orientation: row.get(9)?,
+        thickness: row.get(10)?,
+        doubts: row.get(11)?,
+        is_substitute: row.get(12)?,
+    };
+    Ok(ScoredTwice { probability: row.get(0)?, in_shadow })
+}
+
 impl Reader {
     /// Whether the database is of a version that knows of shadow models.
     pub fn has_shadow_tables(&self) -> Result<bool> {
@@ -234,7 +265,10 @@ impl Reader {
                  AND NOT EXISTS (SELECT 1 FROM shadow_scores x WHERE x.slice_id = s.id AND x.model_id = ?2)",
             )?;
             let missing: i64 = statement.query_row(params![study_uid, model], |row| row.get(0))?;
-            Ok(ShadowSlices { ended, missing: missing as u64 })
+            let mut statement = connection.prepare_cached(IN_SHADOW)?;
+            let evidence = statement.query_map(params![study_uid, model], |row| Ok(scored_twice(row)?.in_shadow))?;
+            let evidence = evidence.collect::<rusqlite::Result<_>>()?;
+            Ok(ShadowSlices { ended, evidence, missing: missing as u64 })
         })
     }
 
@@ -250,22 +284,12 @@ impl Reader {
                                             AND revision = t.revision AND NOT provisional)
                  WHERE t.last_received_at >= ?1 AND t.state = 'decided' ORDER BY t.last_received_at DESC",
             )?;
-            let mut slices = connection.prepare_cached(
-                "SELECT c.probability, x.state, x.probability FROM slices s LEFT JOIN scores c ON c.id = s.score_id
-                 LEFT JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
-                 WHERE s.study_uid = ?1 AND s.state <> 'ineligible'",
-            )?;
+            let mut slices = connection.prepare_cached(IN_SHADOW)?;
             // The open outer query is the read transaction that the inner ones run in.
             let mut rows = studies.query([since])?;
             while let Some(row) = rows.next()? {
                 let study_uid: String = row.get(0)?;
-                let slices = slices.query_map(params![study_uid, model], |row| {
-                    Ok(ScoredTwice {
-                        probability: row.get(0)?,
-                        shadow_state: row.get(1)?,
-                        shadow_probability: row.get(2)?,
-                    })
-                })?;
+                let slices = slices.query_map(params![study_uid, model], scored_twice)?;
                 let slices = slices.collect::<rusqlite::Result<_>>()?;
                 visit(JudgedStudy {
                     study_uid,
