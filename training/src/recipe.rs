@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn the_shipped_recipes_are_what_the_documentation_says() {
-        let m10 = Recipe::open("m10").expect("m10's recipe");
+        let [m10, m12] = ["m10", "m12"].map(|name| Recipe::open(name).expect("a shipped recipe"));
         let window = Window { center: 40.0, width: 80.0 };
         let documented = Recipe {
             candidate: "m10".into(),
@@ -308,7 +308,7 @@ mod tests {
             learning_rate: 5e-4,
             schedule: Schedule::OneCycle,
             weight_decay: 0.01,
-            balance: Some(4000),
+            balance: Some(2000),
             monitor: Monitor::Last,
             patience: 5,
             position_grid: Some(5),
@@ -319,12 +319,13 @@ mod tests {
             study_sensitivity: WANTED_SENSITIVITY,
             context: false,
             augmentation: Augment { flip: true, shift: 0.06, rotate: 15.0, zoom: 0.1, window: 0.1 },
-            sources: BTreeMap::new(),
-            crop_to_head: None,
-            level_sources: false,
-            averaging: 0.0,
-            operating_point: OperatingPoint::default(),
+            sources: m12.sources.clone(),
+            crop_to_head: m12.crop_to_head,
+            level_sources: true,
+            averaging: 0.98,
+            operating_point: m12.operating_point,
         };
+        assert!(m12.crop_to_head.is_some() && m12.sources.len() == 5);
         assert_eq!(m10, documented);
         let m11 = Recipe::open("m11").expect("m11's recipe");
         let found = (m11.candidate.as_str(), m11.size, m11.epochs, m11.batch, m11.balance, m11.learning_rate);
@@ -351,7 +352,7 @@ mod tests {
     fn a_recipe_becomes_the_training_it_describes() {
         let config = Recipe::open("m10").expect("m10's recipe").config(7).expect("a training");
         assert_eq!((config.candidate.name.as_str(), config.seed, config.transform.shape()), ("m10", 7, [1, 512, 512]));
-        let raw = Recipe { windows: vec![], ..Recipe::open("m10").expect("m10's recipe") };
+        let raw = Recipe { windows: vec![], crop_to_head: None, ..Recipe::open("m10").expect("m10's recipe") };
         let raw = raw.config(7).expect("a training");
         assert_eq!(raw.transform, Transform::StoredValues { height: 512, width: 512 });
         assert_eq!(raw.augment.window, 0.0, "stored values have no window to jitter");
@@ -362,15 +363,15 @@ mod tests {
 
     #[test]
     fn a_recipe_says_where_it_is_wrong() {
-        let text = SHIPPED[0].1;
+        let (text, _) = SHIPPED[0].1.split_once("[sources]").expect("m10's recipe weights its sources");
         let why = |text: &str| Recipe::parse("mine.toml", text).expect_err("no recipe").to_string();
         let unknown = why(&text.replace("batch = 4", "bach = 4"));
-        assert!(unknown.contains("mine.toml, line 12") && unknown.contains("bach"), "{unknown}");
+        assert!(unknown.contains("mine.toml, line 14") && unknown.contains("bach"), "{unknown}");
         assert!(why(&text.replace("flip = true", "flop = true")).contains("flop"));
-        assert!(why(&text.replace("epochs = 11", "epochs = \"many\"")).contains("mine.toml, line 11"));
+        assert!(why(&text.replace("epochs = 11", "epochs = \"many\"")).contains("mine.toml, line 13"));
         assert!(why(&text.replace("batch = 4", "batch = 0")).contains("batch is 0"));
         assert!(why(&text.replace("batch = 4", "batch = 4\npatience = 0")).contains("patience is 0"));
-        assert!(why(&(text.replace("balance = 4000", "") + "[sources]\na = 1.0\n")).contains("set balance"));
+        assert!(why(&(text.replace("balance = 2000", "") + "[sources]\na = 1.0\n")).contains("set balance"));
         assert!(why(&(text.to_owned() + "[sources]\na = -1.0\n")).contains("weight below 0"));
         for share in ["0.0", "1.1", "nan"] {
             let text = text.replace("localization = 1.0", &format!("localization = 1.0\nstudy_sensitivity = {share}"));

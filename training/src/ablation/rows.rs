@@ -83,12 +83,14 @@ impl Row {
         match self {
             Row::Recipe => return Some(variant),
             Row::WindowsRaw => {
-                (recipe.windows, recipe.normalization) = (Vec::new(), None);
+                // Which pixels are the head is told by Hounsfield units.
+                (recipe.windows, recipe.normalization, recipe.crop_to_head) = (Vec::new(), None, None);
                 recipe.augmentation.window = 0.0;
             }
             Row::NoAugment => recipe.augmentation = Augment::NONE,
             Row::NoBalance => {
-                recipe.sources = BTreeMap::new();
+                // Both are of draws.
+                (recipe.sources, recipe.level_sources) = (BTreeMap::new(), false);
                 if let Some(draws) = recipe.balance.take() {
                     let epochs = (recipe.epochs * draws) as f64 / train.max(1) as f64;
                     shorten(recipe, (epochs.round() as usize).max(1));
@@ -155,11 +157,27 @@ mod tests {
         assert_eq!(recipe(Row::Size320), Recipe { size: 320, ..whole.recipe.clone() });
         assert_eq!(of(Row::SplitImage), Variant { split: SplitBy::Image, ..whole.clone() });
         assert_eq!(of(Row::NoExtraSets), Variant { extra_sets: false, ..whole.clone() });
-        // As many draws in all: 11 epochs of 4,000 are 22 of 2,000, of which 9/11 at half size.
-        let unbalanced = recipe(Row::NoBalance);
+        // As many draws in all: 11 epochs of 2,000 are 22 of 1,000, of which 9/11 at half size.
+        let unbalanced = Row::NoBalance.change(&whole, 1000).expect("m10 is balanced").recipe;
         assert_eq!((unbalanced.balance, unbalanced.epochs, unbalanced.half_size_epochs), (None, 22, 18));
         for row in Row::value_variants() {
             assert!(!row.text().is_empty() && serde_json::to_value(row).expect("a name") == row.name(), "{row:?}");
+        }
+    }
+
+    /// A row that is refused after its hours of neighbours would be found out late.
+    #[test]
+    fn every_row_of_every_shipped_recipe_is_a_training() {
+        for name in ["m10", "m11", "m12"] {
+            // The weights are not in the repository.
+            let recipe = Recipe { pretrained: None, ..Recipe::open(name).expect("a shipped recipe") };
+            let whole = Variant { recipe, split: SplitBy::Patient, extra_sets: true };
+            for row in Row::value_variants() {
+                let Some(changed) = row.change(&whole, 2000) else { continue };
+                if let Err(error) = changed.recipe.config(1) {
+                    panic!("{name}, {row:?}: {error}");
+                }
+            }
         }
     }
 
@@ -173,6 +191,6 @@ mod tests {
         used.size = 128;
         assert_eq!(used.half_size_epochs, 1, "one epoch sees whole images");
         let text = shortened(&written, &used, 5, 2);
-        assert_eq!(text, "2 of 11 epochs, 100 of 4000 draws an epoch, 128 of 512 pixels, 2 of 5 folds");
+        assert_eq!(text, "2 of 11 epochs, 100 of 2000 draws an epoch, 128 of 512 pixels, 2 of 5 folds");
     }
 }
