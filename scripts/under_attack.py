@@ -289,7 +289,10 @@ def recovery(program, queued):
         while node.query("SELECT count(*) FROM slices WHERE state = 'queued'") < queued:
             for _ in range(8):
                 number += 1
-                sender.store(f"2.25.50{number}", head_ct(f"2.25.50{number}", 512, 16) + pixels(512 * 16 * 16 * 2))
+                # Smaller frames are no slices to a node.
+                status = sender.store(f"2.25.50{number}", head_ct(f"2.25.50{number}", 512, 32) + pixels(512 * 32 * 32 * 2))
+                if status or not node.query("SELECT count(*) FROM slices WHERE state <> 'ineligible'"):
+                    sys.exit(f"the node does not queue what was sent: status {status:04X}")
         node.kill()
         left = node.query("SELECT count(*) FROM slices WHERE state = 'queued'")
         scored = node.query("SELECT count(*) FROM scores")
