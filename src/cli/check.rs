@@ -293,8 +293,11 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
             report.line("model's terms", (Fine, terms))?;
             if let Some(sequence) = &card.sequence {
                 let text = format!(
-                    "{}, SHA-256 {}, judges whole series from {:.3} on; the study rule gives early alerts",
-                    sequence.file, sequence.sha256, sequence.threshold
+                    "{}, SHA-256 {}, judges whole series from {:.3} on; the study rule gives early alerts from {:.3} on",
+                    sequence.file,
+                    sequence.sha256,
+                    sequence.threshold,
+                    card.early_rule().threshold()
                 );
                 report.line("sequence network", (Fine, text))?;
             }

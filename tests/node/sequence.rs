@@ -194,5 +194,5 @@ fn a_sequence_network_that_does_not_fit_is_refused_at_start_and_by_the_check() {
     let output = node.cli(&["check", "--model", &format!("{MODELS}/spot-sequence.json")]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("sequence network") && said.contains("of the healthy series"), "{said}");
+    assert!(said.contains("early alerts from 0.300 on") && said.contains("of the healthy series"), "{said}");
 }
