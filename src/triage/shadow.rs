@@ -9,7 +9,7 @@ use super::series::{StudyJudgement, WholeSeries, judge};
 use crate::ledger::{
     Finding, JudgedStudy, LedgerError, Reader, Result, ShadowModel, ShadowRow, SliceEvidence, SliceState,
 };
-use triaged_model::{ModelCard, SeriesNetwork, StudyRule};
+use triaged_model::{ModelCard, SeriesNetwork, StudyRule, VerdictRule};
 
 /// By what a shadow model's verdicts are made. The ledger has its study rule; the rest is its card's.
 #[derive(Clone, Default)]
@@ -149,9 +149,11 @@ impl ShadowStudy {
         let complete = slices.missing == 0;
         let judgement = judge.of(&model)?.judge(&slices.evidence);
         let flagged = judgement.finding == Finding::Flagged;
+        // A study rule's flag stands whatever else is scored; a sequence network's does not.
+        let stands = flagged && matches!(judgement.rule, VerdictRule::Slices(_));
         Ok(Some(ShadowStudy {
             complete,
-            flagged: (judgement.score.is_some() && (flagged || complete)).then_some(flagged),
+            flagged: (judgement.score.is_some() && (stands || complete)).then_some(flagged),
             score: judgement.score,
             threshold: judgement.threshold,
             judged_by: judgement.rule.words(),

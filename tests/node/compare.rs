@@ -7,6 +7,8 @@ use crate::support::ledgers::{Fixture, Study};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use triaged::ledger::{NewShadowModel, ShadowEnd, ShadowModel, ShadowOutcome, now};
+use triaged::triage::{ShadowJudge, ShadowStudy};
+use triaged_model::{ModelCard, SeriesInput, SeriesNetwork, SeriesScores};
 
 struct Site {
     fixture: Fixture,
@@ -205,4 +207,40 @@ fn evidence_of_two_series_is_not_pooled_in_shadow() {
     let moved = database.execute("UPDATE instances SET series_uid = '1.1.2' WHERE instance_number > 2", []).unwrap();
     assert_eq!(moved, 2);
     assert_eq!(flagged(&site), 0);
+}
+
+/// A network over whole series that flags each of them.
+struct FlagsAll;
+
+impl SeriesNetwork for FlagsAll {
+    fn read(&self, input: &SeriesInput) -> Result<SeriesScores, String> {
+        SeriesScores::new(&vec![0.9; input.len()], &[0.9], input)
+    }
+}
+
+/// Its answer about a part of a series may be another one about the whole, where a study rule's flag stands.
+#[test]
+fn a_sequence_has_no_verdict_in_shadow_before_the_study_is_complete() {
+    let site = Site::new();
+    site.study(&Study::new("1.1", &[0.1; 4]), &[Some(0.9); 3]);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/m12.json");
+    let card = ModelCard { sha256: "cd".repeat(32), ..ModelCard::load(&path).unwrap().0 };
+    let by_sequence = ShadowJudge::new(card, Some(std::sync::Arc::new(FlagsAll)));
+    let verdict = |judge: &ShadowJudge| {
+        let study = ShadowStudy::of_study(&site.fixture.ledger, "1.1", judge).unwrap().unwrap();
+        (study.complete, study.flagged)
+    };
+    assert_eq!(verdict(&by_sequence), (false, None));
+    assert_eq!(verdict(&ShadowJudge::default()), (false, Some(true)));
+    let waiting = site.fixture.ledger.claim_shadow(1).unwrap().remove(0);
+    let end = ShadowEnd {
+        slice: waiting.lease.slice,
+        outcome: ShadowOutcome::Scored { probability: 0.1, positive: false, decoded_at: now() },
+        threshold: 0.5,
+        provider: "CPUExecutionProvider".into(),
+        claimed_at: now(),
+        ended_at: now(),
+    };
+    site.fixture.ledger.end_shadow_slices(site.shadow.id, vec![end]).unwrap();
+    assert_eq!(verdict(&by_sequence), (true, Some(true)));
 }

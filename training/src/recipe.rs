@@ -196,6 +196,11 @@ impl Recipe {
         }
     }
 
+    /// Feeds stored values, as the study did: windows, the head and the normalization are told by Hounsfield units.
+    pub fn feed_stored_values(&mut self) {
+        (self.windows, self.normalization, self.crop_to_head) = (Vec::new(), None, None);
+    }
+
     /// The training that this asks for.
     ///
     /// # Errors

@@ -6,10 +6,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::queue::claim;
 use super::reader::records;
+use super::verdict::evidence_in_state;
 use super::{Ledger, Reader};
 use crate::ledger::{
     Claim, JudgedStudy, NewShadowModel, Result, ScoredTwice, ShadowEnd, ShadowModel, ShadowOutcome, ShadowSlices,
-    SliceEvidence, SliceId, SliceState, format_time, now,
+    SliceId, SliceState, format_time, now,
 };
 
 /// Rows that one write puts into or takes out of the queue: the writer thread is the receiving associations', too.
@@ -192,34 +193,22 @@ fn shadow_model(row: &Row<'_>) -> rusqlite::Result<ShadowModel> {
 }
 
 /// The slices of the study ?1 that the shadow model ?2 can score, as [`scored_twice`] reads them.
-const IN_SHADOW: &str = "SELECT c.probability, x.state, x.probability, x.positive, x.reason, i.series_uid, i.instance_number, s.frame, s.position,
-            s.orientation, s.thickness, s.doubts, s.is_substitute
+const IN_SHADOW: &str = "SELECT i.series_uid, x.reason, i.instance_number, s.frame, s.position, s.orientation, s.thickness, s.doubts, s.is_substitute,
+            x.state, x.probability, x.positive, c.probability
      FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
      LEFT JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
      WHERE s.study_uid = ?1 AND s.state <> 'ineligible'";
 
 fn scored_twice(row: &Row<'_>) -> rusqlite::Result<ScoredTwice> {
-    let (state, probability): (Option<String>, Option<f64>) = (row.get(1)?, row.get(2)?);
-    let state = match (state, probability) {
+    let state: Option<String> = row.get(9)?;
+    let state = match (state, row.get(10)?) {
         (None, _) => SliceState::Queued,
         (Some(_), Some(probability)) => {
-            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(3)? == Some(true) }
+            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(11)? == Some(true) }
         }
         (Some(_), None) => SliceState::Failed,
     };
-    let in_shadow = SliceEvidence {
-        state,
-        reason: row.get(4)?,
-        series_uid: row.get(5)?,
-        instance_number: row.get(6)?,
-        frame: row.get(7)?,
-        position: row.get(8)?,
-        orientation: row.get(9)?,
-        thickness: row.get(10)?,
-        doubts: row.get(11)?,
-        is_substitute: row.get(12)?,
-    };
-    Ok(ScoredTwice { probability: row.get(0)?, in_shadow })
+    Ok(ScoredTwice { probability: row.get(12)?, in_shadow: evidence_in_state(row, state)? })
 }
 
 impl Reader {

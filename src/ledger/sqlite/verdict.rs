@@ -23,9 +23,8 @@ impl Studies for Ledger {
                  FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
             )?;
             let mut slices = connection.prepare_cached(
-                "SELECT i.series_uid, s.state, s.reason, i.instance_number, s.frame, s.position, s.orientation,
-                        s.thickness, s.doubts, s.is_substitute, s.attempts > 0, s.head_check IS NOT NULL,
-                        c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
+                "SELECT i.series_uid, s.reason, i.instance_number, s.frame, s.position, s.orientation, s.thickness, s.doubts,
+                        s.is_substitute, s.state, s.attempts > 0, s.head_check IS NOT NULL, c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
                  FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
                  WHERE s.study_uid = ?1",
             )?;
@@ -265,10 +264,9 @@ fn write_series(connection: &Connection, verdict: &Verdict) -> Result<()> {
 
 /// From the columns of the query in [`Ledger::open_studies`], in their order.
 fn evidence(row: &Row<'_>) -> rusqlite::Result<SliceEvidence> {
-    let state: String = row.get(1)?;
+    let state: String = row.get(9)?;
     let (was_tried, had_head_check): (bool, bool) = (row.get(10)?, row.get(11)?);
-    let probability: Option<f64> = row.get(12)?;
-    let state = match (state.as_str(), probability) {
+    let state = match (state.as_str(), row.get(12)?) {
         ("scored", Some(probability)) => {
             SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(13)? == Some(true) }
         }
@@ -278,16 +276,22 @@ fn evidence(row: &Row<'_>) -> rusqlite::Result<SliceEvidence> {
         // It passed the gate, and then no pixels could be had of it.
         _ => SliceState::Failed,
     };
+    evidence_in_state(row, state)
+}
+
+/// From the first nine columns of a query: series, reason, instance number, frame, position, orientation, thickness, doubts, and whether
+/// it is a substitute.
+pub(super) fn evidence_in_state(row: &Row<'_>, state: SliceState) -> rusqlite::Result<SliceEvidence> {
     Ok(SliceEvidence {
         series_uid: row.get(0)?,
         state,
-        reason: row.get(2)?,
-        instance_number: row.get(3)?,
-        frame: row.get(4)?,
-        position: row.get(5)?,
-        orientation: row.get(6)?,
-        thickness: row.get(7)?,
-        doubts: row.get(8)?,
-        is_substitute: row.get(9)?,
+        reason: row.get(1)?,
+        instance_number: row.get(2)?,
+        frame: row.get(3)?,
+        position: row.get(4)?,
+        orientation: row.get(5)?,
+        thickness: row.get(6)?,
+        doubts: row.get(7)?,
+        is_substitute: row.get(8)?,
     })
 }

@@ -83,8 +83,7 @@ impl Row {
         match self {
             Row::Recipe => return Some(variant),
             Row::WindowsRaw => {
-                // Which pixels are the head is told by Hounsfield units.
-                (recipe.windows, recipe.normalization, recipe.crop_to_head) = (Vec::new(), None, None);
+                recipe.feed_stored_values();
                 recipe.augmentation.window = 0.0;
             }
             Row::NoAugment => recipe.augmentation = Augment::NONE,

@@ -234,7 +234,7 @@ impl RecipeArgs {
             recipe.augmentation = Augment::NONE;
         }
         if self.raw {
-            (recipe.windows, recipe.normalization, recipe.crop_to_head) = (Vec::new(), None, None);
+            recipe.feed_stored_values();
         } else if !self.window.is_empty() {
             recipe.windows = self.window.clone();
         }
