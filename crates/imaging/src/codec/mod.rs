@@ -8,6 +8,7 @@ mod jpeg;
 mod jpeg2000;
 mod rle;
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -153,7 +154,8 @@ fn codestream(codec: Codec, data: &[u8], layout: &Layout) -> Result<Decoded, Str
                 return Err("they are no JPEG-LS".into());
             }
             check(layout, header.rows.into(), header.columns.into(), header.components.into(), header.precision)?;
-            let bytes = charls::CharLS::default().decode(data).map_err(|error| error.to_string())?;
+            let data = ended(data);
+            let bytes = charls::CharLS::default().decode(&data).map_err(|error| error.to_string())?;
             let width = if header.precision <= 8 { 1 } else { 2 };
             Ok(Decoded { cells: cells(&bytes, width, layout)?, precision: Some(header.precision.into()) })
         }
@@ -163,6 +165,18 @@ fn codestream(codec: Codec, data: &[u8], layout: &Layout) -> Result<Decoded, Str
             check(layout, size.rows, size.columns, size.components, size.precision)?;
             Ok(Decoded { cells: jpeg2000::decode(data, &size)?, precision: Some(size.precision.into()) })
         }
+    }
+}
+
+/// A JPEG-LS codestream with its EOI marker, put there where the data end without one. CharLS 2.4.5 stops at a marker, but where the data just
+/// end in the middle of a run of zero bits, it goes on counting zeros until its 32-bit counter overflows, for seconds or for ever.
+fn ended(data: &[u8]) -> Cow<'_, [u8]> {
+    const EOI: &[u8] = &[0xFF, 0xD9];
+    // An odd length is filled up by a zero (PS3.5 section A.4); some writers fill up more.
+    let padding = data.iter().rev().take_while(|&&byte| byte == 0).count();
+    match data[..data.len() - padding].ends_with(EOI) {
+        true => Cow::Borrowed(data),
+        false => Cow::Owned([data, EOI].concat()),
     }
 }
 
