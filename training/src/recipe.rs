@@ -78,6 +78,8 @@ pub struct Recipe {
     #[serde(default)]
     pub averaging: f64,
     #[serde(default)]
+    pub label_smoothing: f64,
+    #[serde(default)]
     pub operating_point: OperatingPoint,
 }
 
@@ -177,6 +179,7 @@ impl Recipe {
             sources: BTreeMap::new(),
             level_sources: false,
             averaging: 0.0,
+            label_smoothing: 0.0,
             operating_point: OperatingPoint::default(),
         }
     }
@@ -208,14 +211,15 @@ impl Recipe {
     pub fn config(&self, seed: u64) -> Result<FitConfig, RecipeError> {
         self.check()?;
         let candidate = candidate(&self.candidate).ok_or_else(|| RecipeError::Candidate(self.candidate.clone()))?;
-        let pretrained = match &self.pretrained {
-            Some(_) if !candidate.has_pretrained() => {
+        let pretrained = match (&self.pretrained, candidate.original()) {
+            (None, _) => None,
+            (Some(_), None) => {
                 return Err(RecipeError::Value {
                     key: "pretrained".into(),
                     why: "is set, but there are no weights of this network to begin with",
                 });
             }
-            path => path.as_deref().map(Pretrained::of).transpose()?,
+            (Some(path), Some(original)) => Some(Pretrained::of(path, original)?),
         };
         Ok(FitConfig {
             candidate,
@@ -245,6 +249,7 @@ impl Recipe {
             sources: self.sources.clone(),
             level_sources: self.level_sources,
             averaging: self.averaging,
+            label_smoothing: self.label_smoothing,
             operating_point: self.operating_point,
         })
     }
@@ -278,6 +283,9 @@ impl Recipe {
                 value("crop_to_head", "needs windows: stored values are fed as they are")
             }
             () if !(0.0..1.0).contains(&self.averaging) => value("averaging", "must be at least 0 and below 1"),
+            () if !(0.0..1.0).contains(&self.label_smoothing) => {
+                value("label_smoothing", "must be at least 0 and below 1")
+            }
             () if self.level_sources && self.balance.is_none() => {
                 value("level_sources", "needs balanced draws: set balance")
             }
@@ -328,6 +336,7 @@ mod tests {
             crop_to_head: m12.crop_to_head,
             level_sources: true,
             averaging: 0.98,
+            label_smoothing: 0.0,
             operating_point: m12.operating_point,
         };
         assert!(m12.crop_to_head.is_some() && m12.sources.len() == 5);
@@ -340,7 +349,7 @@ mod tests {
         assert_eq!((m11.test_time_flip, m11.study_sensitivity), (true, 0.95));
         // The data of the pretrained weights, and the place where `make pretrained` puts them.
         assert_eq!(m11.normalization, Some(pretrained::NORMALIZATION));
-        assert_eq!(m11.pretrained.as_deref(), Some(Path::new(pretrained::FILE)));
+        assert_eq!(m11.pretrained.as_deref(), Some(Path::new(pretrained::LITE0.file)));
         let Augment { flip, shift, rotate, zoom, window } = m11.augmentation;
         assert!(flip && shift > 0.0 && (15.0..=20.0).contains(&rotate) && zoom > 0.0 && window > 0.0);
     }

@@ -194,7 +194,7 @@ where
         let images = Tensor::<B, 4>::from_data(TensorData::new(images, shape), self.device);
         let network = self.network.take().expect("each step puts back what it took");
         let logits = network.forward(images);
-        let loss = crate::fit::loss_of(logits, positive, [1.0, 1.0], self.device);
+        let loss = crate::fit::loss_of(logits, positive, [1.0, 1.0], 0.0, self.device);
         let value = loss.clone().into_scalar().elem();
         let grads = GradientsParams::from_grads(loss.backward(), &network);
         self.network = Some(self.adam.step(self.rate, network, grads));

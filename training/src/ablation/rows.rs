@@ -6,9 +6,12 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use triaged_imaging::Window;
 
+use crate::candidates::candidate;
 use crate::data::{Augment, SplitBy};
 use crate::recipe::Recipe;
 
+/// What the sources of `synthesize` are called: this, or this and more.
+const SYNTHETIC: &str = "synthetic";
 /// Brain, subdural and soft tissue.
 const THREE_WINDOWS: [Window; 3] = [
     Window { center: 40.0, width: 80.0 },
@@ -38,6 +41,22 @@ pub enum Row {
     ThreeWindows,
     /// The slices before and after each one as further channels
     Context,
+    /// Brain and subdural windows as two channels
+    TwoWindows,
+    /// The whole field of view instead of the head
+    NoCrop,
+    /// Sources drawn as they come, so that a source's look can say something of the label
+    NoLevel,
+    /// Without the loss on single positions that masks of blood teach
+    NoLocalization,
+    /// The last weights instead of their average
+    NoAveraging,
+    /// Without drawn bleeds
+    NoSynthetic,
+    /// A tenth of each label spread over both classes
+    LabelSmoothing,
+    /// Three times as many epochs
+    Longer,
     /// Images of 224 pixels
     #[value(name = "size-224")]
     #[serde(rename = "size-224")]
@@ -46,6 +65,14 @@ pub enum Row {
     #[value(name = "size-320")]
     #[serde(rename = "size-320")]
     Size320,
+    /// EfficientNet-Lite1 in place of Lite0
+    #[value(name = "network-lite1")]
+    #[serde(rename = "network-lite1")]
+    NetworkLite1,
+    /// EfficientNet-Lite2 in place of Lite0
+    #[value(name = "network-lite2")]
+    #[serde(rename = "network-lite2")]
+    NetworkLite2,
     /// The network m10, trained by the same recipe
     #[value(name = "network-m10")]
     #[serde(rename = "network-m10")]
@@ -100,11 +127,37 @@ impl Row {
             Row::NoExtraSets => variant.extra_sets = false,
             Row::ThreeWindows => recipe.windows = THREE_WINDOWS.to_vec(),
             Row::Context => recipe.context = true,
+            Row::TwoWindows => recipe.windows = THREE_WINDOWS[..2].to_vec(),
+            Row::NoCrop => recipe.crop_to_head = None,
+            Row::NoLevel => recipe.level_sources = false,
+            Row::NoLocalization => recipe.localization = 0.0,
+            Row::NoAveraging => recipe.averaging = 0.0,
+            // A weight of nothing: no slice of that source is drawn.
+            Row::NoSynthetic => recipe.sources.iter_mut().for_each(|(name, weight)| {
+                if name.starts_with(SYNTHETIC) {
+                    *weight = 0.0;
+                }
+            }),
+            Row::LabelSmoothing => recipe.label_smoothing = 0.1,
+            Row::Longer => shorten(recipe, 3 * recipe.epochs),
             Row::Size224 => recipe.size = 224,
             Row::Size320 => recipe.size = 320,
+            Row::NetworkLite1 => relative(recipe, "m12-lite1"),
+            Row::NetworkLite2 => relative(recipe, "m12-lite2"),
             Row::NetworkM10 => (recipe.candidate, recipe.pretrained) = ("m10".into(), None),
         }
         (variant != *whole).then_some(variant)
+    }
+}
+
+/// A larger relative of a recipe's network, begun as that is; a network of another family has none, and stays.
+fn relative(recipe: &mut Recipe, name: &str) {
+    let original = |name: &str| candidate(name).and_then(|candidate| candidate.original());
+    if original(&recipe.candidate).is_some()
+        && let Some(weights) = original(name)
+    {
+        recipe.candidate = name.into();
+        recipe.pretrained = recipe.pretrained.take().map(|_| weights.file.into());
     }
 }
 
@@ -156,11 +209,35 @@ mod tests {
         assert_eq!(recipe(Row::Size320), Recipe { size: 320, ..whole.recipe.clone() });
         assert_eq!(of(Row::SplitImage), Variant { split: SplitBy::Image, ..whole.clone() });
         assert_eq!(of(Row::NoExtraSets), Variant { extra_sets: false, ..whole.clone() });
+        assert_eq!(recipe(Row::TwoWindows).windows, THREE_WINDOWS[..2]);
+        assert_eq!(recipe(Row::NoCrop), Recipe { crop_to_head: None, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::NoLevel), Recipe { level_sources: false, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::NoLocalization), Recipe { localization: 0.0, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::NoAveraging), Recipe { averaging: 0.0, ..whole.recipe.clone() });
+        assert_eq!(recipe(Row::LabelSmoothing), Recipe { label_smoothing: 0.1, ..whole.recipe.clone() });
+        // 33 epochs, of which 9/11 at half size.
+        assert_eq!((recipe(Row::Longer).epochs, recipe(Row::Longer).half_size_epochs), (33, 27));
+        let without = recipe(Row::NoSynthetic).sources;
+        assert_eq!((without["synthetic"], without["ct-ich"]), (0.0, whole.recipe.sources["ct-ich"]));
+        assert_eq!(changed(Row::NetworkLite2), None, "m10 has no such relative");
         // As many draws in all: 11 epochs of 2,000 are 22 of 1,000, of which 9/11 at half size.
         let unbalanced = Row::NoBalance.change(&whole, 1000).expect("m10 is balanced").recipe;
         assert_eq!((unbalanced.balance, unbalanced.epochs, unbalanced.half_size_epochs), (None, 22, 18));
         for row in Row::value_variants() {
             assert!(!row.text().is_empty() && serde_json::to_value(row).expect("a name") == row.name(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_larger_relative_begins_with_its_own_weights() {
+        let whole = Variant { recipe: Recipe::open("m12").expect("m12's recipe"), ..whole() };
+        for (row, name, file) in [
+            (Row::NetworkLite1, "m12-lite1", "efficientnet-lite1"),
+            (Row::NetworkLite2, "m12-lite2", "efficientnet-lite2"),
+        ] {
+            let Some(Variant { recipe, .. }) = row.change(&whole, 2000) else { panic!("{name} is another network") };
+            assert_eq!(recipe.candidate, name);
+            assert!(recipe.pretrained.is_some_and(|path| path.to_string_lossy().contains(file)));
         }
     }
 

@@ -20,7 +20,6 @@ use crate::fit::{FitConfig, State};
 use crate::heat_map;
 use crate::network::parameters;
 use crate::parity::Parity;
-use crate::pretrained;
 use crate::quantize::Quantized;
 pub use ensemble::{Ensemble, Member};
 pub use measured::Measured;
@@ -172,7 +171,7 @@ impl Trained<'_> {
             },
             "training": {
                 "pretrained": config.pretrained.as_ref().map(|file| {
-                    json!({ "sha256": file.sha256, "source": pretrained::SOURCE })
+                    json!({ "sha256": file.sha256, "source": file.source() })
                 }),
                 "epochs": self.state.epochs.len(),
                 "epochs_allowed": config.epochs,

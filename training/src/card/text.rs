@@ -8,7 +8,6 @@ use crate::describe::{architecture, capital, input, layers, rate, rule};
 use crate::evaluate::{Supplement, rules, strata};
 use crate::fit::Monitor;
 use crate::network::has_position_logits;
-use crate::pretrained;
 use crate::quantize::Quantized;
 
 /// Said of a model with a heat map.
@@ -111,7 +110,7 @@ impl Trained<'_> {
             map = if has_position_logits(&config.candidate.layers) { MAP } else { "" },
             architecture = architecture(&config.candidate.name),
             pretrained = config.pretrained.as_ref().map_or(String::new(), |file| {
-                format!("Begun with pretrained weights: {}; SHA-256 {}. ", pretrained::SOURCE, file.sha256)
+                format!("Begun with pretrained weights: {}; SHA-256 {}. ", file.source(), file.sha256)
             }),
             input = input(&config.transform),
             slice = self.measured.decision().slice_threshold,

@@ -27,7 +27,7 @@ pub struct FitArgs {
     /// How to train: m10, m11 or a file (training/recipes/m10.toml shows one) [default: as the study trained the network]
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
-    /// The network, m1 to m11 [default: the recipe's, else m10]
+    /// The network, m1 to m12 [default: the recipe's, else m10]
     #[arg(long)]
     pub candidate: Option<String>,
     #[command(flatten)]
@@ -100,7 +100,7 @@ pub struct RecipeArgs {
     /// Edge of the input image
     #[arg(long)]
     pub size: Option<u32>,
-    /// Begin m11's training with the weights in this file, which `make pretrained` fetches; `none` draws them
+    /// Begin the training with the weights in this file, which `make pretrained` fetches; `none` draws them
     #[arg(long, value_name = "PATH|none")]
     pub pretrained: Option<PathBuf>,
     /// Also score each slice as the mean of itself and its mirror image, to report beside the figures

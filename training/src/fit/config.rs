@@ -60,6 +60,9 @@ pub struct FitConfig {
     /// The share of itself that the average of the weights keeps at a step; 0: the weights as they are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub averaging: f64,
+    /// The share of each label that is spread over both classes: 0.1 trains on 0.95 and 0.05 in place of 1 and 0; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub label_smoothing: f64,
     /// How the study rule's threshold is chosen. Decides nothing of the training.
     #[serde(default)]
     pub operating_point: OperatingPoint,

@@ -135,7 +135,7 @@ where
                 images = module::avg_pool2d(images, [2, 2], [2, 2], [0, 0], true, false);
             }
             let (logits, positions) = network.forward_with_positions(images);
-            let mut loss = loss_of(logits, &positive, weights, device);
+            let mut loss = loss_of(logits, &positive, weights, config.label_smoothing, device);
             let value: f64 = loss.clone().into_scalar().elem();
             if config.localization > 0.0 {
                 let scale = if halved { 2.0 } else { 1.0 };
@@ -144,7 +144,8 @@ where
                     localization::contrast(positions, &targets, device)
                 } else {
                     let slice = localization::smooth_maximum(positions.clone());
-                    localization::loss(positions, &targets, device) + loss_of(slice, &positive, weights, device)
+                    localization::loss(positions, &targets, device)
+                        + loss_of(slice, &positive, weights, config.label_smoothing, device)
                 };
                 loss = loss + beside * config.localization;
             }
