@@ -41,6 +41,9 @@ pub fn sr_validator(file: &Path) -> Option<Vec<String>> {
     }
     let output = Command::new("java")
         .args([
+            // It runs for seconds: the second compiler costs more than its code saves.
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
             "-Xss64m",
             "-Djdk.xml.xpathExprOpLimit=0",
             "-Djdk.xml.xpathExprGrpLimit=0",

@@ -59,6 +59,12 @@ fn tissue(hu: f32) -> Tissue {
     Tissue { hu, blood: false }
 }
 
+/// As [`f32::hypot`], which calls the C library: in double precision nothing that is a head's overflows or is lost.
+pub(super) fn length(x: f32, y: f32) -> f32 {
+    let (x, y) = (f64::from(x), f64::from(y));
+    (x * x + y * y).sqrt() as f32
+}
+
 /// 0 below `low`, 1 above `high`, smooth between.
 fn ramp(low: f32, high: f32, value: f32) -> f32 {
     let t = ((value - low) / (high - low)).clamp(0.0, 1.0);
@@ -81,6 +87,17 @@ fn limb(p: Point, (a, ra): (Point, f32), (b, rb): (Point, f32)) -> f32 {
     let t = ((0..3).map(|i| (p[i] - a[i]) * along(i)).sum::<f32>() / length).clamp(0.0, 1.0);
     let distance = (0..3).map(|i| (p[i] - a[i] - t * along(i)).powi(2)).sum::<f32>().sqrt();
     distance - (ra + (rb - ra) * t)
+}
+
+/// Distance to the wall of a lateral ventricle that is `v` times as wide as usual (mm); negative inside. `m` is mirrored to the left.
+fn lateral_ventricle(m: Point, v: f32) -> f32 {
+    let frontal = limb(m, ([7.0, -33.0, 52.0], 3.0 * v), ([10.0, -18.0, 60.0], 5.2 * v));
+    let body = limb(m, ([10.0, -18.0, 60.0], 5.2 * v), ([14.0, 14.0, 68.0], 5.0 * v));
+    let atrium = limb(m, ([14.0, 14.0, 68.0], 5.0 * v), ([25.0, 30.0, 57.0], 6.4 * v));
+    let occipital = limb(m, ([25.0, 30.0, 57.0], 6.4 * v), ([21.0, 53.0, 52.0], 2.2 * v));
+    let temporal = limb(m, ([25.0, 30.0, 57.0], 5.0 * v), ([34.0, 12.0, 36.0], 2.4 * v));
+    let tip = limb(m, ([34.0, 12.0, 36.0], 2.4 * v), ([30.0, -8.0, 28.0], 1.0 * v));
+    frontal.min(body).min(atrium).min(occipital).min(temporal).min(tip)
 }
 
 impl Head {
@@ -135,13 +152,17 @@ impl Head {
     /// Depth below the skin (mm, radially; negative outside), and how much longer than across the way through a layer
     /// is in the plane of the slice, which grows toward the vertex.
     fn depth(&self, [x, y, z]: Point) -> (f32, f32) {
+        let width = self.half_width * (1.0 + self.egg * (y / self.half_length).clamp(-1.0, 1.0));
+        let f = length(x / width, y / self.half_length);
+        // Most of the field of view is air beside the largest section.
+        if f > 1.1 {
+            return (-1.0, 1.0);
+        }
         let section = self.section(z);
         if section <= 0.02 {
             return (-50.0, 1.0);
         }
-        let width = self.half_width * (1.0 + self.egg * (y / self.half_length).clamp(-1.0, 1.0));
-        let r = x.hypot(y).max(1e-3);
-        let f = (x / width).hypot(y / self.half_length);
+        let r = length(x, y).max(1e-3);
         if f > section * 1.1 {
             return (-1.0, 1.0);
         }
@@ -307,13 +328,12 @@ impl Head {
         let v = self.ventricles * widen;
         let third = ellipsoid(q, [0.0, -2.0, 44.0], [1.6 * v, 13.0, 10.0]) - 1.0;
         let fourth = ellipsoid(q, [0.0, 36.0, 14.0], [6.5 * v, 4.5 * v, 10.0]) - 1.0;
-        let frontal = limb(m, ([7.0, -33.0, 52.0], 3.0 * v), ([10.0, -18.0, 60.0], 5.2 * v));
-        let body = limb(m, ([10.0, -18.0, 60.0], 5.2 * v), ([14.0, 14.0, 68.0], 5.0 * v));
-        let atrium = limb(m, ([14.0, 14.0, 68.0], 5.0 * v), ([25.0, 30.0, 57.0], 6.4 * v));
-        let occipital = limb(m, ([25.0, 30.0, 57.0], 6.4 * v), ([21.0, 53.0, 52.0], 2.2 * v));
-        let temporal = limb(m, ([25.0, 30.0, 57.0], 5.0 * v), ([34.0, 12.0, 36.0], 2.4 * v));
-        let tip = limb(m, ([34.0, 12.0, 36.0], 2.4 * v), ([30.0, -8.0, 28.0], 1.0 * v));
-        let lateral = frontal.min(body).min(atrium).min(occipital).min(temporal).min(tip);
+        // Far from all parts of the lateral ventricles, whose thickest is 6.4, none of them is looked for.
+        let reach = 6.5 * v;
+        let near = m[0] < 34.0 + reach
+            && (-33.0 - reach..53.0 + reach).contains(&y)
+            && (28.0 - reach..68.0 + reach).contains(&z);
+        let lateral = if near { lateral_ventricle(m, v) } else { f32::MAX };
         let septum = x.abs() < 1.0 && z > 50.0;
         if (lateral < 0.0 && !septum) || third < 0.0 || fourth < 0.0 {
             if self.choroid && lateral < 0.0 && ellipsoid(m, [24.0, 27.0, 58.0], [3.0, 5.0, 4.0]) < 1.0 + 0.4 * wave {
@@ -431,7 +451,7 @@ impl Head {
         // cerebellum below the tentorium
         let tent = 34.0 - 0.35 * side;
         if y > 18.0 && z < tent {
-            let folia = (0.9 * (y - 30.0).hypot(x * 0.7) + 2.0 * wave).sin();
+            let folia = (0.9 * length(y - 30.0, x * 0.7) + 2.0 * wave).sin();
             let tentorium = if z > tent - 2.0 { 6.0 } else { 0.0 };
             return base + self.grey - 3.5 + 1.3 * folia + tentorium;
         }

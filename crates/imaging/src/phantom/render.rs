@@ -1,6 +1,6 @@
 //! From anatomy to the pixels of a slice: partial volume, blur and noise as a scanner has them.
 
-use super::anatomy::{AIR, Head, Point};
+use super::anatomy::{AIR, Head, Point, length};
 use super::noise::Random;
 
 /// Rows and columns of a slice.
@@ -32,12 +32,11 @@ impl Pose {
         }
     }
 
-    /// The point of the head (mm) at a pixel of the slice at height `z`.
-    fn head(&self, row: usize, column: usize, z: f32) -> Point {
+    /// The point of the head (mm) at a pixel of the slice at height `z`; `roll` has sine and cosine of that angle.
+    fn head(&self, row: usize, column: usize, z: f32, (sin, cos): (f32, f32)) -> Point {
         let center = (SIDE as f32 - 1.0) / 2.0;
         let x = (column as f32 - center) * self.pixel_spacing - self.offset[0];
         let y = (row as f32 - center) * self.pixel_spacing - self.offset[1];
-        let (sin, cos) = self.roll.sin_cos();
         [x * cos + y * sin, y * cos - x * sin, z + self.nod * y + self.lean * x]
     }
 }
@@ -53,14 +52,15 @@ pub(super) struct Pixels {
 /// Renders the slice from `z - thickness/2` to `z + thickness/2`.
 pub(super) fn slice(head: &Head, pose: &Pose, z: f32, thickness: f32, random: &mut Random) -> Pixels {
     let heights = [-1.0, 0.0, 1.0].map(|part| z + part * thickness / 3.0);
+    let roll = pose.roll.sin_cos();
     let mut hu = vec![AIR; SIDE * SIDE];
     let mut blood = vec![false; SIDE * SIDE];
     for (row, (line, blood)) in hu.chunks_exact_mut(SIDE).zip(blood.chunks_exact_mut(SIDE)).enumerate() {
         for (column, (pixel, blood)) in line.iter_mut().zip(blood).enumerate() {
-            let tissues = heights.map(|z| head.at(pose.head(row, column, z)));
+            let tissues = heights.map(|z| head.at(pose.head(row, column, z, roll)));
             *pixel = tissues.iter().map(|tissue| tissue.hu).sum::<f32>() / 3.0;
             if *pixel < -990.0 {
-                *pixel = head_rest(pose.head(row, column, z)).unwrap_or(AIR);
+                *pixel = head_rest(pose.head(row, column, z, roll)).unwrap_or(AIR);
             }
             *blood = tissues.iter().filter(|tissue| tissue.blood).count() >= 2;
         }
@@ -80,7 +80,7 @@ pub(super) fn slice(head: &Head, pose: &Pose, z: f32, thickness: f32, random: &m
 
 /// The shell that the head lies in.
 fn head_rest([x, y, _]: Point) -> Option<f32> {
-    let r = (x / 104.0).hypot((y - 2.0) / 122.0);
+    let r = length(x / 104.0, (y - 2.0) / 122.0);
     (y > 30.0 && (1.0..1.03).contains(&r)).then_some(-180.0)
 }
 
