@@ -134,10 +134,11 @@ FUZZ_SECONDS ?= 1800
 FUZZ_TARGETS = pdu command_set data_set pixels decoder_answers configuration model_card http webhook_reply notification_template provider
 # Under AddressSanitizer: Rust by cargo-fuzz itself, the decoders in C and C++ by these flags.
 FUZZ_FLAGS = CFLAGS="-fsanitize=address -g1" CXXFLAGS="-fsanitize=address -g1"
+# SIGPIPE is ignored as in any Rust program; libFuzzer's main function does not do so by itself.
 .PHONY: fuzz
 fuzz: deps ## Fuzz each entry of untrusted bytes for FUZZ_SECONDS=1800 (needs a nightly compiler and cargo-fuzz)
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo install cargo-fuzz, rustup toolchain install nightly" >&2; exit 2; }
-	for target in $(FUZZ_TARGETS); do \
+	trap '' PIPE; for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/corpus/$$target; \
 		$(FUZZ_FLAGS) cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=4096; \
 	done

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use triaged_imaging::phantom::{PhantomSpec, series};
-
-use crate::support::{Node, dicom_files, has, python, storescu};
+use crate::support::{Node, dicom_files, has, phantoms, python, storescu};
 
 /// The files of phantoms in one folder, a study each.
 fn studies(sizes: &[u32]) -> (tempfile::TempDir, Vec<Vec<PathBuf>>) {
@@ -13,7 +11,8 @@ fn studies(sizes: &[u32]) -> (tempfile::TempDir, Vec<Vec<PathBuf>>) {
     let write = |(number, slices): (usize, &u32)| {
         let place = folder.path().join(number.to_string());
         std::fs::create_dir(&place).unwrap();
-        for (index, object) in series(&PhantomSpec { slices: *slices, lesion: None, seed: number as u64 }).enumerate() {
+        let drawn = phantoms::study(&["--slices", &slices.to_string()], number as u64);
+        for (index, object) in drawn.iter().enumerate() {
             object.write_to_file(place.join(format!("{index:04}.dcm"))).unwrap();
         }
         dicom_files(&place)

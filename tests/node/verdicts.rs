@@ -5,9 +5,8 @@ use std::path::Path;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
 use triaged_imaging::DicomObject;
-use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 
-use crate::support::{Node, Receiver, card, dicom_files, has, storescu};
+use crate::support::{Node, Receiver, card, dicom_files, has, phantoms, storescu};
 
 /// Flags a series of which so many places are scored, whatever their probabilities.
 fn node_that_flags_from(places: u32, settings: &[(&str, &str)]) -> (Node, tempfile::TempDir) {
@@ -24,16 +23,11 @@ fn node_that_never_flags() -> (Node, tempfile::TempDir) {
     node_that_flags_from(1000, &[])
 }
 
-/// The slices of a phantom in an own study, changed.
-fn slices(seed: u64, mut change: impl FnMut(usize, &mut DicomObject)) -> Vec<DicomObject> {
-    let spec = PhantomSpec { slices: 30, lesion: Some(Lesion::Epidural), seed };
-    series(&spec)
-        .enumerate()
-        .map(|(index, mut object)| {
-            change(index, &mut object);
-            object
-        })
-        .collect()
+/// The slices of a bleeding phantom in an own study, changed.
+fn slices(number: u64, mut change: impl FnMut(usize, &mut DicomObject)) -> Vec<DicomObject> {
+    let mut objects = phantoms::study(&["--slices", "30", "--lesion", "epidural"], number);
+    objects.iter_mut().enumerate().for_each(|(index, object)| change(index, object));
+    objects
 }
 
 fn put(object: &mut DicomObject, tag: Tag, vr: VR, value: &str) {

@@ -4,8 +4,11 @@
 pub mod browser;
 pub mod http;
 pub mod ledgers;
+pub mod phantoms;
 pub mod raw_store;
 pub mod receivers;
+
+pub use phantoms::phantom;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -308,16 +311,6 @@ pub fn dicom_files(folder: &Path) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
-}
-
-/// A synthetic head CT series, made by the program itself.
-pub fn phantom(node: &Node, options: &[&str]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let mut arguments = vec!["phantom", "--out", folder.path().to_str().unwrap()];
-    arguments.extend(options);
-    let output = node.cli(&arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    folder
 }
 
 /// Runs a program to its end, with what it said as the error where it fails.

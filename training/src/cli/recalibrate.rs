@@ -12,7 +12,8 @@ use crate::data::{Cache, Index, Slice, source_name};
 use crate::files::write_json;
 use crate::progress::Progress;
 use crate::recalibrate::{
-    Choice, Labelled, Labels, Provenance, Wanted, card as recalibrated, of_scored_slices, read_scores, section, text,
+    Choice, Early, Labelled, Labels, Provenance, Wanted, card as recalibrated, of_slices, read_scores, section, text,
+    threshold,
 };
 use crate::runtime::{self, OnnxModel};
 
@@ -63,16 +64,9 @@ pub fn do_recalibrate(args: &RecalibrateArgs) -> anyhow::Result<()> {
             of.name
         );
     }
-    if let Some(sequence) = &of.sequence {
-        bail!(
-            "{} judges by its sequence network {}: the study rule, whose threshold this command chooses, gives early alerts only. \
-             Recalibrate the card without its field `sequence`",
-            of.name,
-            sequence.file
-        );
-    }
+    let sequence = of.load_sequence(&args.card)?;
     let (studies, source, digest) = match (&args.data, &args.scores) {
-        (Some(folder), _) => (scored(folder, &of, &onnx)?, source_name(folder), None),
+        (Some(folder), _) => (scored(folder, &of, &onnx, sequence.as_deref())?, source_name(folder), None),
         (None, Some(file)) => {
             let labels = args.labels.as_deref().map(Labels::read).transpose()?;
             let (studies, left) = read_scores(file, labels.as_ref(), &of)?;
@@ -83,26 +77,32 @@ pub fn do_recalibrate(args: &RecalibrateArgs) -> anyhow::Result<()> {
         (None, None) => bail!("--data or --scores: one of them names the studies"),
     };
     let wanted = Wanted { sensitivity: args.sensitivity, specificity: args.specificity };
-    let before = of.study_rule.threshold();
+    let before = threshold(&of);
     let choice = Choice::of(&studies, wanted, before)?;
+    let early = Early::of(&of, &studies, &choice);
+    let mut warnings = choice.warnings(wanted);
+    warnings.extend(early.and_then(Early::warning));
     let provenance = Provenance {
         of: of.name.clone(),
         of_version: of.version.clone(),
         threshold_before: before,
+        early_threshold: early.and_then(Early::threshold),
         wanted,
         source,
         source_sha256: digest,
         at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         commit: commit(),
-        warnings: choice.warnings(wanted),
+        warnings,
         choice,
     };
     provenance.warnings.iter().for_each(|line| eprintln!("{line}"));
-    write(args, &of, &onnx, &name, &provenance)
+    let files = [(of.file.as_str(), onnx.as_slice())];
+    let second = of.sequence.as_ref().zip(sequence.as_deref()).map(|(of, bytes)| (of.file.as_str(), bytes));
+    write(args, &of, files.into_iter().chain(second), &name, &provenance)
 }
 
 /// The folder's studies, scored by the card's model.
-fn scored(folder: &Path, card: &ModelCard, onnx: &[u8]) -> anyhow::Result<Vec<Labelled>> {
+fn scored(folder: &Path, card: &ModelCard, onnx: &[u8], sequence: Option<&[u8]>) -> anyhow::Result<Vec<Labelled>> {
     runtime::check()?;
     let index = Index::read(folder)?;
     index.problems.lines().iter().for_each(|line| eprintln!("{line}"));
@@ -122,13 +122,15 @@ fn scored(folder: &Path, card: &ModelCard, onnx: &[u8]) -> anyhow::Result<Vec<La
         progress.advance(1, "");
     }
     progress.finish("");
-    Ok(of_scored_slices(&slices, &card.study_rule))
+    let mut sequence = sequence.map(OnnxModel::load).transpose()?;
+    Ok(of_slices(&slices, card, sequence.as_mut())?)
 }
 
-fn write(
+/// Writes the cards, and the model's files beside them where they are not there.
+fn write<'a>(
     args: &RecalibrateArgs,
     of: &ModelCard,
-    onnx: &[u8],
+    files: impl Iterator<Item = (&'a str, &'a [u8])>,
     name: &str,
     provenance: &Provenance,
 ) -> anyhow::Result<()> {
@@ -144,21 +146,25 @@ fn write(
     };
     let out = |extension: &str| folder.join(format!("{name}.{extension}"));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let file = folder.join(&of.file);
-    match std::fs::read(&file) {
-        Ok(there) if there == onnx => {}
-        Ok(_) => bail!("{} is another model's file; take another folder", file.display()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&file, onnx).with_context(|| format!("cannot write {}", file.display()))?;
+    for (file, bytes) in files {
+        let file = folder.join(file);
+        match std::fs::read(&file) {
+            Ok(there) if there == bytes => {}
+            Ok(_) => bail!("{} is another model's file; take another folder", file.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
-    write_json(&out("json"), &recalibrated(of, name, provenance))?;
+    let made = recalibrated(of, name, provenance);
+    write_json(&out("json"), &made)?;
     let text = text(people.as_deref(), of, name, provenance);
     std::fs::write(out("md"), &text).with_context(|| format!("cannot write {}", out("md").display()))?;
     // Read back as the node will: what is refused here would stop a node.
-    ModelCard::load(&out("json"))?;
-    println!("{}", section(&of.study_rule.with_threshold(provenance.choice.threshold), provenance).trim_end());
+    let (read, _) = ModelCard::load(&out("json"))?;
+    read.load_sequence(&out("json"))?;
+    println!("{}", section(&made, provenance).trim_end());
     eprintln!("wrote {}; the node takes it by inference.model = \"{}\"", out("json").display(), out("json").display());
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! The two cards of a model with a site's own threshold.
 
 use serde::{Deserialize, Serialize};
-use triaged_model::{ModelCard, StudyRule};
+use triaged_model::ModelCard;
 
 use super::choice::{Choice, Wanted};
+use super::judge;
 use crate::describe;
 use crate::metrics::Interval;
+use crate::sequence;
 
 /// The origin of a card's threshold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +16,9 @@ pub struct Provenance {
     pub of: String,
     pub of_version: String,
     pub threshold_before: f64,
+    /// That of early alerts, for a card with a sequence network where it is another than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_threshold: Option<f64>,
     pub wanted: Wanted,
     /// The file or folder that the studies were read from, by its name, and the digest of the file.
     pub source: String,
@@ -28,7 +33,7 @@ pub struct Provenance {
 }
 
 /// Fields of `about` that tell what the verdicts by a threshold were: by the threshold of before, not by the new one.
-const BY_THRESHOLD: [&str; 11] = [
+const BY_THRESHOLD: [&str; 12] = [
     "validation",
     "test",
     "cross_validation",
@@ -37,18 +42,18 @@ const BY_THRESHOLD: [&str; 11] = [
     "department",
     "strata",
     "study_rules",
+    "sequence",
     "with_test_time_flip",
     "quantized",
     "figures_by_another_threshold",
 ];
 
-/// The card with the new threshold. Network, transform, slice threshold and rule stay; figures that hold for the threshold of
+/// The card with the new threshold, of its sequence network or else of its study rule. Networks, transform, slice threshold and rule stay; figures that hold for the threshold of
 /// before are kept apart.
 pub fn card(of: &ModelCard, name: &str, provenance: &Provenance) -> ModelCard {
     let mut card = ModelCard {
         name: name.into(),
-        study_rule: of.study_rule.with_threshold(provenance.choice.threshold),
-        ..of.clone()
+        ..judge::with_thresholds(of, provenance.choice.threshold, provenance.early_threshold)
     };
     if !card.about.is_object() {
         card.about = serde_json::json!({ "of_the_original": card.about });
@@ -68,8 +73,8 @@ pub fn card(of: &ModelCard, name: &str, provenance: &Provenance) -> ModelCard {
 /// The card for people: the original's, where there is one, with what changed said before everything else.
 pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Provenance) -> String {
     let Provenance { choice, .. } = provenance;
-    let rule = of.study_rule.with_threshold(choice.threshold);
-    let section = section(&rule, provenance);
+    let new = judge::with_thresholds(of, choice.threshold, provenance.early_threshold);
+    let section = section(&new, provenance);
     let title = format!("# {name}, version {}\n\n", of.version);
     let own = format!(
         "Scores a head CT slice for {}. {} with another study threshold. **Not for clinical use.**\n\n",
@@ -77,13 +82,16 @@ pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Pro
     );
     let Some(original) = original else { return format!("{title}{own}{section}") };
     // The former threshold must not stand where a reader looks for the one that counts.
-    let (old, new) = (describe::rule(&of.study_rule), describe::rule(&rule));
-    let body = original.split_once("\n\n").map_or(original, |(_, rest)| rest).replacen(&old, &new, 1);
+    let body = original.split_once("\n\n").map_or(original, |(_, rest)| rest);
+    let body = match &of.sequence {
+        None => body.replacen(&describe::rule(&of.study_rule), &describe::rule(&new.study_rule), 1),
+        Some(_) => sequence::with_thresholds(body, of, &new),
+    };
     let figures = "## Figures\n\n";
     let marked = format!(
         "{figures}**All verdicts on studies in this section are by the original's threshold, {}, not by this card's.** \"The site's \
          threshold\" above has this card's.\n\n",
-        of.study_rule.threshold()
+        judge::threshold(of)
     );
     let body = body.replacen(figures, &marked, 1);
     let sections = body.find("## ").unwrap_or(body.len());
@@ -92,7 +100,7 @@ pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Pro
 }
 
 /// The change, as a section of the card for people.
-pub fn section(rule: &StudyRule, provenance: &Provenance) -> String {
+pub fn section(card: &ModelCard, provenance: &Provenance) -> String {
     let Provenance { of, choice, wanted, source, at, threshold_before, .. } = provenance;
     let cell = |share: Option<Interval>| {
         share.map_or("none of this class".into(), |i| format!("{:.3} ({:.3} to {:.3})", i.value, i.low, i.high))
@@ -109,14 +117,14 @@ pub fn section(rule: &StudyRule, provenance: &Provenance) -> String {
     let warnings = if warnings.is_empty() { warnings } else { format!("To be known:\n\n{warnings}\n") };
     format!(
         "## The site's threshold\n\n\
-         This is {of} with a study threshold of {:.6} instead of {threshold_before:.6}: {} Network, slice threshold and rule are {of}'s. It was \
+         This is {of} with a study threshold of {:.6} instead of {threshold_before:.6}: {} Network, slice threshold and rule are {of}'s. The study threshold was \
          chosen on {at} by `triaged-training recalibrate` for {wanted} in the mean of further studies, on {source}: {} labelled studies, \
          {} of them with hemorrhage ({} patients with, {} without).\n\n\
          | each patient judged by the threshold that the others give | this threshold | {of}'s own |\n|---|---|---|\n\
          | sensitivity | {} | {} |\n| specificity | {} | {} |\n\n\
          In brackets exact 95 % limits (Clopper–Pearson); a patient's several studies count as one. Study AUC {}.\n\n{department}{warnings}",
         choice.threshold,
-        describe::capital(&describe::rule(rule)),
+        describe::capital(&judge::text(card)),
         choice.studies,
         choice.positives,
         choice.positive_patients,
@@ -143,7 +151,12 @@ mod tests {
 
     fn provenance(of: &ModelCard) -> Provenance {
         let studies: Vec<Labelled> = (0..60)
-            .map(|i| Labelled { patient: i.to_string(), score: f64::from(i + 1) / 100.0, positive: i >= 40 })
+            .map(|i| Labelled {
+                patient: i.to_string(),
+                score: f64::from(i + 1) / 100.0,
+                early: None,
+                positive: i >= 40,
+            })
             .collect();
         let wanted = Wanted { sensitivity: Some(0.9), specificity: None };
         let before = of.study_rule.threshold();
@@ -152,6 +165,7 @@ mod tests {
             of: of.name.clone(),
             of_version: of.version.clone(),
             threshold_before: before,
+            early_threshold: None,
             wanted,
             source: "worklist.csv".into(),
             source_sha256: Some("0".repeat(64)),

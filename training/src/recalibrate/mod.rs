@@ -2,8 +2,10 @@
 
 mod cards;
 mod choice;
+mod judge;
 mod studies;
 
 pub use cards::{Provenance, card, section, text};
 pub use choice::{Choice, NoThreshold, Wanted, least, least_to_be_sure};
-pub use studies::{Labelled, LabelledError, Labels, Left, of_scored_slices, read_scores};
+pub use judge::{Early, SequenceError, of_slices, threshold};
+pub use studies::{Labelled, LabelledError, Labels, Left, read_scores};

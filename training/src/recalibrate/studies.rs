@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 
 use triaged_model::{ModelCard, StudyRule};
 
+use super::judge;
 use crate::calibration::Platt;
 use crate::data::Slice;
 
-/// A study with its score by the card's rule, and whether it has hemorrhage.
+/// A study with its score by what judges it, the card's sequence network or study rule, and whether it has hemorrhage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Labelled {
     /// Who it is of; where nothing says so, the study itself.
     pub patient: String,
     pub score: f64,
+    /// The study rule's score, by which early alerts are given, where the verdict is a sequence network's and the slices are known.
+    pub early: Option<f64>,
     pub positive: bool,
 }
 
@@ -143,7 +146,7 @@ fn score(rule: &StudyRule, series: &BTreeMap<String, Vec<f64>>) -> f64 {
     series.values().map(|slices| rule.judge(slices).score).fold(0.0, f64::max)
 }
 
-/// Studies of scored slices.
+/// Studies of scored slices by the study rule, in the order of patient and study.
 pub fn of_scored_slices(slices: &[(&Slice, f64)], rule: &StudyRule) -> Vec<Labelled> {
     #[derive(Default)]
     struct Study {
@@ -159,6 +162,7 @@ pub fn of_scored_slices(slices: &[(&Slice, f64)], rule: &StudyRule) -> Vec<Label
     let labelled = |((patient, _), study): ((&str, Option<&str>), Study)| Labelled {
         patient: patient.into(),
         score: score(rule, &study.series),
+        early: None,
         positive: study.positive,
     };
     studies.into_iter().map(labelled).collect()
@@ -189,6 +193,12 @@ pub fn read_scores(
         return Err(
             table.wrong("it has no column label (1 with hemorrhage, 0 without): add one, or give --labels FILE")
         );
+    }
+    if of_slices && card.sequence.is_some() {
+        return Err(table.wrong(
+            "it has a row a slice, and the card's verdicts are its sequence network's, which reads places too: take `triaged results --format \
+             csv`, a row a study, or --data FOLDER",
+        ));
     }
     let studies = match (of_slices, of_studies) {
         (true, _) => of_slice_rows(&table, labels, card, &mut left)?,
@@ -238,7 +248,7 @@ fn of_study_rows(
             continue;
         };
         let threshold = table.number(row, "threshold")?;
-        if threshold.is_some_and(|threshold| (threshold - card.study_rule.threshold()).abs() > 1e-9) {
+        if threshold.is_some_and(|threshold| (threshold - judge::threshold(card)).abs() > 1e-9) {
             left.add("studies that were judged by another threshold than the card's, so by another card");
             continue;
         }
@@ -250,7 +260,7 @@ fn of_study_rows(
         }
         let name = table.get(row, "patient_id").or(table.get(row, "patient")).or(table.get(row, "study_uid"));
         let patient = name.map_or_else(|| format!("line {}", row.0), str::to_owned);
-        studies.push(Labelled { patient, score, positive });
+        studies.push(Labelled { patient, score, early: None, positive });
     }
     Ok(studies)
 }
@@ -302,6 +312,7 @@ fn of_slice_rows(
     let labelled = |study: Study| Labelled {
         score: score(&card.study_rule, &study.series),
         patient: study.patient,
+        early: None,
         positive: study.positive,
     };
     Ok(studies.into_values().map(labelled).collect())

@@ -73,16 +73,16 @@ pub struct FoldThresholds {
 }
 
 /// A study by both judges.
-struct ByBoth {
+pub(crate) struct ByBoth {
     /// The study rule's score.
-    rule: f64,
+    pub rule: f64,
     /// Whether the sequence network flags it.
-    flagged: bool,
+    pub flagged: bool,
 }
 
 /// The lowest threshold of the study rule's score, not below the rule's own, from which on every study is flagged by the sequence
 /// network, too: in the middle between the highest score that is not and the next one above.
-fn early_threshold(studies: &[ByBoth], own: f64) -> f64 {
+pub(crate) fn early_threshold(studies: &[ByBoth], own: f64) -> f64 {
     let unconfirmed = studies.iter().filter(|study| !study.flagged).map(|study| study.rule).fold(0.0, f64::max);
     if unconfirmed < own {
         return own;

@@ -13,8 +13,9 @@ mod series;
 mod text;
 
 pub use export::{INPUT, SERIES_OUTPUT, SLICE_OUTPUT, onnx};
+pub(crate) use figures::{ByBoth, early_threshold};
 pub use figures::{Compared, FoldThresholds, MeasureError, Measured, SequenceFigures, measure};
 pub use fit::{Example, Settings, fit};
 pub use network::{Logits, SequenceNetwork};
 pub use series::{Scored, Series};
-pub use text::in_text;
+pub use text::{in_text, with_thresholds};

@@ -1,9 +1,14 @@
 //! A sequence network's section of the card that people read.
 
+use triaged_model::ModelCard;
+
 use super::figures::{Compared, SequenceFigures};
 use crate::metrics::{Figures, Interval, MeanSd};
 
 const TITLE: &str = "## The sequence network\n\n";
+/// The words before its two thresholds.
+const FROM: &str = "a series is flagged from probability ";
+const EARLY: &str = "The study rule gives early alerts, from a score of ";
 /// The section that it stands before.
 const NEXT: &str = "\n## Limits\n";
 
@@ -52,7 +57,7 @@ impl SequenceFigures {
         format!(
             "{TITLE}\
              `{file}` reads what the network above said of all slices of a series, in their order along the body, and gives the node's \
-             verdict on it: a series is flagged from probability {:.4}. The study rule gives early alerts, from a score of {:.4} on: they are never \
+             verdict on it: {FROM}{:.4}. {EARLY}{:.4} on: they are never \
              taken back, and so begin at the lowest score, not below the rule's own threshold, from which on this network confirms all. The rule \
              with its own threshold gives the verdict where this network fails. {} parameters: a smoothing over five neighbours, a correction by two convolutions over five \
              bins, a smooth maximum over the series; symmetric, so that the direction of the scan does not matter. Its input are the calibrated \
@@ -78,6 +83,24 @@ impl SequenceFigures {
     }
 }
 
+/// The card for people with the thresholds of another card of the same networks in this section.
+pub fn with_thresholds(text: &str, old: &ModelCard, new: &ModelCard) -> String {
+    let Some(begin) = text.find(TITLE) else { return text.to_owned() };
+    let words = |card: &ModelCard| {
+        let threshold = card.sequence.as_ref().map_or(0.0, |sequence| sequence.threshold);
+        [format!("{FROM}{threshold:.4}. "), format!("{EARLY}{:.4} on", card.early_rule().threshold())]
+    };
+    let mut section = text[begin..].replacen(
+        TITLE,
+        &format!("{TITLE}**The figures in this section are by the original's thresholds, not by this card's.** "),
+        1,
+    );
+    for (old, new) in words(old).iter().zip(words(new)) {
+        section = section.replacen(old, &new, 1);
+    }
+    format!("{}{section}", &text[..begin])
+}
+
 /// The card for people with the section, in place of the one it has. None where it is no card as `export` writes them.
 pub fn in_text(text: &str, section: &str) -> Option<String> {
     let mut text = text.to_owned();
@@ -93,6 +116,22 @@ pub fn in_text(text: &str, section: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_site_reads_its_own_thresholds() {
+        let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        let (old, _) = ModelCard::load(&models.join("m12.json")).expect("a card");
+        let people = std::fs::read_to_string(models.join("m12.md")).expect("a card for people");
+        let mut new = old.clone();
+        let sequence = new.sequence.as_mut().expect("m12 has one");
+        (sequence.threshold, sequence.early_threshold) = (0.4321, Some(0.8765));
+        let text = with_thresholds(&people, &old, &new);
+        assert!(text.contains("flagged from probability 0.4321. ") && text.contains("from a score of 0.8765 on"));
+        assert!(text.contains("by the original's thresholds, not by this card's"));
+        let former = old.sequence.expect("m12 has one");
+        assert!(!text.contains(&format!("{FROM}{:.4}", former.threshold)), "the former threshold is gone");
+        assert_eq!(with_thresholds("# mine\n", &new, &new), "# mine\n");
+    }
 
     #[test]
     fn the_section_stands_before_the_limits_and_once() {

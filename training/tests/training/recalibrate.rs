@@ -186,3 +186,89 @@ fn slices_of_the_database_and_of_a_training_are_taken_as_what_they_are() {
     let found = choose(&file).study_rule.threshold();
     assert!((found - between).abs() < 1e-9, "{found} and {between}");
 }
+
+/// m12, whose verdicts its sequence network gives.
+fn with_sequence() -> PathBuf {
+    shipped().with_file_name("m12.json")
+}
+
+#[test]
+fn a_worklist_of_a_card_with_a_sequence_network_gives_that_networks_threshold() {
+    let folder = Folder::new();
+    let (before, _) = ModelCard::load(&with_sequence()).expect("a card");
+    let old = before.sequence.clone().expect("m12 has one");
+    // A study whose sequence network failed was judged by the study rule, at that threshold: it says nothing of this one.
+    let rule = before.study_rule.threshold();
+    let mut rows = String::from("study_uid,patient_id,state,flagged,score,threshold,verdict,missing,label\n");
+    rows += &format!("1.9,P99,decided,1,0.9,{rule},flagged,,0\n");
+    for i in 0..40_u32 {
+        let (score, label) = (0.01 * f64::from(i + 1), u8::from(i >= 20));
+        let flagged = u8::from(score >= old.threshold);
+        let verdict = if flagged == 1 { "flagged" } else { "not flagged" };
+        rows += &format!("1.2.{i},P{i},decided,{flagged},{score},{},{verdict},,{label}\n", old.threshold);
+    }
+    let worklist = folder.path().join("worklist.csv");
+    fs::write(&worklist, rows).expect("a table");
+    let choose = |wanted: [&str; 2], out: &str| {
+        let out = folder.path().join(out);
+        let card = with_sequence();
+        #[rustfmt::skip]
+        let output = program(&[
+            "recalibrate", "--card", text(&card), "--scores", text(&worklist), wanted[0], wanted[1], "--out", text(&out),
+        ]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("1 left out: studies that were judged by another"), "{said}");
+        let (card, _) = ModelCard::load(&out.join("m12-site.json")).expect("a card that the node takes");
+        card.load_sequence(&out.join("m12-site.json")).expect("its second network goes with it");
+        let people = fs::read_to_string(out.join("m12-site.md")).expect("a card for people");
+        (card, said, people)
+    };
+    // Twenty bleed, at 0.21 to 0.40: (20 + 1) · 0.1 = 2.1, so the second lowest decides. That is above 0.178.
+    let (higher, said, people) = choose(["--sensitivity", "0.9"], "higher");
+    let sequence = higher.sequence.as_ref().expect("it keeps it");
+    assert!((sequence.threshold - 0.215).abs() < 1e-9, "{sequence:?}");
+    assert_eq!((sequence.early_threshold, higher.study_rule), (Some(1.0), before.study_rule));
+    assert!(said.contains("early alerts are off"), "{said}");
+    assert_eq!(higher.about["recalibrated"]["threshold_before"].as_f64(), Some(old.threshold));
+    assert!(higher.about.get("sequence").is_none(), "its figures are by the former threshold");
+    assert!(people.contains("a series is flagged from probability 0.2150. "), "{people}");
+    assert!(people.contains("sequence network gives it a probability of at least 0.2150"), "{people}");
+    // Of the others at 0.01 to 0.20 half may be flagged: the threshold falls, and whatever was confirmed still is.
+    let (lower, said, _) = choose(["--specificity", "0.5"], "lower");
+    let sequence = lower.sequence.expect("it keeps it");
+    assert!(sequence.threshold < old.threshold && sequence.early_threshold == old.early_threshold, "{sequence:?}");
+    assert!(!said.contains("early alerts"), "{said}");
+    // Slices alone do not say where they lie.
+    let slices = folder.path().join("slices.csv");
+    fs::write(&slices, "study_uid,series_uid,sop_uid,probability,label\nS,a,1,0.5,1\n").expect("a table");
+    let card = with_sequence();
+    let output = program(&["recalibrate", "--card", text(&card), "--scores", text(&slices), "--sensitivity", "0.5"]);
+    assert!(!output.status.success() && error_line(&output).contains("--data FOLDER"), "{}", error_line(&output));
+}
+
+#[test]
+fn a_labelled_folder_is_read_by_the_sequence_network_and_early_alerts_get_their_threshold() {
+    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
+        eprintln!("SKIP a_labelled_folder_is_read_by_the_sequence_network: ORT_DYLIB_PATH is not set");
+        return;
+    }
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("models"));
+    data_set(&data, 8);
+    let card = with_sequence();
+    #[rustfmt::skip]
+    let output = program(&[
+        "recalibrate", "--card", text(&card), "--data", text(&data), "--sensitivity", "0.75", "--out", text(&out),
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (before, _) = ModelCard::load(&card).expect("a card");
+    let (made, _) = ModelCard::load(&out.join("m12-site.json")).expect("a card that the node takes");
+    let choice = &made.about["recalibrated"]["choice"];
+    assert_eq!((choice["studies"].as_u64(), choice["positive_patients"].as_u64()), (Some(8), Some(4)));
+    let (old, new) = (before.sequence.expect("a network"), made.sequence.expect("a network"));
+    assert!(new.threshold != old.threshold && (new.file, new.sha256) == (old.file, old.sha256));
+    // Not below the study rule's own threshold, which judges where the sequence network fails.
+    let early = new.early_threshold.expect("one of its own");
+    assert!(early >= made.study_rule.threshold() && made.about["recalibrated"]["early_threshold"] == early, "{early}");
+}
