@@ -25,7 +25,7 @@ fn node_that_never_flags() -> (Node, tempfile::TempDir) {
 
 /// The slices of a bleeding phantom in an own study, changed.
 fn slices(number: u64, mut change: impl FnMut(usize, &mut DicomObject)) -> Vec<DicomObject> {
-    let mut objects = phantoms::study(&["--slices", "30", "--lesion", "epidural"], number);
+    let mut objects = phantoms::study(&["--slices", "30", "--lesion", "epidural", "--seed", "2"], number);
     objects.iter_mut().enumerate().for_each(|(index, object)| change(index, object));
     objects
 }

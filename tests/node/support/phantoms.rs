@@ -22,10 +22,10 @@ pub fn phantom(_: &Node, options: &[&str]) -> tempfile::TempDir {
     folder
 }
 
-/// The slices of a phantom as a study of their own: drawn once with the seed 1, with UIDs and patient by the number.
+/// The slices of a phantom as a study of their own, with UIDs and patient by the number: many studies of one drawing.
 pub fn study(options: &[&str], number: u64) -> Vec<DicomObject> {
     let uid = |what: &str, index: usize| format!("2.25.{}{:04}{index:04}", what.len() + 10, number);
-    let slices = dicom_files(&drawn(&[options, &["--seed", "1"]].concat())).into_iter().enumerate();
+    let slices = dicom_files(&drawn(options)).into_iter().enumerate();
     slices
         .map(|(index, file)| {
             let mut object = read_file(&file).unwrap();
@@ -35,7 +35,9 @@ pub fn study(options: &[&str], number: u64) -> Vec<DicomObject> {
             put(tags::FRAME_OF_REFERENCE_UID, VR::UI, &uid("frame of reference", 0));
             put(tags::SOP_INSTANCE_UID, VR::UI, &uid("instance", index));
             put(tags::PATIENT_ID, VR::LO, &format!("PHANTOM-{number}"));
-            object.meta_mut().media_storage_sop_instance_uid = uid("instance", index);
+            let meta = object.meta_mut();
+            meta.media_storage_sop_instance_uid = uid("instance", index);
+            meta.update_information_group_length();
             object
         })
         .collect()
