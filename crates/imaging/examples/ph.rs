@@ -2,7 +2,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use triaged_imaging::phantom::{Lesion, PhantomSpec, series};
 fn main() {
     let t = std::time::Instant::now();
-    let lesions = [None, Some(Lesion::Epidural), Some(Lesion::Subdural), Some(Lesion::Intraparenchymal), Some(Lesion::Subarachnoid), Some(Lesion::Intraventricular)];
+    let lesions = [
+        None,
+        Some(Lesion::Epidural),
+        Some(Lesion::Subdural),
+        Some(Lesion::Intraparenchymal),
+        Some(Lesion::Subarachnoid),
+        Some(Lesion::Intraventricular),
+    ];
     for (i, lesion) in lesions.into_iter().enumerate() {
         for seed in [1u64, 7, 99, 500_003] {
             let mut h = DefaultHasher::new();

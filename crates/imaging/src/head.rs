@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn phantoms_are_heads_but_for_the_ends() {
-        for seed in 1..=4 {
+        for seed in [1, 2] {
             let lesion = (seed % 2 == 0).then_some(Lesion::Subdural);
             let heads: Vec<bool> =
                 series(&PhantomSpec { slices: 30, lesion, seed }).map(|slice| is_head(&slice)).collect();

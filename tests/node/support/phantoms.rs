@@ -58,8 +58,7 @@ fn drawn(options: &[&str]) -> PathBuf {
             let _ = std::fs::remove_dir_all(entry.path());
         }
         let draft = tempfile::tempdir_in(&ours).unwrap();
-        let output =
-            Command::new(PROGRAM).args(["phantom", "--out"]).arg(draft.path()).args(options).output().unwrap();
+        let output = Command::new(PROGRAM).args(["phantom", "--out"]).arg(draft.path()).args(options).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // Another test may have been faster; then this draft goes.
         if std::fs::rename(draft.path(), &folder).is_ok() {

@@ -20,7 +20,7 @@ fn trained(data: &Path, run: &Path) {
     #[rustfmt::skip]
     let output = program(&[
         "train", "--data", text(data), "--out", text(run), "--candidate", "m11", "--size", "64", "--batch", "8", "--epochs",
-        "1", "--folds", "2", "--schedule", "constant", "--pretrained", "none",
+        "1", "--balance", "600", "--folds", "2", "--schedule", "constant", "--pretrained", "none",
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -193,7 +193,7 @@ fn folds_of_another_training_are_not_measured() {
         #[rustfmt::skip]
         let common = [
             command, "--data", text(&data), "--out", text(out), "--candidate", "m11", "--size", "32", "--batch", "16",
-            "--pretrained", "none", "--monitor", "last", "--epochs",
+            "--pretrained", "none", "--monitor", "last", "--balance", "160", "--epochs",
         ];
         let output = program(&[&common, more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

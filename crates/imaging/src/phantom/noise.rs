@@ -87,7 +87,8 @@ impl Field {
             let line = |first: usize| [self.near[first], self.near[first + 1]];
             [line(first), line(first + edge), line(first + edge * edge), line(first + edge * edge + edge)]
         } else {
-            let line = |dy, dz| [0, 1].map(|dx| value(self.seed, i64::from(x) + dx, i64::from(y) + dy, i64::from(z) + dz));
+            let line =
+                |dy, dz| [0, 1].map(|dx| value(self.seed, i64::from(x) + dx, i64::from(y) + dy, i64::from(z) + dz));
             [line(0, 0), line(1, 0), line(0, 1), line(1, 1)]
         };
         let lerp = |[a, b]: [f32; 2], t: f32| a + (b - a) * t;
