@@ -78,7 +78,7 @@ pub fn candidate(name: &str) -> Option<Candidate> {
 
 /// EfficientNet-Lite (M. Tan, Q. V. Le: EfficientNet, 2019, without squeeze and excitation and with ReLU6), up to its
 /// classifier, with so many filters and repeats of each of its seven kinds of blocks. The original's stochastic depth in
-/// training is left out, and so is the larger relatives' higher dropout.
+/// training is left out, and so is Lite2's higher dropout.
 fn efficientnet_lite(filters: [usize; 7], repeats: [usize; 7]) -> Vec<Layer> {
     // Kernel, stride and expansion, the same in all of the family.
     let kinds = [(3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6)];

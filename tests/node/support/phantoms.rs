@@ -47,7 +47,9 @@ pub fn study(options: &[&str], number: u64) -> Vec<DicomObject> {
 fn drawn(options: &[&str]) -> PathBuf {
     let program = std::fs::metadata(PROGRAM).unwrap();
     let changed = program.modified().unwrap().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("phantoms");
+    // Debug and release builds share the folder of temporary files, and may run side by side.
+    let profile = Path::new(PROGRAM).parent().and_then(Path::file_name).unwrap();
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("phantoms").join(profile);
     let ours = all.join(format!("{changed}-{}", program.len()));
     let name: String = options.concat().chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let folder = ours.join(format!("p{name}"));

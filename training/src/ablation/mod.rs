@@ -3,5 +3,5 @@
 mod rows;
 mod table;
 
-pub use rows::{Row, Variant, shorten, shortened};
+pub use rows::{Row, Variant, is_synthetic, shorten, shortened};
 pub use table::{Ablation, Outcome};

@@ -10,8 +10,11 @@ use crate::candidates::candidate;
 use crate::data::{Augment, SplitBy};
 use crate::recipe::Recipe;
 
-/// What the sources of `synthesize` are called: this, or this and more.
-const SYNTHETIC: &str = "synthetic";
+/// Whether a source's name is one of those that the sources of `synthesize` have: "synthetic", or that and more.
+pub fn is_synthetic(source: &str) -> bool {
+    source.starts_with("synthetic")
+}
+
 /// Brain, subdural and soft tissue.
 const THREE_WINDOWS: [Window; 3] = [
     Window { center: 40.0, width: 80.0 },
@@ -79,13 +82,14 @@ pub enum Row {
     NetworkM10,
 }
 
-/// A training that a row asks for: the recipe, how patients are split, and whether sources that are only trained on
-/// take part.
+/// A training that a row asks for: the recipe, how patients are split, whether sources that are only trained on take part, and
+/// whether those of them with drawn bleeds do ([`is_synthetic`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Variant {
     pub recipe: Recipe,
     pub split: SplitBy,
     pub extra_sets: bool,
+    pub synthetic: bool,
 }
 
 impl Row {
@@ -132,12 +136,7 @@ impl Row {
             Row::NoLevel => recipe.level_sources = false,
             Row::NoLocalization => recipe.localization = 0.0,
             Row::NoAveraging => recipe.averaging = 0.0,
-            // A weight of nothing: no slice of that source is drawn.
-            Row::NoSynthetic => recipe.sources.iter_mut().for_each(|(name, weight)| {
-                if name.starts_with(SYNTHETIC) {
-                    *weight = 0.0;
-                }
-            }),
+            Row::NoSynthetic => variant.synthetic = false,
             Row::LabelSmoothing => recipe.label_smoothing = 0.1,
             Row::Longer => shorten(recipe, 3 * recipe.epochs),
             Row::Size224 => recipe.size = 224,
@@ -191,7 +190,12 @@ mod tests {
     use super::*;
 
     fn whole() -> Variant {
-        Variant { recipe: Recipe::open("m10").expect("m10's recipe"), split: SplitBy::Patient, extra_sets: true }
+        Variant {
+            recipe: Recipe::open("m10").expect("m10's recipe"),
+            split: SplitBy::Patient,
+            extra_sets: true,
+            synthetic: true,
+        }
     }
 
     #[test]
@@ -217,8 +221,10 @@ mod tests {
         assert_eq!(recipe(Row::LabelSmoothing), Recipe { label_smoothing: 0.1, ..whole.recipe.clone() });
         // 33 epochs, of which 9/11 at half size.
         assert_eq!((recipe(Row::Longer).epochs, recipe(Row::Longer).half_size_epochs), (33, 27));
-        let without = recipe(Row::NoSynthetic).sources;
-        assert_eq!((without["synthetic"], without["ct-ich"]), (0.0, whole.recipe.sources["ct-ich"]));
+        assert_eq!(of(Row::NoSynthetic), Variant { synthetic: false, ..whole.clone() });
+        let none_drawn = Variant { synthetic: false, ..whole.clone() };
+        assert_eq!(Row::NoSynthetic.change(&none_drawn, 2000), None, "there are none");
+        assert!(is_synthetic("synthetic") && is_synthetic("synthetic-b") && !is_synthetic("ct-ich"));
         assert_eq!(changed(Row::NetworkLite2), None, "m10 has no such relative");
         // As many draws in all: 11 epochs of 2,000 are 22 of 1,000, of which 9/11 at half size.
         let unbalanced = Row::NoBalance.change(&whole, 1000).expect("m10 is balanced").recipe;
@@ -247,7 +253,7 @@ mod tests {
         for name in ["m10", "m11", "m12"] {
             // The weights are not in the repository.
             let recipe = Recipe { pretrained: None, ..Recipe::open(name).expect("a shipped recipe") };
-            let whole = Variant { recipe, split: SplitBy::Patient, extra_sets: true };
+            let whole = Variant { recipe, split: SplitBy::Patient, extra_sets: true, synthetic: true };
             for row in Row::value_variants() {
                 let Some(changed) = row.change(&whole, 2000) else { continue };
                 if let Err(error) = changed.recipe.config(1) {

@@ -11,7 +11,7 @@ use triaged_kernels::ConvBackend;
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
 use super::cross_validate::cross_validate;
 use super::folds::check_folds;
-use crate::ablation::{Ablation, Outcome, Row, Variant, shorten, shortened};
+use crate::ablation::{Ablation, Outcome, Row, Variant, is_synthetic, shorten, shortened};
 use crate::data::{Index, Side, Split};
 use crate::files::{read_json, write_json};
 use crate::fit::{FitConfig, Monitor};
@@ -144,7 +144,12 @@ fn jobs(args: &AblateArgs) -> anyhow::Result<Vec<Job>> {
     used.test_time_flip = false;
     let index = args.data.index()?;
     let extras = args.data.only();
-    let whole = Variant { recipe: used, split: args.fit.split, extra_sets: !extras.is_empty() };
+    let whole = Variant {
+        recipe: used,
+        split: args.fit.split,
+        extra_sets: !extras.is_empty(),
+        synthetic: extras.iter().any(|source| is_synthetic(source)),
+    };
     let splits = Split::folds(&index, whole.split, folds, &extras, args.fit.seed)?;
     let train = splits[0].slices(&index, Side::Train).len();
     let asked: Vec<Row> = if args.rows.is_empty() { Row::value_variants().to_vec() } else { args.rows.clone() };
@@ -160,6 +165,8 @@ fn jobs(args: &AblateArgs) -> anyhow::Result<Vec<Job>> {
         let mut index = index.clone();
         if !variant.extra_sets {
             index.slices.retain(|slice| !extras.contains(&slice.source));
+        } else if whole.synthetic && !variant.synthetic {
+            index.slices.retain(|slice| !is_synthetic(&slice.source));
         }
         let mut splits = Split::folds(&index, variant.split, folds, &extras, args.fit.seed)?;
         splits.truncate(only);

@@ -27,7 +27,7 @@ pub struct RecalibrateArgs {
     /// The site's labelled studies: a folder with stage_2_train.csv and stage_2_train/*.dcm, scored here by the card's model
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// The site's labelled studies, scored before: `triaged results --format csv`, the view slice_results as CSV, or scores.csv of a training
+    /// The site's labelled studies, scored before: `triaged results --format csv`, or, for a card without a sequence network, the view slice_results as CSV or scores.csv of a training
     #[arg(long)]
     pub scores: Option<PathBuf>,
     /// Labels for --scores: a CSV file with study_uid or accession_number, and label (1 or 0) [default: the column label of --scores]
@@ -42,7 +42,7 @@ pub struct RecalibrateArgs {
     /// The new card's name [default: NAME-site]
     #[arg(long)]
     pub name: Option<String>,
-    /// Folder of the new cards; another than the card's gets a copy of the model's file too [default: the card's]
+    /// Folder of the new cards; another than the card's gets copies of the model's files too [default: the card's]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
@@ -79,9 +79,9 @@ pub fn do_recalibrate(args: &RecalibrateArgs) -> anyhow::Result<()> {
     let wanted = Wanted { sensitivity: args.sensitivity, specificity: args.specificity };
     let before = threshold(&of);
     let choice = Choice::of(&studies, wanted, before)?;
-    let early = Early::of(&of, &studies, &choice);
+    let early = Early::of(&of, &studies, choice.threshold);
     let mut warnings = choice.warnings(wanted);
-    warnings.extend(early.and_then(Early::warning));
+    warnings.extend(early.and_then(|early| early.warning(&of)));
     let provenance = Provenance {
         of: of.name.clone(),
         of_version: of.version.clone(),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use triaged_model::ModelCard;
 
 use super::choice::{Choice, Wanted};
-use super::judge;
+use super::verdict;
 use crate::describe;
 use crate::metrics::Interval;
 use crate::sequence;
@@ -42,25 +42,33 @@ const BY_THRESHOLD: [&str; 12] = [
     "department",
     "strata",
     "study_rules",
-    "sequence",
+    "phantoms_unseen",
     "with_test_time_flip",
     "quantized",
     "figures_by_another_threshold",
 ];
+
+/// Those by the threshold of a sequence network. The others are by the study rule, which stays.
+const BY_SEQUENCE: [&str; 3] = ["sequence", "phantoms_unseen", "figures_by_another_threshold"];
+
+/// The title of the section that tells of the change, and what marks figures by another threshold.
+const SECTION: &str = "## The site's threshold\n\n";
+const MARK: &str = "**All verdicts on studies in this section are by ";
 
 /// The card with the new threshold, of its sequence network or else of its study rule. Networks, transform, slice threshold and rule stay; figures that hold for the threshold of
 /// before are kept apart.
 pub fn card(of: &ModelCard, name: &str, provenance: &Provenance) -> ModelCard {
     let mut card = ModelCard {
         name: name.into(),
-        ..judge::with_thresholds(of, provenance.choice.threshold, provenance.early_threshold)
+        ..verdict::with_thresholds(of, provenance.choice.threshold, provenance.early_threshold)
     };
     if !card.about.is_object() {
         card.about = serde_json::json!({ "of_the_original": card.about });
     }
+    let by_threshold = if of.sequence.is_some() { &BY_SEQUENCE[..] } else { &BY_THRESHOLD };
     if let Some(about) = card.about.as_object_mut() {
         let before: serde_json::Map<String, serde_json::Value> =
-            BY_THRESHOLD.iter().filter_map(|&field| Some((field.to_owned(), about.remove(field)?))).collect();
+            by_threshold.iter().filter_map(|&field| Some((field.to_owned(), about.remove(field)?))).collect();
         if !before.is_empty() {
             about.insert("figures_by_another_threshold".into(), before.into());
         }
@@ -73,7 +81,7 @@ pub fn card(of: &ModelCard, name: &str, provenance: &Provenance) -> ModelCard {
 /// The card for people: the original's, where there is one, with what changed said before everything else.
 pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Provenance) -> String {
     let Provenance { choice, .. } = provenance;
-    let new = judge::with_thresholds(of, choice.threshold, provenance.early_threshold);
+    let new = verdict::with_thresholds(of, choice.threshold, provenance.early_threshold);
     let section = section(&new, provenance);
     let title = format!("# {name}, version {}\n\n", of.version);
     let own = format!(
@@ -85,18 +93,28 @@ pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Pro
     let body = original.split_once("\n\n").map_or(original, |(_, rest)| rest);
     let body = match &of.sequence {
         None => body.replacen(&describe::rule(&of.study_rule), &describe::rule(&new.study_rule), 1),
-        Some(_) => sequence::with_thresholds(body, of, &new),
+        Some(_) => sequence::with_thresholds(body, of, &new, verdict::early_text),
     };
     let figures = "## Figures\n\n";
-    let marked = format!(
-        "{figures}**All verdicts on studies in this section are by the original's threshold, {}, not by this card's.** \"The site's \
-         threshold\" above has this card's.\n\n",
-        judge::threshold(of)
-    );
-    let body = body.replacen(figures, &marked, 1);
+    let whose = match &of.sequence {
+        None => format!("the original's threshold, {}, not by this card's.** \"The site's threshold\" above has this card's.", verdict::threshold(of)),
+        Some(_) => "the study rule. This card's verdicts are its sequence network's (below), by \"The site's threshold\" above.**".into(),
+    };
+    let body = match body.contains(MARK) {
+        true => body,
+        false => body.replacen(figures, &format!("{figures}{MARK}{whose}\n\n"), 1),
+    };
+    let body = without_section(&body);
     let sections = body.find("## ").unwrap_or(body.len());
     let (opening, rest) = body.split_at(sections);
     format!("{title}{opening}{section}{rest}")
+}
+
+/// A card's text without what an earlier change said of itself.
+fn without_section(text: &str) -> String {
+    let Some(begin) = text.find(SECTION) else { return text.to_owned() };
+    let end = text[begin + SECTION.len()..].find("\n## ").map_or(text.len(), |at| begin + SECTION.len() + at + 1);
+    format!("{}{}", &text[..begin], &text[end..])
 }
 
 /// The change, as a section of the card for people.
@@ -112,19 +130,19 @@ pub fn section(card: &ModelCard, provenance: &Provenance) -> String {
         (Some(sensitivity), None) => format!("a sensitivity of {sensitivity}"),
         (None, specificity) => format!("a specificity of {}", specificity.unwrap_or_default()),
     };
+    let aside = if card.sequence.is_some() { " Early alerts are left aside." } else { "" };
     let department = choice.department.as_ref().map_or(String::new(), |seen| format!("{}\n\n", seen.text()));
     let warnings: String = provenance.warnings.iter().map(|line| format!("- {line}.\n")).collect();
     let warnings = if warnings.is_empty() { warnings } else { format!("To be known:\n\n{warnings}\n") };
     format!(
-        "## The site's threshold\n\n\
-         This is {of} with a study threshold of {:.6} instead of {threshold_before:.6}: {} Network, slice threshold and rule are {of}'s. The study threshold was \
+        "{SECTION}This is {of} with a study threshold of {:.6} instead of {threshold_before:.6}: {} Network, slice threshold and rule are {of}'s. The study threshold was \
          chosen on {at} by `triaged-training recalibrate` for {wanted} in the mean of further studies, on {source}: {} labelled studies, \
          {} of them with hemorrhage ({} patients with, {} without).\n\n\
          | each patient judged by the threshold that the others give | this threshold | {of}'s own |\n|---|---|---|\n\
          | sensitivity | {} | {} |\n| specificity | {} | {} |\n\n\
-         In brackets exact 95 % limits (Clopper–Pearson); a patient's several studies count as one. Study AUC {}.\n\n{department}{warnings}",
+         In brackets exact 95 % limits (Clopper–Pearson); a patient's several studies count as one.{aside} Study AUC {}.\n\n{department}{warnings}",
         choice.threshold,
-        describe::capital(&judge::text(card)),
+        describe::capital(&verdict::text(card)),
         choice.studies,
         choice.positives,
         choice.positive_patients,
@@ -155,11 +173,12 @@ mod tests {
                 patient: i.to_string(),
                 score: f64::from(i + 1) / 100.0,
                 early: None,
+                unconfirmed: false,
                 positive: i >= 40,
             })
             .collect();
         let wanted = Wanted { sensitivity: Some(0.9), specificity: None };
-        let before = of.study_rule.threshold();
+        let before = verdict::threshold(of);
         let choice = Choice::of(&studies, wanted, before).expect("twenty patients");
         Provenance {
             of: of.name.clone(),
@@ -198,5 +217,27 @@ mod tests {
         // A card made from such a card keeps what is below, once.
         let again = super::card(&card, "m11-there", &Provenance { of: "m11-here".into(), ..provenance });
         assert!(again.about["figures_by_another_threshold"]["figures_by_another_threshold"].is_object());
+    }
+
+    #[test]
+    fn a_card_that_is_made_again_tells_of_one_change() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        for name in ["m11", "m12"] {
+            let (of, _) = ModelCard::load(&models.join(format!("{name}.json"))).expect("a card");
+            let people = std::fs::read_to_string(models.join(format!("{name}.md"))).expect("a card for people");
+            let mut first = provenance(&of);
+            first.early_threshold = of.sequence.as_ref().map(|_| 1.0);
+            let site = card(&of, "m-site", &first);
+            assert_eq!(site.about.get("cross_validation").is_some(), of.sequence.is_some(), "by the rule, which stays");
+            assert!(site.about.get("sequence").is_none());
+            let once = text(Some(&people), &of, "m-site", &first);
+            let mut second = Provenance { of: "m-site".into(), early_threshold: None, ..provenance(&site) };
+            second.choice.threshold = 0.123_456;
+            let twice = text(Some(&once), &site, "m-there", &second);
+            for (words, count) in [(SECTION, 1), (MARK, 1), ("0.123456", 1)] {
+                assert_eq!(twice.matches(words).count(), count, "{name}: {words}: {twice}");
+            }
+            assert_eq!(twice.matches("early alerts are off").count() > 0, of.sequence.is_some(), "{name}");
+        }
     }
 }

@@ -250,7 +250,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     fn study(patient: usize, score: f64, positive: bool) -> Labelled {
-        Labelled { patient: patient.to_string(), score, early: None, positive }
+        Labelled { patient: patient.to_string(), score, early: None, unconfirmed: false, positive }
     }
 
     fn wanted(sensitivity: Option<f64>, specificity: Option<f64>) -> Wanted {

@@ -2,10 +2,14 @@
 
 mod cards;
 mod choice;
+mod early;
 mod judge;
 mod studies;
+mod verdict;
 
 pub use cards::{Provenance, card, section, text};
 pub use choice::{Choice, NoThreshold, Wanted, least, least_to_be_sure};
-pub use judge::{Early, SequenceError, of_slices, threshold};
+pub use early::Early;
+pub use judge::{SequenceError, of_slices};
 pub use studies::{Labelled, LabelledError, Labels, Left, read_scores};
+pub use verdict::threshold;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use triaged_model::{ModelCard, StudyRule};
 
-use super::judge;
+use super::verdict;
 use crate::calibration::Platt;
 use crate::data::Slice;
 
@@ -17,6 +17,8 @@ pub struct Labelled {
     pub score: f64,
     /// The study rule's score, by which early alerts are given, where the verdict is a sequence network's and the slices are known.
     pub early: Option<f64>,
+    /// Whether the node flagged it though this score was below the threshold: by an early alert, which is never taken back.
+    pub unconfirmed: bool,
     pub positive: bool,
 }
 
@@ -163,6 +165,7 @@ pub fn of_scored_slices(slices: &[(&Slice, f64)], rule: &StudyRule) -> Vec<Label
         patient: patient.into(),
         score: score(rule, &study.series),
         early: None,
+        unconfirmed: false,
         positive: study.positive,
     };
     studies.into_iter().map(labelled).collect()
@@ -198,6 +201,14 @@ pub fn read_scores(
         return Err(table.wrong(
             "it has a row a slice, and the card's verdicts are its sequence network's, which reads places too: take `triaged results --format \
              csv`, a row a study, or --data FOLDER",
+        ));
+    }
+    if let Some(sequence) = &card.sequence
+        && (sequence.threshold - card.study_rule.threshold()).abs() < 1e-9
+    {
+        return Err(table.wrong(
+            "the card's sequence network and study rule have one threshold, so the table does not tell which of them judged a study: take \
+             --data FOLDER",
         ));
     }
     let studies = match (of_slices, of_studies) {
@@ -248,7 +259,7 @@ fn of_study_rows(
             continue;
         };
         let threshold = table.number(row, "threshold")?;
-        if threshold.is_some_and(|threshold| (threshold - judge::threshold(card)).abs() > 1e-9) {
+        if threshold.is_some_and(|threshold| (threshold - verdict::threshold(card)).abs() > 1e-9) {
             left.add("studies that were judged by another threshold than the card's, so by another card");
             continue;
         }
@@ -258,9 +269,11 @@ fn of_study_rows(
             left.add("studies that are incomplete or not decided");
             continue;
         }
+        let below = score < verdict::threshold(card);
+        let unconfirmed = card.sequence.is_some() && below && table.get(row, "flagged") == Some("1");
         let name = table.get(row, "patient_id").or(table.get(row, "patient")).or(table.get(row, "study_uid"));
         let patient = name.map_or_else(|| format!("line {}", row.0), str::to_owned);
-        studies.push(Labelled { patient, score, early: None, positive });
+        studies.push(Labelled { patient, score, early: None, unconfirmed, positive });
     }
     Ok(studies)
 }
@@ -313,6 +326,7 @@ fn of_slice_rows(
         score: score(&card.study_rule, &study.series),
         patient: study.patient,
         early: None,
+        unconfirmed: false,
         positive: study.positive,
     };
     Ok(studies.into_values().map(labelled).collect())

@@ -9,6 +9,12 @@ const TITLE: &str = "## The sequence network\n\n";
 /// The words before its two thresholds.
 const FROM: &str = "a series is flagged from probability ";
 const EARLY: &str = "The study rule gives early alerts, from a score of ";
+/// Why early alerts begin there, where the threshold was chosen with the network.
+const REASON: &str = " on: they are never taken back, and so begin at the lowest score, not below the rule's own threshold, from which on this \
+                      network confirms all.";
+/// The words of a card with a site's thresholds.
+const BY_OTHERS: &str =
+    "**The figures in this section are by the thresholds that were chosen with the network, not by this card's.** ";
 /// The section that it stands before.
 const NEXT: &str = "\n## Limits\n";
 
@@ -57,8 +63,7 @@ impl SequenceFigures {
         format!(
             "{TITLE}\
              `{file}` reads what the network above said of all slices of a series, in their order along the body, and gives the node's \
-             verdict on it: {FROM}{:.4}. {EARLY}{:.4} on: they are never \
-             taken back, and so begin at the lowest score, not below the rule's own threshold, from which on this network confirms all. The rule \
+             verdict on it: {FROM}{:.4}. {EARLY}{:.4}{REASON} The rule \
              with its own threshold gives the verdict where this network fails. {} parameters: a smoothing over five neighbours, a correction by two convolutions over five \
              bins, a smooth maximum over the series; symmetric, so that the direction of the scan does not matter. Its input are the calibrated \
              logits (-8 to 8) in bins of {} mm, of several slices in one bin the highest, and where bins are empty. It was trained on patients \
@@ -83,20 +88,19 @@ impl SequenceFigures {
     }
 }
 
-/// The card for people with the thresholds of another card of the same networks in this section.
-pub fn with_thresholds(text: &str, old: &ModelCard, new: &ModelCard) -> String {
+/// The card for people with the thresholds of another card of the same networks in this section; `early` says in words when early
+/// alerts are given.
+pub fn with_thresholds(text: &str, old: &ModelCard, new: &ModelCard, early: impl Fn(&ModelCard) -> String) -> String {
     let Some(begin) = text.find(TITLE) else { return text.to_owned() };
-    let words = |card: &ModelCard| {
-        let threshold = card.sequence.as_ref().map_or(0.0, |sequence| sequence.threshold);
-        [format!("{FROM}{threshold:.4}. "), format!("{EARLY}{:.4} on", card.early_rule().threshold())]
-    };
-    let mut section = text[begin..].replacen(
-        TITLE,
-        &format!("{TITLE}**The figures in this section are by the original's thresholds, not by this card's.** "),
-        1,
-    );
-    for (old, new) in words(old).iter().zip(words(new)) {
-        section = section.replacen(old, &new, 1);
+    let threshold = |card: &ModelCard| card.sequence.as_ref().map_or(0.0, |sequence| sequence.threshold);
+    let from = |card: &ModelCard| format!("{FROM}{:.4}. ", threshold(card));
+    let sites = |card: &ModelCard| format!("{}: they are never taken back.", crate::describe::capital(&early(card)));
+    let section = text[begin..].replacen(&from(old), &from(new), 1);
+    // As it was written with the network, or for a site before.
+    let written = format!("{EARLY}{:.4}{REASON}", old.early_rule().threshold());
+    let mut section = section.replacen(&written, &sites(new), 1).replacen(&sites(old), &sites(new), 1);
+    if !section.contains(BY_OTHERS) {
+        section = section.replacen(TITLE, &format!("{TITLE}{BY_OTHERS}"), 1);
     }
     format!("{}{section}", &text[..begin])
 }
@@ -125,12 +129,18 @@ mod tests {
         let mut new = old.clone();
         let sequence = new.sequence.as_mut().expect("m12 has one");
         (sequence.threshold, sequence.early_threshold) = (0.4321, Some(0.8765));
-        let text = with_thresholds(&people, &old, &new);
-        assert!(text.contains("flagged from probability 0.4321. ") && text.contains("from a score of 0.8765 on"));
-        assert!(text.contains("by the original's thresholds, not by this card's"));
+        let early = |card: &ModelCard| format!("alerts from {:.4}", card.early_rule().threshold());
+        let text = with_thresholds(&people, &old, &new, early);
+        assert!(text.contains("flagged from probability 0.4321. Alerts from 0.8765: they are never taken back."));
+        assert!(text.contains(BY_OTHERS) && !text.contains(REASON));
+        // Once more, for another threshold.
+        let mut newer = new.clone();
+        newer.sequence.as_mut().expect("m12 has one").early_threshold = Some(0.9999);
+        let again = with_thresholds(&text, &new, &newer, early);
+        assert_eq!(again, text.replace("0.8765", "0.9999"));
         let former = old.sequence.expect("m12 has one");
         assert!(!text.contains(&format!("{FROM}{:.4}", former.threshold)), "the former threshold is gone");
-        assert_eq!(with_thresholds("# mine\n", &new, &new), "# mine\n");
+        assert_eq!(with_thresholds("# mine\n", &new, &new, early), "# mine\n");
     }
 
     #[test]

@@ -232,7 +232,7 @@ fn a_worklist_of_a_card_with_a_sequence_network_gives_that_networks_threshold() 
     assert!(said.contains("early alerts are off"), "{said}");
     assert_eq!(higher.about["recalibrated"]["threshold_before"].as_f64(), Some(old.threshold));
     assert!(higher.about.get("sequence").is_none(), "its figures are by the former threshold");
-    assert!(people.contains("a series is flagged from probability 0.2150. "), "{people}");
+    assert!(people.contains("a series is flagged from probability 0.2150. Early alerts are off: "), "{people}");
     assert!(people.contains("sequence network gives it a probability of at least 0.2150"), "{people}");
     // Of the others at 0.01 to 0.20 half may be flagged: the threshold falls, and whatever was confirmed still is.
     let (lower, said, _) = choose(["--specificity", "0.5"], "lower");

@@ -67,10 +67,17 @@ fn the_scores_of_a_cross_validation_train_a_sequence_network_that_the_card_names
     let again = program(&["sequence", "--run", text(&run), "--card", text(&new), "--out", text(&out), "--steps", "40"]);
     succeeds(&again);
     assert!(first == files(&out));
-    // Its threshold is the sequence's, which `recalibrate` does not choose.
-    let refused = program(&["recalibrate", "--card", text(&new), "--data", text(&data), "--sensitivity", "0.9"]);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(error_line(&refused).contains("judges by its sequence network"), "{}", error_line(&refused));
+    // A site chooses the sequence network's threshold, and the study rule's stays.
+    let site = path("site");
+    #[rustfmt::skip]
+    succeeds(&program(&[
+        "recalibrate", "--card", text(&new), "--data", text(&data), "--sensitivity", "0.6", "--out", text(&site),
+    ]));
+    let read = |path: &Path| ModelCard::load(path).expect("a card that the node takes").0;
+    let name = read(&new).name;
+    let (before, after) = (read(&new), read(&site.join(format!("{name}-site.json"))));
+    assert_eq!(before.study_rule, after.study_rule);
+    assert_ne!(before.sequence.map(|s| s.threshold), after.sequence.map(|s| s.threshold));
 
     // Scores without an index beside them need the folder they are of; those of another network are refused.
     let bare = path("bare");
