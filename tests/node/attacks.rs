@@ -227,20 +227,24 @@ fn decoders_that_are_killed_are_replaced_and_no_slice_is_lost() {
     let node = Node::start(&[("TRIAGED__TRIAGE__QUIET_SECONDS", "1")]);
     let healthy = phantom(&node, &["--slices", "40"]);
     let target = node.dimse.to_string();
-    let sent = node.cli(&["send", healthy.path().to_str().unwrap(), "--to", &target]);
-    assert!(sent.status.success());
     let deadline = Instant::now() + PATIENCE;
     let mut killed = 0;
-    while node.query::<i64>("SELECT count(*) FROM slice_results WHERE state = 'queued'") > 0 {
-        assert!(Instant::now() < deadline, "the queue does not empty");
-        if killed < 6 {
-            for pid in decoders(&node) {
-                let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-                killed += usize::from(rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok());
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| node.cli(&["send", healthy.path().to_str().unwrap(), "--to", &target]));
+        // From the first slice on: a quick machine has scored the last one when the sender ends.
+        let queued = "SELECT count(*) FROM slice_results WHERE state = 'queued'";
+        while !sending.is_finished() || node.query::<i64>(queued) > 0 {
+            assert!(Instant::now() < deadline, "the queue does not empty");
+            if killed < 6 && node.query::<i64>(queued) > 0 {
+                for pid in decoders(&node) {
+                    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+                    killed += usize::from(rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok());
+                }
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        assert!(sending.join().unwrap().status.success());
+    });
     assert!(killed > 0);
     assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE state = 'scored'"), 40);
 }
