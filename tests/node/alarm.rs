@@ -150,7 +150,7 @@ fn a_revision_is_told_to_who_heard_of_the_flag_and_wants_to_hear_of_more() {
         ("TRIAGED__NOTIFY__EVENTS", "flagged,revised"),
         ("TRIAGED__TRIAGE__PROVISIONAL_ALERTS", "false"),
     ]);
-    let series = phantom(&node, &["--slices", "6"]);
+    let series = phantom(&["--slices", "6"]);
     let files = dicom_files(series.path());
     storescu(&node, &[], &files[..4]).unwrap();
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided' AND revision = 1 AND flagged = 1");

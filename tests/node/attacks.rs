@@ -33,7 +33,7 @@ pub fn decoders(node: &Node) -> Vec<u32> {
 /// Sends a bleeding phantom, waits until it is flagged, and says how much memory there was at most so far, in KiB.
 fn bleeding_phantom_is_flagged(node: &Node) -> usize {
     let began = Instant::now();
-    let bleed = phantom(node, &["--lesion", "epidural", "--slices", "12"]);
+    let bleed = phantom(&["--lesion", "epidural", "--slices", "12"]);
     let sent =
         node.cli(&["send", bleed.path().to_str().unwrap(), "--to", &node.dimse.to_string(), "--calling-ae", "SCANNER"]);
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
@@ -225,7 +225,7 @@ fn what_ends_a_decoder_costs_its_object_and_no_other() {
 #[test]
 fn decoders_that_are_killed_are_replaced_and_no_slice_is_lost() {
     let node = Node::start(&[("TRIAGED__TRIAGE__QUIET_SECONDS", "1")]);
-    let healthy = phantom(&node, &["--slices", "40"]);
+    let healthy = phantom(&["--slices", "40"]);
     let target = node.dimse.to_string();
     let deadline = Instant::now() + PATIENCE;
     let mut killed = 0;

@@ -11,7 +11,7 @@ use crate::support::{Node, Receiver, SPOT, dicom_files, has, phantom, storescu};
 
 fn with_a_bleed(settings: &[(&str, &str)]) -> Node {
     let node = Node::start(&[&[("TRIAGED__TRIAGE__QUIET_SECONDS", "1")], settings].concat());
-    let series = phantom(&node, &["--slices", "12", "--lesion", "epidural", "--seed", "1"]);
+    let series = phantom(&["--slices", "12", "--lesion", "epidural", "--seed", "1"]);
     storescu(&node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided'");
     node
@@ -103,7 +103,7 @@ fn report_and_key_image_show_where() {
 fn of_a_report_with_one_region_a_validator_says_what_it_says_of_no_other() {
     let node = Node::start(&[]);
     // Its last slice has skull that looks dense.
-    let series = phantom(&node, &["--slices", "8"]);
+    let series = phantom(&["--slices", "8"]);
     storescu(&node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided'");
     assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE box_left IS NOT NULL"), 1);

@@ -479,7 +479,7 @@ fn echo_and_send_take_port_and_title_from_the_settings() {
     std::fs::write(&file, format!("[dimse]\nport = {}\nae_title = \"CT_TRIAGE\"\n", node.dimse.port())).unwrap();
     let ran = run(folder.path(), &["--config", file.to_str().unwrap(), "echo"]);
     assert!(ran.out.contains("CT_TRIAGE at 127.0.0.1:"), "{}{}", ran.out, ran.err);
-    let phantom = phantom(&node, &["--slices", "2"]);
+    let phantom = phantom(&["--slices", "2"]);
     let ran = run(folder.path(), &["--config", file.to_str().unwrap(), "send", phantom.path().to_str().unwrap()]);
     assert_eq!(ran.code, 0, "{}", ran.err);
 }

@@ -83,7 +83,7 @@ fn texts(files: &[std::path::PathBuf]) -> Vec<&str> {
 fn a_report_on_the_same_association_says_what_is_kept_and_what_is_not_and_why() {
     let Some(_) = python() else { return };
     let node = Node::start(&[]);
-    let series = phantom(&node, &["--slices", "5"]);
+    let series = phantom(&["--slices", "5"]);
     let files = dicom_files(series.path());
     storescu(&node, &[], &files[..4]).unwrap();
     node.wait_for_slices(4);
@@ -130,7 +130,7 @@ fn a_report_to_the_configured_peer_survives_a_restart_and_refusals() {
          [[dimse.peers]]\nname = \"storescu\"\nae_titles = [\"STORESCU\", \"NOWHERE\"]\n"
     );
     let mut node = Node::start_with_file(&peers, &[]);
-    let series = phantom(&node, &["--slices", "3"]);
+    let series = phantom(&["--slices", "3"]);
     let files = dicom_files(series.path());
     storescu(&node, &[], &files).unwrap();
     node.wait_for_slices(3);
@@ -175,7 +175,7 @@ fn what_retention_will_remove_is_not_committed() {
     let Some(_) = python() else { return };
     // Files are kept for half a day, and a commitment is for a day at least.
     let node = Node::start(&[("TRIAGED__ARCHIVE__RETENTION_DAYS", "0.5")]);
-    let series = phantom(&node, &["--slices", "1"]);
+    let series = phantom(&["--slices", "1"]);
     let files = dicom_files(series.path());
     storescu(&node, &[], &files).unwrap();
     node.wait_for_slices(1);

@@ -113,7 +113,7 @@ fn a_flagged_study_has_a_report_and_a_key_image_that_pass_every_validator() {
         card["study_rule"] = serde_json::json!({ "kind": "kth_highest", "k": 2, "threshold": 1e-9 });
     });
     let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", &model)]);
-    let series = phantom(&node, &["--slices", "12", "--lesion", "epidural"]);
+    let series = phantom(&["--slices", "12", "--lesion", "epidural"]);
     storescu(&node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 AND total(state = 'decided' AND flagged = 1) = 1 FROM worklist");
     let folder = tempfile::tempdir().unwrap();
@@ -149,7 +149,7 @@ fn a_later_verdict_is_a_new_instance_that_names_the_one_before() {
         card["study_rule"] = serde_json::json!({ "kind": "kth_highest", "k": 1000, "threshold": 1.0 });
     });
     let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", &model), ("TRIAGED__TRIAGE__PROVISIONAL_ALERTS", "false")]);
-    let series = phantom(&node, &["--slices", "30"]);
+    let series = phantom(&["--slices", "30"]);
     let files = dicom_files(series.path());
     storescu(&node, &[], &files[..29]).unwrap();
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided' AND revision = 1");
@@ -200,7 +200,7 @@ fn odd_headers_of_senders_end_in_valid_documents() {
     let models = tempfile::tempdir().unwrap();
     let model = card(models.path(), |card| drop(card.as_object_mut().unwrap().remove("heat_map")));
     let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", &model)]);
-    let series = phantom(&node, &["--slices", "8"]);
+    let series = phantom(&["--slices", "8"]);
     let edited = tempfile::tempdir().unwrap();
     // Three character sets in one name, by escape sequences, and text that would be HTML, HL7 or a formula elsewhere.
     let name = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B";
@@ -237,7 +237,7 @@ fn odd_headers_of_senders_end_in_valid_documents() {
 #[test]
 fn uids_that_break_every_rule_still_name_the_study() {
     let node = Node::start(&[]);
-    let series = phantom(&node, &["--slices", "4"]);
+    let series = phantom(&["--slices", "4"]);
     let edited = tempfile::tempdir().unwrap();
     let uid = format!("1.02.ABC-<&{}", "x".repeat(53));
     assert_eq!(uid.len(), 64);
@@ -261,7 +261,7 @@ fn what_has_no_document_says_why() {
     let node = Node::start(&[("TRIAGED__TRIAGE__QUIET_SECONDS", "3600")]);
     let (status, body) = get_bytes(&node, "/api/v1/studies/1.2.3/report.dcm");
     assert_eq!((status, String::from_utf8_lossy(&body).contains("no study")), (404, true));
-    let series = phantom(&node, &["--slices", "3"]);
+    let series = phantom(&["--slices", "3"]);
     storescu(&node, &[], &dicom_files(series.path())).unwrap();
     let study: String = node.query("SELECT study_uid FROM worklist");
     let (status, body) = get_bytes(&node, &format!("/api/v1/studies/{study}/report.dcm"));

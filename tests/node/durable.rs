@@ -93,7 +93,7 @@ fn a_ledger_that_refuses_scores_costs_no_slice_its_score() {
     database
         .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON scores BEGIN SELECT RAISE(ABORT, 'refused'); END")
         .unwrap();
-    let phantom = phantom(&node, &["--slices", "1"]);
+    let phantom = phantom(&["--slices", "1"]);
     let sent = node.cli(&["send", "--to", &node.dimse.to_string(), phantom.path().to_str().unwrap()]);
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
     let refusals = || node.log().matches("scores could not be recorded").count();
@@ -113,7 +113,7 @@ fn a_ledger_that_refuses_scores_costs_no_slice_its_score() {
 fn a_file_that_is_cut_off_is_not_tried_again_and_one_that_is_missing_is() {
     let mut node = Node::start(&[("TRIAGED__INFERENCE__MAX_ATTEMPTS", "2")]);
     // Nothing is scored meanwhile.
-    let phantom = phantom(&node, &["--slices", "2"]);
+    let phantom = phantom(&["--slices", "2"]);
     node.meddle()
         .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON scores BEGIN SELECT RAISE(ABORT, 'refused'); END")
         .unwrap();

@@ -166,7 +166,7 @@ fn on_a_node_a_link_only_asks_until_its_button_is_pressed() {
         ("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url),
         ("TRIAGED__WEB__PUBLIC_URL", "https://triaged.example.org"),
     ]);
-    let series = phantom(&node, &["--slices", "4"]);
+    let series = phantom(&["--slices", "4"]);
     storescu(&node, &["+sd"], &[series.path().to_path_buf()]).unwrap();
     let alert: serde_json::Value = serde_json::from_slice(&receiver.wait_for(1)[0].body).unwrap();
     node.wait_until("SELECT state = 'decided' FROM worklist");

@@ -158,7 +158,7 @@ fn a_model_that_gives_no_probabilities_is_told_and_its_studies_can_be_scored_aga
         ("TRIAGED__INFERENCE__MODEL", model.to_str().unwrap()),
         ("TRIAGED__NOTIFY__FAILURES", "false"),
     ]);
-    let slices = phantom(&node, &["--slices", "5"]);
+    let slices = phantom(&["--slices", "5"]);
     let sent = node.cli(&["send", slices.path().to_str().unwrap(), "--to", &node.dimse.to_string()]);
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
     until(&node, 503, "slices are not scored");

@@ -338,7 +338,7 @@ fn a_queue_that_is_full_is_told_and_takes_again_when_it_is_not() {
         return;
     }
     let mut node = Node::start(&[("TRIAGED__INFERENCE__MAX_QUEUE", "2"), ("TRIAGED__INFERENCE__MAX_ATTEMPTS", "4")]);
-    let phantom = phantom(&node, &["--slices", "1"]);
+    let phantom = phantom(&["--slices", "1"]);
     let files = dicom_files(phantom.path());
     node.kill();
     let ledger = triaged::ledger::Ledger::open(&node.folder.path().join("triaged.db")).unwrap();

@@ -24,7 +24,7 @@ fn log_in(node: &Node, name: &str, password: &str) -> Answer {
 }
 
 fn flagged_study(node: &Node) -> String {
-    let series = phantom(node, &["--lesion", "epidural"]);
+    let series = phantom(&["--lesion", "epidural"]);
     storescu(node, &["-aet", "CT1"], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 AND total(state = 'decided') = 1 FROM worklist");
     node.query("SELECT study_uid FROM worklist")

@@ -119,7 +119,7 @@ fn orthanc_pushes_a_study() {
     let node = Node::start(&[]);
     let Some(orthanc) = Orthanc::start(&node) else { return };
     orthanc.post("/modalities/triaged/echo", b"{}");
-    let series = phantom(&node, &["--slices", "6"]);
+    let series = phantom(&["--slices", "6"]);
     let uploaded: Vec<String> = dicom_files(series.path())
         .iter()
         .map(|file| orthanc.post("/instances", &std::fs::read(file).unwrap())["ID"].as_str().unwrap().to_owned())
@@ -143,7 +143,7 @@ fn orthanc_is_told_what_is_committed_after_a_restart_of_the_node() {
     let own = free_port().to_string();
     let mut node = Node::start_with_file(&peers, &[("TRIAGED__DIMSE__PORT", &own)]);
     let Some(orthanc) = Orthanc::start_on(&node, port) else { return };
-    let series = phantom(&node, &["--slices", "4"]);
+    let series = phantom(&["--slices", "4"]);
     let files = dicom_files(series.path());
     let uploaded: Vec<String> = files
         .iter()

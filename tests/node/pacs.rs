@@ -60,7 +60,7 @@ fn forward(name: &str, port: u16, more: &str) -> String {
 
 /// A bleeding phantom in the node, judged as flagged.
 fn flagged(node: &Node, slices: usize) -> tempfile::TempDir {
-    let series = phantom(node, &["--slices", &slices.to_string(), "--lesion", "epidural"]);
+    let series = phantom(&["--slices", &slices.to_string(), "--lesion", "epidural"]);
     storescu(node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 AND total(state = 'decided' AND flagged = 1) = 1 FROM worklist");
     series
@@ -134,7 +134,7 @@ fn a_pacs_that_gets_no_document_is_nobody_who_was_told() {
     let route = "[[notify.routes]]\nevents = ['not_flagged']\nchannels = ['pictures']\n";
     let file = [&pacs("pictures", port, "report = false"), route].concat();
     let node = Node::start_with_file(&file, &[("TRIAGED__INFERENCE__MODEL", &model)]);
-    let series = phantom(&node, &["--slices", "30"]);
+    let series = phantom(&["--slices", "30"]);
     storescu(&node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 AND total(state = 'delivered') = 1 FROM notification_log");
     assert_eq!(node.query::<String>("SELECT verdict FROM worklist"), "not flagged");
@@ -165,7 +165,7 @@ fn a_peer_that_is_down_has_everything_once_it_is_back_over_a_kill() {
     node.wait_until("SELECT total(state = 'stored') = 10 FROM forward_log");
     assert_eq!(files_in(folder.path()), 12);
     // Killed while it sends: what was sent and not yet noted goes again, which harms nobody.
-    let series = phantom(&node, &["--slices", "40", "--seed", "2"]);
+    let series = phantom(&["--slices", "40", "--seed", "2"]);
     storescu(&node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) >= 1 FROM forward_log WHERE attempts > 0 OR state = 'pending'");
     node.kill();
@@ -230,7 +230,7 @@ fn images_go_uncompressed_to_a_peer_that_takes_nothing_else_and_over_tls() {
             ("TRIAGED__DIMSE__TLS__KEY", &key),
         ],
     );
-    let series = phantom(&node, &["--slices", "3"]);
+    let series = phantom(&["--slices", "3"]);
     let packed = tempfile::tempdir().unwrap();
     for (number, file) in dicom_files(series.path()).iter().enumerate() {
         let out = packed.path().join(format!("{number}.dcm"));
@@ -245,7 +245,7 @@ fn images_go_uncompressed_to_a_peer_that_takes_nothing_else_and_over_tls() {
         std::thread::sleep(Duration::from_millis(20));
     }
     // Another scanner's images are not for this destination.
-    let other = phantom(&node, &["--slices", "3", "--seed", "9"]);
+    let other = phantom(&["--slices", "3", "--seed", "9"]);
     storescu(&node, &["-aet", "CT2"], &dicom_files(other.path())).unwrap();
     node.wait_for_slices(6);
     assert_eq!(node.query::<i64>("SELECT count(*) FROM forward_log"), 3);
@@ -273,7 +273,7 @@ fn an_object_that_cannot_be_decompressed_for_a_peer_costs_itself() {
     let object = [head_ct("2.25.4", 16_384, 4096, &[]), encapsulated(&[&[0; 512]])].concat();
     assert_eq!(Sender::associate(&node, "ATTACKER", JPEG_2000).store("2.25.4", &object), 0);
     let pid = node.pid();
-    let series = phantom(&node, &["--slices", "4"]);
+    let series = phantom(&["--slices", "4"]);
     let packed = tempfile::tempdir().unwrap();
     for (number, file) in dicom_files(series.path()).iter().enumerate() {
         let out = packed.path().join(format!("{number}.dcm"));

@@ -24,7 +24,7 @@ fn a_bleed_is_seen_opened_and_acknowledged_without_a_reload() {
     browser.open(2, json!({}), "/");
     browser.eval(1, "window.sameDocument = true");
 
-    let bleed = phantom(&node, &["--lesion", "epidural", "--seed", "7"]);
+    let bleed = phantom(&["--lesion", "epidural", "--seed", "7"]);
     storescu(&node, &[], &dicom_files(bleed.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE flagged = 1");
     let flagged = Instant::now();
@@ -90,7 +90,7 @@ fn a_bleed_is_seen_opened_and_acknowledged_without_a_reload() {
         browser.wait(page, &format!("document.getElementById('offline').hidden && {IS_UP_TO_DATE}"));
         assert_eq!(browser.faults(page), Vec::<String>::new());
     }
-    let healthy = phantom(&node, &["--seed", "8"]);
+    let healthy = phantom(&["--seed", "8"]);
     storescu(&node, &[], &dicom_files(healthy.path())).unwrap();
     browser.wait(2, "document.querySelectorAll('#list tbody tr').length === 2");
     assert_eq!(browser.eval(2, "document.querySelectorAll('script').length"), 1);
@@ -103,7 +103,7 @@ fn rows_come_without_moving_what_the_reader_points_at() {
     let send = |lesion: &[&str], seed: &str| {
         let mut options = vec!["--seed", seed];
         options.extend(lesion);
-        let series = phantom(&node, &options);
+        let series = phantom(&options);
         let files = dicom_files(series.path());
         // One slice is enough for a row.
         storescu(&node, &[], &files[..1]).unwrap();
@@ -129,7 +129,7 @@ fn rows_come_without_moving_what_the_reader_points_at() {
 fn a_hostile_patient_is_shown_and_never_executed() {
     let node = Node::start(&[]);
     let Some(mut browser) = Browser::start(node.web) else { return };
-    let series = phantom(&node, &["--seed", "3"]);
+    let series = phantom(&["--seed", "3"]);
     let file = &dicom_files(series.path())[0];
     let script = r#"
 import sys, pydicom
@@ -203,7 +203,7 @@ fn the_pages_are_accessible_light_and_without_script() {
         if lesion {
             options.extend(["--lesion", "intraparenchymal"]);
         }
-        let series = phantom(&node, &options);
+        let series = phantom(&options);
         storescu(&node, &[], &dicom_files(series.path())).unwrap();
     }
     node.wait_until("SELECT count(*) = 3 FROM worklist WHERE state = 'decided'");

@@ -64,7 +64,7 @@ fn dcmtk_is_let_in_by_title_and_network_and_hears_why_not() {
     assert_eq!(counted("calling-AE-title-not-recognized"), "5");
     assert_eq!(counted("no-reason-given"), "1");
     // The objects of a peer that is STAT are scored first.
-    let series = phantom(&node, &["--slices", "2"]);
+    let series = phantom(&["--slices", "2"]);
     let files = crate::support::dicom_files(series.path());
     storescu(&node, &["-aet", "CT1"], &files).unwrap();
     node.wait_for_slices(2);
@@ -72,7 +72,7 @@ fn dcmtk_is_let_in_by_title_and_network_and_hears_why_not() {
         node.query::<i64>("SELECT min(priority) FROM slices"),
         node.query::<i64>("SELECT max(priority) FROM slices")
     );
-    let other = phantom(&node, &["--slices", "2", "--seed", "7"]);
+    let other = phantom(&["--slices", "2", "--seed", "7"]);
     storescu(&node, &["-aet", "SMALL"], &crate::support::dicom_files(other.path())).unwrap();
     node.wait_for_slices(4);
     let priorities: i64 =

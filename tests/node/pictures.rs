@@ -38,7 +38,7 @@ fn localizer(uid: &str, side: u16, more: &[u8]) -> Vec<u8> {
 
 /// A study of sound slices, scored and judged. Returns the addresses of its pictures.
 fn sound_study(node: &Node) -> Vec<String> {
-    let series = phantom(node, &["--slices", "12", "--lesion", "epidural", "--seed", "1"]);
+    let series = phantom(&["--slices", "12", "--lesion", "epidural", "--seed", "1"]);
     storescu(node, &[], &dicom_files(series.path())).unwrap();
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE flagged = 1 AND state = 'decided'");
     let database = node.database();

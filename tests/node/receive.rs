@@ -53,7 +53,7 @@ fn every_transfer_syntax_is_received_and_scored() {
         return;
     }
     let node = Node::start(&[]);
-    let phantom = phantom(&node, &["--slices", "8", "--lesion", "intraparenchymal"]);
+    let phantom = phantom(&["--slices", "8", "--lesion", "intraparenchymal"]);
     let source = &dicom_files(phantom.path())[4];
     let folder = tempfile::tempdir().unwrap();
     for (syntax, option, make) in TRANSFER_SYNTAXES {
@@ -171,7 +171,7 @@ fn stat_is_known_by_the_sender_or_by_an_attribute() {
         ("TRIAGED__TRIAGE__STAT_CALLING_AE_TITLES", "ED_CT"),
         ("TRIAGED__TRIAGE__STAT_ATTRIBUTES", "RequestedProcedurePriority=STAT"),
     ]);
-    let phantom = phantom(&node, &["--slices", "3"]);
+    let phantom = phantom(&["--slices", "3"]);
     let files = dicom_files(phantom.path());
     run("dcmodify", &["-nb", "-i", "(0040,1003)=STAT", files[1].to_str().unwrap()]).unwrap();
     storescu(&node, &["-aet", "ED_CT"], &files[..1]).unwrap();

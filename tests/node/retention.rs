@@ -187,7 +187,7 @@ fn a_node_removes_what_is_due_and_takes_it_again() {
         return;
     }
     let node = Node::start(&[("TRIAGED__ARCHIVE__RETENTION_DAYS", "0.00003")]);
-    let folder = phantom(&node, &["--slices", "9"]);
+    let folder = phantom(&["--slices", "9"]);
     let files = dicom_files(folder.path());
     for times in 1..=2 {
         storescu(&node, &[], &files).unwrap();

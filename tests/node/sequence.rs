@@ -32,7 +32,7 @@ fn start(card: &str, more: &[(&str, &str)]) -> Node {
 
 /// Sends a phantom without some of its slices.
 fn send(node: &Node, options: &[&str], leave: impl Fn(usize) -> bool) {
-    let series = phantom(node, options);
+    let series = phantom(options);
     let files = dicom_files(series.path()).into_iter().enumerate().filter(|(index, _)| !leave(*index));
     storescu(node, &[], &files.map(|(_, file)| file).collect::<Vec<_>>()).unwrap();
 }

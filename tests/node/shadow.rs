@@ -58,7 +58,7 @@ fn a_positive_shadow_alerts_nobody_and_changes_no_result() {
         ("TRIAGED__INFERENCE__SHADOW", &shadow),
         ("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url),
     ]);
-    let series = phantom(&node, &["--slices", "16"]);
+    let series = phantom(&["--slices", "16"]);
     send(&alone, series.path());
     send(&node, series.path());
     wait_for_shadow(&node, 16);
@@ -146,7 +146,7 @@ fn a_shadow_is_judged_by_its_whole_card() {
     fs::write(&path, card.to_string()).unwrap();
     let shadow = ("TRIAGED__INFERENCE__SHADOW", path.to_str().unwrap());
     let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", MEAN), ("TRIAGED__TRIAGE__QUIET_SECONDS", "1"), shadow]);
-    let series = phantom(&node, &["--slices", "16", "--lesion", "epidural"]);
+    let series = phantom(&["--slices", "16", "--lesion", "epidural"]);
     send(&node, series.path());
     node.wait_until("SELECT count(*) = 1 FROM worklist WHERE state = 'decided'");
     wait_for_shadow(&node, 16);
@@ -182,7 +182,7 @@ fn a_shadow_is_judged_by_its_whole_card() {
 fn the_shadow_begins_nothing_while_a_slice_waits_for_the_model_that_counts() {
     let cards = tempfile::tempdir().unwrap();
     let node = Node::start(&[("TRIAGED__INFERENCE__SHADOW", &mean(cards.path(), "second", |_| {}))]);
-    let series = phantom(&node, &["--slices", "40"]);
+    let series = phantom(&["--slices", "40"]);
     send(&node, series.path());
     wait_for_shadow(&node, 40);
     // How many were begun while a slice waited that had been received so long before that it surely was in the queue.
@@ -204,7 +204,7 @@ fn the_shadow_begins_nothing_while_a_slice_waits_for_the_model_that_counts() {
 fn it_catches_up_after_kill_9_and_gives_up_a_slice_that_ends_the_node() {
     // The second model by its name, and slower than the first.
     let mut node = Node::start(&[("TRIAGED__INFERENCE__MODEL", MEAN), ("TRIAGED__INFERENCE__SHADOW", "m10")]);
-    let series = phantom(&node, &["--slices", "24"]);
+    let series = phantom(&["--slices", "24"]);
     send(&node, series.path());
     node.wait_until("SELECT count(*) >= 1 FROM shadow_results");
     node.kill();
@@ -238,7 +238,7 @@ fn another_shadow_model_begins_anew_with_studies_of_the_last_days() {
     let shadow = "TRIAGED__INFERENCE__SHADOW";
     let models = ["first", "second", "third"].map(|name| mean(cards.path(), name, |_| {}));
     let mut node = Node::start(&[("TRIAGED__INFERENCE__MODEL", MEAN), (shadow, &models[0])]);
-    let old = phantom(&node, &["--slices", "4", "--seed", "1"]);
+    let old = phantom(&["--slices", "4", "--seed", "1"]);
     send(&node, old.path());
     wait_for_shadow(&node, 4);
     node.restart_with(&[(shadow, &models[1])]);
@@ -247,7 +247,7 @@ fn another_shadow_model_begins_anew_with_studies_of_the_last_days() {
 
     node.restart_with(&[(shadow, "")]);
     assert!(!node.get("/readyz").1.contains("shadow"));
-    let new = phantom(&node, &["--slices", "3", "--seed", "2"]);
+    let new = phantom(&["--slices", "3", "--seed", "2"]);
     send(&node, new.path());
     node.wait_for_slices(7);
     node.wait_until("SELECT total(state = 'decided') = 2 FROM worklist");
@@ -278,7 +278,7 @@ fn a_shadow_that_fails_is_recorded_and_fails_nothing() {
         ("TRIAGED__INFERENCE__SHADOW", &broken),
         ("TRIAGED__INFERENCE__MAX_ATTEMPTS", "2"),
     ]);
-    let series = phantom(&node, &["--slices", "5"]);
+    let series = phantom(&["--slices", "5"]);
     send(&node, series.path());
     wait_for_shadow(&node, 5);
     let failed = "SELECT count(*) FROM shadow_results WHERE state = 'failed' AND reason LIKE '% is not a probability'

@@ -83,7 +83,7 @@ fn dcmtk_and_pynetdicom_associate_over_tls() {
     let with_tls = ["+tls", text(&client_key), text(&client), "+cf", text(&ca)];
     run("echoscu", &[&with_tls[..], &["127.0.0.1", &port]].concat()).unwrap();
     if has("storescu") {
-        let phantom = crate::support::phantom(&node, &["--slices", "2"]);
+        let phantom = crate::support::phantom(&["--slices", "2"]);
         let folder = text(phantom.path()).to_owned();
         run("storescu", &[&with_tls[..], &["+sd", "127.0.0.1", &port, &folder]].concat()).unwrap();
         node.wait_for_slices(2);

@@ -9,12 +9,12 @@ use dicom_core::{DataElement, Tag, VR};
 use dicom_dictionary_std::tags;
 use triaged_imaging::{DicomObject, read_file};
 
-use super::{Node, dicom_files};
+use super::dicom_files;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_triaged");
 
 /// The files of a phantom that `triaged phantom` makes with these options, in a folder of their own: a test may change them.
-pub fn phantom(_: &Node, options: &[&str]) -> tempfile::TempDir {
+pub fn phantom(options: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in dicom_files(&drawn(options)) {
         std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();

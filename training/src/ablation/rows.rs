@@ -68,11 +68,11 @@ pub enum Row {
     #[value(name = "size-320")]
     #[serde(rename = "size-320")]
     Size320,
-    /// EfficientNet-Lite1 in place of Lite0
+    /// The larger EfficientNet-Lite1 in place of Lite0
     #[value(name = "network-lite1")]
     #[serde(rename = "network-lite1")]
     NetworkLite1,
-    /// EfficientNet-Lite2 in place of Lite0
+    /// The larger EfficientNet-Lite2 in place of Lite0
     #[value(name = "network-lite2")]
     #[serde(rename = "network-lite2")]
     NetworkLite2,
