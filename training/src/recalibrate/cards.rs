@@ -97,8 +97,14 @@ pub fn text(original: Option<&str>, of: &ModelCard, name: &str, provenance: &Pro
     };
     let figures = "## Figures\n\n";
     let whose = match &of.sequence {
-        None => format!("the original's threshold, {}, not by this card's.** \"The site's threshold\" above has this card's.", verdict::threshold(of)),
-        Some(_) => "the study rule. This card's verdicts are its sequence network's (below), by \"The site's threshold\" above.**".into(),
+        None => format!(
+            "the original's threshold, {}, not by this card's.** \"The site's threshold\" above has this card's.",
+            verdict::threshold(of)
+        ),
+        Some(_) => format!(
+            "the study rule, or by the sequence network with the original's threshold, {}, not by this card's.** \"The site's threshold\" above has this card's.",
+            verdict::threshold(of)
+        ),
     };
     let body = match body.contains(MARK) {
         true => body,

@@ -54,7 +54,7 @@ impl Early {
                  alerts the sequence network would still confirm. {HOW}"
             )),
             Early::Off { unconfirmed } => Some(format!(
-                "early alerts are off (early_threshold 1): {unconfirmed} of the studies were flagged by one that the sequence network does not \
+                "early alerts are off (early_threshold 1): of the studies {unconfirmed} had one that the sequence network does not \
                  confirm, and a table of studies does not tell from which score on it does. {HOW}"
             )),
             Early::Chosen(_) | Early::Kept => None,
@@ -97,7 +97,7 @@ mod tests {
         let (card, studies, choice) = chosen(LOWER, |i, study| study.unconfirmed = i == 0);
         let early = Early::of(&card, &studies, choice.threshold).expect("m12 has a sequence network");
         assert_eq!((early, early.threshold()), (Early::Off { unconfirmed: 1 }, Some(OFF)));
-        assert!(early.warning(&card).is_some_and(|text| text.contains("1 of the studies were flagged")));
+        assert!(early.warning(&card).is_some_and(|text| text.contains("of the studies 1 had one")));
         // They stay off, and that is said again.
         let off = with_thresholds(&card, 0.5, Some(OFF));
         assert_eq!(early_text(&off), "early alerts are off");
