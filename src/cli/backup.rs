@@ -19,7 +19,7 @@ pub struct Args {
 
 pub fn run(settings: &Settings, args: Args) -> Result {
     // Read-only, so that a backup taken before an upgrade does not bring the database to the new schema.
-    let source = Reader::open(&existing_database(settings)?)?;
+    let source = Reader::open_former(&existing_database(settings)?)?;
     let to = &args.to;
     if to.try_exists().map_err(|error| cannot(to, &error))? {
         return Err(Failure::wrong(format!("{} exists already and is not overwritten", to.display())));

@@ -16,7 +16,7 @@ use triaged::dimse::scu::{self, Peer};
 use triaged::event::{Event, Kind, Test};
 use triaged::forward;
 use triaged::inference::{Engine, EngineError, libraries};
-use triaged::ledger::{ArchivedFile, Reader, now};
+use triaged::ledger::{ArchivedFile, LedgerError, Reader, now};
 use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
 use triaged::outgoing::DicomPeers;
 use triaged::recovery;
@@ -96,6 +96,7 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
     let ledger = database.exists().then(|| Reader::open(&database));
     match &ledger {
         None => report.line("database", (Fine, format!("{}: none yet; the node makes it", database.display())))?,
+        Some(Err(error @ LedgerError::Older { .. })) => report.line("database", former(&database, error))?,
         Some(Err(error)) => report.line("database", (Fail, error.to_string()))?,
         Some(Ok(ledger)) => {
             report.line("database", sound(ledger, &database))?;
@@ -176,6 +177,15 @@ fn sound(ledger: &Reader, path: &Path) -> Finding {
             Some(problem) => (Fail, format!("{} is damaged: {problem}; restore a backup", path.display())),
         },
         Err(error) => (Fail, format!("{}: {error}", path.display())),
+    }
+}
+
+/// A database of an earlier version: it is sound or not, and the rest is to be asked once the node has brought it up to date.
+fn former(path: &Path, error: &LedgerError) -> Finding {
+    match Reader::open_former(path).map(|ledger| sound(&ledger, path)) {
+        Ok((Fine, _)) => (Warn, error.to_string()),
+        Ok(found) => found,
+        Err(error) => (Fail, error.to_string()),
     }
 }
 

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use triaged::archive::Archive;
 use triaged::config::{ConfigError, Settings};
-use triaged::ledger::{Ledger, LedgerError, set_foreign_log_aside};
+use triaged::ledger::{Ledger, LedgerError, Reader, set_foreign_log_aside};
 use triaged::node;
 
 /// A DICOM node that triages head CT for intracranial hemorrhage.
@@ -147,7 +147,10 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Failure {
         let line = error.to_string();
         match error {
-            LedgerError::Open { .. } | LedgerError::Migrate { .. } | LedgerError::Newer { .. } => Failure::wrong(line),
+            LedgerError::Open { .. }
+            | LedgerError::Migrate { .. }
+            | LedgerError::Newer { .. }
+            | LedgerError::Older { .. } => Failure::wrong(line),
             _ => Failure::failed(line),
         }
     }
@@ -273,6 +276,9 @@ fn ledger_to_write(settings: &Settings) -> Result<Ledger> {
         if let Some(told) = told {
             set_foreign_log_aside(&path, &told)?;
         }
+    } else {
+        // To open it would bring it to this program's schema, under a node of an earlier version that goes on by its own.
+        Reader::open(&path)?;
     }
     Ok(Ledger::open(&path)?)
 }

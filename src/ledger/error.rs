@@ -15,6 +15,11 @@ pub enum LedgerError {
     )]
     Newer { path: PathBuf, found: usize, known: usize },
     #[error(
+        "the database {path} has schema {found}, which an earlier triaged made; this one reads {known}: make a copy (`triaged backup`), stop the \
+         earlier program where it still runs, and start this one, which brings the database to its schema"
+    )]
+    Older { path: PathBuf, found: usize, known: usize },
+    #[error(
         "the database {path} was removed or replaced while the node runs ({why}): nothing is kept until the node is started again, on the one \
          that is there then"
     )]
@@ -59,7 +64,7 @@ impl LedgerError {
             LedgerError::Open { source, .. } | LedgerError::Migrate { source, .. } | LedgerError::Database(source) => {
                 source.may_pass
             }
-            LedgerError::NotFound(_) | LedgerError::Newer { .. } => false,
+            LedgerError::NotFound(_) | LedgerError::Newer { .. } | LedgerError::Older { .. } => false,
             LedgerError::Replaced { .. } => true,
             LedgerError::Begin(_) | LedgerError::Commit(_) | LedgerError::Closed => true,
         }

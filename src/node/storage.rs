@@ -52,7 +52,7 @@ pub fn open_storage(settings: &Settings, strangers: Strangers) -> Result<Storage
         }
         // Before anything is written into a database that is not ours.
         if strangers == Strangers::Refuse && database.exists() {
-            refuse_stranger(&Reader::open(&database)?, told, &database)?;
+            refuse_stranger(&Reader::open_former(&database)?, told, &database)?;
         }
     }
     let was_there = database.exists();

@@ -348,6 +348,62 @@ fn a_backup_is_whole_overwrites_nothing_and_says_what_is_not_in_it() {
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("partial")), "{left:?}");
 }
 
+/// A command tells of another version's tables what they are, not what SQLite misses in them.
+#[test]
+fn a_database_of_an_earlier_version_can_be_checked_and_copied_and_is_changed_under_no_node() {
+    const FORMER: &str = include_str!("../../src/ledger/sqlite/tests/former_schema_4.sql");
+    let folder = tempfile::tempdir().unwrap();
+    let (database, copy) = (folder.path().join("triaged.db"), folder.path().join("copy.db"));
+    let schema = |path: &Path| -> i64 {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    };
+    rusqlite::Connection::open(&database).unwrap().execute_batch(FORMER).unwrap();
+    let check = || {
+        let output = program(folder.path()).env("TRIAGED__DIMSE__PORT", "0").arg("check").output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let lines = check();
+    let database_line = lines.lines().find(|line| line.contains("  database ")).unwrap();
+    assert!(database_line.starts_with("warn") && database_line.contains("schema 4, which an earlier"), "{lines}");
+    assert!(!lines.contains("no such"), "{lines}");
+    let looks: [&[&str]; 7] = [
+        &["results"],
+        &["report", "1", "--out", "x.dcm"],
+        &["feedback"],
+        &["audit"],
+        &["requeue"],
+        &["rescore", "--all"],
+        &["user", "list"],
+    ];
+    for args in looks {
+        run(folder.path(), args).refused("which an earlier triaged made");
+    }
+    run(folder.path(), &["recover", "--dry-run"]).refused("which an earlier triaged made");
+    assert!(run(folder.path(), &["backup", copy.to_str().unwrap()]).done().contains("5 studies"));
+    assert_eq!((schema(&database), schema(&copy)), (4, 4));
+
+    // An earlier node that still runs would go on by tables that are others now.
+    let lock = triaged::node::try_lock(folder.path()).unwrap().expect("nothing else works on the folder");
+    for args in [&["requeue", "--all"] as &[&str], &["ack", "1"], &["user", "remove", "anna"]] {
+        run(folder.path(), args).refused("which an earlier triaged made");
+    }
+    assert_eq!(schema(&database), 4);
+    drop(lock);
+    run(folder.path(), &["requeue", "--all"]).done();
+    assert!(schema(&database) > 4);
+    let lines = check();
+    assert!(lines.lines().any(|line| line.starts_with("ok    database ")), "{lines}");
+
+    // A file without tables is what a node makes them in.
+    std::fs::remove_file(&copy).unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    std::fs::write(empty.path().join("triaged.db"), "").unwrap();
+    let output = program(empty.path()).arg("check").output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(lines.contains("has schema 0") && !lines.contains("no such"), "{lines}");
+}
+
 #[test]
 fn without_a_database_a_command_says_so_in_one_line() {
     let folder = tempfile::tempdir().unwrap();

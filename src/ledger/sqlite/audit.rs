@@ -208,12 +208,4 @@ impl Reader {
             Ok(records(&mut statement, [name])?.pop())
         })
     }
-
-    /// Whether the database is of a version that has an audit log.
-    pub fn has_audit_log(&self) -> Result<bool> {
-        self.read(|connection| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'audit')";
-            Ok(connection.query_row(sql, [], |row| row.get(0))?)
-        })
-    }
 }

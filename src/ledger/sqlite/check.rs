@@ -19,11 +19,15 @@ impl Reader {
         self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?))
     }
 
-    /// Looks at every page of the database.
+    /// Looks at every page of the database, which may be of an earlier version, or have no tables yet.
     pub fn soundness(&self) -> Result<Soundness> {
         self.read(|connection| {
             let problem: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+            let is_empty = !connection.prepare("SELECT 1 FROM sqlite_schema")?.exists([])?;
+            let count = |sql| match is_empty {
+                true => Ok(0),
+                false => connection.query_row(sql, [], |row| row.get::<_, i64>(0)),
+            };
             Ok(Soundness {
                 problem: (problem != "ok").then_some(problem),
                 studies: count("SELECT count(*) FROM studies")? as u64,

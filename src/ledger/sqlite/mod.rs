@@ -150,13 +150,17 @@ impl Deref for Ledger {
     }
 }
 
-/// A database that a later version has migrated is not read as if it were this version's.
-fn refuse_newer(connection: &Connection, path: &Path) -> Result<()> {
+/// How many migrations a database has had.
+fn schema_of(connection: &Connection, path: &Path) -> Result<usize> {
     let found: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(|source| LedgerError::Open { path: path.into(), source: source.into() })?;
-    let found = usize::try_from(found).unwrap_or(0);
-    let known = steps().len();
+    Ok(usize::try_from(found).unwrap_or(0))
+}
+
+/// A database that a later version has migrated is not read as if it were this version's.
+fn refuse_newer(connection: &Connection, path: &Path) -> Result<()> {
+    let (found, known) = (schema_of(connection, path)?, steps().len());
     match found > known {
         true => Err(LedgerError::Newer { path: path.into(), found, known }),
         false => Ok(()),

@@ -22,7 +22,23 @@ pub struct Reader {
 
 impl Reader {
     /// Opens a database that is there.
+    ///
+    /// # Errors
+    /// [`LedgerError::Older`] and [`LedgerError::Newer`]: it has the schema of another version, in which what is asked for may not be.
     pub fn open(path: &Path) -> Result<Reader> {
+        let reader = Reader::open_former(path)?;
+        let (found, known) = (reader.read(|connection| super::schema_of(connection, path))?, super::steps().len());
+        match found < known {
+            true => Err(LedgerError::Older { path: path.into(), found, known }),
+            false => Ok(reader),
+        }
+    }
+
+    /// Opens a database of this or an earlier version, for what every version has: a look at its pages, a copy, its identity.
+    ///
+    /// # Errors
+    /// [`LedgerError::Newer`].
+    pub fn open_former(path: &Path) -> Result<Reader> {
         let reader = Reader::new(path);
         reader.read(|connection| super::refuse_newer(connection, path))?;
         Ok(reader)
