@@ -12,8 +12,8 @@ use half::f16;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use crate::comparison::Comparison;
 use crate::heat_map::{self, HeatMapError};
-use crate::metrics::Interval;
 use crate::onnx::*;
 
 /// `TensorProto.DataType.FLOAT16`.
@@ -36,46 +36,24 @@ pub enum HalfError {
     TooLarge(String, f32),
 }
 
-/// How a half-precision copy stands to the network it was made from, on slices of one folder.
+/// What a half-precision copy was made from, and how it stands to that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Halved {
     /// The file that it was made from.
     pub of: String,
     pub of_sha256: String,
-    /// The folder's name, as `about.data` of a card names sources.
-    pub source: String,
-    pub slices: usize,
-    pub positive: usize,
-    pub patients: usize,
-    pub float_slice_auc: f64,
-    /// Less the float network's, on the same slices; with a 95 % interval, bootstrap over patients.
-    pub slice_auc_difference: Interval,
-    /// The difference of probabilities.
-    pub largest_difference: f64,
-    pub mean_difference: f64,
-    /// Slices whose answer at the slice threshold is another one.
-    pub answers_changed: usize,
+    #[serde(flatten)]
+    pub comparison: Comparison,
 }
 
 impl Halved {
     /// For people.
     pub fn text(&self) -> String {
-        let Interval { value, low, high, .. } = self.slice_auc_difference;
         format!(
             "This is a half-precision copy (float16) of {}, for GPUs; thresholds and study rule are the original's, and all figures \
-             below are the original's too. On the {} slices of {} ({} with hemorrhage, {} patients; some of them were trained on) the \
-             original's slice AUC is {:.4}, the copy's differs by {value:+.5} ({low:+.5} to {high:+.5}); probabilities differ by {:.4} \
-             at most and by {:.5} in the mean, and {} slices are answered otherwise. Measured on a processor, in a graph that rounds \
-             every value to float16 that a GPU keeps in it.",
+             below are the original's too. {} Measured on a processor, in a graph that rounds every value to float16 that a GPU keeps in it.",
             self.of,
-            self.slices,
-            self.source,
-            self.positive,
-            self.patients,
-            self.float_slice_auc,
-            self.largest_difference,
-            self.mean_difference,
-            self.answers_changed,
+            self.comparison.text()
         )
     }
 }

@@ -24,6 +24,7 @@ pub mod calibration;
 pub mod candidates;
 pub mod card;
 pub mod cli;
+pub mod comparison;
 pub mod cross_validation;
 pub mod data;
 pub mod describe;

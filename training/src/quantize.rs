@@ -19,15 +19,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use crate::comparison::Comparison;
 use crate::heat_map::{self, HeatMapError};
 use crate::metrics::Interval;
 use crate::onnx::*;
 use crate::runtime::{OnnxModel, RuntimeError, Span};
 
-/// Convolutions that stay floats: the stem and the first block's.
+/// Convolutions of each network that stay floats, counted from its image: the stem and the first block's.
 pub const FLOAT_CONVOLUTIONS: usize = 3;
 /// The largest weight, of 7 bits.
 const LARGEST_WEIGHT: f32 = 64.0;
+/// Bits of activations, and of weights.
+pub const BITS: (u32, u32) = (8, 7);
 /// The limit of biases, which have the scale of input times weight; far enough below 2³¹ for sums.
 const LARGEST_BIAS: f32 = 1_073_741_824.0;
 
@@ -67,6 +70,45 @@ pub struct Quantized {
     pub mean_difference: f64,
 }
 
+/// The largest move of a folder's slice AUC with which a copy of a file is written.
+pub const LARGEST_MOVE: f64 = 0.01;
+
+/// What an eight-bit copy of an exported file was made from, and how it stands to that. It has no figures of its own: networks that have
+/// not seen a patient are not at hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuantizedFile {
+    /// The file that it was made from.
+    pub of: String,
+    pub of_sha256: String,
+    pub activation_bits: u32,
+    pub weight_bits: u32,
+    pub float_convolutions: usize,
+    /// Slices that the ranges were taken from, and the folder that has them.
+    pub calibration_slices: usize,
+    pub calibration_source: String,
+    /// On the other slices of that folder, and on those of others.
+    pub comparisons: Vec<Comparison>,
+}
+
+impl QuantizedFile {
+    /// For people.
+    pub fn text(&self) -> String {
+        let comparisons: Vec<String> = self.comparisons.iter().map(Comparison::text).collect();
+        format!(
+            "This is an eight-bit copy of {}, for processors without a GPU (QDQ: {} bits for activations, {} for weights; a network's first \
+             {} convolutions and the output unit are floats), its ranges from {} slices of {}. Thresholds and rules are the original's, and so \
+             are all figures below: the folds' networks were not at hand, of which a copy of its own figures would be made. {}",
+            self.of,
+            self.activation_bits,
+            self.weight_bits,
+            self.float_convolutions,
+            self.calibration_slices,
+            self.calibration_source,
+            comparisons.join(" ")
+        )
+    }
+}
+
 impl Quantized {
     /// For people.
     pub fn text(&self) -> String {
@@ -75,7 +117,7 @@ impl Quantized {
             .slice_auc_difference
             .map_or("one class only".into(), |d| format!("{:+.4} ({:+.4} to {:+.4})", d.value, d.low, d.high));
         format!(
-            "This is an eight-bit copy, for processors without a GPU (QDQ: {} bits for activations, {} for weights; the first {} \
+            "This is an eight-bit copy, for processors without a GPU (QDQ: {} bits for activations, {} for weights; a network's first {} \
              convolutions and the output unit are floats), its ranges from {} slices of the training side. All figures below are \
              of such copies of the folds' networks, in ONNX Runtime, decided on their own scores. The float networks' slice AUC on \
              the same patients is {}, their study AUC {}; the copies' slice AUC differs by {difference}. Probabilities of the \
@@ -137,17 +179,18 @@ struct Plan {
 }
 
 impl Plan {
-    /// All convolutions but the first, with what limits their output, and sums of what they give.
+    /// All convolutions but each network's first, with what limits their output, and sums of what they give.
     fn of(graph: &GraphProto) -> Self {
         let mut plan = Self { nodes: Vec::new(), tensors: BTreeSet::new(), produced: BTreeSet::new() };
-        let mut convolutions = 0;
+        // By tensor: the most convolutions on a way to it. A file may hold several networks, each with a stem of its own.
+        let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
         for node in &graph.node {
             let data = |at: usize| node.input.get(at).is_some_and(|input| plan.produced.contains(input));
+            let before = node.input.iter().filter_map(|input| depths.get(input.as_str())).max().copied().unwrap_or(0);
+            let depth = before + usize::from(node.op_type() == "Conv");
+            depths.extend(node.output.iter().map(|output| (output.as_str(), depth)));
             let takes = match node.op_type() {
-                "Conv" => {
-                    convolutions += 1;
-                    convolutions > FLOAT_CONVOLUTIONS
-                }
+                "Conv" => depth > FLOAT_CONVOLUTIONS,
                 "Clip" => data(0),
                 "Add" => data(0) && data(1),
                 _ => false,

@@ -31,6 +31,8 @@ pub const FINDING: &str = "intracranial hemorrhage";
 
 /// All that a card is written from.
 pub struct Trained<'a> {
+    /// The model's name, and its files'.
+    pub name: &'a str,
     pub config: &'a FitConfig,
     pub state: &'a State,
     pub index: &'a Index,
@@ -52,16 +54,6 @@ pub struct Trained<'a> {
 }
 
 impl Trained<'_> {
-    /// The model's, and its files'.
-    pub fn name(&self) -> String {
-        let network = &self.config.candidate.name;
-        match (self.ensemble, self.quantized) {
-            (Some(ensemble), _) => ensemble.name.clone(),
-            (None, Some(_)) => format!("{network}-int8"),
-            (None, None) => network.clone(),
-        }
-    }
-
     fn sources(&self) -> Vec<Source> {
         let names: BTreeSet<&str> = self.index.slices.iter().map(|slice| slice.source.as_str()).collect();
         let about = |name: &str| {
@@ -231,10 +223,10 @@ impl Trained<'_> {
         }
         ModelCard {
             format: CARD_FORMAT,
-            name: self.name(),
+            name: self.name.into(),
             version: self.version.into(),
             finding: FINDING.into(),
-            file: format!("{}.onnx", self.name()),
+            file: format!("{}.onnx", self.name),
             sha256: hex::encode(Sha256::digest(onnx)),
             input: export::INPUT.into(),
             output: export::OUTPUT.into(),

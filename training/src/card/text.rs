@@ -18,7 +18,7 @@ impl Trained<'_> {
     /// The card that people read, in Markdown.
     pub fn text(&self) -> String {
         let config = self.config;
-        let name = self.name();
+        let name = self.name;
         let count = self.parameters();
         let mut data = String::new();
         for source in self.sources() {
@@ -80,8 +80,8 @@ impl Trained<'_> {
             }
             (None, None) => "\n\nNot checked against ONNX Runtime.".into(),
         };
-        let made_of = self.quantized.map(Quantized::text).or_else(|| self.ensemble.map(Ensemble::text));
-        let made_of = made_of.map_or(String::new(), |text| format!("{text}\n\n"));
+        let made_of = [self.ensemble.map(Ensemble::text), self.quantized.map(Quantized::text)];
+        let made_of: String = made_of.into_iter().flatten().map(|text| format!("{text}\n\n")).collect();
         format!(
             "# {name}, version {version}\n\n\
              Scores a head CT slice for {FINDING}. **Not for clinical use.**\n\n\

@@ -10,6 +10,7 @@ use super::arguments::{ExportArgs, MachineArgs};
 use super::evaluate::{others, print_evaluation, print_supplement, score};
 use super::folds::folds_of;
 use super::run_data::data_of;
+use super::trainings::check_name;
 use crate::card::{Measured, Trained};
 use crate::data::{Cache, Side, Slice};
 use crate::export;
@@ -28,9 +29,7 @@ pub fn do_export<B: ConvBackend>(
 ) -> anyhow::Result<()> {
     let (mut config, state) = fit::read_run(run)?;
     if let Some(name) = &args.name {
-        if name.is_empty() || name.contains(['/', '.']) {
-            bail!("--name {name}: a name such as m12");
-        }
+        check_name(name)?;
         config.candidate.name.clone_from(name);
     }
     if config.context {
@@ -64,6 +63,7 @@ pub fn do_export<B: ConvBackend>(
     };
     let parity = checked::<B>(std::slice::from_ref(&network), &bytes, &patients, &cache, device)?;
     let trained = Trained {
+        name: &config.candidate.name,
         config: &config,
         state: &state,
         index: &index,
@@ -83,7 +83,7 @@ pub fn do_export<B: ConvBackend>(
 
 /// Writes a model and its cards into a folder.
 pub fn write(trained: &Trained, onnx: &[u8], folder: &Path) -> anyhow::Result<()> {
-    let out = |extension: &str| folder.join(format!("{}.{extension}", trained.name()));
+    let out = |extension: &str| folder.join(format!("{}.{extension}", trained.name));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     std::fs::write(out("onnx"), onnx).with_context(|| format!("cannot write {}", out("onnx").display()))?;
     write_json(&out("json"), &trained.card(onnx))?;

@@ -3,6 +3,7 @@
 mod ablate;
 mod arguments;
 mod compare;
+mod copies;
 mod cross_validate;
 mod ensemble;
 mod evaluate;
@@ -21,6 +22,7 @@ mod scores;
 mod sequence;
 mod step_time;
 mod synthesize;
+mod trainings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -132,7 +134,7 @@ enum Command {
     },
     /// Write several trainings of one recipe as one model, the mean of their logits, and its cards; its figures are measured out of fold
     Ensemble(EnsembleArgs),
-    /// Write an eight-bit copy of a cross-validated m11 and its cards; its figures are measured anew, fold by fold
+    /// Write an eight-bit copy of a cross-validated network, or of several trainings' mean, and its cards; its figures are measured anew, fold by fold
     Quantize(QuantizeArgs),
     /// Write a half-precision (float16) copy of an exported model and its cards, for GPUs, and state what the rounding costs
     Half(HalfArgs),
@@ -230,7 +232,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             on_device(run.machine.device, Job::Evaluate { run, on, cross_validation })
         }
         Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
-        Command::Quantize(args) => on_device(args.run.machine.device, Job::Quantize(args)),
+        Command::Quantize(args) => on_device(args.machine.device, Job::Quantize(args)),
         Command::Ensemble(args) => on_device(args.machine.device, Job::Ensemble(args)),
         Command::Half(args) => half::do_half(&args),
         Command::HeatMap(args) => do_heat_map(&args),

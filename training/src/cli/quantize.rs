@@ -1,37 +1,53 @@
-//! `quantize`: an eight-bit copy of a cross-validated network, with figures of its own.
+//! `quantize`: an eight-bit copy of a cross-validated network, or of the mean of several, with figures of its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use triaged_kernels::ConvBackend;
+use triaged_model::ModelCard;
 
-use super::arguments::RunArgs;
+use super::arguments::MachineArgs;
+use super::copies::{self, Costs};
 use super::export::{commit, write};
-use super::folds::folds_of;
 use super::run_data::data_of;
 use super::scores::{scores_file, write_scores};
+use super::trainings::{self, Training, check_name, data_of_all, folds, trainings};
+use crate::calibration::Platt;
 use crate::card::{Measured, Trained};
 use crate::cross_validation::CrossValidation;
-use crate::data::{Cache, Index, LoadError, Side, Slice, Split, stratified};
-use crate::evaluate::{Decision, ROUNDS, Study};
+use crate::data::{Cache, Index, LoadError, OtherSizes, Side, Slice, Split, stratified};
+use crate::evaluate::{Decision, ROUNDS, Study, strata};
 use crate::export;
 use crate::fit::{self, FitConfig, Scores};
 use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc_difference};
-use crate::network::Layer;
+use crate::network::{Layer, Network};
 use crate::progress::Progress;
-use crate::quantize::{FLOAT_CONVOLUTIONS, QuantizeError, Quantized, logits, quantized};
+use crate::quantize::{
+    BITS, FLOAT_CONVOLUTIONS, LARGEST_MOVE, QuantizeError, Quantized, QuantizedFile, logits, quantized,
+};
 use crate::runtime::{self, OnnxModel};
 
 #[derive(Clone, Args)]
 pub struct QuantizeArgs {
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// The folds that were trained as the run was [default: `folds` in the run's folder]
+    /// A folder of `train`, with its folds in `folds`; several, as `ensemble` takes them, give a copy of the mean of their logits
+    #[arg(long = "run", required_unless_present = "card")]
+    pub runs: Vec<PathBuf>,
+    /// Instead of trainings, a model whose trainings are gone: its card. The copy keeps its thresholds and figures, and says how far both lie
+    /// apart on the slices of --data
+    #[arg(long, conflicts_with_all = ["runs", "cross_validation"], requires = "data")]
+    pub card: Option<PathBuf>,
+    /// With --card: a labelled folder, from which ranges are taken and on whose other slices both are compared; further ones are compared only
+    #[arg(long, requires = "card")]
+    pub data: Vec<PathBuf>,
+    /// The folds that the first run was trained with [default: `folds` in its folder]
     #[arg(long)]
     pub cross_validation: Option<PathBuf>,
+    /// The copy's name [default: the network's, with -int8]
+    #[arg(long)]
+    pub name: Option<String>,
     /// Slices that ranges are taken from: a stratified random sample of the training side
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub calibration_slices: u32,
@@ -41,40 +57,47 @@ pub struct QuantizeArgs {
     /// The card's version
     #[arg(long, default_value = "1")]
     pub card_version: String,
+    #[command(flatten)]
+    pub machine: MachineArgs,
 }
 
 /// Quantizes each fold's network by slices it was trained on, scores its patients in ONNX Runtime, decides and measures as
 /// the folds were; then quantizes the network that was trained on all patients.
 pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, device_name: &str) -> anyhow::Result<()> {
-    let run = &args.run.run;
-    let (config, state) = fit::read_run(run)?;
+    if let Some(card) = &args.card {
+        return copy_of_file(args, card);
+    }
+    let (config, _) = fit::read_run(&args.runs[0])?;
     if !config.candidate.layers.iter().any(|layer| matches!(layer, Layer::InvertedResidual { .. })) {
         bail!(
-            "only m11 is quantized: in eight bits {} is no faster on a processor than it is (see docs/performance.md)",
+            "only m11, m12 and their relatives are quantized: in eight bits {} is no faster on a processor than it is (see docs/performance.md)",
             config.candidate.name
         );
     }
-    if config.context {
-        bail!("{} sees neighbouring slices: the node has no such input, and no model can be made of it", run.display());
+    let name = args.name.clone().unwrap_or_else(|| format!("{}-int8", config.candidate.name));
+    check_name(&name)?;
+    let trainings = trainings(&args.runs, args.cross_validation.as_deref())?;
+    let first = &trainings[0];
+    if let [alone] = trainings.as_slice()
+        && alone.is_of_a_fold
+    {
+        bail!("{} has not seen the patients of its fold: name the training that saw all", alone.run.display());
     }
-    let folds = args.cross_validation.clone().unwrap_or_else(|| run.join("folds"));
-    if [run, &folds].contains(&&args.out) {
+    if trainings.iter().any(|training| [&training.run, &training.folds].contains(&&args.out)) {
         bail!("{} holds files of the same names; take another folder", args.out.display());
     }
     runtime::check()?;
-    let made = folds_of(run, &folds)?;
+    let (index, split) = data_of_all(&trainings)?;
     let count = args.calibration_slices as usize;
     let mut scored = Vec::new();
-    for number in 1..=made.folds.len() {
-        let name = format!("fold-{number}");
-        let fold = folds.join(&name);
-        let (own, state) = fit::read_run(&fold)?;
-        let (index, split) = data_of(&fold)?;
-        let cache = own.cache(args.run.machine.cache.clone(), &index)?;
-        let network = fit::best::<B>(&fold, &own, &state, device)?;
-        let float = export::onnx(&network, &own.candidate.name, own.shape())?;
+    for trainings::Fold { name, slices, .. } in folds(&trainings)? {
+        let of_fold = first.folds.join(&name);
+        let (own, _) = fit::read_run(&of_fold)?;
+        let (index, split) = data_of(&of_fold)?;
+        let cache = own.cache(args.machine.cache.clone(), &index)?;
+        let networks = networks::<B>(&trainings, |training| training.folds.join(&name), None, device)?;
+        let float = export::mean_onnx(&networks, &own.candidate.name, own.shape())?;
         let copy = copy(&float, &own, &index, &split, count, &cache)?;
-        let slices: Vec<Slice> = split.slices(&index, Side::Test).into_iter().cloned().collect();
         let [float, copy] = score([&float, &copy], &slices, &cache, &name)?;
         scored.push(Fold { name, slices, float, copy });
     }
@@ -86,24 +109,23 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
             .context("the folds lack patients with or without hemorrhage")
     };
     let (float_studies, copy_studies) = (studies(|fold| &fold.float), studies(|fold| &fold.copy));
-    let (float, figures) = (crossed(&float_studies)?, crossed(&copy_studies)?);
+    let (float, mut figures) = (crossed(&float_studies)?, crossed(&copy_studies)?);
+    let labelled: Vec<(Vec<&Slice>, Vec<f64>)> =
+        scored.iter().map(|fold| (fold.slices.iter().collect(), fold.copy.clone())).collect();
+    figures.supplement.strata = strata(&labelled, &figures.decisions, config.seed);
     let pairs = pairs((&float_studies, &float), (&copy_studies, &figures));
     let differences: Vec<f64> = pairs.iter().flatten().map(|(copy, float)| (copy.score - float.score).abs()).collect();
 
-    let (index, split) = data_of(run)?;
-    let cache = config.cache(args.run.machine.cache.clone(), &index)?;
-    let network = fit::best::<B>(run, &config, &state, device)?;
-    let network = match figures.decision.calibration {
-        Some(platt) => platt.folded(network),
-        None => network,
-    };
-    let float_onnx = export::onnx(&network, &config.candidate.name, config.shape())?;
-    let onnx = copy(&float_onnx, &config, &index, &split, count, &cache)?;
+    let cache = config.cache(args.machine.cache.clone(), &index)?;
+    let networks =
+        networks::<B>(&trainings, |training| training.run.clone(), figures.decision.calibration.as_ref(), device)?;
+    let float_onnx = export::mean_onnx(&networks, &name, config.shape())?;
+    let onnx = copy(&float_onnx, &config, &first.index, &first.split, count, &cache)?;
     let quantized = Quantized {
-        activation_bits: 8,
-        weight_bits: 7,
+        activation_bits: BITS.0,
+        weight_bits: BITS.1,
         float_convolutions: FLOAT_CONVOLUTIONS,
-        calibration_slices: sample(&config, &index, &split, count).len(),
+        calibration_slices: sample(&config, &first.index, &first.split, count).len(),
         float_slice_auc: float.pooled.slices.auc,
         slice_auc_difference: auc_difference(&pairs, ROUNDS, config.seed),
         float_study_auc: float.pooled.studies.auc,
@@ -112,9 +134,11 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         mean_difference: differences.iter().sum::<f64>() / differences.len().max(1) as f64,
     };
     println!("{}\n{}", figures.table(), quantized.text());
+    let ensemble = (trainings.len() > 1).then(|| trainings::ensemble(name.clone(), &trainings));
     let trained = Trained {
+        name: &name,
         config: &config,
-        state: &state,
+        state: &first.state,
         index: &index,
         split: &split,
         measured: &Measured::Crossed(figures),
@@ -122,7 +146,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         others: &BTreeMap::new(),
         parity: None,
         quantized: Some(&quantized),
-        ensemble: None,
+        ensemble: ensemble.as_ref(),
         ablation: None,
         commit: &commit(),
         device: device_name,
@@ -135,6 +159,70 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         write_scores(&mut rows, name, &slices.iter().collect::<Vec<_>>(), &scores)?;
     }
     rows.flush().context("cannot write scores.csv")
+}
+
+/// An eight-bit copy of an exported model, without its trainings.
+fn copy_of_file(args: &QuantizeArgs, original: &Path) -> anyhow::Result<()> {
+    runtime::check()?;
+    let (card, onnx) = ModelCard::load(original)?;
+    let name = args.name.clone().unwrap_or_else(|| format!("{}-int8", card.name));
+    check_name(&name)?;
+    let folders = args.data.iter().map(|folder| Index::read_sized(folder, OtherSizes::Resize));
+    let indexes = folders.collect::<Result<Vec<Index>, _>>()?;
+    let first = indexes.first().context("--data names no folder")?;
+    let labels: Vec<bool> = first.slices.iter().map(|slice| slice.positive).collect();
+    let chosen = stratified(&labels, args.calibration_slices as usize, copies::SEED);
+    let cache = Cache::new(card.transform.clone(), args.machine.cache.clone())?;
+    let copy = quantized_by(&onnx, chosen.iter().map(|&i| &first.slices[i]), &cache)?;
+    let others = |index: &Index| -> Vec<Slice> {
+        let is_other = |i: &usize| !std::ptr::eq(index, first) || !chosen.contains(i);
+        (0..index.slices.len()).filter(is_other).map(|i| index.slices[i].clone()).collect()
+    };
+    let mut comparisons = Vec::new();
+    for index in &indexes {
+        let slices = others(index);
+        let compared = copies::compare(&card, &onnx, &copy, &slices.iter().collect::<Vec<_>>())?;
+        let moved = compared.slice_auc_difference.value.abs();
+        if moved.is_nan() || moved >= LARGEST_MOVE {
+            bail!(
+                "the slice AUC on {} moves by {moved:.4} in eight bits, {LARGEST_MOVE} or more: no copy is written",
+                compared.source
+            );
+        }
+        comparisons.push(compared);
+    }
+    let figures = QuantizedFile {
+        of: card.name.clone(),
+        of_sha256: card.sha256.clone(),
+        activation_bits: BITS.0,
+        weight_bits: BITS.1,
+        float_convolutions: FLOAT_CONVOLUTIONS,
+        calibration_slices: chosen.len(),
+        calibration_source: comparisons.first().map(|first| first.source.clone()).unwrap_or_default(),
+        comparisons,
+    };
+    println!("{}", figures.text());
+    let costs = Costs { field: "quantized", figures: serde_json::to_value(&figures)?, text: figures.text() };
+    copies::write(original, card, name, &copy, costs, &args.out)
+}
+
+/// Each training's network that is kept in the folder that is named for it, calibrated where a calibration is given.
+fn networks<B: ConvBackend>(
+    trainings: &[Training],
+    folder: impl Fn(&Training) -> PathBuf,
+    calibration: Option<&Platt>,
+    device: &B::Device,
+) -> anyhow::Result<Vec<Network<B>>> {
+    let network = |training| -> anyhow::Result<Network<B>> {
+        let folder = folder(training);
+        let (config, state) = fit::read_run(&folder)?;
+        let network = fit::best::<B>(&folder, &config, &state, device)?;
+        Ok(match calibration {
+            Some(platt) => platt.folded(network),
+            None => network,
+        })
+    };
+    trainings.iter().map(network).collect()
 }
 
 /// A fold's patients, scored by its network and by that one's copy, neither calibrated.
@@ -161,6 +249,11 @@ fn copy(
     count: usize,
     cache: &Cache,
 ) -> anyhow::Result<Vec<u8>> {
+    quantized_by(onnx, sample(config, index, split, count).into_iter(), cache)
+}
+
+/// An eight-bit copy of a file, with ranges from these slices.
+fn quantized_by<'a>(onnx: &[u8], slices: impl Iterator<Item = &'a Slice>, cache: &Cache) -> anyhow::Result<Vec<u8>> {
     #[derive(Debug, thiserror::Error)]
     enum Failed {
         #[error(transparent)]
@@ -168,9 +261,8 @@ fn copy(
         #[error(transparent)]
         Quantize(#[from] QuantizeError),
     }
-    let chosen = sample(config, index, split, count);
-    let images = chosen.iter().map(|slice| Ok(cache.input(&slice.file)?));
-    Ok(quantized::<Failed>(onnx, images, config.shape())?)
+    let images = slices.map(|slice| Ok(cache.input(&slice.file)?));
+    Ok(quantized::<Failed>(onnx, images, cache.shape())?)
 }
 
 /// The slices' probabilities by each model, from logits in 64 bits.
