@@ -7,6 +7,7 @@ use std::process::Command;
 use triaged_imaging::{decode_frame, read_bytes, read_header_bytes};
 
 use crate::support;
+use crate::support::oracle::{self, Question};
 
 /// `tests/peers/pixels.py` makes the objects, with the peers' encoders, and says what each must give.
 #[test]
@@ -23,18 +24,17 @@ fn every_object_has_the_hounsfield_units_that_its_maker_says() {
         eprintln!("SKIP dcmcjpeg is not installed");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/pixels.py");
-    let made = Command::new(&python).arg(script).arg(folder.path()).output().expect("a Python that runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    print!("{}", String::from_utf8_lossy(&made.stdout));
+    let dcmtk = support::run("dcmcjpeg", &["--version"]).unwrap();
+    let question = Question { script: "pixels.py", versions: &dcmtk, ..Question::default() };
+    let (folder, said) = oracle::made(&question).expect("there is Python");
+    print!("{said}");
 
-    let truth = std::fs::read(folder.path().join("truth.json")).unwrap();
+    let truth = std::fs::read(folder.join("truth.json")).unwrap();
     let truth: BTreeMap<String, Vec<f32>> = serde_json::from_slice(&truth).unwrap();
     assert!(truth.len() > 300, "{} objects", truth.len());
     let mut wrong = Vec::new();
     for (name, right) in &truth {
-        let bytes = std::fs::read(folder.path().join(format!("{name}.dcm"))).unwrap();
+        let bytes = std::fs::read(folder.join(format!("{name}.dcm"))).unwrap();
         let seen = read_bytes(&bytes)
             .map_err(|error| error.to_string())
             .and_then(|object| decode_frame(&object, 0).map_err(|error| error.to_string()));

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use crate::support::{Node, dicom_files, has, python, real_data, run, storescu};
+use crate::support::oracle::{self, Question};
+use crate::support::{Node, dicom_files, has, python, real_data, storescu};
 use sha2::{Digest, Sha256};
 
 /// And how far apart two probabilities may lie. A difference in the last bit of an input can turn a byte over in a model of
@@ -17,16 +18,30 @@ const SHIPPED: [(&str, f64); 6] = [
     ("models/m12-open.json", 1e-4),
 ];
 
-fn probabilities_agree((card, tolerance): (&str, f64), files: &[PathBuf], options: &[&str]) {
-    let Some(python) = python() else { return };
+/// A node with this card says of the files, sent with these options, what Python says.
+fn probabilities_agree((card, tolerance): (&str, f64), sent: &[(&[PathBuf], &[&str])]) {
+    if python().is_none() {
+        return;
+    }
+    let files: Vec<PathBuf> = sent.iter().flat_map(|(files, _)| files.iter().cloned()).collect();
     let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", card)]);
-    storescu(&node, options, files).unwrap();
+    for (files, options) in sent {
+        storescu(&node, options, files).unwrap();
+    }
     node.wait_for_slices(files.len());
-    let mut arguments = vec!["tests/peers/score.py".to_owned(), card.into()];
-    arguments.extend(files.iter().map(|file| file.to_str().unwrap().to_owned()));
-    let said = run(python.to_str().unwrap(), &arguments).unwrap();
+    let card = PathBuf::from(card);
+    let text = std::fs::read_to_string(&card).unwrap();
+    let named: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let network = card.with_file_name(named["file"].as_str().unwrap());
+    let said = oracle::said(&Question {
+        script: "score.py",
+        modules: &["reference_input.py"],
+        files: &[vec![card], files.clone()].concat(),
+        beside: &[network],
+        ..Question::default()
+    });
     let mut compared = 0;
-    for line in said.lines() {
+    for line in said.expect("there is Python").lines() {
         let (uid, expected) = line.split_once(' ').unwrap();
         let found: f64 = node.query(&format!("SELECT probability FROM slice_results WHERE sop_uid = '{uid}'"));
         let expected: f64 = expected.parse().unwrap();
@@ -41,19 +56,14 @@ fn every(files: &[PathBuf], count: usize) -> Vec<PathBuf> {
     files.iter().step_by((files.len() / count).max(1)).take(count).cloned().collect()
 }
 
+/// Ten slices of a scanner's own series, ten in JPEG 2000.
 #[test]
-fn of_the_ge_series() {
-    let Some(folder) = real_data("ge-head").filter(|_| has("storescu")) else { return };
+fn of_real_slices_by_each_shipped_model() {
+    let Some(ge) = real_data("ge-head").filter(|_| has("storescu")) else { return };
+    let Some(ct_ich) = real_data("ct-ich/stage_2_train") else { return };
+    let (ge, ct_ich) = (every(&dicom_files(&ge), 10), every(&dicom_files(&ct_ich), 10));
     for card in SHIPPED {
-        probabilities_agree(card, &every(&dicom_files(&folder), 10), &[]);
-    }
-}
-
-#[test]
-fn of_ct_ich_slices() {
-    let Some(folder) = real_data("ct-ich/stage_2_train").filter(|_| has("storescu")) else { return };
-    for card in SHIPPED {
-        probabilities_agree(card, &every(&dicom_files(&folder), 10), &["-xv", "-R"]);
+        probabilities_agree(card, &[(&ge, &[]), (&ct_ich, &["-xv", "-R"])]);
     }
 }
 
@@ -78,12 +88,12 @@ fn of_a_card_that_resamples_and_normalizes() {
     card["transform"]["normalization"] = serde_json::json!({ "mean": -0.4, "deviation": 2.0 });
     let path = cards.path().join("mean.json");
     std::fs::write(&path, card.to_string()).unwrap();
-    probabilities_agree((path.to_str().unwrap(), 1e-4), &dicom_files(&folder)[..8], &[]);
+    probabilities_agree((path.to_str().unwrap(), 1e-4), &[(&dicom_files(&folder)[..8], &[])]);
     // The mean of the head alone is far from that of the field: a square that is off by some pixels shows.
     card["transform"]["crop_to_head"] = serde_json::json!({ "threshold": 10.0, "margin": 0.05, "smallest": 0.5 });
     std::fs::write(&path, card.to_string()).unwrap();
-    probabilities_agree((path.to_str().unwrap(), 1e-5), &dicom_files(&folder), &[]);
+    let ge = dicom_files(&folder);
     let Some(folder) = real_data("ct-ich/stage_2_train") else { return };
-    let files: Vec<PathBuf> = dicom_files(&folder).into_iter().step_by(40).collect();
-    probabilities_agree((path.to_str().unwrap(), 1e-5), &files, &["-xv", "-R"]);
+    let ct_ich: Vec<PathBuf> = dicom_files(&folder).into_iter().step_by(40).collect();
+    probabilities_agree((path.to_str().unwrap(), 1e-5), &[(&ge, &[]), (&ct_ich, &["-xv", "-R"])]);
 }

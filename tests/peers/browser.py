@@ -9,7 +9,7 @@ Commands name a page by a number of the caller's choice; each has a context of i
     ["eval", 1, "expression"]                 the value of a JavaScript expression, promises awaited
     ["wait", 1, "expression", milliseconds]   until the expression is true; the milliseconds that took
     ["click", 1, "selector"]  ["fill", 1, "selector", "text"]  ["press", 1, "Key"]  ["hover", 1, "selector"]  ["wheel", 1, y]
-    ["axe", 1]                                what axe-core finds
+    ["axe", 1]  ["axe", 1, ["a-rule", …]]     what axe-core finds, by all its rules or by these
     ["shot", 1, "name.png"]                   a picture of the whole page into FOLDER
     ["weight", 1]                             bytes that came over the wire since the page was opened
     ["faults", 1]                             errors of scripts, of the security policy, and dialogs
@@ -103,7 +103,8 @@ def main():
                 return page.mouse.wheel(0, rest[0])
             if name == "axe":
                 page.add_script_tag(content=axe)
-                found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+                options = {"resultTypes": ["violations"]} | ({"runOnly": rest[0]} if rest else {})
+                found = page.evaluate("(options) => axe.run(document, options)", options)
                 return [
                     f"{each['id']}: {each['help']}: {node['target']} {node['html'][:160]}"
                     for each in found["violations"]

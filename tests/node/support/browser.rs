@@ -97,6 +97,11 @@ impl Browser {
         serde_json::from_value(self.tell(json!(["axe", page]))).unwrap()
     }
 
+    /// What axe-core finds wrong with the page's colours: all that another colour scheme changes.
+    pub fn axe_colours(&mut self, page: u32) -> Vec<String> {
+        serde_json::from_value(self.tell(json!(["axe", page, ["color-contrast", "link-in-text-block"]]))).unwrap()
+    }
+
     /// A picture of the whole page.
     pub fn shot(&mut self, page: u32, name: &str) {
         self.tell(json!(["shot", page, name]));

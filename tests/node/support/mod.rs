@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod http;
 pub mod ledgers;
+pub mod oracle;
 pub mod phantoms;
 pub mod raw_store;
 pub mod receivers;
