@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_shipped_cards_have_figures() {
-        for name in ["m10", "m11", "m12", "m12-open"] {
+        for name in ["m10", "m11", "m12", "m12-int8", "m12-open"] {
             let path = format!("{}/models/{name}.json", env!("CARGO_MANIFEST_DIR"));
             let card: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
             let figures = Figures::of(&card);

@@ -43,8 +43,11 @@ pub fn compare(card: &ModelCard, original: &[u8], copy: &[u8], slices: &[&Slice]
     let differences: Vec<f64> = pairs.iter().map(|(copy, float)| (copy.score - float.score).abs()).collect();
     let classes = "the slices are of one class only: the AUC needs both";
     let answer = |case: &Case| case.score >= card.slice_threshold;
+    let source = slices.first().map(|slice| slice.source.clone()).context("there are no slices")?;
+    let sources = card.about["data"].as_array().cloned().unwrap_or_default();
     Ok(Comparison {
-        source: slices.first().map(|slice| slice.source.clone()).context("there are no slices")?,
+        was_trained_on: sources.iter().any(|data| data["source"] == source.as_str()),
+        source,
         slices: pairs.len(),
         positive: float.iter().filter(|case| case.positive).count(),
         patients: patients.len(),

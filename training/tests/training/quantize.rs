@@ -81,6 +81,43 @@ fn a_copy_of_several_trainings_keeps_each_networks_first_convolutions_and_has_fi
 }
 
 #[test]
+fn a_copy_of_a_card_alone_keeps_its_figures_and_says_how_far_it_lies_from_them() {
+    let folder = Folder::new();
+    let [data, out, none] = ["phantoms", "int8", "none"].map(|name| folder.path().join(name));
+    let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/m12.json");
+    let lacks_data = program(&["quantize", "--card", text(&card), "--out", text(&none)]);
+    assert!(lacks_data.status.code() == Some(2) && !none.exists());
+    if std::env::var_os(LIBRARY).is_none() {
+        eprintln!("SKIP a_copy_of_a_card_alone: {LIBRARY} is not set");
+        return;
+    }
+    let drawn = program(&["phantoms", "--out", text(&data), "--studies", "4", "--slices", "8"]);
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+    #[rustfmt::skip]
+    let output = program(&[
+        "quantize", "--card", text(&card), "--data", text(&data), "--calibration-slices", "8", "--out", text(&out),
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (of, float) = ModelCard::load(&card).expect("the shipped card");
+    let copied = out.join("m12-int8.json");
+    let (copy, onnx) = ModelCard::load(&copied).expect("a card that the node takes");
+    assert!(copy.name == "m12-int8" && 3 * onnx.len() < float.len(), "{} bytes", onnx.len());
+    assert_eq!((copy.slice_threshold, copy.study_rule), (of.slice_threshold, of.study_rule));
+    assert_eq!(copy.about["cross_validation"], of.about["cross_validation"]);
+    let sequence = copy.load_sequence(&copied).expect("beside the card");
+    assert!(sequence.is_some() && sequence == of.load_sequence(&card).expect("beside the card"));
+    let about = &copy.about["quantized"];
+    assert_eq!((about["of"].as_str(), about["of_sha256"].as_str()), (Some("m12"), Some(of.sha256.as_str())));
+    // The slices that ranges were taken from are not compared.
+    let compared = &about["comparisons"][0];
+    assert_eq!((compared["slices"].as_u64(), compared["was_trained_on"].as_bool()), (Some(32 - 8), Some(true)));
+    assert!(compared["mean_difference"].as_f64().is_some_and(|mean| mean > 0.0 && mean < 0.05), "{compared}");
+    let people = fs::read_to_string(out.join("m12-int8.md")).expect("a card");
+    assert!(people.starts_with("# m12-int8,") && people.contains("is an eight-bit copy of m12"), "{people}");
+    assert!(people.contains("On the 24 slices of phantoms") && people.contains("the model was trained on that folder"));
+}
+
+#[test]
 fn a_copy_in_eight_bits_says_what_the_network_says_and_tells_how_far_it_does() {
     if std::env::var_os(LIBRARY).is_none() {
         eprintln!("SKIP a_copy_in_eight_bits_says_what_the_network_says: {LIBRARY} is not set");
