@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn a_card_that_is_read_and_written_is_the_same_text() {
-        for name in ["m10.json", "m11.json", "m11-int8.json", "m11-fp16.json", "m12.json", "m12-int8.json", "m12-open.json"] {
+        for name in
+            ["m10.json", "m11.json", "m11-int8.json", "m11-fp16.json", "m12.json", "m12-int8.json", "m12-open.json"]
+        {
             let (text, card) = shipped(name);
             let written = serde_json::to_string_pretty(&card).expect("JSON") + "\n";
             // Not assert_eq, which would print both.
