@@ -1,10 +1,9 @@
 //! Storage commitment: pynetdicom and Orthanc ask, and hear on the same association or on one of the node's own, over a restart too.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Node, dicom_files, phantom, python, run, storescu};
+use crate::support::{Node, dicom_files, free_port, phantom, python, run, storescu};
 
 /// Asks for the commitment of files, and prints what was reported: event type, then a line for each instance.
 ///
@@ -71,10 +70,6 @@ fn requestor(arguments: &[&str]) -> Option<Child> {
     Some(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
 }
 
-fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
-}
-
 fn texts(files: &[std::path::PathBuf]) -> Vec<&str> {
     files.iter().map(|file| file.to_str().unwrap()).collect()
 }
@@ -124,7 +119,7 @@ fn a_report_on_the_same_association_says_what_is_kept_and_what_is_not_and_why() 
 #[test]
 fn a_report_to_the_configured_peer_survives_a_restart_and_refusals() {
     let Some(_) = python() else { return };
-    let own = free_port();
+    let own = free_port().to_string();
     let peers = format!(
         "[[dimse.peers]]\nname = \"ct1\"\nae_titles = [\"CT1\"]\naddress = \"127.0.0.1:{own}\"\n\
          [[dimse.peers]]\nname = \"storescu\"\nae_titles = [\"STORESCU\", \"NOWHERE\"]\n"
@@ -156,7 +151,8 @@ fn a_report_to_the_configured_peer_survives_a_restart_and_refusals() {
     );
     // Nobody can call a peer without an address: said once, and not tried for ever.
     let mut nowhere =
-        requestor(&["new", &node.dimse.port().to_string(), &free_port(), "NOWHERE", "1.2.3.6", named[0]]).unwrap();
+        requestor(&["new", &node.dimse.port().to_string(), &free_port().to_string(), "NOWHERE", "1.2.3.6", named[0]])
+            .unwrap();
     node.wait_until(
         "SELECT count(*) = 1 FROM commitment_log WHERE state = 'dead' AND last_error LIKE '%has no address%'",
     );

@@ -192,7 +192,7 @@ fn what_cannot_be_compared_is_told_in_a_line() {
     let before = tempfile::tempdir().unwrap();
     let connection = rusqlite::Connection::open(before.path().join("triaged.db")).unwrap();
     connection.execute_batch(include_str!("../../src/ledger/sqlite/migrations/0001_initial.sql")).unwrap();
-    refused(before.path(), &[], "of a version without shadow models");
+    refused(before.path(), &[], "which an earlier triaged made");
 }
 
 /// The same head in two reconstructions is two series. The node judges each for itself, and so it does in shadow: two middling slices of one

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::http::{Answer, ask};
-use crate::support::{Node, PATIENCE, dicom_files, has, phantom, storescu};
+use crate::support::{Node, PATIENCE, dicom_files, free_port, has, phantom, storescu};
 use crate::tls::Authority;
 
 const LOGIN: &[(&str, &str)] = &[("TRIAGED__WEB__LOGIN__ENABLED", "true"), ("TRIAGED__WEB__LOGIN__MAX_FAILURES", "3")];
@@ -275,10 +275,6 @@ impl Drop for Rsyslog {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

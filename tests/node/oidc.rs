@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::browser::Browser;
 use crate::support::http::{Answer, ask, ask_at};
-use crate::support::{Node, PATIENCE, python};
+use crate::support::{Node, PATIENCE, free_port, python};
 
 /// The provider. It ends with the value.
 struct Provider {
@@ -23,10 +23,6 @@ impl Drop for Provider {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Provider {
     /// `None`, said aloud, where there is no such Python package.
     fn start() -> Option<Provider> {

@@ -1,12 +1,12 @@
 //! Orthanc as the PACS that pushes to the node, a modality in its configuration.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Node, PATIENCE, dicom_files, phantom};
+use crate::support::{Node, PATIENCE, dicom_files, free_port, phantom};
 
 /// A running Orthanc that knows the node as the modality `triaged`.
 pub struct Orthanc {
@@ -108,10 +108,6 @@ impl Drop for Orthanc {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::attacks::{jpeg_2000_bomb, jpeg_of_empty_scans, status_of};
-use crate::orthanc::{Orthanc, free_port};
+use crate::orthanc::Orthanc;
 use crate::support::raw_store::{JPEG_2000, JPEG_EXTENDED, Sender, encapsulated, head_ct};
-use crate::support::{Node, PATIENCE, card, dicom_files, has, phantom, python, storescu};
+use crate::support::{Node, PATIENCE, card, dicom_files, free_port, has, phantom, python, storescu};
 use crate::tls::{self, Authority};
 
 const SR: &str = "1.2.840.10008.5.1.4.1.1.88.34";

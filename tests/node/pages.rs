@@ -1,17 +1,16 @@
 //! The pages as people use them: in a real browser, from the first byte of a study to its acknowledgement.
 
-use std::net::TcpListener;
 use std::time::Instant;
 
 use serde_json::json;
 
 use crate::support::browser::Browser;
 use crate::support::ledgers::{Fixture, Study};
-use crate::support::{Node, dicom_files, phantom, storescu};
+use crate::support::{Node, dicom_files, free_port, phantom, storescu};
 
 /// A port that is free now, and stays the same when the node starts again.
 fn fixed_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 const IS_UP_TO_DATE: &str = "document.getElementById('contact').textContent.startsWith('updated')";

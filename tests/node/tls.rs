@@ -1,9 +1,8 @@
 //! Associations over TLS: DCMTK and pynetdicom with certificates of an authority made for the test by openssl.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Node, has, python, run};
+use crate::support::{Node, free_port, has, python, run};
 
 /// A certificate authority in a folder of its own, and what it signed.
 pub struct Authority {
@@ -52,10 +51,6 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
-}
-
 /// Settings for a TLS port with a certificate of this authority.
 fn settings<'s>(port: &'s str, key: &'s Path, certificate: &'s Path) -> Vec<(&'s str, &'s str)> {
     vec![
@@ -77,7 +72,7 @@ fn dcmtk_and_pynetdicom_associate_over_tls() {
     let authority = Authority::new();
     let (key, certificate) = authority.sign("node");
     let (client_key, client) = authority.sign("scanner");
-    let (port, ca) = (free_port(), authority.path("ca.pem"));
+    let (port, ca) = (free_port().to_string(), authority.path("ca.pem"));
     let node = Node::start(&settings(&port, &key, &certificate));
     let plain = node.dimse.port().to_string();
     let with_tls = ["+tls", text(&client_key), text(&client), "+cf", text(&ca)];
@@ -121,7 +116,7 @@ fn a_sender_without_the_certificate_that_is_required_is_refused() {
     let (key, certificate) = authority.sign("node");
     let (client_key, client) = authority.sign("scanner");
     let (strange_key, strange) = stranger.sign("scanner");
-    let (port, ca) = (free_port(), authority.path("ca.pem"));
+    let (port, ca) = (free_port().to_string(), authority.path("ca.pem"));
     let mut settings = settings(&port, &key, &certificate);
     settings.push(("TRIAGED__DIMSE__TLS__CLIENT_CA", text(&ca)));
     settings.push(("TRIAGED__DIMSE__TLS__REQUIRE_CLIENT_CERTIFICATE", "true"));
@@ -143,7 +138,7 @@ fn a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not() {
     }
     let (first, second) = (Authority::new(), Authority::new());
     let (key, certificate) = first.sign("node");
-    let (port, node_key, node_certificate) = (free_port(), first.path("used.key"), first.path("used.pem"));
+    let (port, node_key, node_certificate) = (free_port().to_string(), first.path("used.key"), first.path("used.pem"));
     let install = |from: &(PathBuf, PathBuf)| {
         std::fs::copy(&from.0, &node_key).unwrap();
         std::fs::copy(&from.1, &node_certificate).unwrap();
@@ -188,7 +183,7 @@ fn a_peer_is_bound_to_its_certificate_and_is_called_over_tls() {
     let (key, certificate) = authority.sign("node");
     let (ct_key, ct) = authority.sign_for("ct1", "ec", "DNS:ct1.example.org,IP:127.0.0.1", 2);
     let (other_key, other) = authority.sign("other");
-    let (port, ca) = (free_port(), authority.path("ca.pem"));
+    let (port, ca) = (free_port().to_string(), authority.path("ca.pem"));
     let file = format!(
         r#"
 [[dimse.peers]]
@@ -256,7 +251,7 @@ fn several_certificates_are_shown_by_name_and_kind_of_key_and_their_end_is_told(
     let authority = Authority::new();
     let (key, certificate) = authority.sign_for("first", "ec", "DNS:first.example.org", 90);
     let (rsa_key, rsa) = authority.sign_for("second", "rsa:2048", "DNS:*.second.org", 10);
-    let port = free_port();
+    let port = free_port().to_string();
     let file = format!("[[dimse.tls.certificates]]\ncertificate = {:?}\nkey = {:?}\n", text(&rsa), text(&rsa_key));
     let node = Node::start_with_file(&file, &settings(&port, &key, &certificate));
     assert!(shown(&port, &["-servername", "first.example.org"]).contains("first"));

@@ -212,14 +212,6 @@ fn scored_twice(row: &Row<'_>) -> rusqlite::Result<ScoredTwice> {
 }
 
 impl Reader {
-    /// Whether the database is of a version that knows of shadow models.
-    pub fn has_shadow_tables(&self) -> Result<bool> {
-        self.read(|connection| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'shadow_models')";
-            Ok(connection.query_row(sql, [], |row| row.get(0))?)
-        })
-    }
-
     /// The present shadow model, else the last there was.
     pub fn latest_shadow_model(&self) -> Result<Option<ShadowModel>> {
         self.read(|connection| {

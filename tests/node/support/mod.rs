@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -300,6 +301,24 @@ pub fn python() -> Option<PathBuf> {
     }
     eprintln!("SKIP {} is not here (make test-deps)", python.display());
     None
+}
+
+/// A port for a program that must be told one, or that keeps it over a restart. It lies below those that the system gives to sockets that
+/// ask for any: of those, another test's socket may take one between its choice and its use.
+pub fn free_port() -> u16 {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let end: u32 = range.split_whitespace().next().and_then(|first| first.parse().ok()).expect("a range of ports");
+    assert!(end > FIRST + 1_000, "the system gives ports from {end} on");
+    loop {
+        // Tests are processes of their own, mostly: their numbers keep them apart.
+        let number = std::process::id().wrapping_mul(7_919).wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + number % (end - FIRST)) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The DICOM files of a folder, in order of name.
