@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use triaged_model::ModelCard;
 
+use super::trainings::check_name;
 use crate::comparison::Comparison;
 use crate::data::{Cache, Slice};
 use crate::evaluate::ROUNDS;
@@ -58,6 +59,19 @@ pub fn compare(card: &ModelCard, original: &[u8], copy: &[u8], slices: &[&Slice]
         mean_difference: differences.iter().sum::<f64>() / differences.len() as f64,
         answers_changed: pairs.iter().filter(|(copy, float)| answer(copy) != answer(float)).count(),
     })
+}
+
+/// The copy's name, as asked for or else the original's with an ending.
+///
+/// # Errors
+/// No name for a file, or the original's, whose files the copy would replace.
+pub fn name_of(card: &ModelCard, asked: Option<&String>, ending: &str) -> anyhow::Result<String> {
+    let name = asked.cloned().unwrap_or_else(|| format!("{}-{ending}", card.name));
+    check_name(&name)?;
+    if name == card.name {
+        bail!("--name {name}: that is the original, which a copy does not replace");
+    }
+    Ok(name)
 }
 
 /// What the cards of a copy say of it.

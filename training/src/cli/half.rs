@@ -7,7 +7,6 @@ use clap::Args;
 use triaged_model::ModelCard;
 
 use super::copies::{self, Costs};
-use super::trainings::check_name;
 use crate::data::{Index, OtherSizes};
 use crate::half::{Halved, LARGEST_MOVE, halved, rounded};
 use crate::runtime;
@@ -32,8 +31,7 @@ pub struct HalfArgs {
 pub fn do_half(args: &HalfArgs) -> anyhow::Result<()> {
     runtime::check()?;
     let (card, onnx) = ModelCard::load(&args.card)?;
-    let name = args.name.clone().unwrap_or_else(|| format!("{}-fp16", card.name));
-    check_name(&name)?;
+    let name = copies::name_of(&card, args.name.as_ref(), "fp16")?;
     let index = Index::read_sized(&args.data, OtherSizes::Resize)?;
     let copy = halved(&onnx)?;
     let slices: Vec<_> = index.slices.iter().collect();

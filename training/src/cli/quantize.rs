@@ -165,8 +165,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
 fn copy_of_file(args: &QuantizeArgs, original: &Path) -> anyhow::Result<()> {
     runtime::check()?;
     let (card, onnx) = ModelCard::load(original)?;
-    let name = args.name.clone().unwrap_or_else(|| format!("{}-int8", card.name));
-    check_name(&name)?;
+    let name = copies::name_of(&card, args.name.as_ref(), "int8")?;
     let folders = args.data.iter().map(|folder| Index::read_sized(folder, OtherSizes::Resize));
     let indexes = folders.collect::<Result<Vec<Index>, _>>()?;
     let first = indexes.first().context("--data names no folder")?;

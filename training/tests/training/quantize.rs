@@ -98,6 +98,11 @@ fn a_copy_of_a_card_alone_keeps_its_figures_and_says_how_far_it_lies_from_them()
         "quantize", "--card", text(&card), "--data", text(&data), "--calibration-slices", "8", "--out", text(&out),
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    #[rustfmt::skip]
+    let replaces = program(&[
+        "quantize", "--card", text(&card), "--data", text(&data), "--name", "m12", "--out", text(&none),
+    ]);
+    assert!(error_line(&replaces).contains("does not replace") && !none.exists());
     let (of, float) = ModelCard::load(&card).expect("the shipped card");
     let copied = out.join("m12-int8.json");
     let (copy, onnx) = ModelCard::load(&copied).expect("a card that the node takes");
