@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Node, dicom_files, phantom, python, refused, run, storescu};
+use crate::support::phantoms::study_files;
+use crate::support::{Node, python, refused, run, storescu};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
@@ -30,10 +31,10 @@ fn start(card: &str, more: &[(&str, &str)]) -> Node {
     Node::start(&[&[("TRIAGED__INFERENCE__MODEL", card), ("TRIAGED__TRIAGE__QUIET_SECONDS", "2")], more].concat())
 }
 
-/// Sends a phantom without some of its slices.
-fn send(node: &Node, options: &[&str], leave: impl Fn(usize) -> bool) {
-    let series = phantom(options);
-    let files = dicom_files(series.path()).into_iter().enumerate().filter(|(index, _)| !leave(*index));
+/// Sends a phantom without some of its slices, as a study of its own.
+fn send(node: &Node, options: &[&str], number: u64, leave: impl Fn(usize) -> bool) {
+    let (_series, files) = study_files(options, number);
+    let files = files.into_iter().enumerate().filter(|(index, _)| !leave(*index));
     storescu(node, &[], &files.map(|(_, file)| file).collect::<Vec<_>>()).unwrap();
 }
 
@@ -46,15 +47,15 @@ fn the_verdict_is_the_one_that_python_finds_from_the_slices_in_the_database() {
     let Some(python) = python() else { return };
     let path = format!("{MODELS}/spot-sequence.json");
     let node = start(&path, &[]);
-    let bleeds = ["--lesion", "epidural"];
+    let bleed = |slices| ["--slices", slices, "--lesion", "epidural"];
     let all = |_: usize| false;
-    send(&node, &[&["--slices", "12", "--seed", "1"], &bleeds[..]].concat(), all);
-    send(&node, &["--slices", "30", "--seed", "7"], all);
-    send(&node, &[&["--slices", "60", "--seed", "3"], &bleeds[..]].concat(), all);
+    send(&node, &bleed("12"), 1, all);
+    send(&node, &["--slices", "30", "--seed", "7"], 2, all);
+    send(&node, &bleed("60"), 3, all);
     // A gap in the bleed, one slice alone, two that lie far apart.
-    send(&node, &[&["--slices", "30", "--seed", "4"], &bleeds[..]].concat(), |i| (12..16).contains(&i));
-    send(&node, &[&["--slices", "30", "--seed", "5"], &bleeds[..]].concat(), |i| i != 15);
-    send(&node, &[&["--slices", "30", "--seed", "6"], &bleeds[..]].concat(), |i| i != 2 && i != 27);
+    send(&node, &bleed("30"), 4, |i| (12..16).contains(&i));
+    send(&node, &bleed("30"), 5, |i| i != 15);
+    send(&node, &bleed("30"), 6, |i| i != 2 && i != 27);
     wait_for_verdicts(&node, 6);
     let database = node.folder.path().join("triaged.db");
     let said = run(python.to_str().unwrap(), &["tests/peers/sequence_score.py", &path, database.to_str().unwrap()]);
@@ -93,7 +94,7 @@ fn an_early_alert_stands_though_the_sequence_does_not_confirm_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = card(folder.path(), |card| card["sequence"]["threshold"] = 1.0.into());
     let node = start(&path, &[]);
-    send(&node, &["--slices", "30", "--lesion", "epidural", "--seed", "1"], |_| false);
+    send(&node, &["--slices", "30", "--lesion", "epidural"], 1, |_| false);
     wait_for_verdicts(&node, 1);
     assert_eq!(node.query::<i64>("SELECT flagged FROM worklist"), 1, "the machine takes no flag back");
     let warnings: String = node.query("SELECT warnings FROM worklist");
@@ -105,7 +106,7 @@ fn an_early_alert_stands_though_the_sequence_does_not_confirm_it() {
     assert!(verdict(true, "rule").contains("kth_highest") && verdict(false, "rule").contains("sequence"));
     // Without early alerts the sequence alone decides.
     let node = start(&path, &[("TRIAGED__TRIAGE__PROVISIONAL_ALERTS", "false")]);
-    send(&node, &["--slices", "30", "--lesion", "epidural", "--seed", "1"], |_| false);
+    send(&node, &["--slices", "30", "--lesion", "epidural"], 1, |_| false);
     wait_for_verdicts(&node, 1);
     assert_eq!(node.query::<i64>("SELECT flagged FROM worklist"), 0);
 }
@@ -120,7 +121,7 @@ fn early_alerts_of_a_sequence_have_a_threshold_of_their_own() {
             card["sequence"]["early_threshold"] = 1.0.into();
         });
         let node = start(&path, &[]);
-        send(&node, &["--slices", "30", "--lesion", "epidural", "--seed", "1"], |_| false);
+        send(&node, &["--slices", "30", "--lesion", "epidural"], 1, |_| false);
         wait_for_verdicts(&node, 1);
         // By its own threshold the study rule would have flagged it early; with this one the study waits for the sequence.
         let by_rule: f64 = node.query(
@@ -145,8 +146,8 @@ fn a_sequence_network_that_fails_leaves_the_verdict_to_the_study_rule_and_says_s
         card["sequence"]["threshold"] = 1.0.into();
     });
     let node = start(&path, &[("TRIAGED__TRIAGE__PROVISIONAL_ALERTS", "false")]);
-    send(&node, &["--slices", "12", "--lesion", "epidural", "--seed", "1"], |_| false);
-    send(&node, &["--slices", "30", "--seed", "7"], |_| false);
+    send(&node, &["--slices", "12", "--lesion", "epidural"], 1, |_| false);
+    send(&node, &["--slices", "30", "--seed", "7"], 2, |_| false);
     wait_for_verdicts(&node, 2);
     for (slices, verdict) in [(12, "flagged"), (30, "not flagged")] {
         let column = |column: &str| -> String {

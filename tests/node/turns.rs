@@ -1,25 +1,9 @@
 //! No study waits for another: neither for one with many slices, nor for an association that stays open.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::support::{Node, dicom_files, has, phantoms, python, storescu};
-
-/// The files of phantoms in one folder, a study each.
-fn studies(sizes: &[u32]) -> (tempfile::TempDir, Vec<Vec<PathBuf>>) {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |(number, slices): (usize, &u32)| {
-        let place = folder.path().join(number.to_string());
-        std::fs::create_dir(&place).unwrap();
-        let drawn = phantoms::study(&["--slices", &slices.to_string()], number as u64);
-        for (index, object) in drawn.iter().enumerate() {
-            object.write_to_file(place.join(format!("{index:04}.dcm"))).unwrap();
-        }
-        dicom_files(&place)
-    };
-    let files = sizes.iter().enumerate().map(write).collect();
-    (folder, files)
-}
+use crate::support::phantoms::study_files;
+use crate::support::{Node, has, python, storescu};
 
 #[test]
 fn a_study_does_not_wait_for_the_many_slices_of_another() {
@@ -27,11 +11,12 @@ fn a_study_does_not_wait_for_the_many_slices_of_another() {
         return;
     }
     let node = Node::start(&[("TRIAGED__TRIAGE__QUIET_SECONDS", "0")]);
-    let (_folder, files) = studies(&[120, 8]);
+    let [(_large, large), (_small, small)] =
+        [("120", 0), ("8", 1)].map(|(slices, number)| study_files(&["--slices", slices], number));
     std::thread::scope(|scope| {
-        scope.spawn(|| storescu(&node, &["-aet", "PERFUSION"], &files[0]).unwrap());
+        scope.spawn(|| storescu(&node, &["-aet", "PERFUSION"], &large).unwrap());
         node.wait_until("SELECT count(*) >= 40 FROM slice_results WHERE calling_ae = 'PERFUSION'");
-        storescu(&node, &["-aet", "STROKE"], &files[1]).unwrap();
+        storescu(&node, &["-aet", "STROKE"], &small).unwrap();
     });
     node.wait_for_slices(128);
     // Both scored side by side: while the small study was scored, the large one got not much more than as many turns.
@@ -50,12 +35,13 @@ fn a_study_does_not_wait_for_the_many_slices_of_another() {
 fn a_complete_study_is_judged_beside_an_association_that_stays_open() {
     let Some(python) = python() else { return };
     let node = Node::start(&[("TRIAGED__TRIAGE__QUIET_SECONDS", "0")]);
-    let (_folder, files) = studies(&[12, 11]);
+    let [(_first, first), (_second, second)] =
+        [("12", 0), ("11", 1)].map(|(slices, number)| study_files(&["--slices", slices], number));
     let studies = "SELECT count(*) FROM worklist WHERE state = 'decided' AND slices_scored = ";
     let mut held = std::process::Command::new(python)
         .args(["tests/peers/send.py", &node.dimse.port().to_string(), "--hold"])
-        .args(&files[0])
-        .args(&files[1])
+        .args(&first)
+        .args(&second)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

@@ -3,7 +3,8 @@
     browser.py HTTP://HOST:PORT/ FOLDER
 
 Reads commands from standard input, a JSON array a line, and answers each with a line of JSON: {"ok": value} or {"error": text}.
-Commands name a page by a number of the caller's choice; each has a context of its own, that is, is another person's browser.
+Commands name a page by a number of the caller's choice; each has a context of its own, that is, is another person's browser. A number that is
+opened again is a new one.
 
     ["open", 1, {"width": 1440, "height": 900, "scheme": "dark", "script": true}, "/path"]
     ["eval", 1, "expression"]                 the value of a JavaScript expression, promises awaited
@@ -45,6 +46,9 @@ def main():
         print("ready", flush=True)
 
         def open_page(number, options, path):
+            # The one before would go on listening to the node.
+            if number in pages:
+                pages.pop(number).context.close()
             context = browser.new_context(
                 viewport={"width": options.get("width", 1440), "height": options.get("height", 900)},
                 color_scheme=options.get("scheme", "light"),

@@ -1,6 +1,7 @@
 //! Phantom series for tests. Drawing one takes a tenth of a second of processor time a slice, and most tests ask for the same few: each is
 //! drawn once by the program under test and kept in the build's folder, for that very program.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::UNIX_EPOCH;
@@ -43,6 +44,16 @@ pub fn study(options: &[&str], number: u64) -> Vec<DicomObject> {
         .collect()
 }
 
+/// The files of such a study, in a folder of their own.
+pub fn study_files(options: &[&str], number: u64) -> (tempfile::TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().unwrap();
+    for (index, object) in study(options, number).iter().enumerate() {
+        object.write_to_file(folder.path().join(format!("{index:04}.dcm"))).unwrap();
+    }
+    let files = dicom_files(folder.path());
+    (folder, files)
+}
+
 /// The folder of a phantom with these options; whoever asks first has it drawn.
 fn drawn(options: &[&str]) -> PathBuf {
     let program = std::fs::metadata(PROGRAM).unwrap();
@@ -51,8 +62,7 @@ fn drawn(options: &[&str]) -> PathBuf {
     let profile = Path::new(PROGRAM).parent().and_then(Path::file_name).unwrap();
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("phantoms").join(profile);
     let ours = all.join(format!("{changed}-{}", program.len()));
-    let name: String = options.concat().chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-    let folder = ours.join(format!("p{name}"));
+    let folder = ours.join(name_of(options));
     if !folder.is_dir() {
         std::fs::create_dir_all(&ours).unwrap();
         // Those of other programs, that is, of earlier builds.
@@ -68,4 +78,14 @@ fn drawn(options: &[&str]) -> PathBuf {
         }
     }
     folder
+}
+
+/// The same for options in another order, and for those that only say what is so without them.
+fn name_of(options: &[&str]) -> String {
+    let mut all = BTreeMap::from([("--lesion", "none"), ("--seed", "1"), ("--slices", "30")]);
+    for pair in options.chunks(2) {
+        let [option, value] = pair else { panic!("{options:?}: an option without a value") };
+        all.insert(option, value).unwrap_or_else(|| panic!("{option}: an option that `triaged phantom` has not"));
+    }
+    all.into_values().collect::<Vec<_>>().join("-")
 }
