@@ -113,8 +113,11 @@ pub struct Scored {
     /// `validation`, `test` or `fold-N`.
     pub side: String,
     pub slice: Slice,
-    /// Calibrated.
+    /// Calibrated as it was judged: of a cross-validation by the other folds' calibration.
     pub probability: f64,
+    /// Calibrated by the decision over all folds. Areas and curves are of these: scores of folds that are calibrated each for itself cannot be
+    /// compared ([`Evaluation::pooled`]).
+    pub on_one_scale: f64,
     /// The slice threshold it was judged by.
     pub threshold: f64,
 }
@@ -123,11 +126,16 @@ impl Scored {
     pub fn is_flagged(&self) -> bool {
         self.probability >= self.threshold
     }
+
+    /// On one scale with all others.
+    pub fn case(&self) -> Case {
+        Case { score: self.on_one_scale, positive: self.slice.positive }
+    }
 }
 
 impl Measurement {
     pub fn slice_cases(&self) -> Vec<Case> {
-        self.slices.iter().map(|s| Case { score: s.probability, positive: s.slice.positive }).collect()
+        self.slices.iter().map(Scored::case).collect()
     }
 
     /// By the decision's study rule.
@@ -140,13 +148,12 @@ impl Measurement {
         if self.side != Side::Folds {
             return Vec::new();
         }
-        let case = |s: &Scored| Case { score: s.probability, positive: s.slice.positive };
-        self.slices.chunk_by(|a, b| a.side == b.side).map(|fold| fold.iter().map(case).collect()).collect()
+        self.slices.chunk_by(|a, b| a.side == b.side).map(|fold| fold.iter().map(Scored::case).collect()).collect()
     }
 }
 
 fn studies(slices: &[Scored]) -> Vec<Study> {
-    let (of, scores): (Vec<&Slice>, Vec<f64>) = slices.iter().map(|s| (&s.slice, s.probability)).unzip();
+    let (of, scores): (Vec<&Slice>, Vec<f64>) = slices.iter().map(|s| (&s.slice, s.on_one_scale)).unzip();
     Study::group(&of, &scores)
 }
 
@@ -184,7 +191,7 @@ impl Run {
         let HeldOut { decision, validation, test, supplement } = read_json(&figures)?;
         let rows = Rows::read(&folder.join(SCORES), &index)?;
         let measurement = |side: Side, name: &str, evaluation: Evaluation| {
-            let slices = rows.of(name, &decision);
+            let slices = rows.of(name, &decision, &decision);
             let measurement = Measurement { side, slices, decision, evaluation };
             measurement.check(&rows.path, &figures)?;
             Ok::<Measurement, RunError>(measurement)
@@ -219,7 +226,7 @@ impl Run {
         };
         let (mut slices, mut labels, mut histories) = (Vec::new(), Vec::new(), Vec::new());
         for (name, decision) in names.iter().zip(decisions) {
-            let fold = rows.of(name, &decision);
+            let fold = rows.of(name, &decision, &crossed.decision);
             let about = name.replace('-', " ");
             labels.extend(label_counts(&about, &fold.iter().map(|s| &s.slice).collect::<Vec<_>>()));
             slices.extend(fold);
@@ -239,7 +246,7 @@ impl Run {
 /// scores. None where the folds that are left after taking one out lack a class.
 fn uncalibrated(crossed: &CrossValidation, names: &[String], rows: &Rows) -> Option<Vec<Decision>> {
     let raw = Decision { calibration: None, ..crossed.decision };
-    let folds: Vec<Vec<Study>> = names.iter().map(|name| studies(&rows.of(name, &raw))).collect();
+    let folds: Vec<Vec<Study>> = names.iter().map(|name| studies(&rows.of(name, &raw, &raw))).collect();
     let threshold = |fold| best_f2_threshold(&evaluate::slices(&CrossValidation::others(&folds, fold)));
     (0..folds.len()).map(|fold| Some(Decision { slice_threshold: threshold(fold)?.0, ..raw })).collect()
 }
@@ -324,12 +331,15 @@ impl Rows {
         Ok(Self { path: path.into(), rows })
     }
 
-    /// One side's slices, as calibrated and judged by `decision`.
-    fn of(&self, side: &str, decision: &Decision) -> Vec<Scored> {
+    /// One side's slices, as calibrated and judged by `decision`; `overall` is the decision over all folds.
+    fn of(&self, side: &str, decision: &Decision, overall: &Decision) -> Vec<Scored> {
+        let calibrated =
+            |by: &Decision, probability: f64| by.calibration.map_or(probability, |platt| platt.apply(probability));
         let scored = |(side, slice, probability): &(String, Slice, f64)| Scored {
             side: side.clone(),
             slice: slice.clone(),
-            probability: decision.calibration.map_or(*probability, |platt| platt.apply(*probability)),
+            probability: calibrated(decision, *probability),
+            on_one_scale: calibrated(overall, *probability),
             threshold: decision.slice_threshold,
         };
         self.rows.iter().filter(|(of, ..)| of == side).map(scored).collect()

@@ -74,12 +74,11 @@ impl Outcome {
 /// by bootstrap over patients, both on the same ones. None where they have no slices of both classes in common.
 fn difference(ours: &[Scored], theirs: &[Scored], seed: u64) -> Option<Interval> {
     let key = |scored: &Scored| (scored.slice.source.clone(), scored.slice.id.clone());
-    let known: BTreeMap<_, f64> = theirs.iter().map(|scored| (key(scored), scored.probability)).collect();
+    let known: BTreeMap<_, Case> = theirs.iter().map(|scored| (key(scored), scored.case())).collect();
     let mut patients: BTreeMap<&str, Vec<(Case, Case)>> = BTreeMap::new();
     for scored in ours {
         if let Some(&other) = known.get(&key(scored)) {
-            let case = |score| Case { score, positive: scored.slice.positive };
-            patients.entry(&scored.slice.patient).or_default().push((case(scored.probability), case(other)));
+            patients.entry(&scored.slice.patient).or_default().push((scored.case(), other));
         }
     }
     auc_difference(&patients.into_values().collect::<Vec<_>>(), ROUNDS, seed)
@@ -183,7 +182,7 @@ mod tests {
             position: None,
             origin: None,
         };
-        Scored { side: "fold-1".into(), slice, probability, threshold: 0.5 }
+        Scored { side: "fold-1".into(), slice, probability, on_one_scale: probability, threshold: 0.5 }
     }
 
     #[test]
@@ -203,13 +202,15 @@ mod tests {
         ours.push(scored(9, 0, true, 0.0));
         let found = difference(&ours, &theirs, 1).expect("both classes");
         // There are 8 · 24 pairs: patient 0's positive below 21 right negatives is a tie (0.2 each), and so on.
-        let right =
-            auc(&theirs.iter().map(|s| Case { score: s.probability, positive: s.slice.positive }).collect::<Vec<_>>());
+        let right = auc(&theirs.iter().map(Scored::case).collect::<Vec<_>>());
         assert!((found.value - (1.0 - right.expect("both classes"))).abs() < 1e-12);
         assert!(
             found.low >= 0.0 && found.low <= found.value && found.value <= found.high && found.high < 1.0,
             "{found:?}"
         );
+        // What each fold's own calibration made of them counts for nothing.
+        ours.iter_mut().for_each(|scored| scored.probability = 0.0);
+        assert_eq!(difference(&ours, &theirs, 1), Some(found));
         assert_eq!(difference(&ours, &ours, 1), Some(Interval { value: 0.0, low: 0.0, high: 0.0 }));
         assert_eq!(difference(&ours, &[], 1), None);
     }

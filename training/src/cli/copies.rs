@@ -1,7 +1,7 @@
 //! Copies of an exported model in another precision: compared with it, and written with cards that say what the copy costs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
@@ -19,9 +19,30 @@ use crate::runtime::OnnxModel;
 /// Seed of the bootstrap, and of samples.
 pub const SEED: u64 = 2019;
 
-/// The model with this card, as the files `original` and `copy`, on each slice of one folder, in ONNX Runtime on the processor.
-pub fn compare(card: &ModelCard, original: &[u8], copy: &[u8], slices: &[&Slice]) -> anyhow::Result<Comparison> {
-    let cache = Cache::new(card.transform.clone(), None)?;
+/// The model that a copy is made of.
+///
+/// # Errors
+/// A card that cannot be read, or one of a copy: what a second rounding costs would be stated of the first.
+pub fn original(card: &Path) -> anyhow::Result<(ModelCard, Vec<u8>)> {
+    let (read, onnx) = ModelCard::load(card)?;
+    for (field, what) in [("quantized", "an eight-bit"), ("half", "a half-precision")] {
+        if !read.about[field].is_null() {
+            bail!("{} is {what} copy already: name the card of the model that it was made of", card.display());
+        }
+    }
+    Ok((read, onnx))
+}
+
+/// The model with this card, as the files `original` and `copy`, on each slice of one folder, in ONNX Runtime on the processor. Decoded slices
+/// are kept in the folder `kept`, where one is named.
+pub fn compare(
+    card: &ModelCard,
+    original: &[u8],
+    copy: &[u8],
+    slices: &[&Slice],
+    kept: Option<PathBuf>,
+) -> anyhow::Result<Comparison> {
+    let cache = Cache::new(card.transform.clone(), kept)?;
     let [channels, height, width] = cache.shape();
     let (mut original, mut copy) = (OnnxModel::load(original)?, OnnxModel::load(copy)?);
     let mut patients: BTreeMap<&str, Vec<(Case, Case)>> = BTreeMap::new();

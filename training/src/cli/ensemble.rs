@@ -16,14 +16,14 @@ use super::evaluate::print_supplement;
 use super::export::{checked, commit, write};
 use super::folds::CROSS_VALIDATION;
 use super::scores::{scores_file, write_scores};
-use super::trainings::{Fold, check_name, data_of_all, ensemble, folds, trainings};
+use super::trainings::{Fold, check_name, data_of_all, ensemble, folds, networks, trainings};
 use crate::card::{Measured, Trained};
 use crate::cross_validation::CrossValidation;
 use crate::data::Slice;
 use crate::evaluate::{Study, strata};
 use crate::export;
 use crate::files::write_json;
-use crate::fit::{self, Scores};
+use crate::fit::Scores;
 
 #[derive(Clone, Args)]
 pub struct EnsembleArgs {
@@ -62,15 +62,9 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
     println!("{} patients in {} folds\n\n{}", crossed.pooled.patients, crossed.folds.len(), crossed.table());
     print_supplement(&crossed.supplement);
 
-    let mut networks = Vec::with_capacity(trainings.len());
-    for training in &trainings {
-        let network = fit::best::<B>(&training.run, &training.config, &training.state, device)?;
-        // The mean of logits that are all scaled alike is the scaled mean.
-        networks.push(match crossed.decision.calibration {
-            Some(platt) => platt.folded(network),
-            None => network,
-        });
-    }
+    // The mean of logits that are all scaled alike is the scaled mean.
+    let networks =
+        networks::<B>(&trainings, |training| training.run.clone(), crossed.decision.calibration.as_ref(), device)?;
     let name = args.name.clone().unwrap_or_else(|| format!("{}-ensemble", config.candidate.name));
     check_name(&name)?;
     let onnx = export::mean_onnx(&networks, &name, config.shape())?;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use triaged_model::ModelCard;
 
 use super::copies::{self, Costs};
 use crate::data::{Index, OtherSizes};
@@ -30,12 +29,12 @@ pub struct HalfArgs {
 /// Writes the copy and its cards, unless it moves the slice AUC too far.
 pub fn do_half(args: &HalfArgs) -> anyhow::Result<()> {
     runtime::check()?;
-    let (card, onnx) = ModelCard::load(&args.card)?;
+    let (card, onnx) = copies::original(&args.card)?;
     let name = copies::name_of(&card, args.name.as_ref(), "fp16")?;
     let index = Index::read_sized(&args.data, OtherSizes::Resize)?;
     let copy = halved(&onnx)?;
     let slices: Vec<_> = index.slices.iter().collect();
-    let comparison = copies::compare(&card, &onnx, &rounded(&onnx)?, &slices)?;
+    let comparison = copies::compare(&card, &onnx, &rounded(&onnx)?, &slices, None)?;
     let moved = comparison.slice_auc_difference.value.abs();
     if moved.is_nan() || moved >= LARGEST_MOVE {
         bail!("the slice AUC moves by {moved:.4} in half precision, {LARGEST_MOVE} or more: no copy is written");

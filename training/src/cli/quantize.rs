@@ -5,25 +5,24 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde::Deserialize;
 use triaged_kernels::ConvBackend;
-use triaged_model::ModelCard;
 
 use super::arguments::MachineArgs;
 use super::copies::{self, Costs};
 use super::export::{commit, write};
 use super::run_data::data_of;
 use super::scores::{scores_file, write_scores};
-use super::trainings::{self, Training, check_name, data_of_all, folds, trainings};
-use crate::calibration::Platt;
+use super::trainings::{self, check_name, data_of_all, folds, networks, trainings};
 use crate::card::{Measured, Trained};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Cache, Index, LoadError, OtherSizes, Side, Slice, Split, stratified};
-use crate::evaluate::{Decision, ROUNDS, Study, strata};
+use crate::evaluate::{ROUNDS, Study, strata};
 use crate::export;
 use crate::fit::{self, FitConfig, Scores};
 use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc_difference};
-use crate::network::{Layer, Network};
+use crate::network::Layer;
 use crate::progress::Progress;
 use crate::quantize::{
     BITS, FLOAT_CONVOLUTIONS, LARGEST_MOVE, QuantizeError, Quantized, QuantizedFile, logits, quantized,
@@ -68,12 +67,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         return copy_of_file(args, card);
     }
     let (config, _) = fit::read_run(&args.runs[0])?;
-    if !config.candidate.layers.iter().any(|layer| matches!(layer, Layer::InvertedResidual { .. })) {
-        bail!(
-            "only m11, m12 and their relatives are quantized: in eight bits {} is no faster on a processor than it is (see docs/performance.md)",
-            config.candidate.name
-        );
-    }
+    gains_by_eight_bits(&config.candidate.name, &config.candidate.layers)?;
     let name = args.name.clone().unwrap_or_else(|| format!("{}-int8", config.candidate.name));
     check_name(&name)?;
     let trainings = trainings(&args.runs, args.cross_validation.as_deref())?;
@@ -164,7 +158,11 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
 /// An eight-bit copy of an exported model, without its trainings.
 fn copy_of_file(args: &QuantizeArgs, original: &Path) -> anyhow::Result<()> {
     runtime::check()?;
-    let (card, onnx) = ModelCard::load(original)?;
+    let (card, onnx) = copies::original(original)?;
+    // A card that others wrote names no layers.
+    if let Ok(layers) = Vec::<Layer>::deserialize(&card.about["architecture"]["layers"]) {
+        gains_by_eight_bits(&card.name, &layers)?;
+    }
     let name = copies::name_of(&card, args.name.as_ref(), "int8")?;
     let folders = args.data.iter().map(|folder| Index::read_sized(folder, OtherSizes::Resize));
     let indexes = folders.collect::<Result<Vec<Index>, _>>()?;
@@ -180,7 +178,8 @@ fn copy_of_file(args: &QuantizeArgs, original: &Path) -> anyhow::Result<()> {
     let mut comparisons = Vec::new();
     for index in &indexes {
         let slices = others(index);
-        let compared = copies::compare(&card, &onnx, &copy, &slices.iter().collect::<Vec<_>>())?;
+        let compared =
+            copies::compare(&card, &onnx, &copy, &slices.iter().collect::<Vec<_>>(), args.machine.cache.clone())?;
         let moved = compared.slice_auc_difference.value.abs();
         if moved.is_nan() || moved >= LARGEST_MOVE {
             bail!(
@@ -205,23 +204,14 @@ fn copy_of_file(args: &QuantizeArgs, original: &Path) -> anyhow::Result<()> {
     copies::write(original, card, name, &copy, costs, &args.out)
 }
 
-/// Each training's network that is kept in the folder that is named for it, calibrated where a calibration is given.
-fn networks<B: ConvBackend>(
-    trainings: &[Training],
-    folder: impl Fn(&Training) -> PathBuf,
-    calibration: Option<&Platt>,
-    device: &B::Device,
-) -> anyhow::Result<Vec<Network<B>>> {
-    let network = |training| -> anyhow::Result<Network<B>> {
-        let folder = folder(training);
-        let (config, state) = fit::read_run(&folder)?;
-        let network = fit::best::<B>(&folder, &config, &state, device)?;
-        Ok(match calibration {
-            Some(platt) => platt.folded(network),
-            None => network,
-        })
-    };
-    trainings.iter().map(network).collect()
+/// Refuses a network that eight bits do not make faster.
+fn gains_by_eight_bits(name: &str, layers: &[Layer]) -> anyhow::Result<()> {
+    if layers.iter().any(|layer| matches!(layer, Layer::InvertedResidual { .. })) {
+        return Ok(());
+    }
+    bail!(
+        "only m11, m12 and their relatives are quantized: in eight bits {name} is no faster on a processor than it is (see docs/performance.md)"
+    )
 }
 
 /// A fold's patients, scored by its network and by that one's copy, neither calibrated.
@@ -290,16 +280,13 @@ fn score<const N: usize>(
     Ok(scores)
 }
 
-/// Patients' slices, scored by copy and by float network, each calibrated as its fold's decision has it.
+/// Patients' slices, scored by copy and by float network, each on the scale that its area over all folds is of.
 fn pairs(
     (floats, float): (&[Vec<Study>], &CrossValidation),
     (copies, copy): (&[Vec<Study>], &CrossValidation),
 ) -> Vec<Vec<(Case, Case)>> {
     let calibrated = |folds: &[Vec<Study>], of: &CrossValidation| -> Vec<Study> {
-        let fold = |(studies, own): (&Vec<Study>, &Decision)| {
-            studies.iter().map(|study| study.calibrated(own.calibration.as_ref())).collect::<Vec<Study>>()
-        };
-        folds.iter().zip(&of.decisions).flat_map(fold).collect()
+        folds.iter().flatten().map(|study| study.calibrated(of.decision.calibration.as_ref())).collect()
     };
     // In a split by image a patient has a study in each fold.
     let mut patients: BTreeMap<String, Vec<(Case, Case)>> = BTreeMap::new();

@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use triaged_kernels::ConvBackend;
 
 use super::folds::{CROSS_VALIDATION, fold_name, folds_of};
 use super::run_data::data_of;
-use crate::calibration::logit;
+use crate::calibration::{Platt, logit};
 use crate::card::{Ensemble, Member};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Slice, Split};
 use crate::files::read_json;
 use crate::fit::{self, FitConfig, State};
 use crate::logistic::sigmoid;
+use crate::network::Network;
 use crate::run::out_of_fold;
 
 /// A finished training, and what its folds say.
@@ -162,4 +164,23 @@ pub fn folds(trainings: &[Training]) -> anyhow::Result<Vec<Fold>> {
         folds.push(Fold { name, slices, scores });
     }
     Ok(folds)
+}
+
+/// Each training's network that is kept in the folder that is named for it, calibrated where a calibration is given.
+pub fn networks<B: ConvBackend>(
+    trainings: &[Training],
+    folder: impl Fn(&Training) -> PathBuf,
+    calibration: Option<&Platt>,
+    device: &B::Device,
+) -> anyhow::Result<Vec<Network<B>>> {
+    let network = |training| -> anyhow::Result<Network<B>> {
+        let folder = folder(training);
+        let (config, state) = fit::read_run(&folder)?;
+        let network = fit::best::<B>(&folder, &config, &state, device)?;
+        Ok(match calibration {
+            Some(platt) => platt.folded(network),
+            None => network,
+        })
+    };
+    trainings.iter().map(network).collect()
 }

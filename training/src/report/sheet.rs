@@ -183,7 +183,7 @@ mod tests {
     fn tile(id: &str, gray: u8) -> Tile {
         let patient = "a/a patient whose name is longer than any tile is wide".into();
         let slice = Slice { patient, positive: true, ..example(id) };
-        let scored = Scored { side: "test".into(), slice, probability: 0.25, threshold: 0.5 };
+        let scored = Scored { side: "test".into(), slice, probability: 0.25, on_one_scale: 0.25, threshold: 0.5 };
         Tile { scored, pixels: vec![gray; EDGE * EDGE] }
     }
 

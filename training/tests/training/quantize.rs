@@ -19,8 +19,8 @@ fn trained(data: &Path, run: &Path) {
     data_set(data, 12);
     #[rustfmt::skip]
     let output = program(&[
-        "train", "--data", text(data), "--out", text(run), "--candidate", "m11", "--size", "64", "--batch", "8", "--epochs",
-        "1", "--balance", "600", "--folds", "2", "--schedule", "constant", "--pretrained", "none",
+        "train", "--data", text(data), "--out", text(run), "--candidate", "m11", "--size", "32", "--batch", "8", "--epochs",
+        "1", "--balance", "300", "--folds", "2", "--schedule", "constant", "--pretrained", "none",
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -84,7 +84,8 @@ fn a_copy_of_several_trainings_keeps_each_networks_first_convolutions_and_has_fi
 fn a_copy_of_a_card_alone_keeps_its_figures_and_says_how_far_it_lies_from_them() {
     let folder = Folder::new();
     let [data, out, none] = ["phantoms", "int8", "none"].map(|name| folder.path().join(name));
-    let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/m12.json");
+    let card_of = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../models/{name}.json"));
+    let card = card_of("m12");
     let lacks_data = program(&["quantize", "--card", text(&card), "--out", text(&none)]);
     assert!(lacks_data.status.code() == Some(2) && !none.exists());
     if std::env::var_os(LIBRARY).is_none() {
@@ -103,6 +104,13 @@ fn a_copy_of_a_card_alone_keeps_its_figures_and_says_how_far_it_lies_from_them()
         "quantize", "--card", text(&card), "--data", text(&data), "--name", "m12", "--out", text(&none),
     ]);
     assert!(error_line(&replaces).contains("does not replace") && !none.exists());
+    for (card, words) in [("m12-int8", "m12-int8.json is an eight-bit copy already"), ("m10", "m10 is no faster")] {
+        let card = card_of(card);
+        let refused = program(&["quantize", "--card", text(&card), "--data", text(&data), "--out", text(&none)]);
+        assert!(error_line(&refused).contains(words) && !none.exists(), "{}", error_line(&refused));
+    }
+    let refused = program(&["half", "--card", text(&card_of("m11-fp16")), "--data", text(&data), "--out", text(&none)]);
+    assert!(error_line(&refused).contains("a half-precision copy already") && !none.exists());
     let (of, float) = ModelCard::load(&card).expect("the shipped card");
     let copied = out.join("m12-int8.json");
     let (copy, onnx) = ModelCard::load(&copied).expect("a card that the node takes");
@@ -184,7 +192,7 @@ fn a_copy_in_eight_bits_says_what_the_network_says_and_tells_how_far_it_does() {
         let platt = |of: &str| card.about["calibration"][of].as_f64();
         let (a, b) = (platt("a").unwrap_or(1.0), platt("b").unwrap_or(0.0));
         let inputs = inputs(&data.join("stage_2_train"), &card.transform, 1);
-        say(onnx, &inputs, [1, 1, 64, 64]).iter().map(|logit| (logit - b) / a).collect()
+        say(onnx, &inputs, [1, 1, 32, 32]).iter().map(|logit| (logit - b) / a).collect()
     };
     let (floats, copies) = (uncalibrated(&float_card, &float), uncalibrated(&card, &onnx));
     let correlation = correlation(&floats, &copies);
@@ -201,6 +209,7 @@ fn a_copy_in_eight_bits_says_what_the_network_says_and_tells_how_far_it_does() {
     // A pair of slices whose order rounding decides is a thousandth.
     assert!((float_auc - in_burn).abs() < 0.02, "{float_auc} in ONNX Runtime, {in_burn} in Burn");
     let copy_auc = value(&card.about["cross_validation"]["pooled"]["slices"]["auc"]);
+    // The folds of so small a network are calibrated very differently: with each fold on its own scale this was not so.
     assert!((copy_auc - float_auc - value(&about["slice_auc_difference"])).abs() < 1e-9);
     let rows = fs::read_to_string(out.join("scores.csv")).expect("scores");
     assert_eq!(rows.lines().count(), 73);
