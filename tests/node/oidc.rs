@@ -22,7 +22,6 @@ impl Drop for Provider {
     }
 }
 
-/// A port that was free a moment ago.
 impl Provider {
     /// `None`, said aloud, where there is no such Python package.
     fn start() -> Option<Provider> {

@@ -12,8 +12,9 @@ use triaged_training::data::{Augment, Index, Side, Slice, Split, SplitBy, phanto
 use triaged_training::evaluate::{Decision, Evaluation, HeldOut, Study, Supplement};
 use triaged_training::files::{read_json, write_json};
 use triaged_training::fit::{Epoch, FitConfig, Monitor, Schedule, State};
+use triaged_training::metrics::auc;
 use triaged_training::report::{self, ReportError};
-use triaged_training::run::RunError;
+use triaged_training::run::{Run, RunError};
 
 const HOSTILE: &str = "phantoms/<script>alert(\"&'\")</script>";
 const SLICES: u32 = 6;
@@ -298,6 +299,14 @@ fn training_leaves_a_report_and_it_can_be_drawn_again_from_the_run() {
     let legend = texts(&run.join("report/loss.svg"));
     for wanted in ["fold 1", "fold 2", "fold 3", "all patients"] {
         assert!(legend.iter().any(|text| text == wanted), "{wanted} in {legend:?}");
+    }
+
+    // Curves are of scores on the scale that the areas beside them are of.
+    let crossed = Run::read(&run.join("folds")).expect("the folds");
+    let of = crossed.first();
+    for (cases, figures) in [(of.slice_cases(), &of.evaluation.slices), (of.study_cases(), &of.evaluation.studies)] {
+        let stated = figures.auc.expect("both classes").value;
+        assert!((auc(&cases).expect("both classes") - stated).abs() < 1e-12, "{stated}");
     }
 
     let again = folder.path().join("again");
