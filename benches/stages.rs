@@ -216,6 +216,7 @@ fn instance(number: u64, path: &str, slices: SliceStart) -> NewInstance {
         slices: vec![slices.into()],
         stat: false,
         about: Default::default(),
+        concatenation: None,
     }
 }
 

@@ -147,6 +147,7 @@ static WEB: LazyLock<[SocketAddr; 2]> = LazyLock::new(|| {
         slices: vec![SliceStart::Ineligible("a localizer".into()).into(), SliceStart::Queued.into()],
         stat: false,
         about: Default::default(),
+        concatenation: None,
     };
     runtime.block_on(ledger.store(instance)).expect("a new ledger takes an instance");
     let doors = [Door::none(), Door::new(&settings.web.login, "", false).expect("there is no provider")];

@@ -274,6 +274,14 @@ impl Archive {
         Ok(to)
     }
 
+    /// Removes a file that no row names: what it has is in another one.
+    pub fn discard(&self, relative: &str) -> io::Result<()> {
+        match fs::remove_file(self.root.join(relative)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
     /// The file of a path that the ledger names.
     pub fn file(&self, relative: &str) -> PathBuf {
         self.root.join(relative)

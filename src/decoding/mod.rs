@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use crate::objects::LocalFile;
-use triaged_imaging::{self as imaging, ImagingError, Placement, ReadCause, ReadError, Tensor, Transform};
+use triaged_imaging::{self as imaging, ImagingError, Placement, ReadCause, ReadError, Shows, Tensor, Transform};
 
 pub use conversion::uncompressed;
 pub use frames::{FrameSource, Frames, NoFrame};
@@ -62,6 +62,8 @@ pub(crate) struct Input {
     pub tensor: Tensor,
     /// The part of the slice that the tensor shows.
     pub placement: Placement,
+    /// What is to be seen in the slice.
+    pub shows: Shows,
 }
 
 /// A slice in Hounsfield units.

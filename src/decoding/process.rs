@@ -136,9 +136,9 @@ impl DecoderProcess {
         let outcome = self.outcome()?;
         self.object = Some(slice.object.to_owned());
         Ok(match outcome {
-            Outcome::Decoded(shape, placement) => {
+            Outcome::Decoded(shape, placement, shows) => {
                 let read = self.numbers(shape);
-                read.map(|data| Decoded::Input(Input { tensor: Tensor { shape, data }, placement }))
+                read.map(|data| Decoded::Input(Input { tensor: Tensor { shape, data }, placement, shows }))
             }
             Outcome::Frame(rows, columns) => {
                 let read = self.numbers([1, rows as usize, columns as usize]);

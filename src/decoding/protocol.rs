@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use triaged_imaging::{Placement, Transform};
+use triaged_imaging::{Placement, Shows, Transform};
 
 /// No message is longer: reasons are short, and a transform is some numbers.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -65,8 +65,9 @@ pub(super) enum Wanted<'a> {
 /// The outcome of a slice.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Outcome {
-    /// The tensor of this shape is in the shared memory, as numbers in the machine's own byte order; it shows this part of the frame.
-    Decoded([usize; 3], Placement),
+    /// The tensor of this shape is in the shared memory, as numbers in the machine's own byte order; it shows this part of the frame, and
+    /// this is to be seen in the whole of it.
+    Decoded([usize; 3], Placement, Shows),
     /// The Hounsfield units of so many rows and columns are there, in the same form.
     Frame(u32, u32),
     /// A data set of so many bytes is there.
@@ -84,7 +85,7 @@ impl Outcome {
     fn bounded(self) -> Outcome {
         let fit = |why: String| why.chars().filter(|c| !c.is_control()).take(MOST_OF_REASON).collect();
         match self {
-            Outcome::Decoded(shape, placement) => Outcome::Decoded(shape, placement),
+            Outcome::Decoded(shape, placement, shows) => Outcome::Decoded(shape, placement, shows),
             Outcome::Frame(rows, columns) => Outcome::Frame(rows, columns),
             Outcome::Converted(bytes) => Outcome::Converted(bytes),
             Outcome::Ineligible(why) => Outcome::Ineligible(fit(why)),

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use triaged_imaging::{self as imaging, DicomObject};
+use triaged_imaging::{self as imaging, DicomObject, HeadSigns, Shows};
 
 use super::Failure;
 use super::conversion;
@@ -78,11 +78,14 @@ pub fn run(parent: u32) -> io::Result<()> {
 fn decode(object: &DicomObject, request: &Request<'_>, shared: &File) -> Result<Outcome, Failure> {
     let (numbers, outcome) = match &request.wanted {
         Wanted::Input { transform, head_check } => {
+            let frame = imaging::decode_frame(object, request.frame)?;
+            let hounsfield = frame.hounsfield();
+            let signs = imaging::head_signs(&hounsfield, frame.rows, frame.columns);
             if let Some(claimed) = head_check {
-                check_head(object, request.frame, claimed)?;
+                check_head(signs.as_ref(), claimed)?;
             }
-            let (tensor, placement) = imaging::placed_input(object, request.frame, transform)?;
-            (tensor.data, Outcome::Decoded(tensor.shape, placement))
+            let (tensor, placement) = imaging::placed_frame(&frame, hounsfield, transform)?;
+            (tensor.data, Outcome::Decoded(tensor.shape, placement, Shows::of(signs.as_ref())))
         }
         Wanted::Hounsfield => {
             let frame = imaging::decode_frame(object, request.frame)?;
@@ -111,9 +114,7 @@ fn no_object() -> Failure {
 }
 
 /// The header named another part of the body: is it a head all the same?
-fn check_head(object: &DicomObject, frame: u32, claimed: &str) -> Result<(), Failure> {
-    let frame = imaging::decode_frame(object, frame)?;
-    let signs = imaging::head_signs(&frame.hounsfield(), frame.rows, frame.columns);
+fn check_head(signs: Option<&HeadSigns>, claimed: &str) -> Result<(), Failure> {
     match signs.is_some_and(|signs| signs.is_head()) {
         true => Ok(()),
         false => Err(Failure::Ineligible(format!("not the head: {claimed}, and the pixels are not those of a head"))),

@@ -201,6 +201,7 @@ impl Shared {
             lease: slice.claim.lease,
             probability: answer.probability,
             positive: answer.probability >= card.slice_threshold,
+            shows: slice.input.shows,
             location: locate(card, &answer, &slice.input.placement),
             threshold: card.slice_threshold,
             model: card.name.clone(),

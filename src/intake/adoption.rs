@@ -103,7 +103,7 @@ impl Intake {
         let header = match read {
             Ok(header) => header,
             Err(Unfit::Disk(error)) => return Err(error.into()),
-            Err(Unfit::Object(why)) => return self.set_aside(path, size, object, None, why),
+            Err(Unfit::Object(why, _)) => return self.set_aside(path, size, object, None, why),
         };
         // From here to the row nothing is removed, so no row says of the file that it went. Others that place files do not wait for what was
         // read before.
@@ -119,7 +119,7 @@ impl Intake {
         let row = instance(header, place.clone(), size, object.clone());
         let room = self.room.take_anyway(&object.sender.source(), queued);
         match Handle::current().block_on(self.instances.store(row))? {
-            Stored::New | Stored::Replaced => {
+            Stored::New | Stored::Replaced | Stored::Restored => {
                 room.recorded();
                 Ok(Outcome::Stored)
             }

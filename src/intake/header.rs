@@ -5,10 +5,10 @@ use std::io;
 use dicom_dictionary_std::tags;
 
 use crate::config;
-use crate::ledger::{About, NewSlice, SliceFacts, SliceStart};
+use crate::ledger::{About, Concatenation, NewSlice, SliceFacts, SliceStart};
 use crate::triage::{Assessment, Decision, Gate, StatRule};
-use triaged_imaging::attributes::text;
-use triaged_imaging::{DicomObject, ObjectHeader, ReadCause, ReadError, most_frames};
+use triaged_imaging::attributes::{integer, text};
+use triaged_imaging::{DicomObject, ObjectHeader, ReadCause, ReadError, most_frames, uncounted_frames};
 
 use super::{Announced, Outcome, Sender};
 
@@ -21,6 +21,15 @@ pub struct Header {
     pub slices: Vec<NewSlice>,
     pub stat: bool,
     pub about: About,
+    pub concatenation: Option<Concatenation>,
+}
+
+/// Whose an object is, by its data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uids {
+    pub study: String,
+    pub series: String,
+    pub sop: Option<String>,
 }
 
 /// How an object is read: who is urgent, what is triaged, and what is kept of persons.
@@ -32,8 +41,8 @@ pub struct Rules {
 
 /// Why a file is not taken in.
 pub enum Unfit {
-    /// The object is wrong: it is set aside.
-    Object(Outcome),
+    /// The object is wrong: it is set aside. Whose it is, as far as it says.
+    Object(Outcome, Option<Uids>),
     /// The node's disk is at fault: the sender keeps the object.
     Disk(io::Error),
 }
@@ -43,14 +52,14 @@ impl From<ReadError> for Unfit {
     fn from(error: ReadError) -> Unfit {
         match error.cause {
             ReadCause::Io(error) => Unfit::Disk(error),
-            cause => Unfit::Object(Outcome::CannotUnderstand(format!("the data set cannot be read: {cause}"))),
+            cause => Unfit::Object(Outcome::CannotUnderstand(format!("the data set cannot be read: {cause}")), None),
         }
     }
 }
 
 /// Reads the header of an object.
 pub fn identify(object: &ObjectHeader, announced: &Announced, sender: &Sender, rules: &Rules) -> Result<Header, Unfit> {
-    let mismatch = |why: String| Unfit::Object(Outcome::DoesNotMatch(why));
+    let mismatch = |why: String| Unfit::Object(Outcome::DoesNotMatch(why), uids(object));
     // RSNA files have no SOP Class UID; only one that is there and says otherwise is wrong.
     for (tag, said, what) in [
         (tags::SOP_INSTANCE_UID, &announced.sop_instance_uid, "SOP Instance UID"),
@@ -62,7 +71,7 @@ pub fn identify(object: &ObjectHeader, announced: &Announced, sender: &Sender, r
     }
     let uid = |tag, what: &str| {
         let uid = text(object, tag).ok_or_else(|| mismatch(format!("the data set has no {what}")))?;
-        if uid.len() > 64 || !uid.bytes().all(|b| b.is_ascii_graphic()) {
+        if !is_identity(&uid) {
             return Err(mismatch(format!("the {what} is not 1 to 64 printable characters")));
         }
         Ok(uid)
@@ -75,14 +84,46 @@ pub fn identify(object: &ObjectHeader, announced: &Announced, sender: &Sender, r
         accession_number: bounded(text(object, tags::ACCESSION_NUMBER), MOST_OF_IDENTIFIER),
         patient_id: bounded(text(object, tags::PATIENT_ID), MOST_OF_IDENTIFIER),
         slices: slices(object, &rules.gate),
+        concatenation: concatenation(object),
         about: about(object, &rules.privacy),
         stat: sender.stat || rules.stat.is_stat(&sender.calling_ae, object),
     })
 }
 
+/// The UIDs of an object's study and series; none where one is absent, or is no identity.
+pub fn uids(object: &ObjectHeader) -> Option<Uids> {
+    let uid = |tag| text(object, tag).filter(|uid| is_identity(uid));
+    Some(Uids {
+        study: uid(tags::STUDY_INSTANCE_UID)?,
+        series: uid(tags::SERIES_INSTANCE_UID)?,
+        sop: uid(tags::SOP_INSTANCE_UID),
+    })
+}
+
+/// Real senders use UIDs that break PS3.5's rules. Up to 64 printable characters are an identity.
+pub fn is_identity(uid: &str) -> bool {
+    (1..=64).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// The whole that an object is a part of; none where it does not say of how many.
+fn concatenation(object: &ObjectHeader) -> Option<Concatenation> {
+    let total =
+        integer(object, tags::IN_CONCATENATION_TOTAL_NUMBER).filter(|total| (2..=MOST_PARTS).contains(total))?;
+    Some(Concatenation { uid: text(object, tags::CONCATENATION_UID).filter(|uid| is_identity(uid))?, total })
+}
+
+/// More parts of a concatenation are not believed (US).
+const MOST_PARTS: i64 = 0xFFFF;
+
 /// One slice per frame; a single one where the object cannot be triaged at all.
 fn slices(object: &ObjectHeader, gate: &Gate) -> Vec<NewSlice> {
-    gate.assess(object, Some(most_frames(object))).into_iter().map(slice).collect()
+    let mut slices: Vec<NewSlice> = gate.assess(object, Some(most_frames(object))).into_iter().map(slice).collect();
+    if let (Some(first), Some(more)) = (slices.first_mut(), uncounted_frames(object)) {
+        first.facts.lacking = Some(format!(
+            "an object has pixel data of {more} more frames than Number of Frames says, which are not read"
+        ));
+    }
+    slices
 }
 
 fn slice(assessment: Assessment) -> NewSlice {
@@ -101,6 +142,7 @@ fn slice(assessment: Assessment) -> NewSlice {
         doubts: (!doubts.is_empty()).then(|| doubts.join("; ")),
         is_substitute,
         head_check,
+        lacking: None,
     };
     NewSlice { start, facts }
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::archive::{Archive, Arrived, Incoming, Meta};
 
+use super::header::is_identity;
 use super::{Announced, Outcome, Transfer};
 
 /// Objects up to this size, in bytes, are gathered in memory and written in one go: every CT slice of 512×512.
@@ -19,6 +20,9 @@ const GATHERED_BY_ALL: usize = 96 << 20;
 
 /// A larger object streams to its file in chunks of this size, each worth its thread. One is filled while another is written.
 const CHUNK: usize = 256 * 1024;
+
+/// So many bytes tell whose an object is that is refused: nearly all objects have its UIDs among their first few thousand.
+const BEGINNING: usize = 64 * 1024;
 
 /// The memory in which a transfer gathers what comes in, used again from object to object.
 #[derive(Default)]
@@ -59,6 +63,8 @@ pub struct Reception<'t> {
     digest: Sha256,
     memory: Memory,
     state: State,
+    /// The first bytes of an object that was refused or that streams to its file: they tell whose it is.
+    beginning: Vec<u8>,
     began: Instant,
 }
 
@@ -79,9 +85,16 @@ impl<'t> Reception<'t> {
             transfer_syntax: announced.transfer_syntax.clone(),
             source_ae_title: transfer.sender.calling_ae.clone(),
         };
+        let mut beginning = Vec::new();
         let begun = check_instance_uid(&announced.sop_instance_uid)
-            .and_then(|()| transfer.intake.room.check(&transfer.sender.source()))
-            .and_then(|()| meta.head().map_err(Outcome::not_stored));
+            .and_then(|()| meta.head().map_err(Outcome::not_stored))
+            .and_then(|head| match transfer.intake.room.check(&transfer.sender.source()) {
+                Ok(()) => Ok(head),
+                Err(refused) => {
+                    beginning = head;
+                    Err(refused)
+                }
+            });
         let state = match begun {
             Err(outcome) => State::Refused(outcome),
             Ok(head) => {
@@ -90,27 +103,25 @@ impl<'t> Reception<'t> {
             }
         };
         let began = Instant::now();
-        Reception { transfer, announced, size: 0, digest: Sha256::new(), memory, state, began }
+        Reception { transfer, announced, size: 0, digest: Sha256::new(), memory, state, beginning, began }
     }
 
     /// Takes a piece of the data set.
     pub async fn write(&mut self, piece: &[u8]) {
         self.size += piece.len() as u64;
         if let State::Refused(_) = self.state {
-            return;
+            return self.keep_beginning(piece);
         }
         let limit = self.transfer.intake.limits.max_object_bytes;
         let limit = self.transfer.sender.max_object_bytes.map_or(limit, |own| own.min(limit));
         if self.size > limit {
             let why = format!("the object is larger than max_object_mib, {} MiB", limit >> 20);
-            self.state = State::Refused(Outcome::OutOfResources(why));
-            return;
+            return self.refuse(Outcome::OutOfResources(why), piece);
         }
         if !self.transfer.intake.volume.take(self.transfer.sender.peer, piece.len()) {
             metrics::counter!("triaged_volume_refusals_total").increment(1);
             let why = "this address has brought as much as it may in an hour (dimse.max_gib_of_source_per_hour)";
-            self.state = State::Refused(Outcome::OutOfResources(why.into()));
-            return;
+            return self.refuse(Outcome::OutOfResources(why.into()), piece);
         }
         self.digest.update(piece);
         let full = match self.state {
@@ -124,9 +135,29 @@ impl<'t> Reception<'t> {
         self.memory.bytes.extend_from_slice(piece);
     }
 
+    /// From here on the rest is dropped, but for what tells whose it is.
+    fn refuse(&mut self, outcome: Outcome, piece: &[u8]) {
+        if let State::Gathering = self.state {
+            let gathered = std::mem::take(&mut self.memory.bytes);
+            self.keep_beginning(&gathered);
+            self.memory.bytes = gathered;
+        }
+        self.keep_beginning(piece);
+        self.state = State::Refused(outcome);
+    }
+
+    /// Keeps the first bytes. What comes once there are enough of them is not looked at.
+    fn keep_beginning(&mut self, bytes: &[u8]) {
+        let wanted = BEGINNING.saturating_sub(self.beginning.len()).min(bytes.len());
+        self.beginning.extend_from_slice(&bytes[..wanted]);
+    }
+
     /// Hands what is gathered to a blocking thread, once what was before it is written.
     async fn flush(&mut self) {
         let archive = self.transfer.intake.archive.clone();
+        if let State::Gathering = self.state {
+            self.beginning = self.memory.bytes[..self.memory.bytes.len().min(BEGINNING)].to_vec();
+        }
         let written = match &mut self.state {
             State::Refused(_) => return,
             State::Gathering => Ok((None, Vec::with_capacity(CHUNK))),
@@ -159,7 +190,12 @@ impl<'t> Reception<'t> {
                 let (intake, sender) = (&self.transfer.intake, self.transfer.sender.clone());
                 intake.take(arrived, digest, self.announced, sender, self.transfer.id).await
             }
-            Err(refused) => refused,
+            Err(refused) => {
+                let intake = &self.transfer.intake;
+                let of = intake.whose(self.beginning).await;
+                intake.note_refused(of, &self.announced, &refused.0).await;
+                refused
+            }
         };
         match &outcome {
             Outcome::NotStored(why) => self.transfer.intake.storing.failed(why),
@@ -186,9 +222,8 @@ fn append(archive: &Archive, incoming: Option<Incoming>, mut chunk: Vec<u8>) -> 
     Ok((incoming, chunk))
 }
 
-/// Real senders use UIDs that break PS3.5's rules. Up to 64 printable characters are an identity.
 fn check_instance_uid(uid: &str) -> Result<(), Outcome> {
-    if uid.is_empty() || uid.len() > 64 || !uid.bytes().all(|b| b.is_ascii_graphic()) {
+    if !is_identity(uid) {
         let why = "the Affected SOP Instance UID is not 1 to 64 printable characters";
         return Err(Outcome::InvalidInstance(why.into()));
     }

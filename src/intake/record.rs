@@ -7,11 +7,11 @@ use tokio::sync::{OwnedRwLockReadGuard, Semaphore, oneshot};
 use tracing::warn;
 
 use crate::archive::{Arrived, Incoming, Received};
-use crate::ledger::{NewInstance, Quarantined, SliceStart, Stored, now};
+use crate::ledger::{NewInstance, Quarantined, Refused, SliceStart, Stored, now};
 use crate::triage::TransferId;
 use triaged_imaging::{self as imaging, ObjectHeader, ReadError};
 
-use super::header::{Header, Unfit, identify};
+use super::header::{Header, Uids, Unfit, identify, uids};
 use super::room::Place;
 use super::{Announced, Intake, Outcome, Sender};
 
@@ -29,20 +29,11 @@ pub(super) struct Object {
 /// The result of the blocking part of taking an object in.
 enum Taken {
     /// The file is in its place, and this is what the ledger says of it.
-    Recorded {
-        stored: Stored,
-        path: String,
-        study_uid: String,
-        series_uid: String,
-        size: u64,
-    },
+    Recorded { stored: Stored, path: String, study_uid: String, series_uid: String, size: u64 },
     /// The file is in quarantine. Its row is still to be written.
-    SetAside {
-        path: String,
-        size: u64,
-        outcome: Outcome,
-    },
-    Refused(Outcome),
+    SetAside { path: String, size: u64, outcome: Outcome, of: Option<Uids> },
+    /// With whose it is, as far as that is known.
+    Refused(Outcome, Option<Uids>),
 }
 
 /// The place that the file went to.
@@ -58,9 +49,10 @@ enum Placed {
     SetAside {
         path: String,
         outcome: Outcome,
+        of: Option<Uids>,
     },
     /// The file is gone: the node cannot take the object now.
-    Refused(Outcome),
+    Refused(Outcome, Uids),
 }
 
 /// The row of an object whose file is at `path`.
@@ -84,6 +76,7 @@ pub(super) fn instance(header: Header, path: String, size: u64, object: Object) 
         slices: header.slices,
         stat: header.stat,
         about: header.about,
+        concatenation: header.concatenation,
     }
 }
 
@@ -154,12 +147,12 @@ impl Intake {
                 let (study_uid, series_uid) = (header.study_uid.clone(), header.series_uid.clone());
                 let instance = instance(*header, path.clone(), size, object);
                 let then = move |stored| {
-                    if let Ok(Stored::New | Stored::Replaced) = stored {
+                    if let Ok(Stored::New | Stored::Replaced | Stored::Restored) = stored {
                         room.recorded();
                     }
                     let taken = match stored {
                         Ok(stored) => Taken::Recorded { stored, path, study_uid, series_uid, size },
-                        Err(error) => Taken::Refused(Outcome::not_stored(error)),
+                        Err(error) => Taken::Refused(Outcome::not_stored(error), None),
                     };
                     drop(placing);
                     let _ = tell.send((taken, memory));
@@ -168,9 +161,9 @@ impl Intake {
                 let _ = self.instances.post_store(instance, Box::new(then));
                 return;
             }
-            Ok(Placed::SetAside { path, outcome }) => Taken::SetAside { path, size, outcome },
-            Ok(Placed::Refused(outcome)) => Taken::Refused(outcome),
-            Err(error) => Taken::Refused(Outcome::not_stored(error)),
+            Ok(Placed::SetAside { path, outcome, of }) => Taken::SetAside { path, size, outcome, of },
+            Ok(Placed::Refused(outcome, of)) => Taken::Refused(outcome, Some(of)),
+            Err(error) => Taken::Refused(Outcome::not_stored(error), None),
         };
         let _ = tell.send((taken, memory));
     }
@@ -216,13 +209,28 @@ impl Intake {
         read
     }
 
+    /// Whose an object is that was refused before it was read, by its first bytes.
+    pub(super) async fn whose(&self, beginning: Vec<u8>) -> Option<Uids> {
+        let turns = self.reading.clone();
+        let read = move || {
+            let turn = Handle::current().block_on(turns.acquire()).expect("the semaphore is never closed");
+            let header = imaging::read_identity(&beginning);
+            drop(turn);
+            uids(&header.ok()?)
+        };
+        tokio::task::spawn_blocking(read).await.ok().flatten()
+    }
+
     fn place(&self, received: Received, header: Result<Header, Unfit>, object: &Object) -> io::Result<Placed> {
         let sop_uid = &object.announced.sop_instance_uid;
         match header {
             Ok(header) => {
                 let room = match self.room.take(&object.sender.source(), queued(&header)) {
                     Ok(room) => room,
-                    Err(refused) => return Ok(Placed::Refused(refused)),
+                    Err(refused) => {
+                        let of = Uids { study: header.study_uid, series: header.series_uid, sop: None };
+                        return Ok(Placed::Refused(refused, of));
+                    }
                 };
                 self.activity.touch(&header.study_uid, object.transfer);
                 let placing = Handle::current().block_on(self.archive.placing());
@@ -230,8 +238,8 @@ impl Intake {
                 Ok(Placed::Kept { path, header: Box::new(header), placing, room })
             }
             Err(Unfit::Disk(error)) => Err(error),
-            Err(Unfit::Object(outcome)) => {
-                Ok(Placed::SetAside { path: self.archive.quarantine(received, sop_uid)?, outcome })
+            Err(Unfit::Object(outcome, of)) => {
+                Ok(Placed::SetAside { path: self.archive.quarantine(received, sop_uid)?, outcome, of })
             }
         }
     }
@@ -239,14 +247,23 @@ impl Intake {
     /// Writes the row of what had to be set aside, and says what became of the object.
     async fn conclude(&self, taken: Taken, object: Object) -> Outcome {
         match taken {
-            Taken::Refused(outcome) => outcome,
-            Taken::SetAside { path, size, outcome } => {
+            Taken::Refused(outcome, of) => {
+                self.note_refused(of, &object.announced, &outcome).await;
+                outcome
+            }
+            Taken::SetAside { path, size, outcome, of } => {
+                self.note_refused(of, &object.announced, &outcome).await;
                 let reason = outcome.reason().to_owned();
                 self.quarantined(object, path, None, size, reason, outcome).await
             }
-            Taken::Recorded { stored: Stored::New | Stored::Replaced, .. } => Outcome::Stored,
+            Taken::Recorded { stored: Stored::New | Stored::Replaced | Stored::Restored, .. } => Outcome::Stored,
             // The same bytes at the same place: the file that is there was just written again.
             Taken::Recorded { stored: Stored::Duplicate, .. } => Outcome::Duplicate,
+            Taken::Recorded { stored: Stored::Conflict { .. }, path, study_uid, series_uid, .. }
+                if self.is_kept_in_another_encoding(&path, &study_uid, &series_uid, &object).await =>
+            {
+                Outcome::Duplicate
+            }
             Taken::Recorded { stored: Stored::Conflict { kept_digest }, path, study_uid, series_uid, size } => {
                 let reason = format!(
                     "the same Study, Series and SOP Instance UID were received before with other content (SHA-256 {kept_digest}); the first is kept"
@@ -267,6 +284,47 @@ impl Intake {
                     Err(panic) => Outcome::not_stored(panic),
                 }
             }
+        }
+    }
+
+    /// Whether the file at `path`, whose UIDs another has, is that very object in another uncompressed encoding: a scanner sends it in explicit
+    /// VR, and a PACS that has it from the scanner in implicit VR. Then the file is removed again.
+    async fn is_kept_in_another_encoding(
+        &self,
+        path: &str,
+        study_uid: &str,
+        series_uid: &str,
+        object: &Object,
+    ) -> bool {
+        let (intake, path) = (self.clone(), path.to_owned());
+        let uids = [study_uid, series_uid, &object.announced.sop_instance_uid].map(str::to_owned);
+        let compare = move || {
+            let [study_uid, series_uid, sop_uid] = &uids;
+            let kept = intake.instances.path_of(study_uid, series_uid, sop_uid).ok().flatten();
+            let Some(kept) = kept.filter(|kept| !kept.is_empty() && *kept != path) else { return false };
+            let _turn =
+                Handle::current().block_on(intake.reading_large.acquire()).expect("the semaphore is never closed");
+            let read = |path: &str| imaging::read_file(intake.archive.file(path)).ok();
+            let is_same =
+                read(&kept).zip(read(&path)).is_some_and(|(kept, this)| imaging::is_same_object(&kept, &this));
+            // What cannot be removed is set aside, as another object is.
+            is_same && intake.archive.discard(&path).is_ok()
+        };
+        tokio::task::spawn_blocking(compare).await.unwrap_or(false)
+    }
+
+    /// Notes that a study lacks an object, if it is known whose it is: a study that is judged without what the node itself turned away must
+    /// not be left unflagged.
+    pub(super) async fn note_refused(&self, of: Option<Uids>, announced: &Announced, outcome: &Outcome) {
+        let Some(Uids { study, series, sop }) = of else { return };
+        let refused = Refused {
+            study_uid: study,
+            series_uid: series,
+            sop_uid: sop.unwrap_or_else(|| announced.sop_instance_uid.clone()),
+            reason: outcome.reason().to_owned(),
+        };
+        if let Err(error) = self.instances.note_refused(refused).await {
+            warn!(sop_instance = announced.sop_instance_uid, "that it was refused cannot be noted: {error}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The port between the ledger and intake.
 
-use super::{Actor, NewInstance, Pending, Quarantined, Result, Stored};
+use super::{Actor, NewInstance, Pending, Quarantined, Refused, Result, Stored};
 
 /// Hears how an instance was recorded.
 pub type Told = Box<dyn FnOnce(Result<Stored>) + Send>;
@@ -17,6 +17,10 @@ pub trait Instances: Send + Sync {
     /// Records an object set aside. The same one again changes nothing and returns false. Where the instance that it conflicts
     /// with could not be read, it takes its place.
     fn quarantine(&self, object: Quarantined) -> Pending<'_, bool>;
+
+    /// Notes that an object was not taken, unless the instance is there: its study is not complete without it. A study that is decided is
+    /// judged again.
+    fn note_refused(&self, object: Refused) -> Pending<'_, ()>;
 
     /// Where the file of an instance is, relative to the data folder; empty where it was removed. None where there is no such instance. Blocks.
     fn path_of(&self, study_uid: &str, series_uid: &str, sop_uid: &str) -> Result<Option<String>>;

@@ -2,7 +2,7 @@
 
 use tokio::sync::Notify;
 
-use super::{NewMessage, OpenStudy, Pending, Result, Verdict};
+use super::{NewMessage, OpenStudy, Pending, Result, SliceId, Verdict};
 use crate::event::TopSlice;
 
 /// The records of studies and of their verdicts.
@@ -36,6 +36,9 @@ pub trait Studies: Send + Sync {
 
     /// Puts slices of an open study that another model scored back into the queue: a verdict is on one model's scores.
     fn requeue_other_models(&self, study_uid: String, model_sha256: String) -> Pending<'_, ()>;
+
+    /// Puts slices of an open study that were declined, for their pixels are not those of a head, into the queue, to be scored all the same.
+    fn score_declined(&self, study_uid: String, slices: Vec<SliceId>) -> Pending<'_, ()>;
 
     /// Wakes when something was received, or a slice came to its end, by this process. Others may write, too: look now and
     /// then.

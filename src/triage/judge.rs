@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::events::study_event;
-use super::series::{StudyJudgement, WholeSeries, judge, judge_early};
+use super::series::{StudyJudgement, WholeSeries, declined_within_a_head, judge, judge_early};
 use super::{Activity, Quiet};
 use crate::config;
 use crate::event::Event;
@@ -84,6 +84,14 @@ impl Judge {
                 age(&study.opened_at),
                 &self.settings,
             );
+            if due == Due::Final {
+                let within = declined_within_a_head(&study.slices);
+                if !within.is_empty() {
+                    info!(study = study.study_uid, slices = within.len(), "slices within a head are scored after all");
+                    self.studies.score_declined(study.study_uid.clone(), within).await?;
+                    continue;
+                }
+            }
             let judgement = match due {
                 Due::Nothing => continue,
                 Due::Provisional => early,
@@ -117,6 +125,13 @@ impl Judge {
         if study.has_several_patients {
             warnings.insert(0, "several patient IDs came under this Study Instance UID".into());
         }
+        if study.has_several_names {
+            warnings.insert(0, "several names or birth dates of patients came under this Study Instance UID".into());
+        }
+        if study.refused_elsewhere > 0 {
+            let count = study.refused_elsewhere;
+            warnings.push(format!("{count} of its objects were refused, of series that nothing came of"));
+        }
         if study.set_aside > 0 {
             warnings.push(format!(
                 "{} of its objects were set aside: other content under UIDs that it has",
@@ -148,7 +163,8 @@ impl Judge {
             },
         };
         let (studies, finding, decided) = (self.studies.clone(), self.card.finding.clone(), verdict.clone());
-        let (was_flagged, has_several_patients) = (study.flagged, study.has_several_patients);
+        let (was_flagged, has_several_patients) =
+            (study.flagged, study.has_several_patients || study.has_several_names);
         let event = tokio::task::spawn_blocking(move || study_event(&*studies, &study, &decided, finding)).await;
         let event = event.map_err(|_| LedgerError::Closed)??;
         let events = match verdict.flagged {
@@ -166,7 +182,7 @@ impl Judge {
         }
         let words = judgement.finding.name();
         if has_several_patients {
-            warn!(study = verdict.study_uid, "several patient IDs came under one Study Instance UID");
+            warn!(study = verdict.study_uid, "several patients came under one Study Instance UID");
         }
         info!(
             study = verdict.study_uid,
@@ -262,6 +278,8 @@ mod tests {
             last_received_at: now(),
             slices_of_other_models: 0,
             has_several_patients: false,
+            has_several_names: false,
+            refused_elsewhere: 0,
             set_aside: 0,
             slices: vec![scored_slice(); scored],
         }
@@ -269,6 +287,9 @@ mod tests {
 
     fn scored_slice() -> SliceEvidence {
         SliceEvidence {
+            id: 0,
+            shows: None,
+            lacking: None,
             series_uid: "1".into(),
             state: SliceState::Scored { probability: 0.5, positive: true },
             reason: None,

@@ -4,10 +4,12 @@
 //! one, by its sequence network of the whole series. Never are both mixed in one verdict: where the network fails on one series,
 //! the rule judges all.
 
+use std::collections::BTreeSet;
+
 use triaged_model::{MadeFor, Sequence, SeriesNetwork, StudyRule, VerdictRule};
 
 use super::stack::{Stack, slices};
-use crate::ledger::{Finding, SeriesVerdict, SliceEvidence, SliceState};
+use crate::ledger::{Finding, SeriesVerdict, SliceEvidence, SliceId, SliceState};
 
 /// The judgement of a study.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +142,16 @@ pub fn judge_early(evidence: &[SliceEvidence], rule: &StudyRule, card: &MadeFor)
     conclude(judged.into_iter().filter(|series| !series.is_substitute).collect(), By::Rule(rule))
 }
 
+/// The slices that were declined, for their pixels are not those of a head, and that lie between slices of one: they are to be scored
+/// after all ([`Stack::no_head_within`]).
+pub fn declined_within_a_head(evidence: &[SliceEvidence]) -> Vec<SliceId> {
+    let uids: BTreeSet<&str> = (evidence.iter().filter(|slice| matches!(slice.state, SliceState::NoHead)))
+        .map(|slice| slice.series_uid.as_str())
+        .collect();
+    let of_series = |uid| evidence.iter().filter(|slice| slice.series_uid == uid).collect::<Vec<_>>();
+    uids.into_iter().flat_map(|uid| Stack::new(&of_series(uid)).no_head_within()).collect()
+}
+
 fn judge_series(uid: &str, of_series: &[&SliceEvidence], by: By<'_>, card: &MadeFor) -> Result<Judged, String> {
     let count = |is: &dyn Fn(&SliceState) -> bool| of_series.iter().filter(|slice| is(&slice.state)).count();
     let scored = count(&|state| matches!(state, SliceState::Scored { .. }));
@@ -174,8 +186,11 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], by: By<'_>, card: &Made
         broken.push(format!("{} not scored yet", slices(queued)));
     }
     broken.extend(stack.gaps());
+    broken.extend(stack.empty_within());
+    let lacking: BTreeSet<&str> = of_series.iter().filter_map(|slice| slice.lacking.as_deref()).collect();
+    broken.extend(lacking.into_iter().map(str::to_owned));
     let is_broken = !broken.is_empty();
-    let missing = [broken, stack.too_coarse(card), stack.too_short(card)].concat();
+    let missing = [broken, stack.no_head(), stack.too_coarse(card), stack.too_short(card)].concat();
     let dynamic = stack.dynamic();
     let is_dynamic = dynamic.is_some();
     doubts.extend(stack.too_thin(card).into_iter().chain(dynamic));
@@ -216,7 +231,9 @@ fn set_substitutes_aside(judged: &mut [Judged]) {
 fn conclude(judged: Vec<Judged>, by: By<'_>) -> StudyJudgement {
     let considered: Vec<&Judged> = judged.iter().filter(|series| series.verdict.finding.is_some()).collect();
     let having = |finding| considered.iter().filter(move |series| series.verdict.finding == Some(finding));
-    let one_is_complete = having(Finding::NotFlagged).next().is_some();
+    // What the model was made for came in part: a substitute does not clear what the rest of it would have shown.
+    let has_first_choice = considered.iter().any(|series| !series.is_substitute);
+    let one_is_complete = having(Finding::NotFlagged).any(|series| !series.is_substitute || !has_first_choice);
     // A short series beside a complete one is a fragment of no consequence; one with failed slices or gaps is not.
     let lacking: Vec<&&Judged> =
         having(Finding::Incomplete).filter(|series| series.is_broken || !one_is_complete).collect();
@@ -279,6 +296,9 @@ mod tests {
 
     fn series(uid: &str, probabilities: &[f64]) -> Vec<SliceEvidence> {
         let slice = |(index, probability): (usize, &f64)| SliceEvidence {
+            id: 0,
+            shows: None,
+            lacking: None,
             series_uid: uid.into(),
             state: SliceState::Scored { probability: *probability, positive: *probability >= 0.5 },
             reason: None,
@@ -359,6 +379,46 @@ mod tests {
         let mut flagged = positive("1");
         flagged.truncate(14);
         assert_eq!(verdict(&flagged).finding, Finding::Flagged, "flagged wins");
+    }
+
+    #[test]
+    fn what_an_object_lacks_is_missing_and_a_whole_series_does_not_make_it_good() {
+        let mut lacking = negative("2");
+        lacking[3].lacking = Some("1 of 3 parts of a concatenation did not come".into());
+        let said = verdict(&[negative("1"), lacking.clone()].concat());
+        assert_eq!(
+            (said.finding, &said.missing[0][..]),
+            (Finding::Incomplete, "1 of 3 parts of a concatenation did not come")
+        );
+        lacking
+            .iter_mut()
+            .take(3)
+            .for_each(|slice| slice.state = SliceState::Scored { probability: 0.9, positive: true });
+        assert_eq!(verdict(&lacking).finding, Finding::Flagged);
+    }
+
+    #[test]
+    fn a_series_of_no_head_is_made_good_by_one_of_a_head() {
+        let showing = |uid, shows| {
+            let mut slices = negative(uid);
+            slices.iter_mut().for_each(|slice| slice.shows = Some(shows));
+            slices
+        };
+        let neck = showing("2", triaged_imaging::Shows::Body);
+        assert_eq!(verdict(&neck).finding, Finding::Incomplete);
+        let head = showing("1", triaged_imaging::Shows::Head);
+        assert_eq!(verdict(&[head, neck].concat()).finding, Finding::NotFlagged);
+    }
+
+    #[test]
+    fn a_substitute_does_not_clear_what_came_of_a_better_series_in_part() {
+        let mut bone = negative("2");
+        bone.iter_mut().for_each(|slice| (slice.is_substitute, slice.doubts) = (true, Some("sharp kernel".into())));
+        assert_eq!(verdict(&bone).finding, Finding::NotFlagged, "all there is");
+        let part = negative("1")[..10].to_vec();
+        let said = verdict(&[part, bone.clone()].concat());
+        assert_eq!((said.finding, said.missing.len()), (Finding::Incomplete, 1), "{:?}", said.missing);
+        assert_eq!(verdict(&[negative("1"), bone].concat()).finding, Finding::NotFlagged);
     }
 
     #[test]

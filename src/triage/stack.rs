@@ -1,15 +1,23 @@
 //! The slices of a series in their places: in order along the body, each place once, with what is missing between them.
 //!
-//! Order comes from Image Position and Orientation. Where they are absent, instance numbers order the slices, and what is
-//! missing between them cannot be seen.
+//! Order comes from Image Position and Orientation. Where they are absent, or the same for all, instance numbers order the slices and
+//! tell what is missing between them.
 
+use triaged_imaging::Shows;
 use triaged_model::{MadeFor, SAME_PLACE_MM, SeriesInput, SeriesPlace};
 
-use crate::ledger::{SliceEvidence, SliceState};
+use crate::ledger::{SliceEvidence, SliceId, SliceState};
 
 /// A series that shows its places so often follows something over time. Two or three kernels in one series show them two or
 /// three times.
 const DYNAMIC: usize = 4;
+
+/// Slices without a head between slices of one, over at most so many mm: they show that head, with a part of its skull removed or cut off,
+/// say. Over more than this the header told the truth of them, and one of the heads around is none.
+const WITHIN_A_HEAD: f64 = 100.0;
+
+/// Two stacks of different tilt that meet diverge to the front and the back. They are no gap up to so many mm more.
+const SEAM: f64 = 10.0;
 
 /// A place of a series, with the evidence of all slices that show it.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,28 +25,44 @@ pub struct Place {
     /// Along the normal, in mm.
     pub position: Option<f64>,
     pub thickness: Option<f64>,
+    /// The instance number of its first slice, if that is a whole object.
+    pub number: Option<i64>,
     /// The highest probability of its slices: the same place is not counted twice, and more evidence never lowers it.
     pub probability: Option<f64>,
     pub positive: bool,
     /// How many slices show it.
     pub slices: usize,
-    /// A slice was received whose pixels are not those of a head.
+    /// All its slices are of another part of the body by their header, and their pixels are not those of a head.
     pub is_no_head: bool,
+    /// Those slices.
+    pub no_head: Vec<SliceId>,
+    /// What its pixels show; the most of its slices, none where they were not looked at.
+    pub shows: Option<Shows>,
 }
 
 /// The places of a series, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Stack {
-    /// One list an orientation.
-    pub parts: Vec<Vec<Place>>,
+    pub parts: Vec<Part>,
+}
+
+/// The places of one orientation, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    pub places: Vec<Place>,
+    /// How far its normal goes along the body (z) for each mm of its length; none where the orientation is absent.
+    along: Option<f64>,
 }
 
 impl Stack {
     /// Orders the slices of one series that may be of a head. Those that the gate put out have no part in it.
     pub fn new(slices: &[&SliceEvidence]) -> Stack {
         let mut slices: Vec<&SliceEvidence> = slices.iter().copied().filter(|slice| slice.has_place()).collect();
+        // Nothing but zeros is what systems write that do not know positions, or must not tell them.
+        let is_unset = slices.len() > 1 && slices.iter().all(|slice| slice.position == Some(0.0));
+        let known = |slice: &SliceEvidence| slice.position.filter(|_| !is_unset);
         slices.sort_by(|a, b| {
-            let position = |slice: &SliceEvidence| slice.position.unwrap_or(f64::INFINITY);
+            let position = |slice: &SliceEvidence| known(slice).unwrap_or(f64::INFINITY);
             let number = |slice: &SliceEvidence| (slice.instance_number.unwrap_or(i64::MAX), slice.frame);
             a.orientation.cmp(&b.orientation).then(position(a).total_cmp(&position(b))).then(number(a).cmp(&number(b)))
         });
@@ -47,10 +71,11 @@ impl Stack {
         for slice in slices {
             if stack.parts.is_empty() || orientation != Some(&slice.orientation) {
                 orientation = Some(&slice.orientation);
-                stack.parts.push(Vec::new());
+                let along = slice.orientation.as_deref().and_then(along_the_body);
+                stack.parts.push(Part { places: Vec::new(), along });
             }
-            let part = stack.parts.last_mut().expect("one was just pushed");
-            let is_same = |last: &&mut Place| match (last.position, slice.position) {
+            let part = &mut stack.parts.last_mut().expect("one was just pushed").places;
+            let is_same = |last: &&mut Place| match (last.position, known(slice)) {
                 (Some(last), Some(this)) => this - last < SAME_PLACE_MM,
                 _ => false,
             };
@@ -58,12 +83,15 @@ impl Stack {
                 Some(place) => place.add(slice),
                 None => {
                     let mut place = Place {
-                        position: slice.position,
+                        position: known(slice),
                         thickness: None,
+                        number: slice.instance_number,
                         probability: None,
                         positive: false,
                         slices: 0,
                         is_no_head: true,
+                        no_head: Vec::new(),
+                        shows: None,
                     };
                     place.add(slice);
                     part.push(place);
@@ -81,7 +109,8 @@ impl Stack {
     /// As a sequence network gets it.
     pub fn series_input(&self, spacing_mm: f64) -> SeriesInput {
         let place = |place: &Place| SeriesPlace { position: place.position, probability: place.probability };
-        let parts: Vec<Vec<SeriesPlace>> = self.parts.iter().map(|part| part.iter().map(place).collect()).collect();
+        let parts: Vec<Vec<SeriesPlace>> =
+            self.parts.iter().map(|part| part.places.iter().map(place).collect()).collect();
         SeriesInput::new(&parts, spacing_mm)
     }
 
@@ -90,7 +119,7 @@ impl Stack {
     }
 
     fn places(&self) -> impl Iterator<Item = &Place> {
-        self.parts.iter().flatten()
+        self.parts.iter().flat_map(|part| &part.places)
     }
 
     /// The places of a head, scored or to be scored.
@@ -120,7 +149,7 @@ impl Stack {
         if thickest > card.max_thickness_mm + 0.05 {
             said.push(format!("slices {thickest:.1} mm thick, at most {:.1} mm are allowed", card.max_thickness_mm));
         }
-        let apart = self.parts.iter().filter_map(|part| median(steps(part).map(|step| step.length).collect()));
+        let apart = self.parts.iter().filter_map(|part| median(steps(&part.places).map(|step| step.length).collect()));
         let apart = apart.fold(0.0, f64::max);
         if apart > card.max_spacing_mm + 0.05 {
             said.push(format!("slices {apart:.1} mm apart, at most {:.1} mm are allowed", card.max_spacing_mm));
@@ -145,27 +174,137 @@ impl Stack {
 
     /// The gaps of the stack, in words.
     pub fn gaps(&self) -> Vec<String> {
-        let gap = |step: &Step| format!("nothing between {:.1} and {:.1} mm", step.from, step.from + step.length);
-        self.parts.iter().flat_map(|part| gaps(part).iter().map(gap).collect::<Vec<_>>()).collect()
+        let nothing = |from: f64, to: f64| format!("nothing between {from:.1} and {to:.1} mm");
+        let mut said: Vec<String> = Vec::new();
+        for part in &self.parts {
+            said.extend(gaps(&part.places).iter().map(|step| nothing(step.from, step.from + step.length)));
+            said.extend(missing_numbers(&part.places));
+        }
+        let spans = self.spans();
+        let mut reached = spans.first().map(|span| span.to);
+        for pair in spans.windows(2) {
+            let from = reached.expect("there is a first one").max(pair[0].to);
+            let usual = pair[0].step.max(pair[1].step);
+            if pair[1].from - from > 1.5 * usual + SEAM {
+                said.push(format!("{}, where the tilt changes", nothing(from, pair[1].from)));
+            }
+            reached = Some(from.max(pair[1].to));
+        }
+        said
     }
 
     /// How much of the body's length the places of a head cover, in mm; none where positions are absent.
     pub fn coverage(&self) -> Option<f64> {
+        if self.of_head().any(|place| place.position.is_none()) {
+            return None;
+        }
+        if let [part] = &self.parts[..] {
+            return Span::of(&part.places, 1.0).map(|span| span.to - span.from + span.step);
+        }
+        // What two tilts show of the same place is covered once.
         let mut covered = None;
-        for part in &self.parts {
-            let heads: Vec<&Place> = part.iter().filter(|place| !place.is_no_head).collect();
-            let positions: Vec<f64> = heads.iter().filter_map(|place| place.position).collect();
-            if positions.len() < heads.len() {
-                return None;
-            }
-            if let (Some(first), Some(last)) = (positions.first(), positions.last()) {
-                let usual = median(steps(part).map(|step| step.length).collect()).unwrap_or(0.0);
-                let thickness = heads.iter().filter_map(|place| place.thickness).fold(0.0, f64::max).max(usual);
-                covered = Some(covered.unwrap_or(0.0) + last - first + thickness);
-            }
+        let mut reached = f64::NEG_INFINITY;
+        for span in self.spans() {
+            let (from, to) = (span.from - span.step / 2.0, span.to + span.step / 2.0);
+            covered = Some(covered.unwrap_or(0.0) + (to - from.max(reached)).max(0.0));
+            reached = reached.max(to);
         }
         covered
     }
+
+    /// Where the parts lie along the body, from the lowest on; positions that are absent are in none.
+    fn spans(&self) -> Vec<Span> {
+        let span = |part: &Part| Span::of(&part.places, part.along.unwrap_or(1.0));
+        let mut spans: Vec<Span> = self.parts.iter().filter_map(span).collect();
+        spans.sort_by(|a, b| a.from.total_cmp(&b.from));
+        spans
+    }
+
+    /// The slices without a head that lie between slices of one, no further than a head is long: they are to be scored like those.
+    pub fn no_head_within(&self) -> Vec<SliceId> {
+        let mut within = Vec::new();
+        for part in &self.parts {
+            let heads: Vec<usize> =
+                part.places.iter().enumerate().filter(|(_, place)| !place.is_no_head).map(|(index, _)| index).collect();
+            for pair in heads.windows(2) {
+                let (before, after) = (&part.places[pair[0]], &part.places[pair[1]]);
+                let apart = before.position.zip(after.position).map_or(0.0, |(before, after)| after - before);
+                if apart <= WITHIN_A_HEAD {
+                    within.extend(part.places[pair[0] + 1..pair[1]].iter().flat_map(|place| &place.no_head));
+                }
+            }
+        }
+        within
+    }
+
+    /// Why the pixels are no evidence, whatever was scored: no slice shows a head in Hounsfield units. A series that was scored before
+    /// pixels were looked at passes. Another series of the study may show it: necks are sent as heads.
+    pub fn no_head(&self) -> Vec<String> {
+        let shown: Vec<Option<Shows>> = self.of_head().map(|place| place.shows).collect();
+        let is_none = !shown.is_empty() && shown.iter().all(|shows| shows.is_some_and(|shows| shows < Shows::Head));
+        let why = "no slice shows a head in Hounsfield units: its rescale or its pixels are wrong, or it is another part of the body";
+        is_none.then(|| why.to_owned()).into_iter().collect()
+    }
+
+    /// The places without anything in the image though slices on both sides show a head.
+    pub fn empty_within(&self) -> Option<String> {
+        let empty: usize = self.parts.iter().map(|part| empty_within(&part.places)).sum();
+        (empty > 0).then(|| format!("{} between those of the head without anything in the image", slices(empty)))
+    }
+}
+
+/// Where a part lies along the body, in mm.
+struct Span {
+    from: f64,
+    to: f64,
+    /// From a place to the next, or the slices' thickness if that is more.
+    step: f64,
+}
+
+impl Span {
+    /// From the first place of a head to the last. None where there is none, or a place's position is absent.
+    fn of(places: &[Place], along: f64) -> Option<Span> {
+        let heads: Vec<&Place> = places.iter().filter(|place| !place.is_no_head).collect();
+        let (first, last) = (heads.first()?.position?, heads.last()?.position?);
+        let usual = median(steps(places).map(|step| step.length).collect()).unwrap_or(0.0);
+        let step = heads.iter().filter_map(|place| place.thickness).fold(0.0, f64::max).max(usual);
+        // A plane meets the axis of the body, x and y 0, at its place along the normal divided by the normal's own part along the body.
+        let (from, to) = (first / along, last / along);
+        Some(Span { from: from.min(to), to: from.max(to), step })
+    }
+}
+
+/// From the name of an orientation ([`Plane::stack`](super::gate::Plane::stack)) how far its normal goes along the body a mm.
+fn along_the_body(orientation: &str) -> Option<f64> {
+    let normal: Vec<f64> = orientation.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+    let length = normal.iter().map(|n| n * n).sum::<f64>().sqrt();
+    normal.get(2).map(|z| z / length).filter(|along| along.abs() > 0.3)
+}
+
+/// What is missing between instance numbers, where places have no positions and every object is one slice with a number of its own.
+fn missing_numbers(places: &[Place]) -> Vec<String> {
+    let mut numbers: Vec<i64> = places.iter().filter_map(|place| place.number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    if places.iter().any(|place| place.position.is_some()) || numbers.len() < places.len() {
+        return Vec::new();
+    }
+    let steps: Vec<f64> = numbers.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+    let Some(usual) = median(steps) else { return Vec::new() };
+    let is_gap = |pair: &&[i64]| (pair[1] - pair[0]) as f64 >= 2.0 * usual;
+    let said = |pair: &[i64]| format!("nothing between the instance numbers {} and {}", pair[0], pair[1]);
+    numbers.windows(2).filter(is_gap).map(said).collect()
+}
+
+/// The places that show nothing though there is a head on both sides.
+fn empty_within(places: &[Place]) -> usize {
+    let shows = |what: Shows| move |place: &Place| place.shows == Some(what);
+    let (Some(first), Some(last)) =
+        (places.iter().position(shows(Shows::Head)), places.iter().rposition(shows(Shows::Head)))
+    else {
+        return 0;
+    };
+    places[first..=last].iter().filter(|place| shows(Shows::Nothing)(place)).count()
 }
 
 impl Place {
@@ -175,7 +314,11 @@ impl Place {
             self.probability = Some(self.probability.map_or(probability, |most| most.max(probability)));
             self.positive |= positive;
         }
-        self.is_no_head &= matches!(slice.state, SliceState::NoHead);
+        match slice.state {
+            SliceState::NoHead => self.no_head.push(slice.id),
+            _ => self.is_no_head = false,
+        }
+        self.shows = self.shows.into_iter().chain(slice.shows).max();
         self.thickness = self.thickness.into_iter().chain(slice.thickness).reduce(f64::max);
     }
 }
@@ -231,6 +374,9 @@ mod tests {
 
     fn slice(position: Option<f64>, thickness: Option<f64>, probability: f64) -> SliceEvidence {
         SliceEvidence {
+            id: 0,
+            shows: None,
+            lacking: None,
             series_uid: "1".into(),
             state: SliceState::Scored { probability, positive: probability >= 0.5 },
             reason: None,
@@ -329,6 +475,94 @@ mod tests {
         assert!(stack.gaps().is_empty());
         assert_eq!(stack.coverage(), Some(125.0));
         assert_eq!(stack.probabilities().len(), 24);
+    }
+
+    #[test]
+    fn without_positions_instance_numbers_tell_what_is_missing() {
+        let numbered = |numbers: &[i64], position: Option<f64>| {
+            let slices: Vec<SliceEvidence> = numbers
+                .iter()
+                .map(|number| SliceEvidence { instance_number: Some(*number), ..slice(position, Some(5.0), 0.1) })
+                .collect();
+            Stack::new(&slices.iter().collect::<Vec<_>>())
+        };
+        let all: Vec<i64> = (1..30).collect();
+        // Absent, or nothing but zeros.
+        for position in [None, Some(0.0)] {
+            assert!(numbered(&all, position).gaps().is_empty());
+            assert_eq!(numbered(&all, position).places().count(), 29);
+            assert!(numbered(&all, position).dynamic().is_none());
+            let parts = [&all[..5], &all[19..]].concat();
+            assert_eq!(numbered(&parts, position).gaps(), ["nothing between the instance numbers 5 and 20"]);
+        }
+        let every_other: Vec<i64> = (1..30).step_by(2).collect();
+        assert!(numbered(&every_other, None).gaps().is_empty(), "as they were numbered");
+        // Frames of one object share its number.
+        assert!(numbered(&[1; 20], None).gaps().is_empty());
+        assert!(numbered(&[1; 20], Some(35.0)).dynamic().is_some(), "one place again and again");
+    }
+
+    /// Two stacks of different tilt, each with slices 5 mm apart from one place along the body to another.
+    fn two_tilts(below: (f64, f64), above: (f64, f64)) -> Stack {
+        let stack = |(from, to): (f64, f64), orientation: &str, along: f64| {
+            let count = ((to - from) / 5.0).round() as usize;
+            (0..=count)
+                .map(|index| SliceEvidence {
+                    orientation: Some(orientation.into()),
+                    ..slice(Some((from + 5.0 * index as f64) * along), Some(5.0), 0.1)
+                })
+                .collect::<Vec<_>>()
+        };
+        // The normal of the lower one is tilted by 20 degrees.
+        let slices = [stack(below, "0,-17,47", 0.94), stack(above, "0,0,50", 1.0)].concat();
+        Stack::new(&slices.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_two_tilts_show_is_covered_once_and_nothing_may_be_missing_between_them() {
+        let contiguous = two_tilts((0.0, 40.0), (47.0, 140.0));
+        assert!(contiguous.gaps().is_empty(), "{:?}", contiguous.gaps());
+        assert!((contiguous.coverage().unwrap() - 147.0).abs() < 4.0, "{:?}", contiguous.coverage());
+        let apart = two_tilts((0.0, 40.0), (85.0, 140.0));
+        assert_eq!(apart.gaps().len(), 1);
+        assert!(apart.gaps()[0].ends_with("where the tilt changes"), "{:?}", apart.gaps());
+        let twice = two_tilts((0.0, 45.0), (0.0, 45.0));
+        assert!(twice.coverage().unwrap() < 55.0, "{:?}", twice.coverage());
+        assert!(twice.gaps().is_empty());
+    }
+
+    #[test]
+    fn pixels_that_show_no_head_are_no_evidence() {
+        use Shows::{Body, Head, Nothing};
+        let showing = |shows: &[Option<Shows>]| {
+            let places = shows.iter().enumerate();
+            let slices: Vec<SliceEvidence> = places
+                .map(|(index, shows)| SliceEvidence { shows: *shows, ..slice(Some(5.0 * index as f64), None, 0.1) })
+                .collect();
+            Stack::new(&slices.iter().collect::<Vec<_>>())
+        };
+        let usual = [Some(Body), Some(Body), Some(Head), Some(Head), Some(Body), Some(Nothing)];
+        assert_eq!((showing(&usual).no_head(), showing(&usual).empty_within()), (vec![], None));
+        assert!(showing(&[Some(Body), Some(Nothing), Some(Body)]).no_head()[0].contains("Hounsfield"));
+        // Scored by an earlier version, in whole or in part.
+        assert!(showing(&[None, None]).no_head().is_empty() && showing(&[None, Some(Body)]).no_head().is_empty());
+        let hole = [Some(Nothing), Some(Head), Some(Nothing), Some(Body), Some(Nothing), Some(Head), Some(Nothing)];
+        let said = showing(&hole).empty_within().unwrap_or_default();
+        assert_eq!(said, "2 slices between those of the head without anything in the image");
+    }
+
+    #[test]
+    fn slices_that_were_declined_within_a_head_are_found() {
+        let mut slices: Vec<SliceEvidence> = every(5.0, 60).iter().map(|z| slice(Some(*z), Some(5.0), 0.1)).collect();
+        for (index, slice) in slices.iter_mut().enumerate() {
+            slice.id = index as i64;
+            // Below the head, six within it, and above it; what looked like a head in the belly is one slice.
+            if (1..30).contains(&index) || (40..46).contains(&index) || index > 57 {
+                slice.state = SliceState::NoHead;
+            }
+        }
+        let stack = Stack::new(&slices.iter().collect::<Vec<_>>());
+        assert_eq!(stack.no_head_within(), (40..46).collect::<Vec<_>>());
     }
 
     #[test]

@@ -95,6 +95,7 @@ impl Site {
             slices: vec![slice.into()],
             stat: false,
             about: Default::default(),
+            concatenation: None,
         };
         self.runtime.block_on(self.ledger.store(instance)).unwrap();
     }
@@ -104,6 +105,7 @@ impl Site {
         let claims = self.runtime.block_on(crate::support::ledgers::lease(&self.ledger, 1000));
         assert_eq!(claims.len(), probabilities.len());
         let scores = claims.iter().zip(probabilities).map(|(claim, &probability)| Score {
+            shows: triaged_imaging::Shows::Head,
             lease: claim.lease,
             probability,
             positive: probability >= 0.5,

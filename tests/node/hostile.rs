@@ -329,6 +329,7 @@ fn without_file(number: i64) -> triaged::ledger::NewInstance {
         slices: vec![triaged::ledger::SliceStart::Queued.into()],
         stat: false,
         about: Default::default(),
+        concatenation: None,
     }
 }
 

@@ -159,6 +159,7 @@ fn again(path: &str) -> NewInstance {
         slices: vec![SliceStart::Queued.into()],
         stat: false,
         about: Default::default(),
+        concatenation: None,
     }
 }
 

@@ -345,6 +345,143 @@ fn a_head_that_is_called_chest_is_scored_and_a_body_is_not() {
     assert_eq!(node.query::<i64>(&out), 4);
 }
 
+/// A slice's Hounsfield units, changed, in place of its own. The phantom's are stored with an intercept of -1024.
+fn repaint(object: &mut DicomObject, change: impl Fn(usize, usize, i32) -> i32) {
+    let frame = triaged_imaging::decode_frame(object, 0).unwrap();
+    let (columns, stored) = (frame.columns as usize, frame.stored.iter().enumerate());
+    let pixels: Vec<u16> = stored
+        .map(|(index, stored)| (change(index / columns, index % columns, stored - 1024) + 1024).clamp(0, 4095) as u16)
+        .collect();
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(pixels.into())));
+}
+
+#[test]
+fn slices_within_a_head_that_do_not_look_like_one_are_scored_after_all() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let opened = slices(28, |index, object| {
+        put(object, tags::BODY_PART_EXAMINED, VR::CS, "STROKE");
+        if (14..20).contains(&index) {
+            // Half of the skull was removed.
+            repaint(object, |_, x, hu| if x > 256 && hu > 100 { 30 } else { hu });
+        }
+    });
+    send(&node, &opened);
+    assert_eq!(decided(&node, &study_of(&opened)), ("not flagged".into(), String::new()));
+    let scored = "SELECT count(*) FROM slice_results WHERE state = 'scored' AND instance_number BETWEEN 15 AND 20";
+    assert_eq!(node.query::<i64>(scored), 6);
+    node.wait_for_log("slices within a head are scored after all");
+}
+
+#[test]
+fn pixels_that_are_no_head_in_hounsfield_units_leave_no_study_unflagged() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let cases: [(&str, &dyn Fn(usize, &mut DicomObject)); 4] = [
+        ("no slice shows a head in Hounsfield units", &|_, object| {
+            object.remove_element(tags::RESCALE_INTERCEPT);
+            object.remove_element(tags::RESCALE_SLOPE);
+        }),
+        ("no slice shows a head in Hounsfield units", &|_, object| repaint(object, |_, _, _| -1024)),
+        ("no slice shows a head in Hounsfield units", &|_, object| {
+            repaint(object, |y, _, hu| if y > 170 { -1024 } else { hu })
+        }),
+        ("3 slices between those of the head without anything in the image", &|index, object| {
+            if (12..15).contains(&index) {
+                repaint(object, |_, _, _| -1024);
+            }
+        }),
+    ];
+    for (number, (why, change)) in (29..).zip(cases) {
+        let objects = slices(number, |index, object| change(index, object));
+        send(&node, &objects);
+        let (verdict, missing) = decided(&node, &study_of(&objects));
+        assert!(verdict == "incomplete" && missing.contains(why), "{number}: {verdict}, {missing}");
+    }
+}
+
+#[test]
+fn a_study_of_which_the_node_refused_objects_is_incomplete_until_they_come() {
+    if !has("storescu") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let card = card(folder.path(), |card| {
+        card["study_rule"] = serde_json::json!({ "kind": "kth_highest", "k": 1000, "threshold": 1e-12 });
+    });
+    let settings = [
+        ("TRIAGED__INFERENCE__MODEL", card.as_str()),
+        ("TRIAGED__TRIAGE__QUIET_SECONDS", "1"),
+        ("TRIAGED__DIMSE__MAX_OBJECT_MIB", "1"),
+    ];
+    let mut node = Node::start(&settings);
+    let objects = slices(33, |index, object| {
+        if index >= 24 {
+            // A private element makes it too large.
+            let long = vec![0_u8; 1 << 20];
+            object.put(DataElement::new(Tag(0x0029, 0x1010), VR::OB, PrimitiveValue::from(long)));
+        }
+    });
+    let study = study_of(&objects);
+    send(&node, &objects[..24]);
+    let sent = tempfile::tempdir().unwrap();
+    for (index, object) in objects[24..].iter().enumerate() {
+        object.write_to_file(sent.path().join(format!("{index}.dcm"))).unwrap();
+        let _ = storescu(&node, &[], &dicom_files(sent.path()));
+        std::fs::remove_file(sent.path().join(format!("{index}.dcm"))).unwrap();
+    }
+    node.wait_until("SELECT coalesce(verdict = 'incomplete', 0) FROM worklist");
+    let (_, missing) = decided(&node, &study);
+    assert!(missing.contains("6 objects of it were refused and did not come since"), "{missing}");
+    node.restart_with(&[("TRIAGED__DIMSE__MAX_OBJECT_MIB", "4")]);
+    send(&node, &objects);
+    node.wait_until("SELECT coalesce(verdict = 'not flagged', 0) AND slices_received = 30 FROM worklist");
+}
+
+#[test]
+fn the_same_object_in_another_uncompressed_encoding_is_nothing_new() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let objects = slices(35, |_, _| {});
+    send(&node, &objects[..3]);
+    let folder = tempfile::tempdir().unwrap();
+    for (index, object) in objects[..3].iter().enumerate() {
+        object.write_to_file(folder.path().join(format!("{index}.dcm"))).unwrap();
+    }
+    storescu(&node, &["-xi"], &dicom_files(folder.path())).unwrap();
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM set_aside"), 0);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances"), 3);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM instances WHERE transfer_syntax = '1.2.840.10008.1.2'"), 0);
+}
+
+#[test]
+fn a_lost_file_that_is_sent_again_is_scored() {
+    if !has("storescu") {
+        return;
+    }
+    let (mut node, _card) = node_that_flags_from(1000, &[("TRIAGED__INFERENCE__MAX_ATTEMPTS", "1")]);
+    let objects = slices(34, |_, _| {});
+    send(&node, &objects);
+    assert_eq!(decided(&node, &study_of(&objects)).0, "not flagged");
+    let path = node.query::<String>("SELECT path FROM instances WHERE instance_number = 7");
+    node.kill();
+    std::fs::remove_file(node.folder.path().join(path)).unwrap();
+    node.restart();
+    let rescored = node.cli(&["rescore", &study_of(&objects)]);
+    assert!(String::from_utf8_lossy(&rescored.stderr).contains("1 slices failed"));
+    node.wait_until("SELECT coalesce(verdict = 'incomplete', 0) AND state = 'decided' FROM worklist");
+    let reason = node.query::<String>("SELECT reason FROM slice_results WHERE state = 'failed'");
+    assert!(reason.contains("cannot be read"), "{reason}");
+    send(&node, &objects[6..7]);
+    node.wait_until("SELECT coalesce(verdict = 'not flagged', 0) AND state = 'decided' FROM worklist");
+}
+
 #[test]
 fn the_data_folder_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
-//! Whether a slice is an axial one of a head with its brain: for objects whose header says another part of the body.
+//! Whether a slice is an axial one of a head with its brain: for objects whose header says another part of the body, and to tell whether
+//! the pixels of those whose header says a head are what it says, in Hounsfield units.
 //!
 //! An axial slice of a head is one body that bone encloses all around, close below the skin, with soft tissue and hardly any air
 //! or fat inside. Ribs enclose lungs, a pelvis is open and full of fat, the bones of limbs lie in their middle. Sizes in mm
@@ -34,10 +35,52 @@ pub struct HeadSigns {
     pub body: f64,
 }
 
+/// What is to be seen in a slice; the later, the more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shows {
+    /// Nothing denser than air.
+    Nothing,
+    /// Something that does not look like a head with its brain.
+    Body,
+    /// It may be a head, in Hounsfield units; part of the skull may be missing.
+    Head,
+}
+
+impl Shows {
+    /// As the ledger keeps it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shows::Nothing => "nothing",
+            Shows::Body => "body",
+            Shows::Head => "head",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Shows> {
+        [Shows::Nothing, Shows::Body, Shows::Head].into_iter().find(|shows| shows.name() == name)
+    }
+
+    /// From the signs of a slice, none where there is no body in it.
+    pub fn of(signs: Option<&HeadSigns>) -> Shows {
+        match signs {
+            None => Shows::Nothing,
+            Some(signs) if signs.may_be_head() => Shows::Head,
+            Some(_) => Shows::Body,
+        }
+    }
+}
+
 impl HeadSigns {
-    /// Whether these are those of a head. The bounds are measured, see the tests.
+    /// Whether these are those of a head, whatever the header says. The bounds are measured, see the tests.
     pub fn is_head(&self) -> bool {
-        self.enclosed >= 0.75
+        self.enclosed >= 0.75 && self.may_be_head()
+    }
+
+    /// Whether these may be those of a head, if the header says so: its skull may be as thin as an infant's. Of a head whose lower two
+    /// thirds are cut off, bone encloses less (0.61 to 0.64).
+    pub fn may_be_head(&self) -> bool {
+        self.enclosed >= 0.70
             && self.soft + self.bone >= 0.75
             && self.soft >= 0.25
             && self.air <= 0.10
@@ -233,6 +276,40 @@ mod tests {
         assert_eq!(head_signs(&[], 0, 0), None);
         assert_eq!(head_signs(&[0.0; 4], 2, 3), None, "fewer pixels than said");
         let _ = head_signs(&[50.0], 1, 1);
+    }
+
+    #[test]
+    fn a_skull_with_a_gap_may_be_a_head_and_a_head_that_is_cut_off_is_none() {
+        let object = series(&PhantomSpec { slices: 30, lesion: None, seed: 1 }).nth(18).expect("a slice");
+        let frame = decode_frame(&object, 0).expect("a frame");
+        let (rows, columns) = (frame.rows as usize, frame.columns as usize);
+        let whole = frame.hounsfield();
+        let shows = |image: &[f32]| Shows::of(head_signs(image, frame.rows, frame.columns).as_ref());
+        assert_eq!(shows(&whole), Shows::Head);
+        // Of a quarter of the way around, the skull is as thin as an infant's.
+        let mut opened = whole.clone();
+        for (index, pixel) in opened.iter_mut().enumerate() {
+            let (y, x) =
+                ((index / columns) as f64 - rows as f64 / 2.0, (index % columns) as f64 - columns as f64 / 2.0);
+            if y.atan2(x).abs() < TAU / 7.3 && *pixel > 100.0 {
+                *pixel = 30.0;
+            }
+        }
+        let signs = head_signs(&opened, frame.rows, frame.columns).expect("a body");
+        assert!(signs.may_be_head() && !signs.is_head(), "{signs:?}");
+        let cut: Vec<f32> =
+            whole.iter().enumerate().map(|(i, hu)| if i / columns > rows / 3 { -1024.0 } else { *hu }).collect();
+        assert_eq!(shows(&cut), Shows::Body, "the lower two thirds are zeros");
+        // Stored values that are taken for Hounsfield units, their rescale being absent.
+        assert_eq!(shows(&whole.iter().map(|hu| hu + 1024.0).collect::<Vec<_>>()), Shows::Body);
+        assert_eq!(shows(&vec![-1024.0; whole.len()]), Shows::Nothing);
+        assert_eq!(shows(&vec![3071.0; whole.len()]), Shows::Body);
+        let mut noise = 1_u32;
+        let mut next = || {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (noise >> 20) as f32 - 1024.0
+        };
+        assert_eq!(shows(&(0..whole.len()).map(|_| next()).collect::<Vec<_>>()), Shows::Body);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod object;
 pub mod phantom;
 mod pixels;
 mod placement;
+mod same;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -23,12 +24,14 @@ mod transform;
 pub use codec::can_decode;
 pub use crop::{HeadCrop, Square};
 pub use error::ImagingError;
-pub use head::{HeadSigns, head_signs};
+pub use head::{HeadSigns, Shows, head_signs};
 pub use layout::{MAX_FRAMES, MAX_SIDE, MIN_SIDE};
 pub use object::{
     DicomObject, MAX_FILE_BYTES, MAX_INFLATED_BYTES, ObjectHeader, PixelExtent, ReadCause, ReadError, is_deflated,
     read_bytes, read_file, read_frames, read_frames_bytes, read_frames_of, read_header, read_header_bytes,
+    read_identity,
 };
-pub use pixels::{AIR, Frame, ModalityLut, decode_frame, frame_count, most_frames};
+pub use pixels::{AIR, Frame, ModalityLut, decode_frame, frame_count, most_frames, uncounted_frames};
 pub use placement::{PixelBox, Placement, Region};
-pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input, placed_input};
+pub use same::is_same_object;
+pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input, placed_frame, placed_input};

@@ -131,6 +131,16 @@ pub fn most_frames(header: &ObjectHeader) -> u64 {
     }
 }
 
+/// How many whole frames uncompressed pixel data have beyond those that Number of Frames says; none where there are none, or where it
+/// cannot be told. Nothing reads them.
+pub fn uncounted_frames(header: &ObjectHeader) -> Option<u64> {
+    let pixels = header.pixels.filter(|pixels| pixels.fragments.is_none())?;
+    let layout = layout(header).ok()?;
+    let size = layout.pixels() as u64 * layout.bytes_per_cell() as u64;
+    let there = pixels.bytes.checked_div(size)?;
+    there.checked_sub(frame_count(header).ok()?.into()).filter(|more| *more > 0)
+}
+
 fn is_uncompressed(object: &DicomObject) -> bool {
     let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
     syntax == uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN
@@ -182,7 +192,7 @@ fn layout(object: &DicomObject) -> Result<Layout, ImagingError> {
         bits_allocated: allocated as u16,
         bits_stored: stored as u16,
         high_bit: high_bit.unwrap_or(stored - 1) as u16,
-        signed: integer(object, tags::PIXEL_REPRESENTATION) == Some(1),
+        signed: is_signed(object),
     })
 }
 
@@ -331,7 +341,7 @@ fn padding(object: &DicomObject, layout: &Layout) -> Option<RangeInclusive<i32>>
 /// objects, PS3.3 C.7.6.16.2.9), then the object itself. Without any, stored values are Hounsfield units.
 fn modality_lut(object: &DicomObject, frame: u32) -> Result<ModalityLut, ImagingError> {
     if let Some(table) = item(object, tags::MODALITY_LUT_SEQUENCE, 0) {
-        return lut_table(table);
+        return lut_table(table, is_signed(object));
     }
     let groups = [
         item(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frame as usize),
@@ -354,8 +364,14 @@ fn modality_lut(object: &DicomObject, frame: u32) -> Result<ModalityLut, Imaging
     Ok(ModalityLut::Rescale { slope, intercept })
 }
 
-/// An item of the Modality LUT Sequence (PS3.3 C.11.1.1.1).
-fn lut_table(table: &InMemDicomObject) -> Result<ModalityLut, ImagingError> {
+/// Whether stored values are signed (Pixel Representation).
+fn is_signed(object: &DicomObject) -> bool {
+    integer(object, tags::PIXEL_REPRESENTATION) == Some(1)
+}
+
+/// An item of the Modality LUT Sequence (PS3.3 C.11.1.1.1). The first stored value that it maps is `signed` as those are, whatever VR it
+/// came with: with an implicit VR, and from some writers with an explicit one, -1024 reads as 64512.
+fn lut_table(table: &InMemDicomObject, signed: bool) -> Result<ModalityLut, ImagingError> {
     let wrong = |why: &str| ImagingError::Rescale(format!("modality LUT: {why}"));
     let numbers = |tag: Tag| -> Option<Vec<i64>> {
         match table.get(tag)?.value() {
@@ -381,5 +397,6 @@ fn lut_table(table: &InMemDicomObject) -> Result<ModalityLut, ImagingError> {
         return Err(wrong(&format!("{} entries where the descriptor says {entries}", data.len())));
     }
     let table = data[..entries].iter().map(|&value| (value & 0xFFFF) as f32).collect();
-    Ok(ModalityLut::Table { first: first as i32, table })
+    let first = if signed { i32::from(first as i16) } else { first as i32 };
+    Ok(ModalityLut::Table { first, table })
 }

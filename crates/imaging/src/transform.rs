@@ -144,7 +144,9 @@ pub fn placed_input(
     frame: u32,
     transform: &Transform,
 ) -> Result<(Tensor, Placement), ImagingError> {
-    placed_frame(&decode_frame(object, frame)?, transform)
+    let frame = decode_frame(object, frame)?;
+    let hounsfield = frame.hounsfield();
+    placed_frame(&frame, hounsfield, transform)
 }
 
 /// The model's input for a decoded frame.
@@ -160,10 +162,18 @@ pub fn placed_input(
 /// # Errors
 /// [`ImagingError::Resample`] where the transform asks for an empty image.
 pub fn frame_input(frame: &Frame, transform: &Transform) -> Result<Tensor, ImagingError> {
-    Ok(placed_frame(frame, transform)?.0)
+    Ok(placed_frame(frame, frame.hounsfield(), transform)?.0)
 }
 
-fn placed_frame(frame: &Frame, transform: &Transform) -> Result<(Tensor, Placement), ImagingError> {
+/// As [`frame_input`], with the part of the frame that the tensor shows, for who has the frame's Hounsfield units already.
+///
+/// # Errors
+/// As [`frame_input`].
+pub fn placed_frame(
+    frame: &Frame,
+    hounsfield: Vec<f32>,
+    transform: &Transform,
+) -> Result<(Tensor, Placement), ImagingError> {
     let shape = transform.shape();
     let uncropped = |height: u32, width: u32| match (frame.rows, frame.columns) == (height, width) {
         true => Placement::whole(frame.rows, frame.columns),
@@ -177,7 +187,6 @@ fn placed_frame(frame: &Frame, transform: &Transform) -> Result<(Tensor, Placeme
         }
         Transform::HounsfieldWindows { height, width, crop_to_head, windows, normalization } => {
             let (rows, columns) = (frame.rows, frame.columns);
-            let hounsfield = frame.hounsfield();
             let head = crop_to_head.and_then(|crop| crop.square(&hounsfield, rows, columns));
             let (image, from, placement) = match head {
                 Some(square) => (

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Backend, MINUTE, instance, request};
-use crate::ledger::{NewInstance, Quarantined, Stored, now};
+use crate::ledger::{About, Concatenation, NewInstance, Quarantined, Refused, Stored, now};
 
 fn content(digest: &str) -> NewInstance {
     NewInstance { digest: digest.into(), ..instance("1", "s") }
@@ -46,6 +46,99 @@ pub(in crate::ledger) async fn what_is_posted_is_recorded_as_what_is_stored(back
     backend.instances().post_store(instance("1", "s"), then).unwrap();
     assert_eq!(told.await.unwrap().unwrap(), Stored::New);
     tokio::time::timeout(MINUTE, queued).await.expect("who scores is woken");
+    assert_eq!(backend.queue().lease(request("run", 9, MINUTE)).await.unwrap().len(), 1);
+}
+
+pub(in crate::ledger) async fn what_was_refused_is_missing_until_it_comes(backend: &dyn Backend) {
+    let instances = backend.instances();
+    let refused = |series: &str, sop: &str| Refused {
+        study_uid: "s".into(),
+        series_uid: series.into(),
+        sop_uid: sop.into(),
+        reason: "the queue is full".into(),
+    };
+    // Before anything else of its study, twice, and of one that is there already.
+    for sop in ["2", "2", "3"] {
+        instances.note_refused(refused("1.3", sop)).await.unwrap();
+    }
+    instances.store(content("aa")).await.unwrap();
+    instances.note_refused(refused("1.3", "1")).await.unwrap();
+    let lacking = |backend: &dyn Backend| super::open(backend).slices[0].lacking.clone();
+    let said = "2 objects of it were refused and did not come since (the queue is full)";
+    assert_eq!(lacking(backend).as_deref(), Some(said));
+    instances.note_refused(refused("1.9", "4")).await.unwrap();
+    assert_eq!(super::open(backend).refused_elsewhere, 1);
+    for sop in ["2", "3"] {
+        instances.store(instance(sop, "s")).await.unwrap();
+    }
+    assert_eq!(lacking(backend), None);
+    // A study that was decided is judged again.
+    let study = super::open(backend);
+    backend.studies().decide(super::verdict(&study, false, false), Vec::new()).await.unwrap();
+    instances.note_refused(refused("1.3", "5")).await.unwrap();
+    assert_eq!(lacking(backend).as_deref().map(|said| &said[..8]), Some("1 object"));
+}
+
+pub(in crate::ledger) async fn parts_of_a_concatenation_that_did_not_come_are_missing(backend: &dyn Backend) {
+    let part = |sop: &str| NewInstance {
+        concatenation: Some(Concatenation { uid: "1.5".into(), total: 3 }),
+        ..instance(sop, "s")
+    };
+    backend.instances().store(part("1")).await.unwrap();
+    backend.instances().store(part("2")).await.unwrap();
+    let lacking = |backend: &dyn Backend| super::open(backend).slices[0].lacking.clone();
+    assert_eq!(lacking(backend).as_deref(), Some("1 of 3 parts of a concatenation did not come"));
+    backend.instances().store(part("3")).await.unwrap();
+    assert_eq!(lacking(backend), None);
+}
+
+pub(in crate::ledger) async fn several_patients_are_known_by_name_and_birth_date_too(backend: &dyn Backend) {
+    let of = |sop: &str, id: Option<&str>, name: &str, birth_date: Option<&str>| NewInstance {
+        patient_id: id.map(str::to_owned),
+        about: About { patient_name: Some(name.into()), birth_date: birth_date.map(str::to_owned), ..About::default() },
+        ..instance(sop, "s")
+    };
+    let store = async |instance| drop(backend.instances().store(instance).await.unwrap());
+    store(of("1", Some("A"), "Alfa^Anna", Some("19500101"))).await;
+    // Corrected, or written otherwise.
+    store(of("2", Some("A"), "ALFA^ANNA^^", Some("1950.01.01"))).await;
+    store(of("3", Some("A"), "Beta^Anna", None)).await;
+    store(of("4", Some("A"), "Beta^Anna=ベータ", Some(""))).await;
+    assert!(!super::open(backend).has_several_names);
+    store(of("5", None, "Bravo^Bob", None)).await;
+    assert!(super::open(backend).has_several_names);
+}
+
+pub(in crate::ledger) async fn what_is_set_aside_of_another_patient_mixes_no_two(backend: &dyn Backend) {
+    let of = |digest: &str, id: &str, name: &str, birth_date: &str| NewInstance {
+        patient_id: Some(id.into()),
+        about: About { patient_name: Some(name.into()), birth_date: Some(birth_date.into()), ..About::default() },
+        ..content(digest)
+    };
+    backend.instances().store(of("aa", "A1", "Alfa^Anna", "19500101")).await.unwrap();
+    let study = super::open(backend);
+    backend.studies().decide(super::verdict(&study, false, false), Vec::new()).await.unwrap();
+    let stored = backend.instances().store(of("bb", "B2", "Bravo^Bob", "19900101")).await.unwrap();
+    assert!(matches!(stored, Stored::Conflict { .. }));
+    let row = backend.row("s");
+    let patient = [row.patient_id, row.patient_name, row.birth_date].map(Option::unwrap_or_default);
+    assert_eq!(patient, ["B2", "Bravo^Bob", "19900101"]);
+    let open = super::open(backend);
+    assert!(open.has_several_patients && open.has_several_names, "it is judged again, with a warning");
+}
+
+pub(in crate::ledger) async fn what_failed_for_want_of_its_file_is_scored_when_it_comes_again(backend: &dyn Backend) {
+    let fail = async |reason: &str| {
+        let claim = backend.queue().lease(request("run", 1, MINUTE)).await.unwrap().remove(0);
+        backend.queue().fail(claim.lease, reason.into()).await.unwrap();
+    };
+    backend.instances().store(content("aa")).await.unwrap();
+    fail("pixel data are cut off").await;
+    assert_eq!(backend.instances().store(content("aa")).await.unwrap(), Stored::Duplicate, "it would fail again");
+    backend.instances().store(NewInstance { digest: "cc".into(), ..instance("2", "s") }).await.unwrap();
+    fail("the object archive/2 cannot be read: No such file or directory (os error 2)").await;
+    let again = NewInstance { digest: "cc".into(), ..instance("2", "s") };
+    assert_eq!(backend.instances().store(again).await.unwrap(), Stored::Restored);
     assert_eq!(backend.queue().lease(request("run", 9, MINUTE)).await.unwrap().len(), 1);
 }
 

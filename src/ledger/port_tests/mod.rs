@@ -52,6 +52,11 @@ macro_rules! port_tests {
                 the_same_content_again_is_a_duplicate_and_other_content_a_conflict
                 what_is_posted_is_recorded_as_what_is_stored
                 what_was_set_aside_is_counted_once
+                what_was_refused_is_missing_until_it_comes
+                parts_of_a_concatenation_that_did_not_come_are_missing
+                several_patients_are_known_by_name_and_birth_date_too
+                what_is_set_aside_of_another_patient_mixes_no_two
+                what_failed_for_want_of_its_file_is_scored_when_it_comes_again
                 a_readable_copy_takes_the_place_of_one_that_failed
                 the_end_of_a_transfer_wakes_who_waits_for_studies
             }
@@ -113,6 +118,7 @@ pub(in crate::ledger) fn instance(sop: &str, study: &str) -> NewInstance {
         slices: vec![SliceStart::Queued.into()],
         stat: false,
         about: Default::default(),
+        concatenation: None,
     }
 }
 
@@ -127,6 +133,7 @@ pub(in crate::ledger) fn request(run: &str, most: usize, duration: Duration) -> 
 
 pub(in crate::ledger) fn score(claim: &Claim, probability: f64) -> Score {
     Score {
+        shows: triaged_imaging::Shows::Head,
         lease: claim.lease,
         probability,
         positive: probability >= 0.5,

@@ -25,6 +25,8 @@ pub struct NewInstance {
     /// Scored before others.
     pub stat: bool,
     pub about: About,
+    /// It is a part of this.
+    pub concatenation: Option<Concatenation>,
 }
 
 /// The part of the header of a study and its series that the worklist and administrators see. Which of it is kept is the
@@ -97,6 +99,25 @@ pub struct SliceFacts {
     pub is_substitute: bool,
     /// The words of the header that speak against a head. The pixels decide, when they are decoded.
     pub head_check: Option<String>,
+    /// What the object shows to be missing of itself.
+    pub lacking: Option<String>,
+}
+
+/// A part of an enhanced object that was cut into several instances (PS3.3 C.7.6.16.2.2.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Concatenation {
+    pub uid: String,
+    /// How many parts there are.
+    pub total: i64,
+}
+
+/// An object that the node did not take, though it could read whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub study_uid: String,
+    pub series_uid: String,
+    pub sop_uid: String,
+    pub reason: String,
 }
 
 /// The outcome of recording an instance.
@@ -109,6 +130,8 @@ pub enum Stored {
     Duplicate,
     /// It took the place of a copy with the same UIDs that could not be read; its slices are in the queue.
     Replaced,
+    /// The same content was there, and its file was lost: the file is back, and the slices that failed for it are in the queue again.
+    Restored,
     /// The same UIDs with other content are already there: the first is kept, this one belongs in quarantine.
     Conflict { kept_digest: String },
 }

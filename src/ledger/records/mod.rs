@@ -21,7 +21,8 @@ pub use commitment::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment};
 pub use evidence::{EvidenceSlice, ReportedVerdict};
 pub use fields::{Field, FieldError, Record};
 pub use instance::{
-    About, ImageFile, InstanceFile, NewInstance, NewSlice, Quarantined, SliceFacts, SliceStart, Stored, source,
+    About, Concatenation, ImageFile, InstanceFile, NewInstance, NewSlice, Quarantined, Refused, SliceFacts, SliceStart,
+    Stored, source,
 };
 pub(super) use location::pixel_box;
 pub use location::{Location, StoredMap};

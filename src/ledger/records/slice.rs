@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use triaged_imaging::Shows;
+
 use super::location::Location;
 
 /// The row of a slice.
@@ -106,6 +108,8 @@ pub struct Score {
     pub lease: Lease,
     pub probability: f64,
     pub positive: bool,
+    /// What is to be seen in its pixels.
+    pub shows: Shows,
     /// Where in the slice the finding is, where the model says so and the slice is suspicious.
     pub location: Option<Location>,
     pub threshold: f64,

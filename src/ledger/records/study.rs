@@ -1,5 +1,9 @@
 //! Studies that wait for their verdict, and the verdicts.
 
+use triaged_imaging::Shows;
+
+use super::slice::SliceId;
+
 /// A study that waits for its verdict, with what the triage stage needs to judge it.
 #[derive(Debug, Clone)]
 pub struct OpenStudy {
@@ -18,6 +22,10 @@ pub struct OpenStudy {
     pub slices_of_other_models: i64,
     /// Different patient IDs came under its Study Instance UID.
     pub has_several_patients: bool,
+    /// Or different names or birth dates did.
+    pub has_several_names: bool,
+    /// Objects that were refused and did not come since, of series that nothing came of.
+    pub refused_elsewhere: i64,
     /// Objects of it that were set aside.
     pub set_aside: i64,
     pub slices: Vec<SliceEvidence>,
@@ -26,6 +34,7 @@ pub struct OpenStudy {
 /// A slice of a study, as far as it is judged by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SliceEvidence {
+    pub id: SliceId,
     pub series_uid: String,
     pub state: SliceState,
     /// Why it is out, or failed.
@@ -40,6 +49,10 @@ pub struct SliceEvidence {
     pub thickness: Option<f64>,
     pub doubts: Option<String>,
     pub is_substitute: bool,
+    /// What its pixels show; none where they were not looked at: it is not decoded yet, or was by an earlier version.
+    pub shows: Option<Shows>,
+    /// What its object shows to be missing, of itself or of the series.
+    pub lacking: Option<String>,
 }
 
 impl SliceEvidence {

@@ -471,11 +471,11 @@ fn complete(connection: &Connection, score: &Score) -> Result<Ended> {
     }
     connection
         .prepare_cached(
-            "UPDATE slices SET state = 'scored', reason = NULL, attempts = attempts + 1, score_id = ?2, lease = lease + 1,
-                    lease_owner = NULL, available_at = NULL
+            "UPDATE slices SET state = 'scored', reason = NULL, attempts = attempts + 1, score_id = ?2, shows = ?3,
+                    lease = lease + 1, lease_owner = NULL, available_at = NULL
              WHERE id = ?1",
         )?
-        .execute(params![slice, id])?;
+        .execute(params![slice, id, score.shows.name()])?;
     Ok(Ended::Recorded)
 }
 

@@ -8,15 +8,16 @@ use super::Ledger;
 use super::retention::restore_file;
 use super::search::{add_words, has_new_words};
 use super::study::reopen;
+use super::verdict::FILE_REMOVED;
 use crate::ledger::{
-    Actor, Deed, Instances, NewInstance, Pending, Quarantined, Queue, Result, SliceStart, Stored, Studies, Told,
-    Wakeups, now,
+    Actor, Deed, Instances, NewInstance, Pending, Quarantined, Queue, Refused, Result, SliceStart, Stored, Studies,
+    Told, Wakeups, now,
 };
 
 impl Wakeups {
     /// Wakes those for whom a new instance is something to do.
     fn wake_after(&self, stored: &Result<Stored>, has_queued_slices: bool) {
-        if let Ok(Stored::New | Stored::Replaced) = stored {
+        if let Ok(Stored::New | Stored::Replaced | Stored::Restored) = stored {
             if has_queued_slices {
                 self.queued.notify_waiters();
             }
@@ -86,6 +87,14 @@ impl Instances for Ledger {
                 self.changed().notify_waiters();
             }
             Ok(inserted)
+        })
+    }
+
+    fn note_refused(&self, object: Refused) -> Pending<'_, ()> {
+        Box::pin(async move {
+            self.write(move |connection| note_refused(connection, &object)).await?;
+            self.changed().notify_waiters();
+            Ok(())
         })
     }
 
@@ -182,6 +191,9 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         note_study(connection, instance)?;
         let id = insert_instance(connection, instance)?;
         insert_slices(connection, id, instance)?;
+        connection
+            .prepare_cached("DELETE FROM refused WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3")?
+            .execute(params![instance.study_uid, instance.series_uid, instance.sop_uid])?;
         return Ok(Stored::New);
     };
     if kept_digest == instance.digest {
@@ -190,7 +202,7 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
             .prepare_cached("UPDATE instances SET transfer_syntax = ?2 WHERE id = ?1 AND transfer_syntax <> ?2")?
             .execute(params![id, instance.transfer_syntax])?;
         restore_file(connection, id, &instance.path, instance.size, &instance.received_at)?;
-        return Ok(Stored::Duplicate);
+        return Ok(if score_what_was_lost(connection, id, instance)? { Stored::Restored } else { Stored::Duplicate });
     }
     let known: bool = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM quarantine WHERE sop_uid = ?1 AND digest = ?2)")?
@@ -207,16 +219,59 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         )?;
         return Ok(Stored::Replaced);
     }
-    // It is not taken in, but what it says of the patient may be a correction.
-    note_patient(connection, instance)?;
+    // It is not taken in, but what it says of the patient may be a correction, or another patient.
+    if note_patient(connection, instance)? {
+        reopen(connection, &instance.study_uid)?;
+    }
+    correct_patient(connection, instance)?;
     add_words(
         connection,
         &instance.study_uid,
-        None,
+        instance.about.patient_name.as_deref(),
         instance.patient_id.as_deref(),
         instance.accession_number.as_deref(),
     )?;
     Ok(Stored::Conflict { kept_digest })
+}
+
+/// Rows of the table `refused` that are kept: a sender may try any number of objects.
+const MOST_REFUSED: i64 = 10_000;
+
+fn note_refused(connection: &Connection, object: &Refused) -> Result<()> {
+    let noted = connection
+        .prepare_cached(
+            "INSERT INTO refused (study_uid, series_uid, sop_uid, reason, refused_at)
+             SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
+                 (SELECT 1 FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![object.study_uid, object.series_uid, object.sop_uid, object.reason, now()])?;
+    if noted > 0 {
+        let newest = connection.last_insert_rowid();
+        connection.prepare_cached("DELETE FROM refused WHERE id <= ?1")?.execute([newest - MOST_REFUSED])?;
+        reopen(connection, &object.study_uid)?;
+    }
+    Ok(())
+}
+
+/// As the reason of a slice that failed because its object's file could not be read begins and goes on; for LIKE.
+const FILE_UNREADABLE: &str = "the object % cannot be read: %";
+
+/// Puts the slices of an instance that failed for want of its file into the queue, now that it is there. Returns whether there are any.
+fn score_what_was_lost(connection: &Connection, id: i64, instance: &NewInstance) -> Result<bool> {
+    let queued = connection
+        .prepare_cached(
+            "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, claims = 0, score_id = NULL
+             WHERE instance_id = ?1 AND state = 'failed' AND (reason LIKE ?2 OR reason = ?3)",
+        )?
+        .execute(params![id, FILE_UNREADABLE, FILE_REMOVED])?;
+    if queued > 0 {
+        reopen(connection, &instance.study_uid)?;
+        connection
+            .prepare_cached("UPDATE studies SET last_received_at = max(last_received_at, ?2) WHERE study_uid = ?1")?
+            .execute(params![instance.study_uid, instance.received_at])?;
+    }
+    Ok(queued > 0)
 }
 
 /// Opens or reopens the study of an instance, and notes what the instance says of it.
@@ -291,7 +346,29 @@ fn note_study(connection: &Connection, instance: &NewInstance) -> Result<()> {
 }
 
 /// Patient ID and accession number as the instance has them; others that the study had before are kept beside, a dozen or more.
-fn note_patient(connection: &Connection, instance: &NewInstance) -> Result<()> {
+/// Returns whether the study is now known to have objects of several patients, and was not before.
+fn note_patient(connection: &Connection, instance: &NewInstance) -> Result<bool> {
+    let patient: Option<(Patient, bool)> = connection
+        .prepare_cached(
+            "SELECT patient_id, patient_name, birth_date, several_names OR former_patient_ids IS NOT NULL FROM studies
+             WHERE study_uid = ?1",
+        )?
+        .query_row([&instance.study_uid], |row| {
+            Ok((Patient { id: row.get(0)?, name: row.get(1)?, birth_date: row.get(2)? }, row.get(3)?))
+        })
+        .optional()?;
+    let Some((before, was_several)) = patient else { return Ok(false) };
+    let has_another_name = before.is_another_by_name(&Patient {
+        id: instance.patient_id.clone(),
+        name: instance.about.patient_name.clone(),
+        birth_date: instance.about.birth_date.clone(),
+    });
+    if has_another_name {
+        connection
+            .prepare_cached("UPDATE studies SET several_names = 1 WHERE study_uid = ?1 AND NOT several_names")?
+            .execute([&instance.study_uid])?;
+    }
+    let has_another_id = matches!((&before.id, &instance.patient_id), (Some(before), Some(this)) if before != this);
     connection
         .prepare_cached(
             "UPDATE studies SET
@@ -311,6 +388,47 @@ fn note_patient(connection: &Connection, instance: &NewInstance) -> Result<()> {
              WHERE study_uid = ?1 AND (patient_id <> ?2 OR accession_number <> ?3)",
         )?
         .execute(params![instance.study_uid, instance.patient_id, instance.accession_number])?;
+    Ok((has_another_id || has_another_name) && !was_several)
+}
+
+/// Who a study is of, as far as objects say.
+struct Patient {
+    id: Option<String>,
+    name: Option<String>,
+    birth_date: Option<String>,
+}
+
+impl Patient {
+    /// Whether name and birth date say that another is somebody else, whatever the IDs say: another birth date; or another name, where the
+    /// IDs do not say that they are one. A name alone may have been corrected.
+    fn is_another_by_name(&self, other: &Patient) -> bool {
+        let differ = |a: &Option<String>, b: &Option<String>, plain: &dyn Fn(&str) -> String| match (a, b) {
+            (Some(a), Some(b)) if a != b => {
+                let (a, b) = (plain(a), plain(b));
+                !a.is_empty() && !b.is_empty() && a != b
+            }
+            _ => false,
+        };
+        let digits = |date: &str| date.chars().filter(char::is_ascii_digit).collect::<String>();
+        // Of the alphabetic group, without what pads it and what divides it.
+        let letters = |name: &str| {
+            let alphabetic = name.split('=').next().unwrap_or_default();
+            alphabetic.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_uppercase).collect::<String>()
+        };
+        let has_one_id = self.id.is_some() && self.id == other.id;
+        differ(&self.birth_date, &other.birth_date, &digits) || !has_one_id && differ(&self.name, &other.name, &letters)
+    }
+}
+
+/// What an object that is set aside says of the patient goes the way of its ID: all of it, or two people are mixed.
+fn correct_patient(connection: &Connection, instance: &NewInstance) -> Result<()> {
+    let about = &instance.about;
+    connection
+        .prepare_cached(
+            "UPDATE studies SET patient_name = coalesce(?2, patient_name), birth_date = coalesce(?3, birth_date), sex = coalesce(?4, sex)
+             WHERE study_uid = ?1",
+        )?
+        .execute(params![instance.study_uid, about.patient_name, about.birth_date, about.sex])?;
     Ok(())
 }
 
@@ -318,8 +436,8 @@ fn insert_instance(connection: &Connection, instance: &NewInstance) -> Result<i6
     connection
         .prepare_cached(
             "INSERT INTO instances (sop_uid, sop_class_uid, transfer_syntax, study_uid, series_uid, instance_number,
-                                    digest, path, size, calling_ae, peer, received_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                                    digest, path, size, calling_ae, peer, received_at, concatenation, concatenation_total)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             instance.sop_uid,
@@ -333,7 +451,9 @@ fn insert_instance(connection: &Connection, instance: &NewInstance) -> Result<i6
             instance.size as i64,
             instance.calling_ae,
             instance.peer,
-            instance.received_at
+            instance.received_at,
+            instance.concatenation.as_ref().map(|concatenation| &concatenation.uid),
+            instance.concatenation.as_ref().map(|concatenation| concatenation.total)
         ])?;
     Ok(connection.last_insert_rowid())
 }
@@ -364,12 +484,12 @@ fn replace_instance(connection: &Connection, id: i64, instance: &NewInstance) ->
 fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO slices (instance_id, study_uid, frame, state, reason, priority, position, orientation, thickness,
-                             doubts, is_substitute, head_check, source)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                             doubts, is_substitute, head_check, source, lacking)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
          ON CONFLICT (instance_id, frame) DO UPDATE SET state = excluded.state, reason = excluded.reason, source = excluded.source,
              priority = excluded.priority, position = excluded.position, orientation = excluded.orientation,
              thickness = excluded.thickness, doubts = excluded.doubts, is_substitute = excluded.is_substitute,
-             head_check = excluded.head_check, attempts = 0, claims = 0, score_id = NULL",
+             head_check = excluded.head_check, lacking = excluded.lacking, shows = NULL, attempts = 0, claims = 0, score_id = NULL",
     )?;
     let source = instance.source();
     for (frame, slice) in (1i64..).zip(&instance.slices) {
@@ -391,7 +511,8 @@ fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Re
             facts.doubts,
             facts.is_substitute,
             facts.head_check,
-            source
+            source,
+            facts.lacking
         ])?;
     }
     Ok(())

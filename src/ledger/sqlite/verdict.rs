@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use tokio::sync::Notify;
+use triaged_imaging::Shows;
 
 use super::Ledger;
 use super::acknowledgement::keep_or_clear;
@@ -10,8 +11,22 @@ use super::outbox::post;
 use crate::event::TopSlice;
 use crate::ledger::records::pixel_box;
 use crate::ledger::{
-    Finding, NewMessage, OpenStudy, Outbox, Pending, Queue, Result, SliceEvidence, SliceState, Studies, Verdict,
+    Finding, NewMessage, OpenStudy, Outbox, Pending, Queue, Result, SliceEvidence, SliceId, SliceState, Studies,
+    Verdict,
 };
+
+/// Why a slice failed that another model scored, and that cannot be scored again.
+pub(super) const FILE_REMOVED: &str = "scored by another model, and its file was removed from the archive since";
+
+/// What series of the study ?1 lack: objects that were refused, and parts of concatenations. Series, words, count.
+const LACKING: &str = "SELECT series_uid, iif(count(*) = 1, '1 object of it was', count(*) || ' objects of it were')
+                || ' refused and did not come since (' || min(reason) || ')', count(*)
+         FROM refused WHERE study_uid = ?1 GROUP BY series_uid
+     UNION ALL
+         SELECT series_uid, (max(concatenation_total) - count(*)) || ' of ' || max(concatenation_total)
+                || ' parts of a concatenation did not come', 0
+         FROM instances INDEXED BY instances_concatenated WHERE study_uid = ?1 AND concatenation IS NOT NULL
+         GROUP BY series_uid, concatenation HAVING count(*) < max(concatenation_total)";
 
 impl Studies for Ledger {
     fn open_studies(&self, model_sha256: &str) -> Result<Vec<OpenStudy>> {
@@ -19,20 +34,33 @@ impl Studies for Ledger {
             let mut studies = connection.prepare_cached(
                 "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
                         slices_failed, opened_at, first_received_at, last_received_at,
-                        former_patient_ids IS NOT NULL, set_aside
+                        former_patient_ids IS NOT NULL, set_aside, several_names
                  FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
             )?;
             let mut slices = connection.prepare_cached(
                 "SELECT i.series_uid, s.reason, i.instance_number, s.frame, s.position, s.orientation, s.thickness, s.doubts,
-                        s.is_substitute, s.state, s.attempts > 0, s.head_check IS NOT NULL, c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
+                        s.is_substitute, s.id, s.shows, s.lacking, s.state, s.attempts > 0, s.head_check IS NOT NULL, c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
                  FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
                  WHERE s.study_uid = ?1",
             )?;
+            let mut lacking = connection.prepare_cached(LACKING)?;
             let rows = studies.query_map([], |row| {
                 let study_uid: String = row.get(0)?;
                 let slices =
-                    slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(14)?)))?;
-                let slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool)>>>()?;
+                    slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(17)?)))?;
+                let mut slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool)>>>()?;
+                let mut refused_elsewhere = 0;
+                let rows = lacking.query_map([&study_uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+                for row in rows {
+                    let (series_uid, said, count): (String, String, i64) = row?;
+                    let mut of_series = slices.iter_mut().filter(|(slice, _)| slice.series_uid == series_uid).peekable();
+                    if of_series.peek().is_none() {
+                        refused_elsewhere += count;
+                    }
+                    of_series.for_each(|(slice, _)| {
+                        slice.lacking = Some(slice.lacking.iter().chain([&said]).cloned().collect::<Vec<_>>().join("; "));
+                    });
+                }
                 Ok(OpenStudy {
                     study_uid,
                     accession_number: row.get(1)?,
@@ -47,6 +75,8 @@ impl Studies for Ledger {
                     last_received_at: row.get(10)?,
                     has_several_patients: row.get(11)?,
                     set_aside: row.get(12)?,
+                    has_several_names: row.get(13)?,
+                    refused_elsewhere,
                     slices_of_other_models: slices.iter().filter(|(_, other)| *other).count() as i64,
                     slices: slices.into_iter().map(|(slice, _)| slice).collect(),
                 })
@@ -109,11 +139,11 @@ impl Studies for Ledger {
                 // Without its file it can be scored by no other model.
                 connection.execute(
                     "UPDATE slices SET state = 'failed', score_id = NULL,
-                        reason = 'scored by another model, and its file was removed from the archive since'
+                        reason = ?3
                  WHERE study_uid = ?1 AND state = 'scored'
                    AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)
                    AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NOT NULL)",
-                    params![study_uid, model_sha256],
+                    params![study_uid, model_sha256, FILE_REMOVED],
                 )?;
                 connection.execute(
                     "UPDATE slices SET state = 'queued', attempts = 0, claims = 0, score_id = NULL
@@ -121,6 +151,22 @@ impl Studies for Ledger {
                    AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)",
                     params![study_uid, model_sha256],
                 )?;
+                Ok(())
+            })
+            .await?;
+            self.queued().notify_waiters();
+            Ok(())
+        })
+    }
+
+    fn score_declined(&self, study_uid: String, slices: Vec<SliceId>) -> Pending<'_, ()> {
+        Box::pin(async move {
+            self.write(move |connection| {
+                let mut queue = connection.prepare_cached(
+                    "UPDATE slices SET state = 'queued', reason = NULL, head_check = NULL, attempts = 0, claims = 0
+                     WHERE id = ?1 AND study_uid = ?2 AND state = 'ineligible' AND head_check IS NOT NULL",
+                )?;
+                slices.iter().try_for_each(|slice| queue.execute(params![slice, study_uid]).map(drop))?;
                 Ok(())
             })
             .await?;
@@ -264,11 +310,11 @@ fn write_series(connection: &Connection, verdict: &Verdict) -> Result<()> {
 
 /// From the columns of the query in [`Ledger::open_studies`], in their order.
 fn evidence(row: &Row<'_>) -> rusqlite::Result<SliceEvidence> {
-    let state: String = row.get(9)?;
-    let (was_tried, had_head_check): (bool, bool) = (row.get(10)?, row.get(11)?);
-    let state = match (state.as_str(), row.get(12)?) {
+    let state: String = row.get(12)?;
+    let (was_tried, had_head_check): (bool, bool) = (row.get(13)?, row.get(14)?);
+    let state = match (state.as_str(), row.get(15)?) {
         ("scored", Some(probability)) => {
-            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(13)? == Some(true) }
+            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(16)? == Some(true) }
         }
         ("queued", _) => SliceState::Queued,
         ("ineligible", _) if !was_tried => SliceState::Out,
@@ -279,8 +325,8 @@ fn evidence(row: &Row<'_>) -> rusqlite::Result<SliceEvidence> {
     evidence_in_state(row, state)
 }
 
-/// From the first nine columns of a query: series, reason, instance number, frame, position, orientation, thickness, doubts, and whether
-/// it is a substitute.
+/// From the first twelve columns of a query: series, reason, instance number, frame, position, orientation, thickness, doubts, whether
+/// it is a substitute, the slice's id, what it shows and what it lacks.
 pub(super) fn evidence_in_state(row: &Row<'_>, state: SliceState) -> rusqlite::Result<SliceEvidence> {
     Ok(SliceEvidence {
         series_uid: row.get(0)?,
@@ -293,5 +339,8 @@ pub(super) fn evidence_in_state(row: &Row<'_>, state: SliceState) -> rusqlite::R
         thickness: row.get(6)?,
         doubts: row.get(7)?,
         is_substitute: row.get(8)?,
+        id: row.get(9)?,
+        shows: row.get::<_, Option<String>>(10)?.as_deref().and_then(Shows::named),
+        lacking: row.get(11)?,
     })
 }

@@ -7,7 +7,7 @@ use triaged_imaging::attributes::{text, values};
 use triaged_model::{MadeFor, Tolerance};
 
 use super::frame::Frame;
-use super::words::{fold, has_phrase};
+use super::words::{Part, fold, has_phrase, part};
 use super::{Notes, shown};
 use crate::config;
 
@@ -126,16 +126,31 @@ fn age_by_dates(frame: &Frame) -> Option<f64> {
     (0.0..120.0).contains(&years).then_some(years)
 }
 
-/// Images of phantoms for quality checks: Quality Control Image (0028,0300), and what their series are called.
+/// Images of phantoms for quality checks: Quality Control Image (0028,0300), and what their series are called. A description that names the
+/// head, too, leaves it to the pixels ([`perhaps_quality_check`]).
 pub(super) fn quality_check(frame: &Frame, rules: &config::Gate) -> Option<String> {
     let object = frame.object();
     if text(object, tags::QUALITY_CONTROL_IMAGE).is_some_and(|said| said.eq_ignore_ascii_case("YES")) {
         return Some("a phantom for quality checks: quality control image".into());
     }
-    let said = [tags::SERIES_DESCRIPTION, tags::STUDY_DESCRIPTION, tags::PROTOCOL_NAME];
-    let said = said
-        .into_iter()
-        .flat_map(|tag| values(object, tag))
-        .find(|v| has_phrase(v, &rules.quality_phrases).is_some())?;
+    let said = quality_phrases(frame, rules)
+        .find(|said| part(said, &rules.head_words) != Part::Head || is_of_phantom(said))?;
     Some(format!("a phantom for quality checks: {}", shown(&said)))
+}
+
+/// A description that names the head and a check of quality: `CT CEREBRAL - CHU QUEBEC, QC` is a hospital's, `HEAD QA` is a phantom's.
+pub(super) fn perhaps_quality_check(frame: &Frame, rules: &config::Gate) -> Option<String> {
+    let said = quality_phrases(frame, rules).next()?;
+    Some(format!("perhaps a phantom for quality checks: {}", shown(&said)))
+}
+
+fn quality_phrases<'f>(frame: &'f Frame, rules: &'f config::Gate) -> impl Iterator<Item = String> + use<'f> {
+    [tags::SERIES_DESCRIPTION, tags::STUDY_DESCRIPTION, tags::PROTOCOL_NAME]
+        .into_iter()
+        .flat_map(|tag| values(frame.object(), tag))
+        .filter(|said| has_phrase(said, &rules.quality_phrases).is_some())
+}
+
+fn is_of_phantom(said: &str) -> bool {
+    fold(said).contains("PHANTOM")
 }

@@ -4,7 +4,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 
 use triaged_imaging::MIN_SIDE;
-use triaged_imaging::attributes::{integer, item, text};
+use triaged_imaging::attributes::{integer, item, text, values};
 
 use super::frame::Frame;
 use super::words::{fold, has_phrase};
@@ -76,7 +76,12 @@ pub(super) fn description(frame: &Frame, rules: &config::Gate, notes: &mut Notes
     let description = text(frame.object(), tags::SERIES_DESCRIPTION)?;
     let said = || format!("series description {}", shown(&description));
     if has_phrase(&description, &rules.localizer_words).is_some() {
-        return Some(format!("a localizer: {}", said()));
+        // Value 3 of Image Type tells the two apart (PS3.3 C.8.2.1.1.1), and people write anything into descriptions.
+        if values(frame.object(), tags::IMAGE_TYPE).iter().any(|value| fold(value) == "AXIAL") {
+            notes.doubts.push(format!("perhaps a localizer, though its image type is axial: {}", said()));
+        } else {
+            return Some(format!("a localizer: {}", said()));
+        }
     }
     if notes.plane.normal.is_none() && has_phrase(&description, &rules.other_plane_words).is_some() {
         return Some(format!("not axial: {}", said()));

@@ -112,7 +112,12 @@ impl Gate {
         let mut notes = Notes { plane: Plane::of(frame), ..Notes::default() };
         let decision = match self.contradiction(frame, &mut notes) {
             Some(reason) => Decision::Out(reason),
-            None => region::decide(frame, &self.rules),
+            None => match region::decide(frame, &self.rules) {
+                Decision::Triage => {
+                    acquisition::perhaps_quality_check(frame, &self.rules).map_or(Decision::Triage, Decision::Look)
+                }
+                decision => decision,
+            },
         };
         let Notes { plane, doubts, is_substitute } = notes;
         Assessment { decision, doubts, is_substitute, plane }

@@ -20,10 +20,14 @@ impl Plane {
         let orientation = frame.numbers(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT);
         let normal = orientation.and_then(|cosines| normal(&cosines));
         let position = frame.numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT);
+        let location = || frame.number(tags::CT_POSITION_SEQUENCE, tags::SLICE_LOCATION);
         let place = match position.as_deref() {
+            // No image has its corner in the middle of the gantry: this is what systems write that do not know positions, or must not tell
+            // them. Slice Location says more.
+            Some(&[0.0, 0.0, 0.0]) => location().or(Some(0.0)),
             // Without an orientation the plane is taken for axial.
             Some(&[x, y, z]) => Some(dot(normal.unwrap_or([0.0, 0.0, 1.0]), [x, y, z])),
-            _ => frame.number(tags::CT_POSITION_SEQUENCE, tags::SLICE_LOCATION),
+            _ => location(),
         };
         let thickness = frame.number(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS).filter(|mm| *mm > 0.0);
         Plane { normal, place, thickness }

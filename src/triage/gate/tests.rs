@@ -347,6 +347,42 @@ fn phantoms_for_quality_checks_are_out() {
 }
 
 #[test]
+fn words_for_phantoms_and_localizers_in_the_description_of_a_head_leave_it_to_the_pixels() {
+    let head = (tags::BODY_PART_EXAMINED, VR::CS, "HEAD");
+    for (tag, said) in [
+        (tags::STUDY_DESCRIPTION, "CT CEREBRAL - CHU QUEBEC, QC"),
+        (tags::STUDY_DESCRIPTION, "CT HEAD STEREOTACTIC CALIBRATION"),
+        (tags::PROTOCOL_NAME, "Head QA approved"),
+    ] {
+        let reason = reason(&[head, (tag, VR::LO, said)]).unwrap_or_default();
+        assert_eq!(reason, format!("look: perhaps a phantom for quality checks: {said}"));
+    }
+    for said in ["HEAD QA PHANTOM", "Daily QA"] {
+        let reason = reason(&[head, (tags::SERIES_DESCRIPTION, VR::LO, said)]).unwrap_or_default();
+        assert!(reason.starts_with("a phantom for quality checks"), "{reason}");
+    }
+    for said in ["HEAD 5.0 H31s (SCOUT REF)", "Pilot trial head", "Hirn ohne KM, Topo-angle"] {
+        let series = (tags::SERIES_DESCRIPTION, VR::LO, said);
+        let axial = [head, series, (tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\AXIAL")];
+        assert_eq!(reason(&axial), None, "{said}");
+        assert!(assess(&object(&axial)).doubts[0].contains("perhaps a localizer"));
+        assert!(reason(&[head, series]).is_some_and(|reason| reason.starts_with("a localizer")), "{said}");
+    }
+}
+
+#[test]
+fn a_position_of_zeros_is_none_where_the_slice_location_says_more() {
+    let place = |position: &'static str, location: &'static str| {
+        let attributes =
+            [AXIAL, (tags::IMAGE_POSITION_PATIENT, VR::DS, position), (tags::SLICE_LOCATION, VR::DS, location)];
+        assess(&object(&attributes)).plane.place
+    };
+    assert_eq!(place("0\\0\\0", "35.5"), Some(35.5));
+    assert_eq!(place("0\\0\\0", ""), Some(0.0));
+    assert_eq!(place("-125\\-125\\0", "35.5"), Some(0.0));
+}
+
+#[test]
 fn an_object_that_is_no_ct_is_one_row_whatever_its_frames() {
     let capture = object(&[
         (tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE),

@@ -121,12 +121,14 @@ impl Fixture {
                 slices: vec![slice.into()],
                 stat: false,
                 about: Default::default(),
+                concatenation: None,
             };
             self.ledger.store(instance).await.unwrap();
         }
         let claims = self.lease(study.probabilities.len()).await;
         assert_eq!(claims.len(), study.probabilities.len());
         let score = |(claim, &probability): (&Claim, &f64)| Score {
+            shows: triaged_imaging::Shows::Head,
             lease: claim.lease,
             probability,
             positive: probability >= 0.5,

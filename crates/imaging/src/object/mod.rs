@@ -87,6 +87,14 @@ pub fn read_header_bytes(bytes: &[u8]) -> Result<ObjectHeader, ReadError> {
     read_from(Cursor::new(bytes), Extent::Header).map_err(in_memory)
 }
 
+/// Reads the elements up to group 0020, which say whose an object is, from the first bytes of a file: what comes behind may be cut off.
+///
+/// # Errors
+/// As [`read_header`]; so that the bytes end before group 0021.
+pub fn read_identity(bytes: &[u8]) -> Result<ObjectHeader, ReadError> {
+    read_from(Cursor::new(bytes), Extent::Identity).map_err(in_memory)
+}
+
 /// Reads a whole object from bytes in memory, as [`read_file`] does from a file.
 ///
 /// # Errors
@@ -131,6 +139,11 @@ fn read_from<R: Read + Seek>(reader: R, extent: Extent) -> Result<ObjectHeader, 
         return Err(ReadCause::TooLarge { bytes: source.end(), limit: MAX_FILE_BYTES });
     }
     let mut meta = Meta::read(&mut source)?;
+    let mut begin = [0; 132];
+    if source.look(source.position(), &mut begin)? == begin.len() && begin[128..] == *b"DICM" {
+        let why = "the data set begins with the preamble of a file: a whole file was sent where its data set belongs";
+        return Err(ReadCause::Malformed(why.into()));
+    }
     let mut head = [0; 8];
     let known = source.look(source.position(), &mut head)?;
     let seen = Encoding::sniff(&head[..known]);

@@ -38,6 +38,8 @@ pub(super) enum Extent {
     Frames,
     /// All but group 7FE0.
     Header,
+    /// All up to group 0020.
+    Identity,
 }
 
 /// The place of a data set in the object, and its parent.
@@ -124,6 +126,9 @@ impl<R: Read + Seek> Parser<R> {
             let mut bytes = [0; 12];
             self.source.read(&mut bytes[..8])?;
             let tag = self.tag(&bytes);
+            if root && self.extent == Extent::Identity && (0x0021..DELIMITERS).contains(&tag.group()) {
+                break;
+            }
             if tag.group() == DELIMITERS {
                 match self.delimiter(tag, &bytes, level, behind_pixels)? {
                     Some(end) => {

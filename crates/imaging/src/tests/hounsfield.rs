@@ -131,6 +131,23 @@ fn a_modality_lut_goes_before_a_rescale() {
     assert_eq!(hu(&object), [100.0, 100.0, 200.0, 300.0, 300.0]);
 }
 
+#[test]
+fn the_first_value_of_a_modality_lut_is_signed_where_stored_values_are() {
+    let signed = || us(tags::PIXEL_REPRESENTATION, 1);
+    for descriptor in [
+        DataElement::new(tags::LUT_DESCRIPTOR, VR::SS, PrimitiveValue::I16(C::from_slice(&[3, -1024, 16]))),
+        // As from implicit VR, where the dictionary says US.
+        DataElement::new(tags::LUT_DESCRIPTOR, VR::US, PrimitiveValue::U16(C::from_slice(&[3, 64512, 16]))),
+    ] {
+        let data = DataElement::new(tags::LUT_DATA, VR::OW, PrimitiveValue::U16(C::from_slice(&[100, 200, 300])));
+        let lut = InMemDicomObject::from_element_iter([descriptor, data]);
+        let sixteen =
+            [signed(), us(tags::BITS_STORED, 16), us(tags::HIGH_BIT, 15), words(&[0xFC00, 0xFC01, 0xFC02, 7])];
+        let object = image(4, sixteen.into_iter().chain([sequence(tags::MODALITY_LUT_SEQUENCE, vec![lut])]));
+        assert_eq!(hu(&object), [100.0, 200.0, 300.0, 300.0]);
+    }
+}
+
 /// An item of a functional groups sequence with a rescale.
 fn group(slope: &str, intercept: &str) -> InMemDicomObject {
     let item = InMemDicomObject::from_element_iter(rescale(slope, intercept));
