@@ -17,7 +17,6 @@ mod links;
 mod login;
 mod oidc;
 mod pages;
-mod person;
 mod plot;
 mod provider_login;
 mod said;
