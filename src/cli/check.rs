@@ -560,6 +560,7 @@ fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
         };
         let finding = match runtime.block_on(channel.deliver(&message)) {
             Outcome::Delivered => (Fine, delivered_test(channel.name(), settings).into()),
+            Outcome::DeliveredExcept { error } => (Fail, format!("not to every recipient: {}", error.in_full())),
             Outcome::Retry { error, .. } => (Fail, format!("{}; for now", error.in_full())),
             Outcome::Reject { error } => (Fail, error.in_full()),
         };

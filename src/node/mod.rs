@@ -63,6 +63,9 @@ use watch::Watch;
 /// How long a stop waits for the objects that associations have in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The file of the data folder that says that people were told the node is not ready.
+const TOLD_NOT_READY: &str = ".told-not-ready";
+
 /// How long a node that is no longer alive tries to leave its ledger in order.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -131,8 +134,12 @@ impl Node {
         let files = ArchivedStudies { ledger: ledger.clone(), data_dir: data_dir.clone() };
         let documents = OwnDocuments { ledger: ledger.clone(), reports: maker.clone() };
         let peers = DicomPeers { dimse: settings.dimse.clone() };
-        let surroundings =
-            Surroundings { files: Arc::new(files), documents: Arc::new(documents), peers: Arc::new(peers) };
+        let surroundings = Surroundings {
+            files: Arc::new(files),
+            documents: Arc::new(documents),
+            peers: Arc::new(peers),
+            recipients: Arc::new(ledger.clone()),
+        };
         let channels = notify::channels(&settings.notify, &surroundings)?;
         let direct = Direct::new(&settings.notify, &surroundings)?;
         let destinations = forward::destinations(&settings.forward, &settings.dimse)?;
@@ -320,7 +327,8 @@ impl Node {
             note_start(&ledger, &settings).await?;
         }
         let ae_title = settings.dimse.ae_title.clone();
-        let watch = Watch { ledger: ledger.clone(), routing, direct, readiness, ae_title };
+        let marker = data_dir.join(TOLD_NOT_READY);
+        let watch = Watch { ledger: ledger.clone(), routing, direct, readiness, ae_title, marker };
         let watch = serve.then(|| Stage::start(|stop| watch.run(stop)));
         let measure = serve.then(|| Stage::start(|stop| measure::run(ledger.clone(), measured, stop)));
         Ok(Node {

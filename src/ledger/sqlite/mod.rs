@@ -237,6 +237,7 @@ fn steps() -> Vec<M<'static>> {
         }),
         M::up(include_str!("migrations/0017_measurements.sql")),
         M::up(include_str!("migrations/0018_subject.sql")),
+        M::up(include_str!("migrations/0020_delivery.sql")),
     ]
 }
 
