@@ -107,6 +107,9 @@ impl Node {
     /// Starts a node. When this returns, it accepts associations.
     pub async fn start(settings: Settings, role: Role) -> Result<Node, StartError> {
         let serve = role == Role::Serve;
+        if serve {
+            verify(&settings)?;
+        }
         let metrics = crate::metrics::install().map_err(StartError::Metrics)?;
         let data_dir = settings.data_dir.clone();
         let stat = StatRule::new(&settings.triage);
@@ -454,6 +457,68 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || drop(ledger)).await;
         info!("stopped");
     }
+}
+
+/// Whether `serve` takes these settings, as far as that can be told without the data folder, the model and the ports: what it would
+/// refuse is refused before anything is touched, and `triaged check` finds it by the same call.
+///
+/// # Errors
+/// The first setting that it would refuse.
+pub fn verify(settings: &Settings) -> Result<(), StartError> {
+    let peers = Arc::new(DicomPeers { dimse: settings.dimse.clone() });
+    let channels = notify::channels(&settings.notify, &Surroundings { peers, ..Surroundings::default() })?;
+    let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
+    Routing::new(&settings.notify, &names)?;
+    forward::destinations(&settings.forward, &settings.dimse)?;
+    let web = &settings.web;
+    let links = Links::new(&web.public_url, Vec::new());
+    links.map_err(|why| ChannelError { key: "web.public_url".into(), why })?;
+    if settings.dimse.tls.port != 0 {
+        TlsServer::new(&settings.dimse.tls, &[])?;
+    }
+    if !web.listen.is_empty() {
+        if web.tls.is_on() {
+            TlsServer::new(&web.tls, &["http/1.1"])?;
+        }
+        Door::new(&web.login, &web.public_url, false).map_err(StartError::Login)?;
+    }
+    Exporter::verify(&settings.audit.syslog)?;
+    Ok(without_effect(settings)?)
+}
+
+/// Settings that are well formed and never work: whoever wrote them counts on them.
+fn without_effect(settings: &Settings) -> Result<(), ChannelError> {
+    let wrong = |key: &str, why: &str| Err(ChannelError { key: key.into(), why: why.into() });
+    for (number, route) in (1..).zip(&settings.notify.routes) {
+        if !route.stations.is_empty() && !settings.privacy.keep_station {
+            let why = "stations needs privacy.keep_station = true: without it the node knows no study's station";
+            return wrong(&format!("notify.routes, route {number}"), why);
+        }
+    }
+    let login = &settings.web.login;
+    if login.enabled && !login.proxy_user_header.is_empty() {
+        if axum::http::HeaderName::from_bytes(login.proxy_user_header.as_bytes()).is_err() {
+            return wrong("web.login.proxy_user_header", "is no name that a header can have");
+        }
+        if login.trusted_proxies.is_empty() {
+            let why =
+                "no proxy is believed: name the networks of those that may say who asks in web.login.trusted_proxies";
+            return wrong("web.login.proxy_user_header", why);
+        }
+    }
+    let viewer = settings.web.viewer_url.trim_start().to_ascii_lowercase();
+    if ["javascript:", "data:", "vbscript:"].iter().any(|scheme| viewer.starts_with(scheme)) {
+        return wrong("web.viewer_url", "is the address of no viewer, but a script");
+    }
+    let known = ["{study_uid}", "{accession_number}", "{patient_id}"];
+    let rest = known.iter().fold(settings.web.viewer_url.clone(), |url, name| url.replace(name, ""));
+    if rest.contains(['{', '}']) {
+        return wrong(
+            "web.viewer_url",
+            "names something else than {study_uid}, {accession_number} and {patient_id} in braces",
+        );
+    }
+    Ok(())
 }
 
 fn decoder_program() -> PathBuf {
