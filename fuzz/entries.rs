@@ -316,7 +316,7 @@ pub fn webhook_reply(bytes: &[u8]) {
     answer_next(bytes.to_vec());
     let kept = match RUNTIME.block_on(SERVER.1.deliver(&notification("ACC-1"))) {
         Outcome::Delivered => return,
-        Outcome::Retry { error, .. } | Outcome::Reject { error } => error,
+        Outcome::DeliveredExcept { error } | Outcome::Retry { error, .. } | Outcome::Reject { error } => error,
     };
     let reply = kept.reply.unwrap_or_default();
     assert!(reply.chars().count() <= 200 && !reply.chars().any(char::is_control), "{reply:?}");

@@ -31,6 +31,7 @@ pub mod notify;
 pub mod objects;
 pub mod outgoing;
 pub mod password;
+mod person;
 mod priority;
 pub mod recovery;
 pub mod rendering;

@@ -158,7 +158,7 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "triaged_unrouted_events_total",
         Counter,
         Unit::Count,
-        "Events that a person should hear of and for which no route holds, by `kind`",
+        "Events that a person should hear of and that no route tells to one, by `kind`",
     ),
     (
         "triaged_last_slice_to_notification_seconds",

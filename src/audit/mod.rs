@@ -47,6 +47,14 @@ impl Exporter {
         Ok(Some(Exporter { ledger, source, collector: Collector::new(syslog)? }))
     }
 
+    /// Whether an exporter could be made of these settings.
+    ///
+    /// # Errors
+    /// The files of TLS cannot be used.
+    pub fn verify(settings: &config::Syslog) -> Result<(), TlsError> {
+        if settings.address.is_empty() { Ok(()) } else { Collector::new(settings).map(|_| ()) }
+    }
+
     /// Sends until `stop`, and once more then: the row of the stop itself.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut fails = false;

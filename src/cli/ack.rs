@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use triaged::config::Settings;
 use triaged::ledger::{Acknowledged, Actor};
-use triaged::notify::Routing;
 
 use super::{Failure, Result, actor, ledger_to_write, study, terminal};
 
@@ -24,12 +23,9 @@ pub struct Args {
     undo: bool,
 }
 
+/// The node tells who is to hear of it: what this process sees of the configuration may lack the service's environment.
 pub fn run(settings: &Settings, args: Args) -> Result {
     let ledger = ledger_to_write(settings)?;
-    // The channels' names are enough to route by: the node that runs delivers.
-    let names: Vec<String> = settings.notify.all_channels().into_iter().map(|channel| channel.name).collect();
-    let routing = Routing::new(&settings.notify, &names).map_err(|error| Failure::wrong(error.to_string()))?;
-    ledger.tell_by(Box::new(move |event| routing.messages(event)));
     let study_uid = study::find(&ledger, &args.study)?;
     let user = actor::actor();
     let actor = match args.by {

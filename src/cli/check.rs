@@ -16,7 +16,8 @@ use triaged::dimse::scu::{self, Peer};
 use triaged::event::{Event, Kind, Test};
 use triaged::forward;
 use triaged::inference::{Engine, EngineError, libraries};
-use triaged::ledger::{ArchivedFile, LedgerError, Reader, now};
+use triaged::ledger::{ArchivedFile, LedgerError, NotificationRow, Reader, format_time, now};
+use triaged::node;
 use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
 use triaged::outgoing::DicomPeers;
 use triaged::recovery;
@@ -24,7 +25,7 @@ use triaged::tls::{TlsFiles, TlsServer, expiries};
 use triaged_model::ModelCard;
 
 use super::terminal::{Screen, clean};
-use super::{Result, shown};
+use super::{Result, serve, shown};
 
 /// How long something that holds a port may take to show that it is a node.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,6 +91,7 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
     }
     let from = config.map_or_else(|| "built-in defaults and environment".into(), shown);
     report.line("configuration", (Fine, from))?;
+    report.line("settings", taken(&settings))?;
     report.line("data folder", data_folder(&settings.data_dir))?;
     report.line("disk", disk(&settings))?;
     let database = settings.database();
@@ -121,17 +123,28 @@ pub fn run(settings: Result<Settings>, config: Option<&Path>, args: Args) -> Res
         report.line("web over TLS", tls((&settings.web.tls).into(), "HTTPS"))?;
     }
     report.line("notification", channels(&settings))?;
-    if !settings.forward.is_empty() {
-        report.line("forwarding", forwarding(&settings, ledger.as_ref().and_then(|ledger| ledger.as_ref().ok())))?;
+    let reader = ledger.as_ref().and_then(|ledger| ledger.as_ref().ok());
+    let left = reader.map_or(Ok(Vec::new()), Reader::forward_waiting).unwrap_or_default();
+    if !settings.forward.is_empty() || !left.is_empty() {
+        report.line("forwarding", forwarding(&settings, reader, left))?;
     }
     if args.send_test {
         send_test(&settings, &mut report)?;
     }
     if let Some(Ok(ledger)) = &ledger {
-        report.line("dead letters", dead(ledger))?;
+        report.line("dead letters", dead(ledger, &settings))?;
         report.line("set aside", set_aside(ledger))?;
     }
     Ok(if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Whether `serve` takes the settings: by the calls that it makes itself.
+fn taken(settings: &Settings) -> Finding {
+    let taken = serve::log_filter(&settings.log).map_err(|failure| failure.line);
+    match taken.and_then(|_| node::verify(settings).map_err(|error| error.to_string())) {
+        Ok(()) => (Fine, "the node takes them".into()),
+        Err(why) => (Fail, why),
+    }
 }
 
 fn data_folder(folder: &Path) -> Finding {
@@ -560,6 +573,7 @@ fn send_test(settings: &Settings, report: &mut Report) -> Result<()> {
         };
         let finding = match runtime.block_on(channel.deliver(&message)) {
             Outcome::Delivered => (Fine, delivered_test(channel.name(), settings).into()),
+            Outcome::DeliveredExcept { error } => (Fail, format!("not to every recipient: {}", error.in_full())),
             Outcome::Retry { error, .. } => (Fail, format!("{}; for now", error.in_full())),
             Outcome::Reject { error } => (Fail, error.in_full()),
         };
@@ -581,13 +595,16 @@ fn surroundings(settings: &Settings) -> Surroundings {
 }
 
 /// The peers that images go on to, and how much waits for each.
-fn forwarding(settings: &Settings, ledger: Option<&Reader>) -> Finding {
+/// `left`: the destinations for which images wait or failed.
+fn forwarding(settings: &Settings, ledger: Option<&Reader>, left: Vec<(String, u64)>) -> Finding {
     let destinations = match forward::destinations(&settings.forward, &settings.dimse) {
         Err(error) => return (Fail, error.to_string()),
         Ok(destinations) => destinations,
     };
     let mut verdict = Fine;
     let mut texts = Vec::new();
+    let gone: Vec<_> =
+        left.into_iter().filter(|(name, _)| destinations.iter().all(|(rule, _)| rule.destination != *name)).collect();
     for (rule, peer) in destinations {
         let name = rule.destination;
         match ledger.map_or(Ok((0, 0)), |ledger| ledger.forward_counts(&name)) {
@@ -598,7 +615,14 @@ fn forwarding(settings: &Settings, ledger: Option<&Reader>) -> Finding {
             }
         }
     }
-    if verdict == Warn {
+    let has_failed = verdict == Warn;
+    for (name, images) in gone {
+        verdict = Warn;
+        texts.push(format!(
+            "{images} images did not go on to {name}, which is not configured any more: the view forward_log names them"
+        ));
+    }
+    if has_failed {
         texts.push("the view forward_log says why, and `triaged requeue --all` sends them again".into());
     }
     (verdict, texts.join("; "))
@@ -623,12 +647,49 @@ fn set_aside(ledger: &Reader) -> Finding {
     }
 }
 
-fn dead(ledger: &Reader) -> Finding {
-    match ledger.notifications(None) {
-        Err(error) => (Fail, error.to_string()),
-        Ok(rows) => match rows.iter().filter(|row| row.state == "dead").count() {
-            0 => (Fine, "none".into()),
-            n => (Warn, format!("{n} notifications could not be delivered; `triaged requeue` lists and sends them")),
-        },
+/// What was mended longer ago need not be told.
+const A_WEEK: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+
+/// What has not arrived, and what did not arrive at every recipient.
+fn dead(ledger: &Reader, settings: &Settings) -> Finding {
+    let rows = match ledger.notifications(None) {
+        Err(error) => return (Fail, error.to_string()),
+        Ok(rows) => rows,
+    };
+    let mut said = Vec::new();
+    match rows.iter().filter(|row| row.state == "dead").count() {
+        0 => {}
+        n => {
+            said.push(format!("{n} notifications could not be delivered; `triaged requeue` lists and sends them"));
+        }
+    }
+    let channels: Vec<String> = settings.notify.all_channels().into_iter().map(|channel| channel.name).collect();
+    let stranded = rows.iter().filter(|row| row.state == "pending" && !channels.contains(&row.channel));
+    let mut names: Vec<&str> = stranded.map(|row| row.channel.as_str()).collect();
+    let waiting = names.len();
+    names.sort_unstable();
+    names.dedup();
+    if waiting > 0 {
+        said.push(format!(
+            "{waiting} notifications wait for channels that are not configured here: {}",
+            names.join(", ")
+        ));
+    }
+    let week_ago = format_time(Timestamp::now() - A_WEEK);
+    let is_partly = |row: &&NotificationRow| {
+        row.last_error.is_some() && row.delivered_at.as_ref().is_some_and(|delivered| *delivered >= week_ago)
+    };
+    let partly: Vec<_> = rows.iter().filter(is_partly).collect();
+    if let Some(last) = partly.last() {
+        let error = last.last_error.as_deref().unwrap_or_default();
+        said.push(format!(
+            "{} notifications of the last seven days were not delivered to every recipient, the last of them on {}: {error}",
+            partly.len(),
+            last.channel
+        ));
+    }
+    match said.is_empty() {
+        true => (Fine, "none".into()),
+        false => (Warn, said.join("; ")),
     }
 }

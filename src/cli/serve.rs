@@ -142,8 +142,11 @@ fn tell_systemd(state: NotifyState<'_>) {
     }
 }
 
-/// The log goes to standard error, where the journal picks it up.
-pub fn start_log(settings: &Log) -> Result<()> {
+/// What goes into the log.
+///
+/// # Errors
+/// `log.level` is no level, nor a list of them.
+pub fn log_filter(settings: &Log) -> Result<EnvFilter> {
     let level = &settings.level;
     let wrong = |why: String| Failure::wrong(format!("configuration: log.level = {level}: {why}"));
     // The filter takes a lone word that is no level for the name of a module, so that a slip of the pen would silence
@@ -155,7 +158,12 @@ pub fn start_log(settings: &Log) -> Result<()> {
     }
     // ONNX Runtime tells each graph transformation at info.
     let directives = if level.contains("ort=") { level.clone() } else { format!("{level},ort=warn") };
-    let filter = EnvFilter::builder().parse(&directives).map_err(|error| wrong(error.to_string()))?;
+    EnvFilter::builder().parse(&directives).map_err(|error| wrong(error.to_string()))
+}
+
+/// The log goes to standard error, where the journal picks it up.
+pub fn start_log(settings: &Log) -> Result<()> {
+    let filter = log_filter(settings)?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
     match settings.format {

@@ -146,7 +146,7 @@ impl Study {
             ),
             None => String::new(),
         };
-        let mark = slice_threshold.map(|t| format!(", slice threshold {t:.3} marked")).unwrap_or_default();
+        let mark = slice_threshold.map(|t| format!(", marked from {t:.3} on")).unwrap_or_default();
         out.push_str(&heading(&format!("Slices{model}{mark}")));
         out.push_str(&chart(&self.slices, slice_threshold, screen));
         out

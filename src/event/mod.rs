@@ -112,6 +112,9 @@ pub struct Acknowledged {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub station_name: Option<String>,
     pub revision: i64,
+    /// The highest score of the study's verdicts, by which routes choose; no part of a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// Who, as the ledger knows them: a name, a token, or the way the acknowledgement came.
     pub by: String,
     pub acknowledged_at: String,
@@ -178,6 +181,16 @@ impl Event {
         }
     }
 
+    /// Whether it says that a study is not flagged or could not be judged, or that this could not be told: nobody is to hear that of a study
+    /// that is flagged since.
+    pub fn says_not_flagged(&self) -> bool {
+        match self {
+            Event::Incomplete(_) | Event::NotFlagged(_) => true,
+            Event::DeliveryFailed(failed) => failed.undelivered.says_not_flagged(),
+            _ => false,
+        }
+    }
+
     /// The study that this event is about; `None` where it is about the node.
     pub fn study_uid(&self) -> Option<&str> {
         match self {
@@ -191,6 +204,14 @@ impl Event {
         match self {
             Event::Acknowledged(acknowledged) => acknowledged.revision,
             _ => self.verdict().map_or(0, |study| study.revision),
+        }
+    }
+
+    /// The score of the study; `None` where it has none, or the event is about the node.
+    pub fn score(&self) -> Option<f64> {
+        match self {
+            Event::Acknowledged(acknowledged) => acknowledged.score,
+            _ => self.verdict().and_then(|study| study.score),
         }
     }
 

@@ -18,8 +18,13 @@ use super::{Actor, Delivery, NewMessage, OutboxRow, Pending, Result, Revival};
 ///       requeue_dead │ ▼ settle: dead      settle: delivered  │
 ///                   dead ─────────────────────────────────────┘
 /// ```
+///
+/// One that was overtaken before it arrived is withdrawn: it is over as one that was delivered, and stands in no log.
 pub trait Outbox: Send + Sync {
     /// The messages of a channel that are due, oldest first. Blocks.
+    ///
+    /// News of an acknowledgement waits until the channel's alerts of the study have gone: a pager that got them the other way round
+    /// would leave its incident open.
     ///
     /// `longest` is the longest wait between attempts: what is due later than that was written before the clock was set
     /// back, and is due now, for an alarm must not wait for the clock to catch up.
@@ -33,6 +38,9 @@ pub trait Outbox: Send + Sync {
 
     /// How many messages of a channel are pending, and how many are dead. Blocks.
     fn counts(&self, channel: &str) -> Result<(u64, u64)>;
+
+    /// Whether a message that says a study is not flagged, or could not be judged, is not true any more. Blocks.
+    fn is_outdated(&self, id: i64) -> Result<bool>;
 
     /// Writes messages that no verdict brings, such as those about the node.
     fn post(&self, messages: Vec<NewMessage>) -> Pending<'_, ()>;

@@ -63,6 +63,9 @@ use watch::Watch;
 /// How long a stop waits for the objects that associations have in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The file of the data folder that says that people were told the node is not ready.
+const TOLD_NOT_READY: &str = ".told-not-ready";
+
 /// How long a node that is no longer alive tries to leave its ledger in order.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -104,6 +107,9 @@ impl Node {
     /// Starts a node. When this returns, it accepts associations.
     pub async fn start(settings: Settings, role: Role) -> Result<Node, StartError> {
         let serve = role == Role::Serve;
+        if serve {
+            verify(&settings)?;
+        }
         let metrics = crate::metrics::install().map_err(StartError::Metrics)?;
         let data_dir = settings.data_dir.clone();
         let stat = StatRule::new(&settings.triage);
@@ -131,8 +137,12 @@ impl Node {
         let files = ArchivedStudies { ledger: ledger.clone(), data_dir: data_dir.clone() };
         let documents = OwnDocuments { ledger: ledger.clone(), reports: maker.clone() };
         let peers = DicomPeers { dimse: settings.dimse.clone() };
-        let surroundings =
-            Surroundings { files: Arc::new(files), documents: Arc::new(documents), peers: Arc::new(peers) };
+        let surroundings = Surroundings {
+            files: Arc::new(files),
+            documents: Arc::new(documents),
+            peers: Arc::new(peers),
+            recipients: Arc::new(ledger.clone()),
+        };
         let channels = notify::channels(&settings.notify, &surroundings)?;
         let direct = Direct::new(&settings.notify, &surroundings)?;
         let destinations = forward::destinations(&settings.forward, &settings.dimse)?;
@@ -320,7 +330,8 @@ impl Node {
             note_start(&ledger, &settings).await?;
         }
         let ae_title = settings.dimse.ae_title.clone();
-        let watch = Watch { ledger: ledger.clone(), routing, direct, readiness, ae_title };
+        let marker = data_dir.join(TOLD_NOT_READY);
+        let watch = Watch { ledger: ledger.clone(), routing, direct, readiness, ae_title, marker };
         let watch = serve.then(|| Stage::start(|stop| watch.run(stop)));
         let measure = serve.then(|| Stage::start(|stop| measure::run(ledger.clone(), measured, stop)));
         Ok(Node {
@@ -446,6 +457,68 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || drop(ledger)).await;
         info!("stopped");
     }
+}
+
+/// Whether `serve` takes these settings, as far as that can be told without the data folder, the model and the ports: what it would
+/// refuse is refused before anything is touched, and `triaged check` finds it by the same call.
+///
+/// # Errors
+/// The first setting that it would refuse.
+pub fn verify(settings: &Settings) -> Result<(), StartError> {
+    let peers = Arc::new(DicomPeers { dimse: settings.dimse.clone() });
+    let channels = notify::channels(&settings.notify, &Surroundings { peers, ..Surroundings::default() })?;
+    let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
+    Routing::new(&settings.notify, &names)?;
+    forward::destinations(&settings.forward, &settings.dimse)?;
+    let web = &settings.web;
+    let links = Links::new(&web.public_url, Vec::new());
+    links.map_err(|why| ChannelError { key: "web.public_url".into(), why })?;
+    if settings.dimse.tls.port != 0 {
+        TlsServer::new(&settings.dimse.tls, &[])?;
+    }
+    if !web.listen.is_empty() {
+        if web.tls.is_on() {
+            TlsServer::new(&web.tls, &["http/1.1"])?;
+        }
+        Door::new(&web.login, &web.public_url, false).map_err(StartError::Login)?;
+    }
+    Exporter::verify(&settings.audit.syslog)?;
+    Ok(without_effect(settings)?)
+}
+
+/// Settings that are well formed and never work: whoever wrote them counts on them.
+fn without_effect(settings: &Settings) -> Result<(), ChannelError> {
+    let wrong = |key: &str, why: &str| Err(ChannelError { key: key.into(), why: why.into() });
+    for (number, route) in (1..).zip(&settings.notify.routes) {
+        if !route.stations.is_empty() && !settings.privacy.keep_station {
+            let why = "stations needs privacy.keep_station = true: without it the node knows no study's station";
+            return wrong(&format!("notify.routes, route {number}"), why);
+        }
+    }
+    let login = &settings.web.login;
+    if login.enabled && !login.proxy_user_header.is_empty() {
+        if axum::http::HeaderName::from_bytes(login.proxy_user_header.as_bytes()).is_err() {
+            return wrong("web.login.proxy_user_header", "is no name that a header can have");
+        }
+        if login.trusted_proxies.is_empty() {
+            let why =
+                "no proxy is believed: name the networks of those that may say who asks in web.login.trusted_proxies";
+            return wrong("web.login.proxy_user_header", why);
+        }
+    }
+    let viewer = settings.web.viewer_url.trim_start().to_ascii_lowercase();
+    if ["javascript:", "data:", "vbscript:"].iter().any(|scheme| viewer.starts_with(scheme)) {
+        return wrong("web.viewer_url", "is the address of no viewer, but a script");
+    }
+    let known = ["{study_uid}", "{accession_number}", "{patient_id}"];
+    let rest = known.iter().fold(settings.web.viewer_url.clone(), |url, name| url.replace(name, ""));
+    if rest.contains(['{', '}']) {
+        return wrong(
+            "web.viewer_url",
+            "names something else than {study_uid}, {accession_number} and {patient_id} in braces",
+        );
+    }
+    Ok(())
 }
 
 fn decoder_program() -> PathBuf {

@@ -1,5 +1,6 @@
 //! Tells when the node becomes not ready, and when it is ready again: as a metric for each check, and as an event that goes the way of results.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::event::{Event, NodeTrouble};
-use crate::ledger::{Ledger, NewMessage, Outbox, now};
+use crate::ledger::{Ledger, NewMessage, now};
 use crate::notify::{Direct, Routing};
 use crate::web::Readiness;
 
@@ -30,12 +31,15 @@ pub(super) struct Watch {
     pub direct: Direct,
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     pub ae_title: String,
+    /// A file that is there while the last that people heard is that the node is not ready. No row of the ledger, which may be what ailed.
+    pub marker: PathBuf,
 }
 
 impl Watch {
     /// Looks until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut told_ready = true;
+        // Whoever was told before a restart that the node is not ready waits for the end of that.
+        let mut told_ready = !self.marker.exists();
         let (mut since, mut looks, mut seen_ready) = (now(), 0, true);
         loop {
             tokio::select! {
@@ -67,16 +71,31 @@ impl Watch {
             let messages = self.routing.messages(Event::NodeTrouble(trouble));
             if self.tell(&messages).await {
                 told_ready = ready;
+                self.mark(ready);
             }
+        }
+    }
+
+    /// Keeps over a restart what was told. On a full disk it may fail, and then the end is told only while this process lives.
+    fn mark(&self, ready: bool) {
+        let marked = match ready {
+            true => std::fs::remove_file(&self.marker),
+            false => std::fs::write(&self.marker, "people were told that the node is not ready\n"),
+        };
+        match marked {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                warn!("what was told of the node's state cannot be kept in {}: {error}", self.marker.display());
+            }
+            _ => {}
         }
     }
 
     /// Whether the messages are kept, or have arrived. What failed is tried at the next look.
     async fn tell(&self, messages: &[NewMessage]) -> bool {
-        let why = match tokio::time::timeout(PATIENCE, self.ledger.post(messages.to_vec())).await {
-            Ok(Ok(())) => return true,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the ledger does not answer".into(),
+        // What it does not take in time it does not take later, either: people would hear the same twice.
+        let why = match self.ledger.post_within(messages.to_vec(), PATIENCE).await {
+            Ok(()) => return true,
+            Err(error) => error.to_string(),
         };
         // The ledger is what ails, and people must hear of that now.
         match self.direct.tell(messages, TELL).await {

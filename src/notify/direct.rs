@@ -51,6 +51,15 @@ impl Direct {
             deliveries.push(async move {
                 let why = match tokio::time::timeout(patience, channel.deliver(&message)).await {
                     Ok(Outcome::Delivered) => return true,
+                    Ok(Outcome::DeliveredExcept { error }) => {
+                        let why = error.text;
+                        tracing::error!(
+                            channel = channel.name(),
+                            why,
+                            "the state of the node was not told to everybody"
+                        );
+                        return true;
+                    }
                     Ok(Outcome::Retry { error, .. } | Outcome::Reject { error }) => error.text,
                     Err(_) => "it took too long".into(),
                 };

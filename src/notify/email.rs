@@ -3,7 +3,7 @@
 //! Each recipient has a transaction of their own, so that one address which the server refuses keeps nobody else from being
 //! told. The subject holds nothing about a patient: it shows on locked telephones.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -19,8 +19,9 @@ use lettre::{SmtpTransport, Transport};
 use triaged_imaging::attributes::text;
 
 use super::words::Words;
-use super::{Attempt, Channel, ChannelError, Failure, Include, Message, Outcome, StudyFiles, Surroundings};
+use super::{Attempt, Channel, ChannelError, Failure, Include, Message, Outcome, Recipients, StudyFiles, Surroundings};
 use crate::config::{self, MailSecurity};
+use crate::person;
 
 /// How many characters of a server's answer are kept for the administrator.
 const MOST_REPLY_CHARS: usize = 200;
@@ -40,9 +41,36 @@ pub struct Email {
     include_patient_name: bool,
     zone: TimeZone,
     files: Arc<dyn StudyFiles>,
-    /// By message: the recipients (by their place in `to`) who have it. After a restart they may get it again, with the same
-    /// Message-ID.
-    partly_sent: Mutex<HashMap<i64, HashSet<usize>>>,
+    /// Who has which message, over restarts.
+    recipients: Arc<dyn Recipients>,
+    /// The same of this process, by idempotency key: for messages that are not in the ledger, and while it ails.
+    partly_sent: Mutex<PartlySent>,
+}
+
+/// The addresses that have a message, by its idempotency key, the oldest message first.
+#[derive(Default)]
+struct PartlySent {
+    told: HashMap<String, HashSet<String>>,
+    order: VecDeque<String>,
+}
+
+impl PartlySent {
+    fn note(&mut self, key: &str, address: &str) {
+        if !self.told.contains_key(key) {
+            self.order.push_back(key.to_owned());
+            if self.order.len() > MOST_PARTLY_SENT
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.told.remove(&oldest);
+            }
+        }
+        self.told.entry(key.to_owned()).or_default().insert(address.to_owned());
+    }
+
+    fn forget(&mut self, key: &str) {
+        self.told.remove(key);
+        self.order.retain(|known| known != key);
+    }
 }
 
 #[derive(Template)]
@@ -125,6 +153,7 @@ impl Email {
             include_patient_name: settings.include_patient_name,
             zone: zone.clone(),
             files: surroundings.files.clone(),
+            recipients: surroundings.recipients.clone(),
             partly_sent: Mutex::default(),
         })
     }
@@ -134,9 +163,10 @@ impl Email {
             Ok(mail) => mail,
             Err(why) => return Outcome::Reject { error: why.into() },
         };
-        let sent: HashSet<usize> = self.partly_sent().get(&message.id).cloned().unwrap_or_default();
+        let told_before = self.told_before(message).await;
+        let mut told = Vec::new();
         let (mut temporary, mut permanent) = (None, None);
-        for (place, to) in self.to.iter().enumerate().filter(|(place, _)| !sent.contains(place)) {
+        for to in self.to.iter().filter(|to| !told_before.contains::<str>(to.email.as_ref())) {
             let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.email.clone()]);
             let envelope = envelope.expect("an envelope needs a recipient, and has one");
             let (transport, mail) = (self.transport.clone(), mail.clone());
@@ -144,7 +174,11 @@ impl Email {
             // Each step of a transaction has the transport's timeout; a server that drips keeps its thread, not this channel.
             let attempt = tokio::time::timeout(self.timeout * 4, send).await;
             match attempt {
-                Ok(Ok(Ok(_))) => self.note_sent(message.id, place),
+                Ok(Ok(Ok(_))) => {
+                    let address: &str = to.email.as_ref();
+                    self.partly_sent().note(&message.idempotency_key, address);
+                    told.push(address.to_owned());
+                }
                 Ok(Ok(Err(error))) => {
                     let failure = failure(&error, to.email.as_ref());
                     let lasting = error.is_permanent() || error.is_tls() || error.is_client();
@@ -162,14 +196,51 @@ impl Email {
                 }
             }
         }
+        let somebody_has_it = !told.is_empty() || !told_before.is_empty();
         match (temporary, permanent) {
             (None, None) => {
-                self.partly_sent().remove(&message.id);
+                self.partly_sent().forget(&message.idempotency_key);
                 Outcome::Delivered
             }
             // Those who are to be tried again soon go first; the others' refusal is told at the end.
-            (Some(error), _) => Outcome::Retry { error, after: None },
+            (Some(error), _) => {
+                self.note_told(message, told).await;
+                Outcome::Retry { error, after: None }
+            }
+            (None, Some(error)) if somebody_has_it => {
+                self.partly_sent().forget(&message.idempotency_key);
+                Outcome::DeliveredExcept { error }
+            }
             (None, Some(error)) => Outcome::Reject { error },
+        }
+    }
+
+    /// The addresses that have a message.
+    async fn told_before(&self, message: &Message) -> HashSet<String> {
+        let mut told = self.partly_sent().told.get(&message.idempotency_key).cloned().unwrap_or_default();
+        if message.id > 0 {
+            let (recipients, id) = (self.recipients.clone(), message.id);
+            match tokio::task::spawn_blocking(move || recipients.told(id)).await {
+                Ok(Ok(known)) => told.extend(known),
+                Ok(Err(why)) => tracing::warn!(channel = self.name, why, "who has a message already cannot be read"),
+                Err(_) => {}
+            }
+        }
+        told
+    }
+
+    /// Keeps who has a message while others have not.
+    async fn note_told(&self, message: &Message, told: Vec<String>) {
+        if message.id == 0 || told.is_empty() {
+            return;
+        }
+        let (recipients, id) = (self.recipients.clone(), message.id);
+        if let Ok(Err(why)) = tokio::task::spawn_blocking(move || recipients.note(id, told)).await {
+            tracing::warn!(
+                channel = self.name,
+                why,
+                "who has a message cannot be kept: they may get it again after a restart"
+            );
         }
     }
 
@@ -219,24 +290,15 @@ impl Email {
             let files = files.files(&study_uid).ok()?;
             files.iter().take(3).find_map(|file| {
                 let object = triaged_imaging::read_header(&file.path).ok()?;
-                text(&object, dicom_dictionary_std::tags::PATIENT_NAME)
+                let name = text(&object, dicom_dictionary_std::tags::PATIENT_NAME)?;
+                person::name(&name)
             })
         });
         read.await.ok().flatten()
     }
 
-    fn partly_sent(&self) -> std::sync::MutexGuard<'_, HashMap<i64, HashSet<usize>>> {
+    fn partly_sent(&self) -> std::sync::MutexGuard<'_, PartlySent> {
         self.partly_sent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_sent(&self, message: i64, place: usize) {
-        let mut partly_sent = self.partly_sent();
-        partly_sent.entry(message).or_default().insert(place);
-        if partly_sent.len() > MOST_PARTLY_SENT
-            && let Some(oldest) = partly_sent.keys().min().copied()
-        {
-            partly_sent.remove(&oldest);
-        }
     }
 }
 

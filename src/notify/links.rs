@@ -68,6 +68,11 @@ impl Links {
         Links { public_url: None, key: Vec::new() }
     }
 
+    /// The origin of `public_url`, as browsers write it: scheme, host, and the port where it is not the scheme's own.
+    pub fn origin(&self) -> Option<String> {
+        Some(self.public_url.as_ref()?.origin().ascii_serialization())
+    }
+
     /// The page of a study.
     pub fn study(&self, study_uid: &str) -> Option<String> {
         let mut url = self.public_url.clone()?;
@@ -209,6 +214,7 @@ mod tests {
         let url = links().study("1.2/../3?x#y").unwrap();
         assert_eq!(url, "https://triaged.example.org/base/studies/1.2%2F..%2F3%3Fx%23y");
         assert_eq!(Links::none().study("1.2"), None);
+        assert_eq!(links().origin().as_deref(), Some("https://triaged.example.org"));
         for wrong in ["triaged.example.org", "ftp://x/", "https://x/?a=b"] {
             assert!(Links::new(wrong, vec![]).is_err(), "{wrong}");
         }

@@ -13,6 +13,7 @@ mod links;
 mod message;
 mod pacs;
 mod peers;
+mod recipients;
 mod retry;
 mod routing;
 mod schedule;
@@ -33,6 +34,7 @@ pub use links::{AcknowledgeLink, LinkError, Links};
 pub use message::{Include, Message};
 pub use pacs::Pacs;
 pub use peers::{DocumentPeer, DocumentPeers, NoPeers, NotStored};
+pub use recipients::{NoRecipients, Recipients};
 pub use routing::Routing;
 pub use schedule::zone;
 pub use webhook::Webhook;
@@ -59,6 +61,8 @@ pub type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 pub enum Outcome {
     /// The counterpart has it.
     Delivered,
+    /// Some recipients have it; for the others it will hardly work before a person mends something.
+    DeliveredExcept { error: Failure },
     /// It may work soon; not before `after`, if the counterpart asked for that.
     Retry { error: Failure, after: Option<Duration> },
     /// It will hardly work before a person mends something, here or at the counterpart.
@@ -110,12 +114,18 @@ pub struct Surroundings {
     pub files: Arc<dyn StudyFiles>,
     pub documents: Arc<dyn Documents>,
     pub peers: Arc<dyn DocumentPeers>,
+    pub recipients: Arc<dyn Recipients>,
 }
 
 impl Default for Surroundings {
     /// For a process that has no archive at hand.
     fn default() -> Surroundings {
-        Surroundings { files: Arc::new(NoFiles), documents: Arc::new(NoDocuments), peers: Arc::new(NoPeers) }
+        Surroundings {
+            files: Arc::new(NoFiles),
+            documents: Arc::new(NoDocuments),
+            peers: Arc::new(NoPeers),
+            recipients: Arc::new(NoRecipients),
+        }
     }
 }
 

@@ -36,9 +36,9 @@ impl Retry {
         }
     }
 
-    /// Which dead messages are tried again.
-    pub fn revival(&self) -> Revival {
-        Revival { longest: self.dead_longest.max(self.dead_first), oldest: self.dead_oldest }
+    /// Which dead messages are tried again. `acknowledged`: also alerts of studies that somebody takes care of.
+    pub fn revival(&self, acknowledged: bool) -> Revival {
+        Revival { longest: self.dead_longest.max(self.dead_first), oldest: self.dead_oldest, acknowledged }
     }
 
     /// How long a dead message must have rested to be woken by another's delivery.
@@ -52,6 +52,7 @@ impl Retry {
         let dead = |error| Delivery::Dead { at: later(self.dead_wait(row, rand::random_range(0.5..=1.0))), error };
         match outcome {
             Outcome::Delivered => Delivery::Delivered,
+            Outcome::DeliveredExcept { error } => Delivery::DeliveredExcept { error: error.in_full() },
             Outcome::Reject { error } => dead(error.in_full()),
             Outcome::Retry { error, .. } if row.dead || attempts >= self.max_attempts => {
                 dead(format!("given up after {attempts} attempts: {}", error.in_full()))

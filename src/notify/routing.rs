@@ -100,21 +100,22 @@ impl Routing {
                 let steps = route.escalation.iter().flat_map(|(step, to)| to.iter().map(|channel| (*step, channel)));
                 later.extend(steps);
             }
-            for channel in &route.channels {
-                // A channel that failed cannot tell of its failure.
-                let failed = matches!(&event, Event::DeliveryFailed(failed) if failed.channel == *channel);
-                let takes = event.kind().is_verdict() || !self.document_channels.contains(channel);
-                if !failed && takes && !channels.contains(&channel) {
+            for channel in route.channels.iter().filter(|channel| self.takes(channel, &event)) {
+                if !channels.contains(&channel) {
                     channels.push(channel);
                 }
             }
         }
-        if channels.is_empty() && event.kind().is_urgent() && self.routes.iter().any(|route| route.hears(&event)) {
+        // Steps of an escalation go to people only.
+        let somebody_hears =
+            !later.is_empty() || channels.iter().any(|channel| !self.document_channels.contains(channel));
+        if !somebody_hears && event.kind().is_urgent() && self.routes.iter().any(|route| self.would_tell(route, &event))
+        {
             metrics::counter!("triaged_unrouted_events_total", "kind" => event.kind().as_str()).increment(1);
             tracing::warn!(
                 study = event.study_uid(),
                 kind = %event.kind(),
-                "no route of notify.routes holds for this event, so nobody is told of it"
+                "no route of notify.routes tells a person of this event: it shows only in the worklist"
             );
         }
         // If routes differ about a step's time, the earlier one is first, and the ledger keeps the first.
@@ -126,14 +127,36 @@ impl Routing {
         now.chain(later.into_iter().map(|(step, channel)| message(channel, Some(step)))).collect()
     }
 
-    /// The routes that hold for an event: those without `fallback`, or else those with it.
+    /// The routes that hold for an event: those without `fallback`, and where these tell no person, those with it, too. A PACS keeps a
+    /// document and has told nobody; nor can a channel tell that it failed itself.
     fn holding(&self, event: &Event, at: Timestamp) -> Vec<&Route> {
-        let holding = |fallback: bool| -> Vec<&Route> {
-            let routes = self.routes.iter().filter(|route| route.fallback == fallback);
-            routes.filter(|route| route.holds(event, at, &self.zone)).collect()
+        let holding = |fallback: bool| {
+            let routes = self.routes.iter().filter(move |route| route.fallback == fallback);
+            routes.filter(|route| route.holds(event, at, &self.zone))
         };
-        let first = holding(false);
-        if first.is_empty() { holding(true) } else { first }
+        let mut routes: Vec<&Route> = holding(false).collect();
+        if !routes.iter().any(|route| self.tells_somebody(route, event)) {
+            routes.extend(holding(true));
+        }
+        routes
+    }
+
+    /// Whether a channel can tell an event.
+    fn takes(&self, channel: &str, event: &Event) -> bool {
+        let is_its_own_failure = matches!(event, Event::DeliveryFailed(failed) if failed.channel == channel);
+        let takes_documents = self.document_channels.iter().any(|documents| documents == channel);
+        !is_its_own_failure && (event.kind().is_verdict() || !takes_documents)
+    }
+
+    /// Whether one of a route's channels tells a person of an event, at once.
+    fn tells_somebody(&self, route: &Route, event: &Event) -> bool {
+        let is_for_people = |channel: &&String| !self.document_channels.contains(channel);
+        route.channels.iter().filter(is_for_people).any(|channel| self.takes(channel, event))
+    }
+
+    /// Whether a route would tell people of this kind of event, its other conditions aside.
+    fn would_tell(&self, route: &Route, event: &Event) -> bool {
+        route.hears(event) && self.tells_somebody(route, event)
     }
 
     /// The kinds of event that no person ever hears of.
@@ -231,12 +254,17 @@ impl Route {
 
     fn holds(&self, event: &Event, at: Timestamp, zone: &TimeZone) -> bool {
         let is_wanted = |wanted: &[String], name: &str| wanted.contains(&name.trim().to_uppercase());
-        let score = event.verdict().and_then(|study| study.score);
-        self.hears(event)
-            && (self.calling_ae_titles.is_empty()
+        // What is said of no study, such as that the node is not ready, is held back by no condition about studies; what has no score,
+        // such as a study of which no slice could be scored, by none about scores.
+        let suits = || {
+            (self.calling_ae_titles.is_empty()
                 || event.calling_ae_titles().iter().any(|title| is_wanted(&self.calling_ae_titles, title)))
-            && (self.stations.is_empty() || event.station_name().is_some_and(|name| is_wanted(&self.stations, name)))
-            && self.minimum_score.is_none_or(|least| score.is_some_and(|score| score >= least))
+                && (self.stations.is_empty()
+                    || event.station_name().is_some_and(|name| is_wanted(&self.stations, name)))
+        };
+        self.hears(event)
+            && (event.study_uid().is_none() || suits())
+            && self.minimum_score.is_none_or(|least| event.score().is_none_or(|score| score >= least))
             && self.schedule.holds(at, zone)
     }
 }
@@ -245,7 +273,7 @@ impl Route {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::event::{DeliveryFailed, StudyEvent};
+    use crate::event::{Acknowledged, DeliveryFailed, NodeTrouble, StudyEvent};
 
     const CHANNELS: &str = "
         [[notify.channels]]\nname = 'day'\nkind = 'webhook'\nurl = 'http://127.0.0.1:1/'
@@ -324,16 +352,82 @@ mod tests {
         assert_eq!(heard(routes, Event::Flagged(weak), "2026-11-27T20:00:00Z"), ["night"]);
     }
 
-    #[test]
-    fn a_channel_that_failed_does_not_hear_of_its_failure() {
-        let failed = DeliveryFailed {
+    /// A message of `channel` about a flagged study does not arrive.
+    fn failed(channel: &str) -> Event {
+        Event::DeliveryFailed(DeliveryFailed {
             notification: 1,
-            channel: "day".into(),
+            channel: channel.into(),
             attempts: 3,
             created_at: String::new(),
             undelivered: Box::new(Event::Flagged(StudyEvent::sample())),
+        })
+    }
+
+    #[test]
+    fn a_channel_that_failed_does_not_hear_of_its_failure() {
+        assert_eq!(heard("", failed("day"), NOON), ["night", "chief"]);
+    }
+
+    #[test]
+    fn a_channel_that_failed_does_not_keep_the_fallback_from_hearing_of_it() {
+        let routes = "[[notify.routes]]\nchannels = ['day']\n
+            [[notify.routes]]\nfallback = true\nchannels = ['night']\n";
+        assert_eq!(heard(routes, failed("day"), NOON), ["night"]);
+        assert_eq!(heard(routes, failed("night"), NOON), ["day"], "somebody else is told");
+    }
+
+    #[test]
+    fn a_pacs_has_told_nobody_and_does_not_keep_the_fallback_from_hearing() {
+        let pacs =
+            "[[notify.channels]]\nname = 'pacs'\nkind = 'pacs'\naddress = '127.0.0.1:104'\ncalled_ae_title = 'PACS'\n";
+        let heard = |routes: &str, at: &str| -> Vec<String> {
+            let names = ["day", "night", "chief", "pacs"].map(String::from);
+            let routing = Routing::new(&settings(&format!("{pacs}{routes}")), &names).unwrap();
+            let messages = routing.messages_at(Event::Flagged(StudyEvent::sample()), at.parse().unwrap());
+            messages.into_iter().map(|message| message.channel).collect()
         };
-        assert_eq!(heard("", Event::DeliveryFailed(failed), NOON), ["night", "chief"]);
+        let by_day = "[[notify.routes]]\nchannels = ['pacs']\n
+            [[notify.routes]]\nhours = '07:00-18:00'\nchannels = ['day']\n";
+        let routes = format!("{by_day}[[notify.routes]]\nfallback = true\nchannels = ['night']\n");
+        assert_eq!(heard(&routes, NOON), ["pacs", "day"]);
+        assert_eq!(heard(&routes, "2026-11-27T20:00:00Z"), ["pacs", "night"]);
+        // Without a fallback nobody is told, and that is counted.
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let told = metrics::with_local_recorder(&recorder, || heard(by_day, "2026-11-27T20:00:00Z"));
+        assert_eq!(told, ["pacs"]);
+        let counted = recorder.handle().render();
+        assert!(counted.contains("triaged_unrouted_events_total{kind=\"flagged\"} 1"), "{counted}");
+    }
+
+    #[test]
+    fn a_condition_about_scores_or_studies_holds_back_only_what_has_them() {
+        let acknowledged = |score| {
+            Event::Acknowledged(Acknowledged {
+                study_uid: "1.2.3".into(),
+                accession_number: None,
+                patient_id: None,
+                calling_ae_titles: vec!["CT1".into()],
+                station_name: None,
+                revision: 1,
+                score,
+                by: "Dr A".into(),
+                acknowledged_at: String::new(),
+            })
+        };
+        let trouble = NodeTrouble {
+            ae_title: "TRIAGED".into(),
+            ready: false,
+            since: String::new(),
+            reasons: vec![],
+            software: String::new(),
+        };
+        let routes = "[[notify.routes]]\nevents = ['flagged', 'acknowledged', 'node_trouble', 'incomplete']\n
+            minimum_score = 0.8\ncalling_ae_titles = ['CT1']\nstations = []\nchannels = ['day']\n";
+        assert_eq!(heard(routes, acknowledged(Some(0.9)), NOON), ["day"]);
+        assert!(heard(routes, acknowledged(Some(0.7)), NOON).is_empty(), "its alert was not told there");
+        assert_eq!(heard(routes, Event::NodeTrouble(trouble), NOON), ["day"]);
+        let unscored = StudyEvent { score: None, ..StudyEvent::sample() };
+        assert_eq!(heard(routes, Event::Incomplete(unscored), NOON), ["day"], "it may be worse than any score");
     }
 
     #[test]

@@ -72,7 +72,11 @@ pub(super) struct QuietHours {
 
 impl QuietHours {
     pub fn parse(quiet: &str, time_zone: &str) -> Result<QuietHours, String> {
-        let quiet = if quiet.is_empty() { None } else { Some(Hours::parse(quiet)?) };
+        let text = quiet;
+        let quiet = if text.is_empty() { None } else { Some(Hours::parse(text)?) };
+        if quiet.is_some_and(|hours| hours.start == hours.end) {
+            return Err(format!("{text:?} is the whole day: the channel would never tell anybody"));
+        }
         Ok(QuietHours { quiet, zone: zone(time_zone)? })
     }
 
@@ -132,6 +136,14 @@ mod tests {
         assert!(!holds("18:00-07:00", &["fri"], "2026-11-27T06:59:00Z"), "that night began on Thursday");
         assert!(!holds("18:00-07:00", &["fri"], "2026-11-28T19:00:00Z"));
         assert!(holds("", &["Saturday"], "2026-11-28T12:00:00Z") && !holds("", &["sun"], "2026-11-28T12:00:00Z"));
+    }
+
+    #[test]
+    fn quiet_hours_end() {
+        for whole_day in ["00:00-24:00", "22:00-22:00"] {
+            assert!(QuietHours::parse(whole_day, "UTC").unwrap_err().contains("never"), "{whole_day}");
+        }
+        assert!(QuietHours::parse("", "UTC").is_ok() && QuietHours::parse("22:00-06:00", "UTC").is_ok());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::retry::Retry;
 use super::schedule::QuietHours;
 use super::{Channel, Links, Message, Outcome};
-use crate::config;
+use crate::config::{self, ChannelKind};
 use crate::ledger::{Delivery, Outbox, OutboxRow, Result};
 
 /// Deliveries at one time: enough that one slow answer holds no other alert up, few enough to be polite.
@@ -34,6 +34,8 @@ pub struct Worker {
     retry: Retry,
     quiet: QuietHours,
     links: Arc<Links>,
+    /// It keeps documents: each verdict's, whatever was found or done later.
+    keeps_documents: bool,
 }
 
 impl Worker {
@@ -46,10 +48,11 @@ impl Worker {
     ) -> Worker {
         let retry = Retry::new(settings);
         let own = settings.all_channels().into_iter().find(|own| own.name == channel.name());
+        let keeps_documents = own.as_ref().is_some_and(|own| matches!(own.kind, ChannelKind::Pacs(_)));
         let quiet_hours = own.map(|own| own.quiet_hours).unwrap_or_default();
         let quiet = QuietHours::parse(&quiet_hours, &settings.time_zone);
         let quiet = quiet.expect("a channel with other quiet hours is not opened");
-        Worker { outbox, channel: channel.into(), retry, quiet, links }
+        Worker { outbox, channel: channel.into(), retry, quiet, links, keeps_documents }
     }
 
     /// Delivers until `stop`, then finishes what is in flight. Errors of the ledger are logged and outwaited.
@@ -100,9 +103,10 @@ impl Worker {
     /// pending one is due.
     async fn due(&self, held: Vec<i64>) -> Result<(Vec<OutboxRow>, Option<Duration>)> {
         let (outbox, channel, retry) = (self.outbox.clone(), self.channel.name().to_owned(), self.retry);
+        let revival = retry.revival(self.keeps_documents);
         blocking(move || {
             let mut rows = outbox.due(&channel, held.len() + MOST_IN_FLIGHT, retry.longest)?;
-            rows.extend(outbox.due_dead(&channel, held.len() + MOST_IN_FLIGHT, retry.revival())?);
+            rows.extend(outbox.due_dead(&channel, held.len() + MOST_IN_FLIGHT, revival)?);
             rows.retain(|row| !held.contains(&row.id));
             let next = if rows.is_empty() { outbox.next_due(&channel)? } else { None };
             let next = next.and_then(|at| at.parse::<Timestamp>().ok()).map(|at| {
@@ -148,6 +152,7 @@ impl Worker {
             retry: self.retry,
             quiet: self.quiet.clone(),
             links: self.links.clone(),
+            keeps_documents: self.keeps_documents,
         }
     }
 
@@ -156,6 +161,12 @@ impl Worker {
         let channel = self.channel.name().to_owned();
         let started = Instant::now();
         let message = Message::read(&row, &channel, &self.links);
+        if message.as_ref().is_ok_and(|message| message.event.says_not_flagged()) && self.is_outdated(row.id).await {
+            let why = "not sent: the study was judged again since, and this is not true any more";
+            tracing::info!(channel, notification = row.id, study_uid = row.study_uid, "{why}");
+            self.settle(row.id, Delivery::Withdrawn { why: why.into() }, &stop).await;
+            return;
+        }
         let outcome = match &message {
             Ok(message) => self.channel.deliver(message).await,
             Err(error) => Outcome::Reject { error: error.as_str().into() },
@@ -164,23 +175,38 @@ impl Worker {
             .record(started.elapsed().as_secs_f64());
         let delivery = self.retry.delivery(&row, &outcome);
         report(&channel, &row, &outcome, &delivery);
-        if let (Outcome::Delivered, Ok(message)) = (&outcome, &message) {
+        if let (Outcome::Delivered | Outcome::DeliveredExcept { .. }, Ok(message)) = (&outcome, &message) {
             record_latency(&channel, message);
         }
-        // While the outcome is not written the row is still held, so it is not sent again meanwhile.
+        let works = matches!(outcome, Outcome::Delivered | Outcome::DeliveredExcept { .. });
+        if self.settle(row.id, delivery, &stop).await && works {
+            self.revive().await;
+        }
+    }
+
+    /// Writes how a row ended; says whether that could be written. While it is not written the row is still held, so it is not sent again
+    /// meanwhile.
+    async fn settle(&self, id: i64, delivery: Delivery, stop: &CancellationToken) -> bool {
         for _ in 0..SETTLE_ATTEMPTS {
-            match self.outbox.settle(row.id, delivery.clone()).await {
-                Ok(()) if outcome == Outcome::Delivered => return self.revive().await,
-                Ok(()) => return,
+            match self.outbox.settle(id, delivery.clone()).await {
+                Ok(()) => return true,
                 Err(error) => {
-                    tracing::error!(channel, notification = row.id, %error, "cannot write how a notification went");
+                    let channel = self.channel.name();
+                    tracing::error!(channel, notification = id, %error, "cannot write how a notification went");
                 }
             }
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return false,
                 () = tokio::time::sleep(POLL) => {}
             }
         }
+        false
+    }
+
+    /// Whether a message that says a study is not flagged is not true any more. A document of that verdict is kept all the same.
+    async fn is_outdated(&self, id: i64) -> bool {
+        let outbox = self.outbox.clone();
+        !self.keeps_documents && blocking(move || outbox.is_outdated(id)).await.unwrap_or(false)
     }
 
     /// The channel works: what it could not deliver before is tried again now.
@@ -214,13 +240,25 @@ fn report(channel: &str, row: &OutboxRow, outcome: &Outcome, delivery: &Delivery
     let (notification, study_uid, attempt) = (row.id, row.study_uid.as_deref(), row.attempts + 1);
     let why = match outcome {
         Outcome::Delivered => "",
-        Outcome::Retry { error, .. } | Outcome::Reject { error } => &error.text,
+        Outcome::DeliveredExcept { error } | Outcome::Retry { error, .. } | Outcome::Reject { error } => &error.text,
     };
     let word = match delivery {
         Delivery::Delivered => {
             tracing::info!(channel, notification, study_uid, attempt, "notification delivered");
             "delivered"
         }
+        Delivery::DeliveredExcept { .. } => {
+            tracing::error!(
+                channel,
+                notification,
+                study_uid,
+                attempt,
+                why,
+                "notification delivered, but not to every recipient: `triaged check` and notification_log say to whom not"
+            );
+            "partly"
+        }
+        Delivery::Withdrawn { .. } => "withdrawn",
         Delivery::Retry { at, .. } => {
             tracing::warn!(channel, notification, study_uid, attempt, next = at, why, "notification to be tried again");
             "retry"

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::api;
+use super::{Site, api};
 
 /// Nothing is loaded but this server's own style sheet, script and pictures, no text becomes script or markup by the script's
 /// doing (Trusted Types), forms go nowhere else, nobody frames the page, no cache keeps patient data.
@@ -61,8 +61,9 @@ pub(super) async fn against_rebinding(request: Request, next: Next) -> Response 
 }
 
 /// A request that changes something must come from a page of this site or from no page at all.
-pub(super) async fn against_other_sites(request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) || is_ours(request.headers()) {
+pub(super) async fn against_other_sites(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let changes_nothing = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if changes_nothing || is_ours(request.headers(), site.links.origin().as_deref()) {
         return next.run(request).await;
     }
     api::refusal(
@@ -71,9 +72,10 @@ pub(super) async fn against_other_sites(request: Request, next: Next) -> Respons
     )
 }
 
-fn is_ours(headers: &HeaderMap) -> bool {
+/// `public`: the origin of `web.public_url`, under which readers see the pages. A proxy may send another Host.
+fn is_ours(headers: &HeaderMap, public: Option<&str>) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    // Every current browser says where a request comes from, and a page cannot forge it.
+    // Every current browser says where a request comes from, over HTTPS and to the machine itself, and a page cannot forge it.
     match text(HeaderName::from_static("sec-fetch-site")) {
         Some("same-origin") => return true,
         Some("none") | None => {}
@@ -81,7 +83,7 @@ fn is_ours(headers: &HeaderMap) -> bool {
     }
     if let Some(origin) = text(ORIGIN) {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
-        return authority.is_some() && authority == text(HOST);
+        return public == Some(origin) || authority.is_some() && authority == text(HOST);
     }
     // No browser, or a very old one: a page elsewhere cannot send this type without asking first, and is not allowed.
     text(CONTENT_TYPE)
@@ -117,13 +119,19 @@ mod tests {
         let ours = |pairs: &[(&'static str, &'static str)]| {
             let pairs =
                 pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            is_ours(&pairs.collect())
+            is_ours(&pairs.collect(), Some("http://triaged.example.org"))
         };
         let json = ("content-type", "application/json; charset=utf-8");
         let host = ("host", "127.0.0.1:8080");
         assert!(ours(&[host, json]));
         assert!(ours(&[host, ("sec-fetch-site", "same-origin")]));
         assert!(ours(&[host, ("origin", "http://127.0.0.1:8080")]));
+        // Over plain HTTP a browser says nothing of the site, and a proxy sends a Host of its own.
+        let behind_a_proxy = ("host", "localhost");
+        assert!(ours(&[behind_a_proxy, ("origin", "http://triaged.example.org")]));
+        assert!(!ours(&[behind_a_proxy, ("origin", "https://triaged.example.org")]));
+        assert!(!ours(&[behind_a_proxy, ("origin", "http://triaged.example.org.evil.example")]));
+        assert!(!ours(&[host, ("sec-fetch-site", "cross-site"), ("origin", "http://triaged.example.org")]));
         assert!(!ours(&[host]));
         assert!(!ours(&[host, ("content-type", "text/plain")]));
         assert!(!ours(&[host, json, ("sec-fetch-site", "cross-site")]));

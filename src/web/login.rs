@@ -215,9 +215,15 @@ fn note_look(site: &Site, actor: &Actor, path: &str) {
     tokio::task::spawn_blocking(move || ledger.post_deed(deed));
 }
 
+/// The token of an `Authorization` header. The scheme's name has no case (RFC 9110, 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("Bearer").then_some(token)
+}
+
 async fn known(site: &Site, headers: &HeaderMap, address: IpAddr) -> Result<Option<Known>, Failed> {
     let door = &site.door;
-    if let Some(token) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")) {
+    if let Some(token) = headers.get(AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?)) {
         let hash = digest(token.trim());
         let found = site.ledger(move |ledger| ledger.use_token(&hash)).await?;
         return Ok(found.map(|(name, scopes)| Known {

@@ -17,7 +17,6 @@ mod links;
 mod login;
 mod oidc;
 mod pages;
-mod person;
 mod plot;
 mod provider_login;
 mod said;
@@ -194,7 +193,7 @@ fn router(app: App, loopback: bool) -> Router {
         .method_not_allowed_fallback(not_that_way)
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(app.site.clone(), login::check))
-        .layer(axum::middleware::from_fn(guard::against_other_sites));
+        .layer(axum::middleware::from_fn_with_state(app.site.clone(), guard::against_other_sites));
     let router = if loopback { router.layer(axum::middleware::from_fn(guard::against_rebinding)) } else { router };
     // Pictures and events are left as they are.
     router.layer(CompressionLayer::new()).layer(axum::middleware::from_fn(guard::headers)).with_state(app)

@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use super::connection::PeerAddress;
 use super::pages::{Around, NoPage, filters, page, shape, short_uid};
-use super::{Failed, Site, person};
+use super::{Failed, Site};
 use crate::ledger::{Order, StandingCounts, VerdictFilter, WorklistFilter, WorklistPage, WorklistRow, format_time};
+use crate::person;
 
 /// Studies on a page.
 const ROWS: u32 = 50;

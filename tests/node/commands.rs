@@ -478,14 +478,21 @@ fn check_reports_settings_that_are_wrong_and_files_that_are_lost() {
     assert_eq!((ran.code, ran.out.lines().count()), (1, 1), "{}", ran.out);
     assert!(ran.out.starts_with("FAIL  configuration "), "{}", ran.out);
 
+    let check = || {
+        let output = program(site.folder.path())
+            .envs([("TRIAGED__INFERENCE__MODEL", "/nowhere/m10.json"), ("TRIAGED__DIMSE__PORT", "0")])
+            .arg("check")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // It waits for a channel that these settings do not have.
+    let lines = check();
+    let waiting = lines.lines().find(|line| line.starts_with("warn  dead letters ")).unwrap_or_default();
+    assert!(waiting.contains("not configured here: webhook"), "{lines}");
     site.kill_the_only_notification();
-    let output = program(site.folder.path())
-        .envs([("TRIAGED__INFERENCE__MODEL", "/nowhere/m10.json"), ("TRIAGED__DIMSE__PORT", "0")])
-        .arg("check")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = check();
     for begin in ["ok    database ", "FAIL  archive ", "FAIL  model ", "warn  dead letters "] {
         assert!(lines.lines().any(|line| line.starts_with(begin)), "{begin}: {lines}");
     }

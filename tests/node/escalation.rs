@@ -1,14 +1,17 @@
 //! Nobody acknowledged, or a message does not arrive: the next channels are told, over restarts, until somebody acknowledges.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::support::ledgers::{Fixture, Study};
+use crate::support::http::ask;
+use crate::support::ledgers::{Fixture, Study, study_event};
 use crate::support::receivers::{Running, any_port, from_file, next, receiver};
 use crate::support::{Node, Receiver, phantom, storescu};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
-use triaged::ledger::{Actor, Ledger, LinkUse};
+use triaged::event::Event;
+use triaged::ledger::{Actor, Ledger, LinkUse, NewMessage, NotificationRow, Outbox, Step};
 use triaged::notify::Links;
 
 /// Two channels, and an escalation from the first to the second after `minutes`.
@@ -97,15 +100,17 @@ async fn a_channel_keeps_its_quiet_hours_and_the_others_do_not_wait() {
              kind = 'webhook'\nurl = 'http://{quiet}/'\nquiet_hours = '{hours}'\n"
         )
     };
-    let running = Running::start(&fixture.ledger, &from_file(&text("00:00-24:00")));
+    // Two hours of the day that hold now, whenever this runs, and two that do not.
+    let hour = jiff::Timestamp::now().as_second() / 3600;
+    let hours =
+        |from: i64| format!("{:02}:00-{:02}:00", (hour + from).rem_euclid(24), (hour + from + 2).rem_euclid(24));
+    let running = Running::start(&fixture.ledger, &from_file(&text(&hours(0))));
     fixture.judge_and_route(&Study::new("1.2.1", &[0.9]), &running.routing).await;
     next(&mut at_loud).await;
     assert!(tokio::time::timeout(Duration::from_millis(1500), at_quiet.recv()).await.is_err());
     running.stop().await;
-    // The hours end. Two of a day's hours that do not hold now, whenever this runs.
-    let hour = (jiff::Timestamp::now().as_second() / 3600 + 12).rem_euclid(24);
-    let hours = format!("{hour:02}:00-{:02}:00", (hour + 2) % 24);
-    let running = Running::start(&fixture.ledger, &from_file(&text(&hours)));
+    // The hours end.
+    let running = Running::start(&fixture.ledger, &from_file(&text(&hours(12))));
     assert_eq!(next(&mut at_quiet).await.json()["study_uid"], "1.2.1");
     running.stop().await;
 }
@@ -127,11 +132,14 @@ async fn a_link_acknowledges_once_and_only_what_was_alerted() {
     let uses = tokio::task::spawn_blocking(move || {
         let expires = "2999-01-01T00:00:00.000Z";
         [
-            ledger.use_link("n", "1.2.1", expires, &Actor::token("link")).unwrap(),
-            ledger.use_link("n", "1.2.1", expires, &Actor::token("link")).unwrap(),
+            // Nobody has been shown the present verdict: the link is not used up by that.
+            ledger.use_link("n", "1.2.1", 0, expires, &Actor::token("link")).unwrap(),
+            ledger.use_link("n", "1.2.1", 1, expires, &Actor::token("link")).unwrap(),
+            ledger.use_link("n", "1.2.1", 1, expires, &Actor::token("link")).unwrap(),
         ]
     });
-    let [first, second] = uses.await.unwrap();
+    let [unseen, first, second] = uses.await.unwrap();
+    assert_eq!(unseen, LinkUse::JudgedAgain);
     assert_eq!(first, LinkUse::Acknowledged { first: true });
     assert!(matches!(second, LinkUse::UsedBefore { .. }));
 }
@@ -182,8 +190,20 @@ fn on_a_node_a_link_only_asks_until_its_button_is_pressed() {
     assert_eq!(post(&node, "/acknowledge", ours).0, 403);
     assert_eq!(post(&node, link, "Sec-Fetch-Site: cross-site\r\n").0, 403, "another site's page cannot press it");
     assert!(!is_acknowledged());
+    // The study is judged again: who has read the message has not seen that, and is asked again.
+    let again = "INSERT INTO verdicts (study_uid, revision, provisional, flagged, score, threshold, rule, model, model_sha256, software,
+                                       slices_scored, slices_ineligible, slices_failed, decided_at, verdict)
+                 SELECT study_uid, 2, 0, 1, score, threshold, rule, model, model_sha256, software, slices_scored, slices_ineligible,
+                        slices_failed, decided_at, verdict
+                 FROM verdicts ORDER BY id DESC LIMIT 1";
+    assert_eq!(node.meddle().execute(again, []).unwrap(), 1);
     let (status, page) = post(&node, link, ours);
-    assert!(status == 200 && page.contains("The study is acknowledged") && is_acknowledged(), "{page}");
+    assert!(status == 200 && page.contains("judged again since") && page.contains("revision 2"), "{page}");
+    assert!(page.contains("I have seen this study") && !is_acknowledged(), "{page}");
+    let form = [("Sec-Fetch-Site", "same-origin"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = ask(&node, "POST", link, &form, "revision=2");
+    assert!(answer.status == 200 && answer.body.contains("The study is acknowledged"), "{}", answer.body);
+    assert!(is_acknowledged());
     let (status, page) = post(&node, link, ours);
     assert!(status == 410 && page.contains("works once"), "{page}");
     assert!(node.get(link).1.contains("acknowledged before"));
@@ -253,4 +273,67 @@ async fn an_acknowledgement_is_told_in_its_transaction_and_one_that_is_taken_bac
     assert_eq!((&escalated["kind"], &escalated["escalation_step"]), (&json!("alert"), &json!(1)));
     running.stop().await;
     assert_eq!(fixture.notifications().len(), 3, "the flag, the acknowledgement, the escalation");
+}
+
+/// Waits until a channel has a message as wanted.
+async fn message_of(fixture: &Fixture, channel: &str, wanted: impl Fn(&NotificationRow) -> bool) -> NotificationRow {
+    let started = Instant::now();
+    loop {
+        let rows = fixture.notifications();
+        if let Some(row) = rows.iter().find(|row| row.channel == channel && wanted(row)) {
+            return row.clone();
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "still {rows:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_channel_that_is_gone_is_a_dead_letter_of_which_others_hear_and_goes_when_it_is_back() {
+    let fixture = Fixture::new();
+    let (webhook, _, mut at_webhook) = receiver(any_port(), vec![], true).await;
+    let (pager, _, mut at_pager) = receiver(any_port(), vec![], true).await;
+    let text = format!("notify.undelivered_minutes = 0.005\nnotify.webhook.url = 'http://{webhook}/'\n");
+    // As after a restart with the channel renamed: one message is pending, and an escalation waits.
+    fixture.judge(&Study::new("1.2.1", &[0.9]), "pager").await;
+    let escalation = Some(Step { number: 1, after: Duration::ZERO });
+    let event = Arc::new(Event::Flagged(study_event("1.2.1")));
+    fixture.ledger.post(vec![NewMessage { channel: "pager".into(), event, escalation }]).await.unwrap();
+    let running = Running::start(&fixture.ledger, &from_file(&text));
+    let failed = next(&mut at_webhook).await.json();
+    assert_eq!((&failed["kind"], &failed["channel"]), (&json!("delivery_failed"), &json!("pager")));
+    assert_eq!(&failed["study_uid"], &json!("1.2.1"));
+    let row = message_of(&fixture, "pager", |row| row.state == "dead" && row.step == 0).await;
+    assert_eq!(row.attempts, 0);
+    assert!(row.last_error.as_ref().unwrap().contains("there is no channel \"pager\""), "{row:?}");
+    message_of(&fixture, "pager", |row| row.state == "dead" && row.step == 1).await;
+    running.stop().await;
+    let back = format!("{text}[[notify.channels]]\nname = 'pager'\nkind = 'webhook'\nurl = 'http://{pager}/'\n");
+    let running = Running::start(&fixture.ledger, &from_file(&back));
+    assert_eq!(next(&mut at_pager).await.json()["study_uid"], "1.2.1");
+    next(&mut at_pager).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_by_a_command_that_does_not_see_the_channels_is_told_by_the_node() {
+    let fixture = Fixture::new();
+    let (address, _, mut requests) = receiver(any_port(), vec![], true).await;
+    // The node has the URL from its environment; whoever gives the command has the file alone.
+    let route = "[[notify.routes]]\nevents = ['flagged', 'acknowledged']\nchannels = ['webhook']\n";
+    let file = fixture.folder.path().join("triaged.toml");
+    std::fs::write(&file, route).unwrap();
+    let settings = from_file(&format!("notify.webhook.url = 'http://{address}/'\n{route}"));
+    let running = Running::start(&fixture.ledger, &settings);
+    fixture.judge_and_route(&Study::new("1.2.1", &[0.9]), &running.routing).await;
+    next(&mut requests).await;
+    let mut ack = std::process::Command::new(env!("CARGO_BIN_EXE_triaged"));
+    ack.args(["ack", "1.2.1", "--by", "Dr A", "--config"]).arg(&file).arg("--data-dir").arg(fixture.folder.path());
+    let output = tokio::task::spawn_blocking(move || ack.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = next(&mut requests).await.json();
+    assert_eq!((&told["kind"], &told["by"]), (&json!("acknowledged"), &json!("Dr A")));
+    let more = tokio::time::timeout(Duration::from_millis(2500), requests.recv()).await;
+    assert!(more.is_err(), "it is told once");
+    running.stop().await;
 }

@@ -198,3 +198,20 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
     [&bytes[..at], to, &bytes[at + from.len()..]].concat()
 }
+
+/// Whoever was told that the node is not ready hears of its end, also where that came with a restart: a pager's incident stays open else.
+#[test]
+fn that_a_node_is_ready_again_is_told_over_a_restart() {
+    let receiver = Receiver::start(&[]);
+    let mut node = Node::start(&[
+        ("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url),
+        ("TRIAGED__ARCHIVE__MIN_FREE_MIB", "900000000"),
+    ]);
+    told(&receiver, 1, false, "disk");
+    assert!(node.terminate().success());
+    node.restart_with(&[("TRIAGED__ARCHIVE__MIN_FREE_MIB", "16")]);
+    told(&receiver, 2, true, "");
+    // The next start has nothing to tell.
+    assert!(node.terminate().success());
+    assert!(!node.folder.path().join(".told-not-ready").exists());
+}

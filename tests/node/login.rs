@@ -88,6 +88,8 @@ fn each_role_may_do_its_own_and_the_audit_log_names_who_did() {
     let made = node.cli(&["token", "add", "prometheus", "--scopes", "metrics"]);
     let bearer = format!("Bearer {}", String::from_utf8(made.stdout).unwrap().trim());
     assert_eq!(ask(&node, "GET", "/metrics", &[("Authorization", &bearer)], "").status, 200);
+    let lower_case = bearer.replace("Bearer", "bearer");
+    assert_eq!(ask(&node, "GET", "/metrics", &[("Authorization", &lower_case)], "").status, 200, "RFC 9110, 11.1");
     assert_eq!(ask(&node, "GET", "/api/v1/studies", &[("Authorization", &bearer)], "").status, 403);
     assert_eq!(ask(&node, "GET", "/metrics", &[("Authorization", "Bearer guess")], "").status, 401);
     assert!(node.cli(&["token", "remove", "prometheus"]).status.success());

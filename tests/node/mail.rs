@@ -3,14 +3,16 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::support::ledgers::{Fixture, Study};
 use crate::support::receivers::{Running, from_file};
 use crate::support::{has, python, run};
 use serde_json::Value;
-use triaged::notify::Links;
+use triaged::event::{Event, NodeTrouble};
+use triaged::ledger::NewMessage;
+use triaged::notify::{Direct, Links, Surroundings};
 
 /// A mail server and the mails it accepts, one a recipient.
 struct MailServer {
@@ -155,10 +157,56 @@ async fn a_refused_recipient_keeps_nobody_else_from_being_told_and_is_seen() {
     let running = Running::start(&fixture.ledger, &settings);
     fixture.judge_and_route(&Study::new("1.2.3", &[0.9]), &running.routing).await;
     assert_eq!(server.next().await["to"][0], "b@example.org");
-    let row = fixture.until(|row| row.state == "dead").await;
+    // Somebody was told, so it is no failed alert; whom it did not reach is said.
+    let row = fixture.until(|row| row.state == "delivered").await;
     let error = row.last_error.unwrap();
     assert!(error.contains("550") && error.contains("gone@example.org"), "{error}");
+    assert!(fixture.ledger.study("1.2.3").unwrap().unwrap().notified_at.is_some());
     running.stop().await;
+    let running = Running::start(&fixture.ledger, &settings);
+    fixture.judge_and_route(&Study::new("1.2.4", &[0.9]), &running.routing).await;
+    let mail = server.next().await;
+    assert!(readable(&mail).contains("1.2.4"), "the first is told nobody again: {mail}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_a_mail_does_not_get_it_again_over_a_restart_while_another_is_put_off() {
+    let Some(server) = MailServer::start(&["--defer", "full@example.org"]) else { return };
+    let fixture = Fixture::new();
+    let settings = from_file(&settings(server.port, "security = 'none'\nto = ['a@example.org', 'full@example.org']\n"));
+    let running = Running::start(&fixture.ledger, &settings);
+    fixture.judge_and_route(&Study::new("1.2.3", &[0.9]), &running.routing).await;
+    assert_eq!(server.next().await["to"][0], "a@example.org");
+    let before = fixture.until(|row| row.attempts > 0).await;
+    assert!(before.last_error.unwrap().contains("451"));
+    running.stop().await;
+    let running = Running::start(&fixture.ledger, &settings);
+    // Made due at once: the waits between attempts double.
+    fixture.database().execute("UPDATE outbox SET next_attempt_at = created_at", []).unwrap();
+    fixture.until(|row| row.attempts > before.attempts).await;
+    running.stop().await;
+    assert!(server.mails.try_recv().is_err(), "a@example.org has it");
+}
+
+#[tokio::test]
+async fn news_past_the_ledger_reaches_every_recipient_each_time() {
+    let Some(server) = MailServer::start(&["--refuse", "gone@example.org"]) else { return };
+    let settings = from_file(&settings(server.port, "security = 'none'\nto = ['a@example.org', 'gone@example.org']\n"));
+    let direct = Direct::new(&settings, &Surroundings::default()).unwrap();
+    for since in ["2026-11-27T10:00:00.000Z", "2026-11-27T11:00:00.000Z"] {
+        let trouble = NodeTrouble {
+            ae_title: "TRIAGED".into(),
+            ready: false,
+            since: since.into(),
+            reasons: vec!["ledger: it does not answer".into()],
+            software: triaged::SOFTWARE.into(),
+        };
+        let event = Arc::new(Event::NodeTrouble(trouble));
+        let message = NewMessage { channel: "mail".into(), event, escalation: None };
+        assert_eq!(direct.tell(&[message], Duration::from_secs(30)).await, 1, "somebody has it");
+        assert_eq!(server.next().await["to"][0], "a@example.org");
+    }
 }
 
 #[tokio::test]

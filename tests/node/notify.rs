@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use triaged::config;
 use triaged::event::{Event, Kind, StudyEvent};
-use triaged::ledger::{Actor, Ledger, Outbox};
+use triaged::ledger::{Actor, Ledger, NewMessage, Outbox};
 use triaged::notify::{Links, Surroundings, Worker, channels};
 
 const SECRET: &str = "a shared secret";
@@ -557,4 +557,28 @@ async fn a_dead_letter_is_tried_slowly_by_itself_until_it_is_too_old() {
     let more = tokio::time::timeout(Duration::from_millis(2500), requests.recv()).await;
     assert!(more.is_err(), "it was too old at once");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_study_that_is_flagged_is_not_reported_as_incomplete_later() {
+    let fixture = Fixture::new();
+    let (address, _, mut requests) = receiver(any_port(), vec![], true).await;
+    // The message that it could not be judged is held up, and the flag comes meanwhile.
+    fixture.receive(&Study::new("1.2.1", &[0.9])).await;
+    let event = Arc::new(Event::Incomplete(study_event("1.2.1")));
+    fixture.ledger.post(vec![NewMessage { channel: "webhook".into(), event, escalation: None }]).await.unwrap();
+    fixture.database().execute("UPDATE studies SET flagged = 1, verdict = 'flagged'", []).unwrap();
+    let (stop, worker) = start(&fixture.ledger, &settings(format!("http://{address}/")));
+    let withdrawn = "SELECT withdrawn_at IS NOT NULL AND delivered_at IS NULL FROM outbox WHERE kind = 'incomplete'";
+    let started = std::time::Instant::now();
+    while !fixture.database().query_row(withdrawn, [], |row| row.get::<_, bool>(0)).unwrap() {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still to be sent");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fixture.judge(&Study::new("1.2.2", &[0.9]), "webhook").await;
+    assert_eq!(next(&mut requests).await.json()["study_uid"], "1.2.2");
+    stop.cancel();
+    worker.await.unwrap();
+    assert!(requests.try_recv().is_err());
+    assert_eq!(fixture.notifications().len(), 1, "what was not sent is no notification");
 }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::support::{Node, card, refused, refused_with};
+use std::process::Command;
 
 #[test]
 fn a_device_that_is_not_there_is_no_silent_fallback() {
@@ -85,4 +86,41 @@ fn an_address_that_comes_late_is_waited_for() {
     // The address is of TEST-NET-1 (RFC 5737), which no machine has.
     let said = refused_with(1, &[("TRIAGED__DIMSE__LISTEN", "192.0.2.1")]);
     assert!(said.contains("dimse.port") && said.contains("192.0.2.1"), "{said}");
+}
+
+/// `triaged check` would be of no use if it said of settings that they are in order and the node refused them.
+#[test]
+fn what_a_start_refuses_of_the_settings_check_finds() {
+    let cases = [
+        ("TRIAGED__WEB__PUBLIC_URL", "triaged.example.org", "web.public_url"),
+        ("TRIAGED__LOG__LEVEL", "verbose", "log.level"),
+        ("TRIAGED__AUDIT__SYSLOG__CA", "/nowhere/ca.pem", "/nowhere/ca.pem"),
+        ("TRIAGED__WEB__VIEWER_URL", "https://pacs.example.org/{study}", "web.viewer_url"),
+        ("TRIAGED__WEB__VIEWER_URL", "javascript:alert(1)", "web.viewer_url"),
+    ];
+    for (key, value, words) in cases {
+        let settings =
+            [("TRIAGED__AUDIT__SYSLOG__ADDRESS", "127.0.0.1:6514"), ("TRIAGED__AUDIT__SYSLOG__PROTOCOL", "tls")];
+        let mut settings = if key.contains("SYSLOG") { settings.to_vec() } else { Vec::new() };
+        settings.push((key, value));
+        let said = refused(&settings);
+        assert!(said.contains(words), "{words}: {said}");
+        let folder = tempfile::tempdir().unwrap();
+        let check = Command::new(env!("CARGO_BIN_EXE_triaged"))
+            .arg("check")
+            .env("TRIAGED__DATA_DIR", folder.path())
+            .env("TRIAGED__DIMSE__PORT", "0")
+            .env("TRIAGED__WEB__LISTEN", "127.0.0.1:0")
+            .env("TRIAGED__INFERENCE__MODEL", crate::support::SPOT)
+            .env("TRIAGED__INFERENCE__DEVICE", "cpu")
+            .env("TRIAGED__ARCHIVE__MIN_FREE_MIB", "16")
+            .env("NO_COLOR", "1")
+            .envs(settings)
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(check.stdout).unwrap();
+        let line = lines.lines().find(|line| line.starts_with("FAIL  settings ")).unwrap_or_default();
+        assert!(line.contains(words), "{words}: {lines}");
+        assert_eq!(check.status.code(), Some(1));
+    }
 }

@@ -15,6 +15,7 @@ arguments.add_argument("--user")
 arguments.add_argument("--password")
 arguments.add_argument("--greylist", type=int, default=0, help="so many recipients are put off with 451")
 arguments.add_argument("--refuse", help="a recipient that is refused with 550")
+arguments.add_argument("--defer", help="a recipient that is put off with 451 for ever")
 options = arguments.parse_args()
 
 
@@ -25,6 +26,8 @@ class Handler:
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
         if address == options.refuse:
             return "550 5.1.1 no such user"
+        if address == options.defer:
+            return "451 4.2.2 mailbox is full"
         if self.put_off < options.greylist:
             self.put_off += 1
             return "451 4.7.1 greylisted, try again later"

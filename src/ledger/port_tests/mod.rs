@@ -76,11 +76,16 @@ macro_rules! port_tests {
                 a_dead_message_is_tried_again_when_its_channel_works
                 a_message_that_was_sent_is_not_written_again
                 what_is_posted_wakes_the_channels
+                news_of_an_acknowledgement_waits_for_the_alert
             }
             escalations {
                 what_nobody_acknowledged_is_raised_once
                 a_step_waits_for_its_time
                 a_message_that_does_not_arrive_is_reported_once
+                each_step_is_told_once_though_the_final_verdict_follows_the_early_one
+                a_study_that_is_flagged_since_is_not_escalated_as_incomplete
+                a_study_that_is_still_incomplete_is_escalated_once_that_is_certain
+                what_waits_for_a_channel_that_is_gone_is_given_up
             }
         }
     };

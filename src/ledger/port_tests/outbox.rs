@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Backend, MINUTE, alert, scored};
-use crate::ledger::{Actor, Delivery, OutboxRow, format_time, now};
+use crate::event::{self, Event};
+use crate::ledger::{Actor, Delivery, NewMessage, OutboxRow, format_time, now};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -68,7 +69,7 @@ pub(in crate::ledger) async fn a_dead_message_is_sent_again_when_a_person_wants_
 pub(in crate::ledger) async fn a_dead_message_is_tried_again_when_its_channel_works(backend: &dyn Backend) {
     let outbox = backend.outbox();
     let message = dead(backend, later(1800)).await;
-    let revival = crate::ledger::Revival { longest: HOUR, oldest: HOUR };
+    let revival = crate::ledger::Revival { longest: HOUR, oldest: HOUR, acknowledged: false };
     assert!(outbox.due_dead("webhook", 10, revival).unwrap().is_empty(), "its time has not come");
     let revive = |pause| outbox.revive_dead("webhook".into(), pause, HOUR);
     assert_eq!(revive(MINUTE).await.unwrap(), 0, "it was tried just now");
@@ -88,4 +89,32 @@ pub(in crate::ledger) async fn what_is_posted_wakes_the_channels(backend: &dyn B
     let woken = backend.outbox().posted().notified();
     posted(backend).await;
     tokio::time::timeout(MINUTE, woken).await.expect("woken");
+}
+
+pub(in crate::ledger) async fn news_of_an_acknowledgement_waits_for_the_alert(backend: &dyn Backend) {
+    let outbox = backend.outbox();
+    let alert = posted(backend).await;
+    let acknowledged = Event::Acknowledged(event::Acknowledged {
+        study_uid: "s".into(),
+        accession_number: None,
+        patient_id: None,
+        calling_ae_titles: vec![],
+        station_name: None,
+        revision: 1,
+        score: Some(0.9),
+        by: "Dr A".into(),
+        acknowledged_at: now(),
+    });
+    let news = |channel: &str| NewMessage {
+        channel: channel.into(),
+        event: std::sync::Arc::new(acknowledged.clone()),
+        escalation: None,
+    };
+    outbox.post(vec![news("webhook"), news("another")]).await.unwrap();
+    outbox.settle(alert.id, Delivery::Retry { at: later(1800), error: "503".into() }).await.unwrap();
+    assert!(outbox.due("webhook", 10, HOUR).unwrap().is_empty());
+    assert!(outbox.next_due("webhook").unwrap().unwrap() > now(), "nobody waits in a tight loop");
+    assert_eq!(outbox.due("another", 10, HOUR).unwrap().len(), 1, "it has no alert to wait for");
+    outbox.settle(alert.id, Delivery::Delivered).await.unwrap();
+    assert_eq!(outbox.due("webhook", 10, HOUR).unwrap().len(), 1);
 }

@@ -27,7 +27,9 @@ pub use instance::{
 pub(super) use location::pixel_box;
 pub use location::{Location, StoredMap};
 pub use login::{Permission, Role, Scope, StoredUser, TokenRow, UserRow};
-pub use notification::{Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered};
+pub use notification::{
+    Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered, Waiting,
+};
 pub use operation::{Measurement, Sender, SliceTimes, Traffic};
 pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, SentDocument};
 pub use removal::{ArchivedFile, FileOwner, FileRow, MarkedFile, RemovalRule};

@@ -47,6 +47,14 @@ pub struct OutboxRow {
 #[derive(Debug, Clone)]
 pub enum Delivery {
     Delivered,
+    /// Some of its recipients have it, and for the others it will hardly work.
+    DeliveredExcept {
+        error: String,
+    },
+    /// It is not true any more, and was not sent.
+    Withdrawn {
+        why: String,
+    },
     /// To be tried again at this time.
     Retry {
         at: String,
@@ -66,6 +74,17 @@ pub struct Revival {
     pub longest: Duration,
     /// Older ones are left to a person.
     pub oldest: Duration,
+    /// Alerts of acknowledged studies, too. Else these are left to a person: somebody takes care of the study, and a pager would open
+    /// the incident anew.
+    pub acknowledged: bool,
+}
+
+/// The messages of a channel that are not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub channel: String,
+    pub pending: u64,
+    pub dead: u64,
 }
 
 /// A message about a verdict that is not delivered though it was tried.
@@ -84,6 +103,10 @@ pub struct Undelivered {
 pub enum LinkUse {
     /// The study is acknowledged by it. `first` is false where somebody was faster.
     Acknowledged { first: bool },
+    /// The study is not flagged: it is marked as seen.
+    Seen,
+    /// The study was judged again since the verdict that was shown. Nothing was done, and the link still works.
+    JudgedAgain,
     /// It was used before, at this time.
     UsedBefore { at: String },
 }

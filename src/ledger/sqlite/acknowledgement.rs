@@ -99,9 +99,20 @@ pub(super) fn acknowledge(
 ) -> Result<Acknowledged> {
     known(connection, study_uid)?;
     let acknowledged = write_acknowledgement(connection, study_uid, &actor.name, note)?;
-    if let (Acknowledged::First, Some(router)) = (acknowledged, router) {
-        let event = acknowledged_event(connection, study_uid, &actor.name)?;
-        post(connection, &router(Event::Acknowledged(event)))?;
+    match (acknowledged, router) {
+        (Acknowledged::First, Some(router)) => {
+            let sql = "SELECT acknowledged_at FROM studies WHERE study_uid = ?1";
+            let at: String = connection.query_row(sql, [study_uid], |row| row.get(0))?;
+            let event = acknowledged_event(connection, study_uid, &actor.name, &at)?;
+            post(connection, &router(Event::Acknowledged(event)))?;
+        }
+        // Whoever is told is the node's to know: its environment may name channels that this process does not see.
+        (Acknowledged::First, None) => {
+            let sql = "UPDATE acknowledgements SET untold = 1
+                       WHERE id = (SELECT max(id) FROM acknowledgements WHERE study_uid = ?1)";
+            connection.execute(sql, [study_uid])?;
+        }
+        (Acknowledged::Before | Acknowledged::Seen, _) => {}
     }
     let outcome = match acknowledged {
         Acknowledged::First => "first",
@@ -114,12 +125,28 @@ pub(super) fn acknowledge(
     Ok(acknowledged)
 }
 
-/// The event by which other channels hear of an acknowledgement that was written just now.
-fn acknowledged_event(connection: &Connection, study_uid: &str, by: &str) -> Result<event::Acknowledged> {
+/// Tells of the acknowledgements that another process wrote, but for those that were taken back meanwhile. Returns how many that were.
+pub(super) fn tell_untold(connection: &Connection, router: &Router) -> Result<u64> {
+    let untold = "SELECT study_uid, actor, at FROM acknowledgements WHERE untold = 1 AND undone_at IS NULL ORDER BY id";
+    let mut untold = connection.prepare_cached(untold)?;
+    let untold = untold.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let untold = untold.collect::<rusqlite::Result<Vec<(String, String, String)>>>()?;
+    for (study_uid, by, at) in &untold {
+        let event = acknowledged_event(connection, study_uid, by, at)?;
+        post(connection, &router(Event::Acknowledged(event)))?;
+    }
+    connection.execute("UPDATE acknowledgements SET untold = 0 WHERE untold = 1", [])?;
+    Ok(untold.len() as u64)
+}
+
+/// The event by which other channels hear of an acknowledgement.
+fn acknowledged_event(connection: &Connection, study_uid: &str, by: &str, at: &str) -> Result<event::Acknowledged> {
     let mut senders = connection
         .prepare_cached("SELECT DISTINCT calling_ae FROM instances WHERE study_uid = ?1 ORDER BY calling_ae")?;
     let calling_ae_titles = senders.query_map([study_uid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let sql = "SELECT accession_number, patient_id, station_name, revision, acknowledged_at FROM studies WHERE study_uid = ?1";
+    let sql = "SELECT accession_number, patient_id, station_name, revision,
+                      (SELECT max(score) FROM verdicts v WHERE v.study_uid = studies.study_uid)
+               FROM studies WHERE study_uid = ?1";
     Ok(connection.prepare_cached(sql)?.query_row([study_uid], |row| {
         Ok(event::Acknowledged {
             study_uid: study_uid.to_owned(),
@@ -128,8 +155,9 @@ fn acknowledged_event(connection: &Connection, study_uid: &str, by: &str) -> Res
             calling_ae_titles,
             station_name: row.get(2)?,
             revision: row.get(3)?,
+            score: row.get(4)?,
             by: by.to_owned(),
-            acknowledged_at: row.get(4)?,
+            acknowledged_at: at.to_owned(),
         })
     })?)
 }

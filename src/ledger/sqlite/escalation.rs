@@ -5,10 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Ledger;
 use super::outbox::post;
+use super::{Acknowledged, Ledger};
 use crate::ledger::{
-    Actor, Escalations, LedgerError, LinkUse, NewMessage, Outbox, Pending, Result, Undelivered, format_time, now,
+    Actor, Escalations, LedgerError, LinkUse, NewMessage, Outbox, Pending, Result, Undelivered, Waiting, format_time,
+    now,
 };
 
 /// A moment that lies further ahead than this was written before the clock was set back.
@@ -18,7 +19,10 @@ impl Escalations for Ledger {
     fn raise(&self) -> Pending<'_, u64> {
         Box::pin(async move {
             let (due, back) = (now(), ahead());
-            let is_due = "state = 'waiting' AND (due_at <= ?1 OR created_at > ?2)";
+            // A study that is judged anew says in a moment whether it is still incomplete.
+            let is_due = "state = 'waiting' AND (due_at <= ?1 OR created_at > ?2)
+                AND NOT (kind = 'incomplete' AND EXISTS (SELECT 1 FROM studies s WHERE s.study_uid = escalations.study_uid
+                                                            AND s.state = 'receiving' AND s.flagged IS NOT 1))";
             // Most looks find nothing, and a write is a commit with its sync.
             let ledger = self.clone();
             let some = tokio::task::spawn_blocking(move || {
@@ -38,10 +42,11 @@ impl Escalations for Ledger {
                         .prepare_cached(&format!("SELECT id FROM escalations WHERE {is_due} ORDER BY due_at"))?;
                     let ids: Vec<i64> =
                         statement.query_map([now(), ahead()], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-                    for id in &ids {
-                        raise(connection, *id)?;
+                    let mut raised = 0;
+                    for id in ids {
+                        raised += u64::from(raise(connection, id)?);
                     }
-                    Ok(ids.len() as u64)
+                    Ok(raised)
                 })
                 .await?;
             self.posted().notify_waiters();
@@ -49,12 +54,70 @@ impl Escalations for Ledger {
         })
     }
 
+    fn tell_acknowledged(&self) -> Pending<'_, u64> {
+        Box::pin(async move {
+            let ledger = self.clone();
+            let some = tokio::task::spawn_blocking(move || {
+                ledger.read(|connection| {
+                    let sql = "SELECT EXISTS (SELECT 1 FROM acknowledgements WHERE untold = 1)";
+                    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, bool>(0))?)
+                })
+            });
+            let router = self.shared.router.clone();
+            if router.get().is_none() || !some.await.map_err(|_| LedgerError::Closed)?? {
+                return Ok(0);
+            }
+            let told = self.write(move |connection| match router.get() {
+                Some(router) => super::acknowledgement::tell_untold(connection, router),
+                None => Ok(0),
+            });
+            let told = told.await?;
+            self.posted().notify_waiters();
+            Ok(told)
+        })
+    }
+
+    fn stranded(&self, channels: &[String]) -> Result<Vec<Waiting>> {
+        let channels = serde_json::to_string(channels).expect("strings are JSON");
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT channel, sum(pending), sum(dead) FROM (
+                     SELECT channel, 1 AS pending, 0 AS dead FROM outbox INDEXED BY outbox_pending WHERE state = 'pending'
+                     UNION ALL
+                     SELECT channel, 0, 1 FROM outbox INDEXED BY outbox_dead WHERE state = 'dead')
+                 WHERE channel NOT IN (SELECT value FROM json_each(?1)) GROUP BY channel ORDER BY channel",
+            )?;
+            let rows = statement.query_map([channels], |row| {
+                let count = |column| row.get::<_, i64>(column).map(|count| count as u64);
+                Ok(Waiting { channel: row.get(0)?, pending: count(1)?, dead: count(2)? })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    fn give_up_channel(&self, channel: String, error: String) -> Pending<'_, u64> {
+        Box::pin(async move {
+            self.write(move |connection| {
+                let given_up = connection
+                    .prepare_cached(
+                        "UPDATE outbox SET state = 'dead', next_attempt_at = ?2, last_error = ?3
+                         WHERE state = 'pending' AND channel = ?1",
+                    )?
+                    .execute(params![channel, now(), error])?;
+                Ok(given_up as u64)
+            })
+            .await
+        })
+    }
+
     fn undelivered(&self, wait: Duration, most: usize) -> Result<Vec<Undelivered>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, channel, attempts, created_at, event FROM outbox INDEXED BY outbox_unreported
-                 WHERE state <> 'delivered' AND reported_at IS NULL AND created_at <= ?1 AND attempts > 0
+                 WHERE state <> 'delivered' AND reported_at IS NULL AND created_at <= ?1 AND (attempts > 0 OR state = 'dead')
                     AND acknowledged_at IS NULL AND kind IN ('flagged', 'revised', 'incomplete')
+                    AND NOT (kind = 'incomplete' AND EXISTS (SELECT 1 FROM studies s
+                                                             WHERE s.study_uid = outbox.study_uid AND s.flagged = 1))
                  ORDER BY created_at LIMIT ?2",
             )?;
             let raised = format_time(Timestamp::now().checked_sub(wait).unwrap_or(Timestamp::MIN));
@@ -107,8 +170,16 @@ impl Ledger {
         })
     }
 
-    /// Acknowledges a study by a link, if the link was not used before. Blocks.
-    pub fn use_link(&self, nonce: &str, study_uid: &str, expires_at: &str, actor: &Actor) -> Result<LinkUse> {
+    /// Acknowledges a study by a link, if the link was not used before and the study was not judged again since the revision that was
+    /// `shown`: an acknowledgement belongs to a verdict that its person has seen. Blocks.
+    pub fn use_link(
+        &self,
+        nonce: &str,
+        study_uid: &str,
+        shown: i64,
+        expires_at: &str,
+        actor: &Actor,
+    ) -> Result<LinkUse> {
         let (nonce, study_uid, expires_at) = (nonce.to_owned(), study_uid.to_owned(), expires_at.to_owned());
         let actor = actor.clone();
         let router = self.shared.router.clone();
@@ -122,18 +193,39 @@ impl Ledger {
             if let Some(at) = used {
                 return Ok(LinkUse::UsedBefore { at });
             }
+            let sql = "SELECT EXISTS (SELECT 1 FROM verdicts WHERE study_uid = ?1 AND revision > ?2)";
+            if connection.query_row(sql, params![study_uid, shown], |row| row.get(0))? {
+                return Ok(LinkUse::JudgedAgain);
+            }
             let sql = "INSERT INTO used_links (nonce, study_uid, used_at, expires_at) VALUES (?1, ?2, ?3, ?4)";
             connection.execute(sql, params![nonce, study_uid, t, expires_at])?;
             let acknowledged = super::acknowledgement::acknowledge(connection, &study_uid, &actor, None, router.get())?;
-            Ok(LinkUse::Acknowledged { first: acknowledged == super::Acknowledged::First })
+            Ok(match acknowledged {
+                Acknowledged::First => LinkUse::Acknowledged { first: true },
+                Acknowledged::Before => LinkUse::Acknowledged { first: false },
+                Acknowledged::Seen => LinkUse::Seen,
+            })
         });
         self.posted().notify_waiters();
         used
     }
 }
 
-fn raise(connection: &Connection, id: i64) -> Result<()> {
+/// Tells of an escalation that is due, or cancels it where there is nothing to tell any more. Returns whether it was told.
+fn raise(connection: &Connection, id: i64) -> Result<bool> {
     let t = now();
+    let holds: bool = connection
+        .prepare_cached(
+            "SELECT s.acknowledged_at IS NULL AND (e.kind <> 'incomplete' OR s.flagged IS NOT 1 AND s.verdict IS 'incomplete')
+             FROM escalations e JOIN studies s ON s.study_uid = e.study_uid WHERE e.id = ?1",
+        )?
+        .query_row([id], |row| row.get(0))?;
+    if !holds {
+        connection
+            .prepare_cached("UPDATE escalations SET state = 'cancelled', ended_at = ?2 WHERE id = ?1")?
+            .execute(params![id, t])?;
+        return Ok(false);
+    }
     connection
         .prepare_cached(
             "INSERT INTO outbox (study_uid, revision, channel, kind, finding, model_sha256, occasion, step, idempotency_key,
@@ -146,7 +238,7 @@ fn raise(connection: &Connection, id: i64) -> Result<()> {
     connection
         .prepare_cached("UPDATE escalations SET state = 'told', ended_at = ?2 WHERE id = ?1")?
         .execute(params![id, t])?;
-    Ok(())
+    Ok(true)
 }
 
 fn ahead() -> String {

@@ -107,6 +107,16 @@ impl Reader {
         })
     }
 
+    /// The destinations for which instances are pending or failed, each with how many these are. Blocks.
+    pub fn forward_waiting(&self) -> Result<Vec<(String, u64)>> {
+        self.read(|connection| {
+            let sql = "SELECT destination, count(*) FROM forwards WHERE state <> 'stored' GROUP BY destination ORDER BY destination";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// The instances of a study on their way to other nodes. Blocks.
     pub fn forwards(&self, study_uid: &str, most: u32) -> Result<Vec<ForwardRow>> {
         self.read(|connection| {

@@ -238,6 +238,7 @@ fn steps() -> Vec<M<'static>> {
         M::up(include_str!("migrations/0017_measurements.sql")),
         M::up(include_str!("migrations/0018_subject.sql")),
         M::up(include_str!("migrations/0019_evidence.sql")),
+        M::up(include_str!("migrations/0020_delivery.sql")),
     ]
 }
 

@@ -1,6 +1,8 @@
 //! The outbox: messages that must arrive. Delivered, or dead and seen by an administrator; a dead one is tried again slowly,
 //! and at once where a person requeues it or its channel works again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,15 +17,22 @@ use crate::ledger::{
     Actor, Deed, Delivery, LedgerError, NewMessage, Outbox, OutboxRow, Pending, Result, Revival, Step, format_time, now,
 };
 
+/// Of a message that is pending: it tells of an acknowledgement, and an alert of the same study is still to go before it.
+const WAITS_FOR_ITS_ALERT: &str = "kind = 'acknowledged' AND EXISTS (
+    SELECT 1 FROM outbox alert
+    WHERE alert.study_uid = outbox.study_uid AND alert.channel = outbox.channel AND alert.id < outbox.id
+        AND alert.state = 'pending' AND alert.kind IN ('flagged', 'revised', 'incomplete'))";
+
 impl Outbox for Ledger {
     fn due(&self, channel: &str, most: usize, longest: Duration) -> Result<Vec<OutboxRow>> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(
+            let mut statement = connection.prepare_cached(&format!(
                 "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state
                  FROM outbox INDEXED BY outbox_pending
                  WHERE state = 'pending' AND channel = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?4)
-                 ORDER BY next_attempt_at LIMIT ?3",
-            )?;
+                    AND NOT ({WAITS_FOR_ITS_ALERT})
+                 ORDER BY next_attempt_at LIMIT ?3"
+            ))?;
             let rows = statement.query_map(params![channel, now(), most as i64, from_now(longest)], outbox_row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
@@ -36,19 +45,31 @@ impl Outbox for Ledger {
                  FROM outbox INDEXED BY outbox_dead
                  WHERE state = 'dead' AND channel = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?4)
                     AND created_at >= ?5
+                    AND (?6 OR acknowledged_at IS NULL OR kind NOT IN ('flagged', 'revised', 'incomplete'))
                  ORDER BY next_attempt_at LIMIT ?3",
             )?;
             let (latest, oldest) = (from_now(revival.longest), ago(revival.oldest));
-            let rows = statement.query_map(params![channel, now(), most as i64, latest, oldest], outbox_row)?;
+            let values = params![channel, now(), most as i64, latest, oldest, revival.acknowledged];
+            let rows = statement.query_map(values, outbox_row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
 
     fn next_due(&self, channel: &str) -> Result<Option<String>> {
         self.read(|connection| {
-            Ok(connection
-                .prepare_cached("SELECT min(next_attempt_at) FROM outbox WHERE state = 'pending' AND channel = ?1")?
-                .query_row([channel], |row| row.get(0))?)
+            let sql = format!(
+                "SELECT min(next_attempt_at) FROM outbox
+                 WHERE state = 'pending' AND channel = ?1 AND NOT ({WAITS_FOR_ITS_ALERT})"
+            );
+            Ok(connection.prepare_cached(&sql)?.query_row([channel], |row| row.get(0))?)
+        })
+    }
+
+    fn is_outdated(&self, id: i64) -> Result<bool> {
+        self.read(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM outbox o JOIN studies s ON s.study_uid = o.study_uid
+                                      WHERE o.id = ?1 AND (s.flagged = 1 OR o.kind <> 'not_flagged' AND s.verdict = 'not flagged'))";
+            Ok(connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))?)
         })
     }
 
@@ -85,6 +106,16 @@ impl Outbox for Ledger {
                         last_error = NULL
                      WHERE id = ?1",
                     params![id, t],
+                )?,
+                Delivery::DeliveredExcept { error } => connection.execute(
+                    "UPDATE outbox SET state = 'delivered', attempts = attempts + 1, delivered_at = ?2, last_attempt_at = ?2,
+                        last_error = ?3
+                     WHERE id = ?1",
+                    params![id, t, error],
+                )?,
+                Delivery::Withdrawn { why } => connection.execute(
+                    "UPDATE outbox SET state = 'delivered', withdrawn_at = ?2, last_error = ?3 WHERE id = ?1",
+                    params![id, t, why],
                 )?,
                 Delivery::Retry { at, error } => connection.execute(
                     "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3, last_attempt_at = ?4
@@ -160,6 +191,54 @@ impl Outbox for Ledger {
     }
 }
 
+impl Ledger {
+    /// [`Outbox::post`], but what could not begin within `patience` is given up and not written later: whoever asked tells of it in
+    /// another way then.
+    pub async fn post_within(&self, messages: Vec<NewMessage>, patience: Duration) -> Result<()> {
+        let late = move || LedgerError::Begin(format!("it did not begin within {} s", patience.as_secs()));
+        // Set by the first of the two: the write as it begins, or whoever gives up waiting for that.
+        let is_settled = Arc::new(AtomicBool::new(false));
+        let begins = is_settled.clone();
+        let write = self.write(move |connection| match begins.swap(true, Ordering::SeqCst) {
+            true => Err(late()),
+            false => post(connection, &messages),
+        });
+        tokio::pin!(write);
+        let written = match tokio::time::timeout(patience, &mut write).await {
+            Ok(written) => written,
+            Err(_) if !is_settled.swap(true, Ordering::SeqCst) => return Err(late()),
+            // It is being written: its end is near, or the disk hangs.
+            Err(_) => tokio::time::timeout(patience, &mut write).await.unwrap_or_else(|_| Err(late())),
+        };
+        written?;
+        self.posted().notify_waiters();
+        Ok(())
+    }
+
+    /// Who of a message's recipients has it, while others have not. Blocks.
+    pub fn told_recipients(&self, notification: i64) -> Result<Vec<String>> {
+        self.read(|connection| {
+            let sql = "SELECT recipient FROM told_recipients WHERE notification_id = ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_map([notification], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Notes recipients that have a message. Blocks.
+    pub fn note_told(&self, notification: i64, recipients: Vec<String>) -> Result<()> {
+        self.write_blocking(move |connection| {
+            let mut insert = connection.prepare_cached(
+                "INSERT INTO told_recipients (notification_id, recipient, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )?;
+            let at = now();
+            for recipient in &recipients {
+                insert.execute(params![notification, recipient, at])?;
+            }
+            Ok(())
+        })
+    }
+}
+
 /// Writes messages within the caller's transaction. One that its channel was sent before is passed over (promise 6).
 pub(super) fn post(connection: &Connection, messages: &[NewMessage]) -> Result<()> {
     let created = now();
@@ -168,16 +247,15 @@ pub(super) fn post(connection: &Connection, messages: &[NewMessage]) -> Result<(
             next_attempt_at, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) ON CONFLICT DO NOTHING",
     )?;
-    // Channels that hear of a flag for the first time, and whose escalation of it begins: its revision is no news to them.
-    let (mut newly_told, mut newly_escalated): (Vec<&String>, bool) = (Vec::new(), false);
+    // Channels that hear of a flag for the first time: its revision is no news to them.
+    let mut newly_told: Vec<&String> = Vec::new();
     for NewMessage { channel, event, escalation } in messages {
         let verdict = event.verdict();
         let kind = event.kind();
         if let Some(step) = escalation {
-            if kind == Kind::Revised && (newly_escalated || is_acknowledged(connection, event)?) {
-                continue;
+            if !is_acknowledged(connection, event)? && !is_escalated(connection, channel, event, *step)? {
+                escalate_later(connection, channel, event, *step)?;
             }
-            newly_escalated |= escalate_later(connection, channel, event, *step)? && kind == Kind::Flagged;
             continue;
         }
         if kind == Kind::Revised && newly_told.contains(&channel) {
@@ -208,10 +286,27 @@ fn is_acknowledged(connection: &Connection, event: &Event) -> Result<bool> {
     Ok(connection.prepare_cached(sql)?.query_row([event.study_uid()], |row| row.get(0))?)
 }
 
-/// Notes whom to tell when nobody acknowledges in time. Returns whether it was not noted before.
-fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: Step) -> Result<bool> {
+/// Whether a step's channel is to be told of the flag already, or was told of this revision and nobody has acknowledged since. The early
+/// verdict and the final one come seconds apart, and so do a flag and its revision: who is told of one need not be told of the other.
+fn is_escalated(connection: &Connection, channel: &str, event: &Event, step: Step) -> Result<bool> {
+    if !matches!(event.kind(), Kind::Flagged | Kind::Revised) {
+        return Ok(false);
+    }
+    let sql = "SELECT EXISTS (
+                   SELECT 1 FROM escalations e
+                   WHERE e.study_uid = ?1 AND e.channel = ?2 AND e.step = ?3 AND e.kind IN ('flagged', 'revised')
+                     AND (e.state = 'waiting' OR e.state = 'told' AND e.revision = ?4
+                          AND NOT EXISTS (SELECT 1 FROM acknowledgements a
+                                          WHERE a.study_uid = ?1 AND a.kind = 'acknowledged' AND a.undone_at IS NULL
+                                            AND a.at >= e.ended_at)))";
+    let values = params![event.study_uid(), channel, step.number, event.revision()];
+    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+}
+
+/// Notes whom to tell when nobody acknowledges in time.
+fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: Step) -> Result<()> {
     let verdict = event.verdict();
-    let inserted = connection
+    connection
         .prepare_cached(
             "INSERT INTO escalations (study_uid, revision, kind, finding, model_sha256, occasion, step, channel, event,
                 created_at, due_at)
@@ -230,7 +325,7 @@ fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: S
             now(),
             from_now(step.after)
         ])?;
-    Ok(inserted > 0)
+    Ok(())
 }
 
 fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {

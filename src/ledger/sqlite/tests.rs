@@ -239,3 +239,60 @@ fn a_database_of_an_earlier_version_keeps_its_acknowledgements() {
     assert_eq!(ledger.series("read").unwrap().len(), 1);
     assert_eq!(ledger.acknowledge("unread", &Actor::person("Dr A"), None).unwrap(), Acknowledged::First);
 }
+
+#[tokio::test]
+async fn what_could_not_be_posted_in_time_is_not_written_later() {
+    let (folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let other = Connection::open(folder.path().join("triaged.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let late = ledger.post_within(alert(), Duration::from_millis(50)).await;
+    assert!(matches!(late, Err(LedgerError::Begin(_))), "{late:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    // Written behind it, by the same thread.
+    ledger.write(|_| Ok(())).await.unwrap();
+    assert!(ledger.notifications(None).unwrap().is_empty());
+    ledger.post_within(alert(), HOUR).await.unwrap();
+    assert_eq!(ledger.notifications(None).unwrap().len(), 1);
+}
+
+/// A pager would open the incident anew that somebody has acknowledged.
+#[tokio::test]
+async fn a_dead_alert_of_an_acknowledged_study_is_left_to_a_person() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let study = ledger.open_studies("00").unwrap().remove(0);
+    ledger.decide(verdict(&study, false, true), alert()).await.unwrap();
+    let due = ledger.due("webhook", 10, HOUR).unwrap().remove(0);
+    ledger.settle(due.id, Delivery::Dead { at: now(), error: "404".into() }).await.unwrap();
+    let revival = |acknowledged| crate::ledger::Revival { longest: HOUR, oldest: HOUR, acknowledged };
+    let dead = |acknowledged| ledger.due_dead("webhook", 10, revival(acknowledged)).unwrap().len();
+    tokio::time::sleep(Duration::from_millis(3)).await;
+    assert_eq!(dead(false), 1);
+    let person = ledger.clone();
+    let acknowledge = move || person.acknowledge("s", &Actor::person("Dr A"), None).unwrap();
+    tokio::task::spawn_blocking(acknowledge).await.unwrap();
+    assert_eq!((dead(false), dead(true)), (0, 1), "documents are kept all the same");
+}
+
+/// A person's look at a study that could be judged after all ends what waits to be told of it.
+#[tokio::test]
+async fn a_look_cancels_the_escalation_of_an_incomplete_study() {
+    let (_folder, ledger) = ledger();
+    ledger.store(instance("1", "s", "aa")).await.unwrap();
+    let study = ledger.open_studies("00").unwrap().remove(0);
+    let event = StudyEvent { study_uid: "s".into(), ..StudyEvent::sample() };
+    let escalation = Some(crate::ledger::Step { number: 1, after: HOUR });
+    let event = std::sync::Arc::new(Event::Incomplete(event));
+    let messages = vec![NewMessage { channel: "pager".into(), event, escalation }];
+    ledger.decide(Verdict { flagged: None, ..verdict(&study, false, false) }, messages).await.unwrap();
+    ledger.store(instance("2", "s", "bb")).await.unwrap();
+    let study = ledger.open_studies("00").unwrap().remove(0);
+    ledger.decide(verdict(&study, false, false), vec![]).await.unwrap();
+    let person = ledger.clone();
+    let look = move || person.acknowledge("s", &Actor::person("Dr A"), None).unwrap();
+    assert_eq!(tokio::task::spawn_blocking(look).await.unwrap(), Acknowledged::Seen);
+    let sql = "SELECT state FROM escalations";
+    let state = ledger.read(|connection| Ok(connection.query_row(sql, [], |row| row.get::<_, String>(0))?));
+    assert_eq!(state.unwrap(), "cancelled");
+}

@@ -68,6 +68,7 @@ impl<'a> Body<'a> {
                 Content::Acknowledged(Acknowledged {
                     accession_number: accession_number.filter(|_| include.accession_number),
                     patient_id: patient_id.filter(|_| include.patient_id),
+                    score: None,
                     ..acknowledged.clone()
                 })
             }
@@ -155,6 +156,7 @@ mod tests {
             calling_ae_titles: vec![],
             station_name: None,
             revision: 1,
+            score: Some(0.7),
             by: "b".into(),
             acknowledged_at: "t".into(),
         };

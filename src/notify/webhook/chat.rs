@@ -93,10 +93,19 @@ pub(super) fn pager(message: &Message, words: &Words, routing_key: &str) -> Valu
     };
     let about = match &message.event {
         Event::NodeTrouble(trouble) => format!("node {}", trouble.ae_title),
+        // Each an incident of its own: a test that joined the one before would show nothing.
+        Event::Test(_) => message.idempotency_key.clone(),
         event => format!("study {}", event.study_uid().unwrap_or("unknown")),
     };
-    let details: serde_json::Map<String, Value> =
-        words.facts.iter().map(|fact| (fact.label.to_owned(), fact.value.as_str().into())).collect();
+    // Several facts may have one label, such as reasons; a map keeps one value a label.
+    let mut details = serde_json::Map::new();
+    for fact in &words.facts {
+        let value = match details.get(fact.label).and_then(Value::as_str) {
+            Some(before) => format!("{before}; {}", fact.value),
+            None => fact.value.clone(),
+        };
+        details.insert(fact.label.to_owned(), value.into());
+    }
     let link = |text: &str, url: &Option<String>| url.as_ref().map(|url| json!({ "href": url, "text": text }));
     let links: Vec<Value> = [link("Open the study", &words.study_url), link("Acknowledge", &words.acknowledge_url)]
         .into_iter()
@@ -223,6 +232,7 @@ mod tests {
                 calling_ae_titles: vec![],
                 station_name: None,
                 revision: 1,
+                score: None,
                 by: "a person".into(),
                 acknowledged_at: "2026-11-23T15:42:09.100Z".into(),
             }),
@@ -236,6 +246,29 @@ mod tests {
         );
         assert_eq!(opened["dedup_key"], acknowledged["dedup_key"]);
         assert_eq!(opened["payload"]["severity"], "critical");
+    }
+
+    #[test]
+    fn a_pager_is_told_every_reason_and_each_test_by_itself() {
+        let words = |message: &Message| Words::of(message, ALL, &TimeZone::UTC);
+        let trouble = Message {
+            event: Event::NodeTrouble(crate::event::NodeTrouble {
+                ae_title: "TRIAGED".into(),
+                ready: false,
+                since: "2026-11-23T15:42:09.100Z".into(),
+                reasons: vec!["disk: 12 MiB free".into(), "ledger: it does not answer".into()],
+                software: "triaged 1".into(),
+            }),
+            ..message("A")
+        };
+        let told = pager(&trouble, &words(&trouble), "key")["payload"]["custom_details"].to_string();
+        assert!(told.contains("12 MiB free") && told.contains("does not answer"), "{told}");
+        let test = |key: &str| {
+            let test = crate::event::Test { ae_title: "TRIAGED".into(), software: "triaged 1".into() };
+            let message = Message { event: Event::Test(test), idempotency_key: key.into(), ..message("A") };
+            pager(&message, &words(&message), "key")["dedup_key"].clone()
+        };
+        assert_ne!(test("test-1"), test("test-2"));
     }
 
     #[test]

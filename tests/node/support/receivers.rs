@@ -109,7 +109,8 @@ impl Running {
     }
 
     pub fn start_with(ledger: &Ledger, settings: &config::Notify, links: Links) -> Running {
-        let channels = channels(settings, &Surroundings::default()).unwrap();
+        let surroundings = Surroundings { recipients: Arc::new(ledger.clone()), ..Surroundings::default() };
+        let channels = channels(settings, &surroundings).unwrap();
         let names: Vec<String> = channels.iter().map(|channel| channel.name().to_owned()).collect();
         let (stop, links) = (CancellationToken::new(), Arc::new(links));
         let routing = Arc::new(Routing::new(settings, &names).unwrap());

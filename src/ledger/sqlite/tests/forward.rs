@@ -70,5 +70,6 @@ async fn each_instance_ends_stored_or_failed_and_what_failed_can_be_sent_again()
     let states: Vec<String> = ledger.forwards("a", 10).unwrap().into_iter().map(|row| row.state).collect();
     assert_eq!(states, ["stored", "pending", "pending"]);
     assert_eq!(ledger.drop_destinations_but(vec![]).await.unwrap(), 2);
+    assert_eq!(ledger.forward_waiting().unwrap(), [("pacs".to_owned(), 2)], "an administrator sees what did not go on");
     assert_eq!(ledger.forward_counts("pacs").unwrap(), (0, 2));
 }

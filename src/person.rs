@@ -7,7 +7,7 @@ use jiff::civil::Date;
 const MOST_NAME: usize = 80;
 
 /// A Person Name (PS3.5 section 6.2.1) for people: `Family, Given Middle (山田 太郎)`.
-pub(super) fn name(value: &str) -> Option<String> {
+pub fn name(value: &str) -> Option<String> {
     let mut groups = value.split('=');
     let alphabetic = groups.next().map(alphabetic).filter(|name| !name.is_empty());
     let ideographic = groups.next().map(spaced).filter(|name| !name.is_empty());
@@ -39,7 +39,7 @@ fn spaced(group: &str) -> String {
 }
 
 /// A DICOM date, `YYYYMMDD` or, of old, `YYYY.MM.DD`.
-pub(super) fn date(value: &str) -> Option<Date> {
+pub fn date(value: &str) -> Option<Date> {
     let digits: String = value.chars().filter(|c| *c != '.' && *c != '-').collect();
     if digits.len() != 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -48,7 +48,7 @@ pub(super) fn date(value: &str) -> Option<Date> {
 }
 
 /// The age between two dates: in years from two on, in months below, in days below one month.
-pub(super) fn age(birth: Date, at: Date) -> Option<String> {
+pub fn age(birth: Date, at: Date) -> Option<String> {
     if at < birth {
         return None;
     }
