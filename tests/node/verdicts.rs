@@ -381,7 +381,8 @@ fn pixels_that_are_no_head_in_hounsfield_units_leave_no_study_unflagged() {
         return;
     }
     let (node, _card) = node_that_never_flags();
-    let cases: [(&str, &dyn Fn(usize, &mut DicomObject)); 4] = [
+    type Change<'c> = &'c dyn Fn(usize, &mut DicomObject);
+    let cases: [(&str, Change); 4] = [
         ("no slice shows a head in Hounsfield units", &|_, object| {
             object.remove_element(tags::RESCALE_INTERCEPT);
             object.remove_element(tags::RESCALE_SLOPE);

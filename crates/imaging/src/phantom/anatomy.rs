@@ -31,7 +31,8 @@ pub(super) struct Head {
     /// 0 for a young brain, 1 for an old, shrunken one.
     atrophy: f32,
     ventricles: f32,
-    grey: f32,
+    /// By how many Hounsfield units grey matter is denser than white.
+    above_white: f32,
     white: f32,
     sulci: f32,
     falx: f32,
@@ -114,8 +115,10 @@ impl Head {
             skull: random.range(5.0, 8.0),
             atrophy,
             ventricles: random.range(0.75, 1.05) + 0.45 * atrophy,
-            grey: random.range(35.0, 39.0),
-            white: random.range(26.0, 29.5),
+            // 5.5 by their composition and in measurements (Brooks et al., J Comput Assist Tomogr 1980;4:489); 3 in the deep nuclei of 93
+            // volunteers, with white matter at 30 (Cala et al., AJNR 1981;2:41).
+            above_white: random.range(4.5, 8.0),
+            white: random.range(27.5, 30.5),
             sulci: random.range(8.5, 11.5),
             falx: random.range(40.0, 54.0),
             pineal: random.chance(0.6),
@@ -429,6 +432,10 @@ impl Head {
         Some(field.abs() * self.sulci + 0.9 * (inside / reach).powi(2))
     }
 
+    fn grey(&self) -> f32 {
+        self.white + self.above_white
+    }
+
     /// Grey and white matter.
     fn brain(&self, p: Point, q: Point, inside: f32, wave: f32) -> f32 {
         let [x, y, z] = q;
@@ -446,21 +453,21 @@ impl Head {
         let base = texture + cupping + band;
 
         if z < 40.0 && self.stem(q, wave) < 1.0 {
-            return base + (self.grey + self.white) / 2.0;
+            return base + self.white + self.above_white / 2.0;
         }
         // cerebellum below the tentorium
         let tent = 34.0 - 0.35 * side;
         if y > 18.0 && z < tent {
             let folia = (0.9 * length(y - 30.0, x * 0.7) + 2.0 * wave).sin();
             let tentorium = if z > tent - 2.0 { 6.0 } else { 0.0 };
-            return base + self.grey - 3.5 + 1.3 * folia + tentorium;
+            return base + self.grey() - 3.5 + 1.3 * folia + tentorium;
         }
         let edge = 1.0 + 0.07 * wave;
         let caudate = ellipsoid(m, [15.0, -20.0, 57.0], [5.0, 8.0, 9.0]) < edge;
         let lentiform = ellipsoid(m, [26.0, -4.0, 49.0], [6.5, 15.0, 11.0]) < edge;
         let thalamus = ellipsoid(m, [11.0, 8.0, 50.0], [8.5, 13.0, 10.0]) < edge;
         if caudate || lentiform || thalamus {
-            return base + self.grey - 0.5;
+            return base + self.grey() - 0.5;
         }
         let ribbon = self.sulcus(p, q, inside).map_or(f32::MAX, |off| off) - 3.1;
         let surface = inside - 4.2;
@@ -471,6 +478,6 @@ impl Head {
         };
         let fissure = if z > 64.0 || !(-46.0..=50.0).contains(&y) { side - 4.5 } else { f32::MAX };
         let cortex = ribbon.min(surface).min(sylvian).min(fissure) + 1.2 * wave;
-        base + self.white + (self.grey - self.white) * (1.0 - ramp(-0.8, 0.8, cortex))
+        base + self.white + self.above_white * (1.0 - ramp(-0.8, 0.8, cortex))
     }
 }
