@@ -149,7 +149,7 @@ def run(program, folder):
     try:
         demo.start()
         healthy = demo.push("healthy")
-        bleeding = demo.push("bleeding", "--lesion", "epidural")
+        bleeding = demo.push("bleeding", "--lesion", "epidural", "--seed", "2")
 
         def decided():
             rows = demo.worklist()

@@ -176,7 +176,8 @@ impl Forwarder {
     /// One association with what is due now.
     async fn batch(&self) -> Result<Batch> {
         let (ledger, name) = (self.ledger.clone(), self.rule.destination.clone());
-        let due = blocking(move || ledger.due_forwards(&name, MOST_AT_ONCE)).await?;
+        let longest = self.longest;
+        let due = blocking(move || ledger.due_forwards(&name, MOST_AT_ONCE, longest)).await?;
         if due.is_empty() {
             return Ok(Batch::Empty);
         }
@@ -204,8 +205,8 @@ impl Forwarder {
             let answered = results.len();
             ends.extend(due.iter().zip(results).map(|(row, result)| (row.id, self.end(row, result))));
             if let Err(error @ ScuError::NothingAccepted { .. }) = &ended {
-                // The peer has answered for all of them.
-                let most = MOST_LOST.min(self.max_attempts);
+                // The peer has answered for all of them: it takes none, or its storage service is not up yet.
+                let most = self.max_attempts;
                 ends.extend(due.iter().map(|row| (row.id, self.again(row, most, error.to_string()))));
                 lost = Some(error.to_string());
             } else if let Err(error) = ended {

@@ -16,7 +16,7 @@ const ROWS_FOR_PEOPLE: u32 = 200;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only what was done to this study: Study Instance UID, the beginning of one, or an accession number
+    /// Only what was done to this study: Study Instance UID, the beginning or end of one, or an accession number
     #[arg(long)]
     study: Option<String>,
     /// Only what was done then (UTC) or later: a date, a moment such as 2026-11-23T15:42:07Z, today, yesterday, or 2h

@@ -42,8 +42,9 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     writeln!(out, "{}: {studies} studies, {:.1} MiB, integrity checked", shown(to), size as f64 / 1_048_576.0)?;
     writeln!(
         out,
-        "The DICOM files are not in it: copy the folder {} as well, after this copy, so that every row finds its file.",
-        shown(&settings.data_dir.join("archive"))
+        "The DICOM files are not in it: copy the folders {} and {} as well, after this copy, so that every row finds its file.",
+        shown(&settings.data_dir.join("archive")),
+        shown(&settings.data_dir.join("quarantine"))
     )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use triaged::archive::Archive;
 use triaged::assets;
 use triaged::config::{self, Device, Settings};
-use triaged::dimse::scu::{self, Peer};
+use triaged::dimse::scu::{self, Peer, ScuError};
 use triaged::event::{Event, Kind, Test};
 use triaged::forward;
 use triaged::inference::{Engine, EngineError, libraries};
@@ -423,6 +423,11 @@ fn dimse(settings: &Settings) -> Finding {
             let peer = Peer::plain(address_here, called, calling.to_owned(), PATIENCE);
             match scu::echo(&peer) {
                 Ok(_) => (Fine, format!("{address} is in use by a node that answers C-ECHO to {}", dimse.ae_title)),
+                // It knows its senders, and this check is none of them. The line about the web says whether the node is well.
+                Err(ScuError::Rejected { why, .. }) if !dimse.peers.is_empty() => {
+                    let knows = "it answers only the peers that [[dimse.peers]] names";
+                    (Fine, format!("{address} is in use by a DICOM node that rejects {calling} ({why}): {knows}"))
+                }
                 Err(error) => (Fail, format!("{address} is in use, and not by a node of ours: {error}")),
             }
         }

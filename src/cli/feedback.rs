@@ -14,7 +14,7 @@ use super::{Result, existing_database, study};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only on this study: Study Instance UID, the beginning of one, or an accession number
+    /// Only on this study: Study Instance UID, the beginning or end of one, or an accession number
     #[arg(long)]
     study: Option<String>,
     /// Only what was said then (UTC) or later: a date, or a moment such as 2026-11-23T15:42:07Z

@@ -16,7 +16,7 @@ use super::{Failure, Result, existing_database, shown, study};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Study Instance UID, the beginning of one, or an accession number
+    /// Study Instance UID, the beginning or end of one, or an accession number
     study: String,
     /// The file to write; - for standard output
     #[arg(long, value_name = "FILE")]

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct Args {
-    /// Study Instance UID, the beginning of one, or an accession number
+    /// Study Instance UID, the beginning or end of one, or an accession number
     study: Option<String>,
     /// Every study that has slices to score
     #[arg(long)]

@@ -165,7 +165,12 @@ pub fn log_filter(settings: &Log) -> Result<EnvFilter> {
 pub fn start_log(settings: &Log) -> Result<()> {
     let filter = log_filter(settings)?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
+    // A log that cannot be written (its disk is full, its reader gone) must not end the node: by default that is printed, which panics.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .log_internal_errors(false);
     match settings.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -73,7 +73,7 @@ impl Reporter {
 
     async fn round(&self, stop: &CancellationToken) -> Result<(), LedgerError> {
         let ledger = self.ledger.clone();
-        let due = tokio::task::spawn_blocking(move || ledger.due_commitments(64)).await;
+        let due = tokio::task::spawn_blocking(move || ledger.due_commitments(64, LONGEST_RETRY)).await;
         for request in due.map_err(|_| LedgerError::Closed)?? {
             if stop.is_cancelled() {
                 break;

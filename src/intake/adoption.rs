@@ -103,7 +103,10 @@ impl Intake {
         let header = match read {
             Ok(header) => header,
             Err(Unfit::Disk(error)) => return Err(error.into()),
-            Err(Unfit::Object(why, _)) => return self.set_aside(path, size, object, None, why),
+            Err(Unfit::Object(why, of)) => {
+                Handle::current().block_on(self.note_refused(of, &object.announced, &why));
+                return self.set_aside(path, size, object, None, why);
+            }
         };
         // From here to the row nothing is removed, so no row says of the file that it went. Others that place files do not wait for what was
         // read before.

@@ -118,7 +118,8 @@ const MOST_PARTS: i64 = 0xFFFF;
 /// One slice per frame; a single one where the object cannot be triaged at all.
 fn slices(object: &ObjectHeader, gate: &Gate) -> Vec<NewSlice> {
     let mut slices: Vec<NewSlice> = gate.assess(object, Some(most_frames(object))).into_iter().map(slice).collect();
-    if let (Some(first), Some(more)) = (slices.first_mut(), uncounted_frames(object)) {
+    let first = slices.first_mut().filter(|first| first.start == SliceStart::Queued);
+    if let (Some(first), Some(more)) = (first, uncounted_frames(object)) {
         first.facts.lacking = Some(format!(
             "an object has pixel data of {more} more frames than Number of Frames says, which are not read"
         ));

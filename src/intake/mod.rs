@@ -12,12 +12,12 @@ mod room;
 mod volume;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
-use crate::ledger::{Actor, Instances, Queue, source};
+use crate::ledger::{Actor, Instances, Queue, Refused, source};
 use crate::triage::Activity;
 use crate::trouble::Trouble;
 
@@ -47,6 +47,8 @@ pub struct Intake {
     reading_large: Arc<Semaphore>,
     /// One permit for each transfer that may gather whole objects in memory.
     gathering: Arc<Semaphore>,
+    /// What was refused while the ledger could not be written.
+    unnoted: Arc<Mutex<Vec<Refused>>>,
 }
 
 /// When an object is refused though nothing is wrong with it.
@@ -164,6 +166,7 @@ impl Intake {
             reading: Arc::new(Semaphore::new(turns)),
             reading_large: Arc::new(Semaphore::new(1)),
             gathering: Arc::new(reception::gathering()),
+            unnoted: Arc::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! From the last byte to the outcome: the object is read, written, synced, put in its place and recorded.
 
 use std::io;
+use std::sync::MutexGuard;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockReadGuard, Semaphore, oneshot};
@@ -14,6 +15,9 @@ use triaged_imaging::{self as imaging, ObjectHeader, ReadError};
 use super::header::{Header, Uids, Unfit, identify, uids};
 use super::room::Place;
 use super::{Announced, Intake, Outcome, Sender};
+
+/// Refused objects that are kept in memory where the ledger cannot be written.
+const MOST_UNNOTED: usize = 10_000;
 
 /// Everything about an object but its bytes.
 #[derive(Clone)]
@@ -141,18 +145,19 @@ impl Intake {
     /// Reads, writes, syncs and places the file, then hands its row to the ledger. Blocks. `tell` hears the outcome, and gets
     /// the memory back.
     fn store(&self, arrived: Arrived, object: Object, tell: oneshot::Sender<(Taken, Vec<u8>)>) {
-        let (placed, size, memory) = self.file(arrived, &object);
+        let (placed, of, size, memory) = self.file(arrived, &object);
         let taken = match placed {
             Ok(Placed::Kept { path, header, placing, room }) => {
                 let (study_uid, series_uid) = (header.study_uid.clone(), header.series_uid.clone());
                 let instance = instance(*header, path.clone(), size, object);
+                // If the ledger is closed, nothing can be noted either.
                 let then = move |stored| {
                     if let Ok(Stored::New | Stored::Replaced | Stored::Restored) = stored {
                         room.recorded();
                     }
                     let taken = match stored {
                         Ok(stored) => Taken::Recorded { stored, path, study_uid, series_uid, size },
-                        Err(error) => Taken::Refused(Outcome::not_stored(error), None),
+                        Err(error) => Taken::Refused(Outcome::not_stored(error), of),
                     };
                     drop(placing);
                     let _ = tell.send((taken, memory));
@@ -163,15 +168,15 @@ impl Intake {
             }
             Ok(Placed::SetAside { path, outcome, of }) => Taken::SetAside { path, size, outcome, of },
             Ok(Placed::Refused(outcome, of)) => Taken::Refused(outcome, Some(of)),
-            Err(error) => Taken::Refused(Outcome::not_stored(error), None),
+            Err(error) => Taken::Refused(Outcome::not_stored(error), of),
         };
         let _ = tell.send((taken, memory));
     }
 
     /// From memory to the object's place, synced at each step: file, then name, then folder. A crash before the rename leaves a
     /// part that the next start removes; after it, a whole file that no row names yet, whose sender sends it again to the same
-    /// place. Returns the size of the file too, and the memory.
-    fn file(&self, arrived: Arrived, object: &Object) -> (io::Result<Placed>, u64, Vec<u8>) {
+    /// place. Returns whose the object is, as far as it could be read, the size of the file too, and the memory.
+    fn file(&self, arrived: Arrived, object: &Object) -> (io::Result<Placed>, Option<Uids>, u64, Vec<u8>) {
         let (begun, memory, header) = match arrived {
             Arrived::Whole(bytes) => {
                 let turns = if imaging::is_deflated(&object.announced.transfer_syntax) {
@@ -184,15 +189,21 @@ impl Intake {
             }
             Arrived::Streamed(mut incoming, rest) => {
                 if let Err(error) = self.archive.append(&mut incoming, &rest) {
-                    return (Err(error), incoming.size(), rest);
+                    let of = imaging::read_header(incoming.path()).ok().and_then(|header| uids(&header));
+                    return (Err(error), of, incoming.size(), rest);
                 }
                 let header = self.read(&self.reading_large, || imaging::read_header(incoming.path()), object);
                 (Ok(incoming), rest, header)
             }
         };
         let size = begun.as_ref().map_or(0, Incoming::size);
+        let of = header.as_ref().ok().map(|header| Uids {
+            study: header.study_uid.clone(),
+            series: header.series_uid.clone(),
+            sop: None,
+        });
         let synced = begun.and_then(|incoming| incoming.finish(object.digest.clone()));
-        (synced.and_then(|received| self.place(received, header, object)), size, memory)
+        (synced.and_then(|received| self.place(received, header, object)), of, size, memory)
     }
 
     /// Reads what identifies the object, when it is its turn.
@@ -256,7 +267,13 @@ impl Intake {
                 let reason = outcome.reason().to_owned();
                 self.quarantined(object, path, None, size, reason, outcome).await
             }
-            Taken::Recorded { stored: Stored::New | Stored::Replaced | Stored::Restored, .. } => Outcome::Stored,
+            Taken::Recorded { stored: Stored::New | Stored::Replaced | Stored::Restored, .. } => {
+                // The ledger writes, perhaps again.
+                if self.has_unnoted() {
+                    self.note_all(None).await;
+                }
+                Outcome::Stored
+            }
             // The same bytes at the same place: the file that is there was just written again.
             Taken::Recorded { stored: Stored::Duplicate, .. } => Outcome::Duplicate,
             Taken::Recorded { stored: Stored::Conflict { .. }, path, study_uid, series_uid, .. }
@@ -323,9 +340,36 @@ impl Intake {
             sop_uid: sop.unwrap_or_else(|| announced.sop_instance_uid.clone()),
             reason: outcome.reason().to_owned(),
         };
-        if let Err(error) = self.instances.note_refused(refused).await {
-            warn!(sop_instance = announced.sop_instance_uid, "that it was refused cannot be noted: {error}");
+        self.note_all(Some(refused)).await;
+    }
+
+    /// Writes what was refused, and what could not be written before: a disk that is full takes neither object nor row. What waits
+    /// is forgotten with the process.
+    pub(super) async fn note_all(&self, refused: Option<Refused>) {
+        let mut waiting: Vec<Refused> = std::mem::take(&mut *self.unnoted());
+        waiting.extend(refused);
+        while let Some(refused) = waiting.pop() {
+            if let Err(error) = self.instances.note_refused(refused.clone()).await {
+                warn!(sop_instance = refused.sop_uid, "that it was refused cannot be noted yet: {error}");
+                waiting.push(refused);
+                break;
+            }
         }
+        if !waiting.is_empty() {
+            let mut unnoted = self.unnoted();
+            unnoted.append(&mut waiting);
+            let most = unnoted.len().saturating_sub(MOST_UNNOTED);
+            unnoted.drain(..most);
+        }
+    }
+
+    /// Whether something that was refused is still to be noted.
+    fn has_unnoted(&self) -> bool {
+        !self.unnoted().is_empty()
+    }
+
+    fn unnoted(&self) -> MutexGuard<'_, Vec<Refused>> {
+        self.unnoted.lock().expect("nobody panics while holding it")
     }
 
     /// Records that the file is in quarantine. Returns `outcome` once that is on disk.

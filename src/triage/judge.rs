@@ -97,6 +97,13 @@ impl Judge {
                 Due::Provisional => early,
                 Due::Final => judge(&study.slices, &self.card.study_rule, self.whole_series(), &self.card.made_for),
             };
+            let judgement = match study.refused_elsewhere {
+                0 => judgement,
+                _ if due == Due::Provisional => judgement,
+                count => {
+                    judgement.lacking(format!("{count} of its objects were refused, of series that nothing came of"))
+                }
+            };
             let uid = study.study_uid.clone();
             // An error about one study must not keep the others waiting.
             if let Err(error) = self.decide(study, judgement, due == Due::Provisional).await {
@@ -127,10 +134,6 @@ impl Judge {
         }
         if study.has_several_names {
             warnings.insert(0, "several names or birth dates of patients came under this Study Instance UID".into());
-        }
-        if study.refused_elsewhere > 0 {
-            let count = study.refused_elsewhere;
-            warnings.push(format!("{count} of its objects were refused, of series that nothing came of"));
         }
         if study.set_aside > 0 {
             warnings.push(format!(

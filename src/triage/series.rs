@@ -37,6 +37,17 @@ pub struct WholeSeries<'a> {
     pub network: &'a dyn SeriesNetwork,
 }
 
+impl StudyJudgement {
+    /// The judgement of a study that lacks something of which no series tells: it is not left unflagged.
+    pub fn lacking(mut self, why: String) -> StudyJudgement {
+        if self.finding != Finding::Flagged {
+            self.finding = Finding::Incomplete;
+            self.missing.push(why);
+        }
+        self
+    }
+}
+
 /// What makes a series' score.
 #[derive(Clone, Copy)]
 enum By<'a> {
@@ -170,6 +181,14 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], by: By<'_>, card: &Made
         slices_failed: failed as i64,
     };
     let mut doubts: Vec<String> = of_series.iter().filter_map(|slice| slice.doubts.clone()).collect();
+    let lacking: BTreeSet<&str> = of_series.iter().filter_map(|slice| slice.lacking.as_deref()).collect();
+    let lacking: Vec<String> = lacking.into_iter().map(str::to_owned).collect();
+    if scored + failed + queued == 0 && !lacking.is_empty() {
+        // What came of it is none of its slices; nobody knows what the rest would have been.
+        verdict.finding = Some(Finding::Incomplete);
+        verdict.reason = Some(lacking.join("; "));
+        return Ok(Judged { verdict, is_substitute: false, is_broken: true, missing: lacking, doubts: Vec::new() });
+    }
     if scored + failed + queued == 0 {
         verdict.reason = Some(most_common_reason(of_series));
         return Ok(Judged { verdict, is_substitute: false, is_broken: false, missing: Vec::new(), doubts: Vec::new() });
@@ -187,8 +206,7 @@ fn judge_series(uid: &str, of_series: &[&SliceEvidence], by: By<'_>, card: &Made
     }
     broken.extend(stack.gaps());
     broken.extend(stack.empty_within());
-    let lacking: BTreeSet<&str> = of_series.iter().filter_map(|slice| slice.lacking.as_deref()).collect();
-    broken.extend(lacking.into_iter().map(str::to_owned));
+    broken.extend(lacking);
     let is_broken = !broken.is_empty();
     let missing = [broken, stack.no_head(), stack.too_coarse(card), stack.too_short(card)].concat();
     let dynamic = stack.dynamic();
@@ -395,6 +413,16 @@ mod tests {
             .take(3)
             .for_each(|slice| slice.state = SliceState::Scored { probability: 0.9, positive: true });
         assert_eq!(verdict(&lacking).finding, Finding::Flagged);
+    }
+
+    #[test]
+    fn what_was_refused_of_a_series_that_did_not_come_leaves_no_study_unflagged() {
+        let refused = || "24 objects of it were refused".to_owned();
+        let mut scout = negative("2")[..1].to_vec();
+        (scout[0].state, scout[0].lacking) = (SliceState::Out, Some(refused()));
+        assert_eq!(verdict(&[negative("1"), scout].concat()).missing, [refused()]);
+        assert_eq!(verdict(&negative("1")).lacking(refused()).finding, Finding::Incomplete);
+        assert_eq!(verdict(&positive("1")).lacking(refused()).finding, Finding::Flagged);
     }
 
     #[test]

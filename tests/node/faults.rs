@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::raw_store::{EXPLICIT, JPEG_2000, Sender, element, encapsulated, head_ct};
-use crate::support::{Node, PATIENCE, Receiver, SPOT, phantom, python, run};
+use crate::support::{Node, PATIENCE, Receiver, SPOT, command, free_port, phantom, python, run};
 
 fn store_one(node: &Node, uid: &str) -> u16 {
     let object = [head_ct(uid, 1, 64, &[]), element(0x7FE0_0010, "OW", &vec![0; 64 * 64 * 2])].concat();
@@ -214,4 +214,27 @@ fn that_a_node_is_ready_again_is_told_over_a_restart() {
     // The next start has nothing to tell.
     assert!(node.terminate().success());
     assert!(!node.folder.path().join(".told-not-ready").exists());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_does_not_end_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = [("TRIAGED__DIMSE__PORT".to_owned(), free_port().to_string())];
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut node = command(folder.path(), &port).arg("serve").stderr(full).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // Each echo is an association, which the node logs.
+    for answered in 0..3 {
+        loop {
+            let mut echo = command(folder.path(), &port);
+            if echo.arg("echo").output().unwrap().status.success() {
+                break;
+            }
+            assert_eq!(node.try_wait().unwrap(), None, "ended after {answered} echoes");
+            assert!(Instant::now() < deadline, "no answer after {answered}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&node), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
 }

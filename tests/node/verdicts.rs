@@ -444,6 +444,29 @@ fn a_study_of_which_the_node_refused_objects_is_incomplete_until_they_come() {
 }
 
 #[test]
+fn what_a_full_disk_refused_leaves_no_study_unflagged() {
+    if !has("storescu") {
+        return;
+    }
+    let (mut node, _card) = node_that_flags_from(1000, &[]);
+    let objects = slices(36, |_, _| {});
+    send(&node, &objects[..24]);
+    assert_eq!(decided(&node, &study_of(&objects)).0, "not flagged");
+    // More than any disk has.
+    node.restart_with(&[("TRIAGED__ARCHIVE__MIN_FREE_MIB", "1000000000")]);
+    let sent = tempfile::tempdir().unwrap();
+    for (index, object) in objects[24..].iter().enumerate() {
+        object.write_to_file(sent.path().join(format!("{index}.dcm"))).unwrap();
+    }
+    for file in dicom_files(sent.path()) {
+        let _ = storescu(&node, &[], &[file]);
+    }
+    node.wait_until("SELECT coalesce(verdict = 'incomplete', 0) FROM worklist");
+    let missing = node.query::<String>("SELECT missing FROM worklist");
+    assert!(missing.contains("6 objects of it were refused and did not come since"), "{missing}");
+}
+
+#[test]
 fn the_same_object_in_another_uncompressed_encoding_is_nothing_new() {
     if !has("storescu") {
         return;

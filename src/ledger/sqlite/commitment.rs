@@ -1,7 +1,10 @@
 //! Requests of storage commitment, and what the archive keeps of an instance.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::outbox::from_now;
 use super::{Ledger, Reader};
 use crate::ledger::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment, Result, now};
 
@@ -73,14 +76,16 @@ impl Reader {
     }
 
     /// The requests whose next attempt is due, at most `most`, those that wait longest first. Blocks.
-    pub fn due_commitments(&self, most: usize) -> Result<Vec<CommitmentRow>> {
+    ///
+    /// `longest` is the longest wait: what is due later than that was written before the clock was set back, and is due now.
+    pub fn due_commitments(&self, most: usize, longest: Duration) -> Result<Vec<CommitmentRow>> {
         self.read(|connection| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM commitments INDEXED BY commitments_pending
-                 WHERE state = 'pending' AND next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT ?2"
+                 WHERE state = 'pending' AND (next_attempt_at <= ?1 OR next_attempt_at > ?3) ORDER BY next_attempt_at LIMIT ?2"
             );
             let mut statement = connection.prepare_cached(&sql)?;
-            Ok(statement.query_map(params![now(), most as i64], row)?.collect::<rusqlite::Result<_>>()?)
+            Ok(statement.query_map(params![now(), most as i64, from_now(longest)], row)?.collect::<rusqlite::Result<_>>()?)
         })
     }
 

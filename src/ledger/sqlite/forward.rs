@@ -3,8 +3,11 @@
 //! A destination has a mark up to which instances and verdicts were looked at. Receiving writes nothing for it, so it costs the
 //! scanner nothing; what lies past the mark after a crash is looked at then.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::outbox::from_now;
 use super::reader::records;
 use super::{Ledger, Reader};
 use crate::ledger::{DueForward, ForwardEnd, ForwardRow, ForwardRule, LedgerError, Result, Studies, now};
@@ -26,15 +29,17 @@ impl Ledger {
     }
 
     /// The instances that are due for a destination: urgent ones first, then as they came. Blocks.
-    pub fn due_forwards(&self, destination: &str, most: usize) -> Result<Vec<DueForward>> {
+    ///
+    /// `longest` is the longest wait between attempts: what is due later than that was written before the clock was set back, and is due now.
+    pub fn due_forwards(&self, destination: &str, most: usize, longest: Duration) -> Result<Vec<DueForward>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT f.id, i.sop_class_uid, i.sop_uid, i.transfer_syntax, iif(i.removed_at IS NULL, i.path, NULL), f.attempts
                  FROM forwards f INDEXED BY forwards_due JOIN instances i ON i.id = f.instance_id
-                 WHERE f.state = 'pending' AND f.destination = ?1 AND f.next_attempt_at <= ?2
+                 WHERE f.state = 'pending' AND f.destination = ?1 AND (f.next_attempt_at <= ?2 OR f.next_attempt_at > ?4)
                  ORDER BY f.urgent DESC, f.id LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![destination, now(), most as i64], |row| {
+            let rows = statement.query_map(params![destination, now(), most as i64, from_now(longest)], |row| {
                 Ok(DueForward {
                     id: row.get(0)?,
                     sop_class_uid: row.get(1)?,

@@ -61,6 +61,8 @@ impl Reader {
             let mut statement = connection.prepare_cached(
                 "SELECT i.received_at, c.claimed_at, c.decoded_at, c.scored_at
                  FROM scores c JOIN slices s ON s.id = c.slice_id JOIN instances i ON i.id = s.instance_id
+                 -- One that is scored again was received long ago.
+                 WHERE NOT EXISTS (SELECT 1 FROM scores o WHERE o.slice_id = c.slice_id AND o.id < c.id)
                  ORDER BY c.id DESC LIMIT ?1",
             )?;
             let times = |row: &Row<'_>| {

@@ -341,7 +341,7 @@ fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
     })
 }
 
-fn from_now(wait: Duration) -> String {
+pub(super) fn from_now(wait: Duration) -> String {
     format_time(Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX))
 }
 

@@ -250,7 +250,8 @@ pub const SPOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/spot.j
 /// A node's configuration file, in its data folder.
 const CONFIGURATION: &str = "triaged.toml";
 
-fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
+/// The program under test, with the settings of the tests' nodes.
+pub fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_triaged"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRIAGED__")) {
         command.env_remove(name);

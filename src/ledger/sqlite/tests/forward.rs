@@ -8,7 +8,7 @@ fn rule(flagged_only: bool) -> ForwardRule {
 }
 
 fn due(ledger: &Ledger) -> Vec<String> {
-    ledger.due_forwards("pacs", 100).unwrap().into_iter().map(|row| row.sop_uid).collect()
+    ledger.due_forwards("pacs", 100, HOUR).unwrap().into_iter().map(|row| row.sop_uid).collect()
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn each_instance_ends_stored_or_failed_and_what_failed_can_be_sent_again()
         ledger.store(instance(n, "a", digest)).await.unwrap();
     }
     while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
-    let ids: Vec<i64> = ledger.due_forwards("pacs", 10).unwrap().iter().map(|row| row.id).collect();
+    let ids: Vec<i64> = ledger.due_forwards("pacs", 10, HOUR).unwrap().iter().map(|row| row.id).collect();
     let later = crate::ledger::format_time(jiff::Timestamp::now() + Duration::from_secs(60));
     let ends = vec![
         (ids[0], ForwardEnd::Stored { transfer_syntax: "1.2".into() }),
@@ -72,4 +72,20 @@ async fn each_instance_ends_stored_or_failed_and_what_failed_can_be_sent_again()
     assert_eq!(ledger.drop_destinations_but(vec![]).await.unwrap(), 2);
     assert_eq!(ledger.forward_waiting().unwrap(), [("pacs".to_owned(), 2)], "an administrator sees what did not go on");
     assert_eq!(ledger.forward_counts("pacs").unwrap(), (0, 2));
+}
+
+#[tokio::test]
+async fn what_was_put_off_before_the_clock_was_set_back_is_due() {
+    let (_folder, ledger) = ledger();
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    ledger.store(instance("1", "a", "aa")).await.unwrap();
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    let put_off = async |until: &'static str| {
+        ledger.write(move |c| Ok(c.execute("UPDATE forwards SET next_attempt_at = ?1", [until])?)).await.unwrap()
+    };
+    put_off("2999-01-01T00:00:00.000Z").await;
+    assert_eq!(due(&ledger), ["1"]);
+    let soon = crate::ledger::format_time(jiff::Timestamp::now() + Duration::from_secs(600));
+    put_off(soon.leak()).await;
+    assert!(due(&ledger).is_empty(), "it waits for its time");
 }
