@@ -12,7 +12,9 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, ForwardStudies};
 use crate::dimse::scu::{self, Object, Peer, Priority, ScuError, StoreError, may_pass};
-use crate::ledger::{DueForward, ForwardEnd, ForwardRule, Ledger, LedgerError, Result, Studies, format_time};
+use crate::ledger::{
+    DueForward, ForwardEnd, ForwardRule, ForwardedCopy, Ledger, LedgerError, Result, Studies, format_time,
+};
 use crate::outgoing;
 
 /// Objects on one association. Few, so that an urgent one that comes meanwhile does not wait long, and little is repeated after a crash.
@@ -182,9 +184,9 @@ impl Forwarder {
             return Ok(Batch::Empty);
         }
         let (gone, due): (Vec<DueForward>, Vec<DueForward>) = due.into_iter().partition(|row| row.path.is_none());
-        let mut ends: Vec<(i64, ForwardEnd)> = gone
+        let mut ends: Vec<(ForwardedCopy, ForwardEnd)> = gone
             .iter()
-            .map(|row| (row.id, ForwardEnd::Failed { error: "its file has left the archive".into() }))
+            .map(|row| (row.copy.clone(), ForwardEnd::Failed { error: "its file has left the archive".into() }))
             .collect();
         let mut lost = None;
         if !due.is_empty() {
@@ -198,21 +200,24 @@ impl Forwarder {
             let Ok((results, ended)) = sent.await else {
                 // A panic is a bug; the first of the batch is not tried in a tight loop.
                 let at = self.later(1);
-                ends.push((due[0].id, ForwardEnd::Retry { at, error: "sending panicked; this is a bug".into() }));
+                ends.push((
+                    due[0].copy.clone(),
+                    ForwardEnd::Retry { at, error: "sending panicked; this is a bug".into() },
+                ));
                 self.ledger.settle_forwards(ends).await?;
                 return Ok(Batch::Lost("sending panicked; this is a bug".into()));
             };
             let answered = results.len();
-            ends.extend(due.iter().zip(results).map(|(row, result)| (row.id, self.end(row, result))));
+            ends.extend(due.iter().zip(results).map(|(row, result)| (row.copy.clone(), self.end(row, result))));
             if let Err(error @ ScuError::NothingAccepted { .. }) = &ended {
                 // The peer has answered for all of them: it takes none, or its storage service is not up yet.
                 let most = self.max_attempts;
-                ends.extend(due.iter().map(|row| (row.id, self.again(row, most, error.to_string()))));
+                ends.extend(due.iter().map(|row| (row.copy.clone(), self.again(row, most, error.to_string()))));
                 lost = Some(error.to_string());
             } else if let Err(error) = ended {
                 // The instance under way may be what the peer cannot bear: others go before it next time.
                 if let (Some(row), true) = (due.get(answered), was_established(&error)) {
-                    ends.push((row.id, self.lost(row, &error)));
+                    ends.push((row.copy.clone(), self.lost(row, &error)));
                 }
                 lost = Some(error.to_string());
             }
@@ -270,7 +275,7 @@ impl Forwarder {
     }
 
     /// Counts and logs how instances ended. What a peer says may repeat patient data, so it stays in the ledger.
-    fn note(&self, ends: &[(i64, ForwardEnd)]) {
+    fn note(&self, ends: &[(ForwardedCopy, ForwardEnd)]) {
         let mut counts = [0u64; 3];
         for (_, end) in ends {
             match end {

@@ -31,7 +31,7 @@ pub use notification::{
     Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered, Waiting,
 };
 pub use operation::{Measurement, Sender, SliceTimes, Traffic};
-pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, SentDocument};
+pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, ForwardedCopy, SentDocument};
 pub use removal::{ArchivedFile, FileOwner, FileRow, MarkedFile, RemovalRule};
 pub use report::{
     AcknowledgementRow, FeedbackRow, Opinion, Order, SeriesRow, SetAsideRow, SliceRow, StandingCounts, VerdictFilter,

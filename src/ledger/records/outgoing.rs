@@ -63,13 +63,20 @@ pub struct ForwardRule {
 /// An instance to be forwarded now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueForward {
-    pub id: i64,
+    pub copy: ForwardedCopy,
     pub sop_class_uid: String,
     pub sop_uid: String,
     pub transfer_syntax: String,
     /// Relative to the data folder; `None` once the file was removed.
     pub path: Option<String>,
     pub attempts: u32,
+}
+
+/// A row of what is to be forwarded, and the content that its instance had when it was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedCopy {
+    pub id: i64,
+    pub digest: String,
 }
 
 /// How an attempt to forward an instance ended.

@@ -10,7 +10,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox::from_now;
 use super::reader::records;
 use super::{Ledger, Reader};
-use crate::ledger::{DueForward, ForwardEnd, ForwardRow, ForwardRule, LedgerError, Result, Studies, now};
+use crate::ledger::{
+    DueForward, ForwardEnd, ForwardRow, ForwardRule, ForwardedCopy, LedgerError, Result, Studies, now,
+};
 
 /// Instances, and verdicts, that are looked at in one write.
 const MOST_AT_ONCE: i64 = 2000;
@@ -34,14 +36,14 @@ impl Ledger {
     pub fn due_forwards(&self, destination: &str, most: usize, longest: Duration) -> Result<Vec<DueForward>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT f.id, i.sop_class_uid, i.sop_uid, i.transfer_syntax, iif(i.removed_at IS NULL, i.path, NULL), f.attempts
+                "SELECT f.id, i.sop_class_uid, i.sop_uid, i.transfer_syntax, iif(i.removed_at IS NULL, i.path, NULL), f.attempts, i.digest
                  FROM forwards f INDEXED BY forwards_due JOIN instances i ON i.id = f.instance_id
                  WHERE f.state = 'pending' AND f.destination = ?1 AND (f.next_attempt_at <= ?2 OR f.next_attempt_at > ?4)
                  ORDER BY f.urgent DESC, f.id LIMIT ?3",
             )?;
             let rows = statement.query_map(params![destination, now(), most as i64, from_now(longest)], |row| {
                 Ok(DueForward {
-                    id: row.get(0)?,
+                    copy: ForwardedCopy { id: row.get(0)?, digest: row.get(6)? },
                     sop_class_uid: row.get(1)?,
                     sop_uid: row.get(2)?,
                     transfer_syntax: row.get(3)?,
@@ -53,11 +55,14 @@ impl Ledger {
         })
     }
 
-    /// Writes how attempts ended, in one transaction. An attempt that the association did not outlive counts, too.
-    pub async fn settle_forwards(&self, ends: Vec<(i64, ForwardEnd)>) -> Result<()> {
+    /// Writes how attempts ended, in one transaction. An attempt that the association did not outlive counts, too. One with a copy that another
+    /// has replaced meanwhile does not: that one is still to go.
+    pub async fn settle_forwards(&self, ends: Vec<(ForwardedCopy, ForwardEnd)>) -> Result<()> {
         self.write(move |connection| {
-            for (id, end) in &ends {
-                settle(connection, *id, end)?;
+            for (copy, end) in &ends {
+                if is_present(connection, copy)? {
+                    settle(connection, copy.id, end)?;
+                }
             }
             Ok(())
         })
@@ -183,6 +188,12 @@ fn enqueue(connection: &Connection, rule: &ForwardRule) -> Result<bool> {
         .prepare_cached("UPDATE forward_destinations SET last_instance = ?2, last_verdict = ?3 WHERE name = ?1")?
         .execute(params![rule.destination, to_instance, to_verdict])?;
     Ok(to_instance < instances || to_verdict < verdicts)
+}
+
+/// Whether the instance still has the content that was sent.
+fn is_present(connection: &Connection, copy: &ForwardedCopy) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM forwards f JOIN instances i ON i.id = f.instance_id WHERE f.id = ?1 AND i.digest = ?2)";
+    Ok(connection.prepare_cached(sql)?.query_row(params![copy.id, copy.digest], |row| row.get(0))?)
 }
 
 fn settle(connection: &Connection, id: i64, end: &ForwardEnd) -> Result<()> {

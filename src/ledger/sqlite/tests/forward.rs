@@ -54,12 +54,13 @@ async fn each_instance_ends_stored_or_failed_and_what_failed_can_be_sent_again()
         ledger.store(instance(n, "a", digest)).await.unwrap();
     }
     while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
-    let ids: Vec<i64> = ledger.due_forwards("pacs", 10, HOUR).unwrap().iter().map(|row| row.id).collect();
+    let copies = || ledger.due_forwards("pacs", 10, HOUR).unwrap().into_iter().map(|row| row.copy);
+    let [first, second, third] = copies().collect::<Vec<_>>().try_into().expect("three");
     let later = crate::ledger::format_time(jiff::Timestamp::now() + Duration::from_secs(60));
     let ends = vec![
-        (ids[0], ForwardEnd::Stored { transfer_syntax: "1.2".into() }),
-        (ids[1], ForwardEnd::Retry { at: later, error: "busy".into() }),
-        (ids[2], ForwardEnd::Failed { error: "refused".into() }),
+        (first, ForwardEnd::Stored { transfer_syntax: "1.2".into() }),
+        (second, ForwardEnd::Retry { at: later, error: "busy".into() }),
+        (third, ForwardEnd::Failed { error: "refused".into() }),
     ];
     ledger.settle_forwards(ends).await.unwrap();
     assert!(due(&ledger).is_empty());
@@ -88,4 +89,21 @@ async fn what_was_put_off_before_the_clock_was_set_back_is_due() {
     let soon = crate::ledger::format_time(jiff::Timestamp::now() + Duration::from_secs(600));
     put_off(soon.leak()).await;
     assert!(due(&ledger).is_empty(), "it waits for its time");
+}
+
+#[tokio::test]
+async fn a_copy_that_was_replaced_while_it_was_sent_is_not_what_the_peer_has() {
+    let (_folder, ledger) = ledger();
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    ledger.store(instance("1", "a", "aa")).await.unwrap();
+    while ledger.enqueue_forwards(rule(false)).await.unwrap() {}
+    let sent = ledger.due_forwards("pacs", 10, HOUR).unwrap().remove(0).copy;
+    let claim = next(&ledger, 1).await.remove(0);
+    ledger.fail(claim.lease, "cut off".into()).await.unwrap();
+    assert_eq!(ledger.store(instance("1", "a", "bb")).await.unwrap(), Stored::Replaced);
+    let stored = || ForwardEnd::Stored { transfer_syntax: "1.2".into() };
+    ledger.settle_forwards(vec![(sent, stored())]).await.unwrap();
+    let again = ledger.due_forwards("pacs", 10, HOUR).unwrap().remove(0).copy;
+    ledger.settle_forwards(vec![(again, stored())]).await.unwrap();
+    assert!(due(&ledger).is_empty());
 }
