@@ -423,16 +423,22 @@ fn dimse(settings: &Settings) -> Finding {
             let peer = Peer::plain(address_here, called, calling.to_owned(), PATIENCE);
             match scu::echo(&peer) {
                 Ok(_) => (Fine, format!("{address} is in use by a node that answers C-ECHO to {}", dimse.ae_title)),
-                // It knows its senders, and this check is none of them. The line about the web says whether the node is well.
-                Err(ScuError::Rejected { why, .. }) if !dimse.peers.is_empty() => {
-                    let knows = "it answers only the peers that [[dimse.peers]] names";
-                    (Fine, format!("{address} is in use by a DICOM node that rejects {calling} ({why}): {knows}"))
+                // It knows its senders, and this check is none of them.
+                Err(ScuError::Rejected { why, .. }) if !dimse.peers.is_empty() && works_here(&settings.data_dir) => {
+                    let knows =
+                        "a node works on this data folder, and answers only the peers that [[dimse.peers]] names";
+                    (Fine, format!("{address} is in use and rejects {calling} ({why}): {knows}"))
                 }
                 Err(error) => (Fail, format!("{address} is in use, and not by a node of ours: {error}")),
             }
         }
         Err(error) => (Fail, format!("cannot listen on {address}: {error}")),
     }
+}
+
+/// Whether a node works on the data folder. Nothing is made where none ever did.
+fn works_here(data_dir: &Path) -> bool {
+    data_dir.join("triaged.lock").is_file() && matches!(node::try_lock(data_dir), Ok(None))
 }
 
 /// Who may associate. Settings::load has checked each entry.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockReadGuard, Semaphore, oneshot};
@@ -15,6 +16,12 @@ use triaged_imaging::{self as imaging, ObjectHeader, ReadError};
 use super::header::{Header, Uids, Unfit, identify, uids};
 use super::room::Place;
 use super::{Announced, Intake, Outcome, Sender};
+
+/// What could not be noted is tried again after so long.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Larger files than this are not compared: a hostile sender would have the node hold two of any size.
+const LARGEST_COMPARED: u64 = 16 << 20;
 
 /// Refused objects that are kept in memory where the ledger cannot be written.
 const MOST_UNNOTED: usize = 10_000;
@@ -321,7 +328,11 @@ impl Intake {
             let Some(kept) = kept.filter(|kept| !kept.is_empty() && *kept != path) else { return false };
             let _turn =
                 Handle::current().block_on(intake.reading_large.acquire()).expect("the semaphore is never closed");
-            let read = |path: &str| imaging::read_file(intake.archive.file(path)).ok();
+            // Both are in memory, whole.
+            let is_small =
+                |path: &str| intake.archive.file(path).metadata().is_ok_and(|about| about.len() <= LARGEST_COMPARED);
+            let read =
+                |path: &str| is_small(path).then(|| imaging::read_file(intake.archive.file(path)).ok()).flatten();
             let is_same =
                 read(&kept).zip(read(&path)).is_some_and(|(kept, this)| imaging::is_same_object(&kept, &this));
             // What cannot be removed is set aside, as another object is.
@@ -357,10 +368,27 @@ impl Intake {
         }
         if !waiting.is_empty() {
             let mut unnoted = self.unnoted();
+            // Whoever finds it empty again sees to the rest, where nothing else comes that would.
+            let is_first = unnoted.is_empty();
             unnoted.append(&mut waiting);
             let most = unnoted.len().saturating_sub(MOST_UNNOTED);
             unnoted.drain(..most);
+            drop(unnoted);
+            if is_first {
+                self.note_later();
+            }
         }
+    }
+
+    /// Tries again until all is written.
+    fn note_later(&self) {
+        let intake = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(NOTE_AGAIN).await;
+            if intake.has_unnoted() {
+                Box::pin(intake.note_all(None)).await;
+            }
+        });
     }
 
     /// Whether something that was refused is still to be noted.

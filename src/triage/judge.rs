@@ -156,6 +156,7 @@ impl Judge {
             slices_scored: study.slices_scored(),
             slices_ineligible: study.slices_ineligible,
             slices_failed: study.slices_failed,
+            refused: study.refused,
             decided_at: now(),
             last_received_at: study.last_received_at.clone(),
             evidence: Evidence {
@@ -282,6 +283,7 @@ mod tests {
             slices_of_other_models: 0,
             has_several_patients: false,
             has_several_names: false,
+            refused: 0,
             refused_elsewhere: 0,
             set_aside: 0,
             slices: vec![scored_slice(); scored],

@@ -136,6 +136,7 @@ impl Site {
                 slices_scored: study.slices_scored(),
                 slices_ineligible: study.slices_ineligible,
                 slices_failed: study.slices_failed,
+                refused: 0,
                 decided_at: now(),
                 last_received_at: now(),
                 evidence: Default::default(),

@@ -1,8 +1,9 @@
 //! `triaged phantom`, `send`, `check` and `rescore` together, with a node and without.
 
+use std::path::Path;
 use std::process::Output;
 
-use crate::support::Node;
+use crate::support::{Node, command};
 
 fn out(output: &Output) -> String {
     let err = String::from_utf8_lossy(&output.stderr);
@@ -88,6 +89,25 @@ fn check_finds_a_running_node_and_what_is_wrong() {
     for name in ["DICOM port", "web", "model"] {
         assert!(lines.lines().any(|line| line.starts_with("FAIL") && line.contains(name)), "{name}: {lines}");
     }
+}
+
+#[test]
+fn check_knows_a_node_that_answers_its_peers_alone_and_no_other_node_for_it() {
+    let peers = "[[dimse.peers]]\nname = \"ct\"\nae_titles = [\"CT1\"]\n";
+    let node = Node::start_with_file(peers, &[]);
+    let check = |folder: &Path| {
+        let port = [("TRIAGED__DIMSE__PORT".to_owned(), node.dimse.port().to_string())];
+        let output = command(folder, &port).arg("check").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        said.lines().find(|line| line.contains("DICOM port")).unwrap_or_default().to_owned()
+    };
+    let ours = check(node.folder.path());
+    assert!(ours.starts_with("ok") && ours.contains("answers only the peers that [[dimse.peers]] names"), "{ours}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::copy(node.folder.path().join("triaged.toml"), elsewhere.path().join("triaged.toml")).unwrap();
+    let other = check(elsewhere.path());
+    assert!(other.starts_with("FAIL") && other.contains("not by a node of ours"), "{other}");
+    assert!(!elsewhere.path().join("triaged.lock").exists());
 }
 
 /// A graph that gives logits scores a blank slice, and fails on a head: `check` says so before a patient comes.

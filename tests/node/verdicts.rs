@@ -435,12 +435,12 @@ fn a_study_of_which_the_node_refused_objects_is_incomplete_until_they_come() {
         let _ = storescu(&node, &[], &dicom_files(sent.path()));
         std::fs::remove_file(sent.path().join(format!("{index}.dcm"))).unwrap();
     }
-    node.wait_until("SELECT coalesce(verdict = 'incomplete', 0) FROM worklist");
+    node.wait_until("SELECT verdict = 'incomplete' FROM worklist");
     let (_, missing) = decided(&node, &study);
     assert!(missing.contains("6 objects of it were refused and did not come since"), "{missing}");
     node.restart_with(&[("TRIAGED__DIMSE__MAX_OBJECT_MIB", "4")]);
     send(&node, &objects);
-    node.wait_until("SELECT coalesce(verdict = 'not flagged', 0) AND slices_received = 30 FROM worklist");
+    node.wait_until("SELECT verdict = 'not flagged' AND slices_received = 30 FROM worklist");
 }
 
 #[test]
@@ -461,9 +461,34 @@ fn what_a_full_disk_refused_leaves_no_study_unflagged() {
     for file in dicom_files(sent.path()) {
         let _ = storescu(&node, &[], &[file]);
     }
-    node.wait_until("SELECT coalesce(verdict = 'incomplete', 0) FROM worklist");
+    node.wait_until("SELECT verdict = 'incomplete' FROM worklist");
     let missing = node.query::<String>("SELECT missing FROM worklist");
     assert!(missing.contains("6 objects of it were refused and did not come since"), "{missing}");
+}
+
+#[test]
+fn what_was_refused_while_the_ledger_could_not_be_written_is_noted_when_it_can() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(1000, &[("TRIAGED__DIMSE__MAX_OBJECT_MIB", "1")]);
+    let objects = slices(37, |index, object| {
+        if index == 29 {
+            let long = vec![0_u8; 1 << 20];
+            object.put(DataElement::new(Tag(0x0029, 0x1010), VR::OB, PrimitiveValue::from(long)));
+        }
+    });
+    send(&node, &objects[..29]);
+    assert_eq!(decided(&node, &study_of(&objects)).0, "not flagged");
+    let other = node.meddle();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    objects[29].write_to_file(folder.path().join("29.dcm")).unwrap();
+    let _ = storescu(&node, &[], &dicom_files(folder.path()));
+    node.wait_for_log("that it was refused cannot be noted yet");
+    other.execute_batch("ROLLBACK").unwrap();
+    // Nothing else comes.
+    node.wait_until("SELECT verdict = 'incomplete' FROM worklist");
 }
 
 #[test]
@@ -499,11 +524,11 @@ fn a_lost_file_that_is_sent_again_is_scored() {
     node.restart();
     let rescored = node.cli(&["rescore", &study_of(&objects)]);
     assert!(String::from_utf8_lossy(&rescored.stderr).contains("1 slices failed"));
-    node.wait_until("SELECT coalesce(verdict = 'incomplete', 0) AND state = 'decided' FROM worklist");
+    node.wait_until("SELECT verdict = 'incomplete' AND state = 'decided' FROM worklist");
     let reason = node.query::<String>("SELECT reason FROM slice_results WHERE state = 'failed'");
     assert!(reason.contains("cannot be read"), "{reason}");
     send(&node, &objects[6..7]);
-    node.wait_until("SELECT coalesce(verdict = 'not flagged', 0) AND state = 'decided' FROM worklist");
+    node.wait_until("SELECT verdict = 'not flagged' AND state = 'decided' FROM worklist");
 }
 
 #[test]

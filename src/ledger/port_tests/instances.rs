@@ -77,6 +77,10 @@ pub(in crate::ledger) async fn what_was_refused_is_missing_until_it_comes(backen
     backend.studies().decide(super::verdict(&study, false, false), Vec::new()).await.unwrap();
     instances.note_refused(refused("1.3", "5")).await.unwrap();
     assert_eq!(lacking(backend).as_deref().map(|said| &said[..8]), Some("1 object"));
+    // And one is not decided by what was known before.
+    let study = super::open(backend);
+    instances.note_refused(refused("1.3", "6")).await.unwrap();
+    assert!(!backend.studies().decide(super::verdict(&study, false, false), Vec::new()).await.unwrap());
 }
 
 pub(in crate::ledger) async fn parts_of_a_concatenation_that_did_not_come_are_missing(backend: &dyn Backend) {

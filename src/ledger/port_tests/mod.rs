@@ -183,6 +183,7 @@ pub(in crate::ledger) fn verdict(study: &OpenStudy, provisional: bool, flagged: 
         slices_scored: study.slices_scored(),
         slices_ineligible: study.slices_ineligible,
         slices_failed: study.slices_failed,
+        refused: study.refused,
         decided_at: now(),
         last_received_at: now(),
         evidence: Default::default(),

@@ -24,7 +24,9 @@ pub struct OpenStudy {
     pub has_several_patients: bool,
     /// Or different names or birth dates did.
     pub has_several_names: bool,
-    /// Objects that were refused and did not come since, of series that nothing came of.
+    /// Objects that were refused and did not come since …
+    pub refused: i64,
+    /// … of series that nothing came of.
     pub refused_elsewhere: i64,
     /// Objects of it that were set aside.
     pub set_aside: i64,
@@ -183,6 +185,8 @@ pub struct Verdict {
     pub slices_scored: i64,
     pub slices_ineligible: i64,
     pub slices_failed: i64,
+    /// Objects that had been refused and had not come.
+    pub refused: i64,
     pub decided_at: String,
     /// The last object that was received before it.
     pub last_received_at: String,

@@ -49,10 +49,11 @@ impl Studies for Ledger {
                 let slices =
                     slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(17)?)))?;
                 let mut slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool)>>>()?;
-                let mut refused_elsewhere = 0;
+                let (mut refused, mut refused_elsewhere) = (0, 0);
                 let rows = lacking.query_map([&study_uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
                 for row in rows {
                     let (series_uid, said, count): (String, String, i64) = row?;
+                    refused += count;
                     let mut of_series = slices.iter_mut().filter(|(slice, _)| slice.series_uid == series_uid).peekable();
                     if of_series.peek().is_none() {
                         refused_elsewhere += count;
@@ -76,6 +77,7 @@ impl Studies for Ledger {
                     has_several_patients: row.get(11)?,
                     set_aside: row.get(12)?,
                     has_several_names: row.get(13)?,
+                    refused,
                     refused_elsewhere,
                     slices_of_other_models: slices.iter().filter(|(_, other)| *other).count() as i64,
                     slices: slices.into_iter().map(|(slice, _)| slice).collect(),
@@ -184,7 +186,8 @@ fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -
     let current: Option<i64> = connection
         .prepare_cached(
             "SELECT 1 FROM studies WHERE study_uid = ?1 AND revision = ?2 AND state = 'receiving'
-                AND (?3 OR (slices_received = ?4 AND slices_scored = ?5 AND slices_ineligible = ?6 AND slices_failed = ?7))",
+                AND (?3 OR (slices_received = ?4 AND slices_scored = ?5 AND slices_ineligible = ?6 AND slices_failed = ?7
+                     AND (SELECT count(*) FROM refused WHERE study_uid = ?1) = ?8))",
         )?
         .query_row(
             params![
@@ -195,7 +198,8 @@ fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -
                 verdict.slices_received,
                 verdict.slices_scored,
                 verdict.slices_ineligible,
-                verdict.slices_failed
+                verdict.slices_failed,
+                verdict.refused
             ],
             |row| row.get(0),
         )

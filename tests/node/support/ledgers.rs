@@ -183,6 +183,7 @@ impl Fixture {
             slices_scored: open.slices_scored(),
             slices_ineligible: open.slices_ineligible,
             slices_failed: open.slices_failed,
+            refused: 0,
             decided_at: now(),
             last_received_at: now(),
             evidence: Default::default(),

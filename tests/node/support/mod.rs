@@ -164,10 +164,10 @@ impl Node {
         self.database().query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// Waits until a query says 1.
+    /// Waits until a query says 1; NULL, of a verdict that is not there yet, says no.
     pub fn wait_until(&self, sql: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while self.query::<i64>(sql) != 1 {
+        while self.query::<Option<i64>>(sql) != Some(1) {
             assert!(Instant::now() < deadline, "never came: {sql}\n{}\nthe log:\n{}", self.states(), self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
