@@ -147,15 +147,29 @@ impl Interval {
         exact::limits(hits, all).map(|[low, high]| Self { value: hits as f64 / all as f64, low, high })
     }
 
-    /// Widens the interval of a share of 0 or 1 among so many patients: bootstrap samples hold nothing else, so that the limit on the other side is the exact one,
-    /// as if each patient were one case. Other shares stay.
+    /// Widens the interval of a share among so many patients to the exact limits, as if each patient were one case and the share
+    /// of them the same. Patients are what was drawn at random, and their slices stand or fall together, so that this is the fewest cases that
+    /// the share can be of: with slices that say more it is too wide, and never too narrow. A bootstrap alone knows no other share than
+    /// those that it can draw: of one patient it says "0.500 (0.500 to 0.500)". A count between two whole numbers has the lower limit of the one
+    /// and the upper of the other.
     pub(crate) fn widened(self, patients: usize) -> Self {
-        let exact = |hits: usize| Self::of_count(hits, patients);
-        match self.value {
-            1.0 => Self { low: exact(patients).map_or(self.low, |exact| self.low.min(exact.low)), ..self },
-            0.0 => Self { high: exact(0).map_or(self.high, |exact| self.high.max(exact.high)), ..self },
+        let hits = self.value * patients as f64;
+        // A product that is a whole number must not be rounded past it for its last bit.
+        let (below, above) = ((hits + 1e-9).floor() as usize, (hits - 1e-9).ceil() as usize);
+        match (Self::of_count(below.min(patients), patients), Self::of_count(above.min(patients), patients)) {
+            (Some(below), Some(above)) => {
+                Self { low: self.low.min(below.low), high: self.high.max(above.high), ..self }
+            }
             _ => self,
         }
+    }
+
+    /// An area under the curve of 1, or of 0, among so many patients of the smaller class: bootstrap samples hold no other. The area is the
+    /// share of pairs in order, and as many pairs as the smaller class has patients can be made of which no two share one. Those are
+    /// independent cases, all of them in order, whose exact limit holds (as for any share of none: J. A. Hanley, A. Lippman-Hand:
+    /// If Nothing Goes Wrong, Is Everything All Right? JAMA 249, 1983). Other areas stay.
+    fn of_pairs(self, patients: usize) -> Self {
+        if self.value == 1.0 || self.value == 0.0 { self.widened(patients) } else { self }
     }
 }
 
@@ -180,7 +194,8 @@ pub struct Figures {
 
 /// Figures over patients' cases, with percentile intervals from `rounds` bootstrap samples of whole patients: a
 /// patient's slices stand or fall together. A sample in which a figure does not exist (AUC with one class,
-/// sensitivity without a positive) is left out of that figure's interval.
+/// sensitivity without a positive) is left out of that figure's interval. Shares, and what is 1 or 0, have the wider of that and the exact
+/// limits with patients as cases ([`Interval::widened`]).
 pub fn figures(patients: &[Vec<Case>], threshold: f64, rounds: usize, seed: u64) -> Figures {
     let verdicts: Vec<Vec<Case>> = patients.iter().map(|cases| answers(cases, threshold)).collect();
     judged_figures(patients, &verdicts, rounds, seed)
@@ -206,16 +221,29 @@ pub fn judged_figures(patients: &[Vec<Case>], verdicts: &[Vec<Case>], rounds: us
     let mut next = || intervals.next().flatten();
     let always = "accuracy and precision always exist";
     let with = |class: bool| patients.iter().filter(|cases| cases.iter().any(|case| case.positive == class)).count();
+    let (positive, negative) = (with(true), with(false));
+    let flagged = verdicts.iter().filter(|cases| cases.iter().any(|case| case.score >= 0.5)).count();
+    let f2 = next();
+    let accuracy = next().expect(always).widened(patients.len());
+    let sensitivity = next().map(|found| found.widened(positive));
+    let specificity = next().map(|found| found.widened(negative));
+    let precision = next().expect(always).widened(flagged);
     Figures {
         cases: all.len(),
         positives: all.iter().filter(|case| case.positive).count(),
         confusion,
-        f2: next(),
-        accuracy: next().expect(always),
-        sensitivity: next().map(|found| found.widened(with(true))),
-        specificity: next().map(|found| found.widened(with(false))),
-        precision: next().expect(always),
-        auc: next(),
+        // Of a sensitivity and a precision of 1 no sample has another F2: that of their lower limits is the least that both may be.
+        f2: f2.map(|f2| match sensitivity {
+            Some(sensitivity) if f2.value == 1.0 => {
+                Interval { low: f2.low.min(self::f2(precision.low, sensitivity.low)), ..f2 }
+            }
+            _ => f2,
+        }),
+        accuracy,
+        sensitivity,
+        specificity,
+        precision,
+        auc: next().map(|auc| auc.of_pairs(positive.min(negative))),
     }
 }
 
@@ -318,6 +346,33 @@ mod tests {
         assert_eq!((negatives.f2, negatives.sensitivity, negatives.auc), (None, None, None));
         assert!(negatives.specificity.is_some_and(|specificity| (specificity.value - 2.0 / 3.0).abs() < 1e-12));
         assert_eq!(figures(&patients[..1], 0.5, 500, 3).specificity, None);
+    }
+
+    /// The fewer patients there are and the fewer of them were told wrong, the less an interval may narrow.
+    #[test]
+    fn few_patients_give_no_narrow_interval_at_any_value() {
+        let of = |hits: usize, all: usize| {
+            let patients: Vec<Vec<Case>> = (0..all)
+                .flat_map(|i| [cases(&[(if i < hits { 0.9 } else { 0.1 }, true)]), cases(&[(0.2, false)])])
+                .collect();
+            figures(&patients, 0.5, 300, 1)
+        };
+        for (hits, all) in [(10, 10), (9, 10), (5, 10), (1, 10), (0, 10), (1, 1), (22, 23)] {
+            let exact = Interval::of_count(hits, all).expect("some");
+            let found = of(hits, all).sensitivity.expect("positives");
+            assert!(found.low <= exact.low && found.high >= exact.high, "{hits} of {all}: {found:?}");
+        }
+        // One patient with two slices, one of them found.
+        let half = figures(&[cases(&[(0.9, true), (0.1, true)])], 0.5, 100, 1).sensitivity.expect("positives");
+        assert_eq!((half.value, half.low, half.high), (0.5, 0.0, 1.0));
+        // All is right: exact limits of ten of ten for what is of a class, of twenty for the accuracy.
+        let right = of(10, 10);
+        let [ten, twenty] = [10, 20].map(|all| Interval::of_count(all, all).expect("some").low);
+        let lows =
+            [right.auc, right.f2, Some(right.precision), Some(right.accuracy)].map(|found| found.expect("both").low);
+        for (low, expected) in lows.into_iter().zip([ten, ten, ten, twenty]) {
+            assert!((low - expected).abs() < 1e-9, "{low} for {expected}");
+        }
     }
 
     #[test]

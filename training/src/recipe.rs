@@ -251,6 +251,8 @@ impl Recipe {
             averaging: self.averaging,
             label_smoothing: self.label_smoothing,
             operating_point: self.operating_point,
+            // No matter of a recipe.
+            sample: None,
         })
     }
 

@@ -4,4 +4,4 @@ mod rows;
 mod table;
 
 pub use rows::{Row, Variant, is_synthetic, shorten, shortened};
-pub use table::{Ablation, Outcome};
+pub use table::{Ablation, Outcome, Subject};

@@ -1,12 +1,15 @@
 //! An ablation's figures, a row each, as a table and in a card.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use triaged_imaging::Transform;
+use triaged_model::ModelCard;
 
 use super::rows::Row;
-use crate::data::SplitBy;
+use crate::data::{SplitBy, TRAINING_ONLY};
 use crate::metrics::{Case, Interval, auc_difference};
+use crate::network::Layer;
 use crate::run::{Run, Scored};
 
 /// Bootstrap samples behind the interval of a difference.
@@ -44,6 +47,38 @@ pub struct Ablation {
     pub folds: usize,
     pub seed: u64,
     pub outcomes: Vec<Outcome>,
+    /// What the recipe's own row was trained as; none in tables of before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Subject>,
+}
+
+/// What a table is about: it says nothing of another network, input or patients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subject {
+    pub layers: Vec<Layer>,
+    pub transform: Transform,
+    /// The sources that are measured, in the order of their names.
+    pub measured: Vec<String>,
+}
+
+impl Subject {
+    /// In what a card is of something else, in words; none where it is not.
+    pub fn difference(&self, card: &ModelCard) -> Option<String> {
+        if card.transform != self.transform {
+            return Some("the model has another input".into());
+        }
+        // A card that others wrote names no layers.
+        let layers = Vec::<Layer>::deserialize(&card.about["architecture"]["layers"]);
+        if layers.is_ok_and(|layers| layers != self.layers) {
+            return Some("the model is another network".into());
+        }
+        let sources = card.about["data"].as_array().into_iter().flatten();
+        let measured = sources.filter(|data| data["role"] != TRAINING_ONLY).filter_map(|data| data["source"].as_str());
+        let measured: BTreeSet<&str> = measured.collect();
+        let own: BTreeSet<&str> = self.measured.iter().map(String::as_str).collect();
+        let list = |of: BTreeSet<&str>| of.into_iter().collect::<Vec<_>>().join(", ");
+        (measured != own).then(|| format!("the model was measured on {}, these rows on {}", list(measured), list(own)))
+    }
 }
 
 impl Outcome {
@@ -175,6 +210,7 @@ mod tests {
             patient: format!("a/{patient}"),
             study: None,
             series: None,
+            instance: None,
             positive,
             file: "none".into(),
             mask: None,

@@ -41,15 +41,34 @@ impl Measured {
         }
     }
 
+    /// That the network tells nothing, or the wrong way round.
+    pub fn warning(&self) -> Option<String> {
+        let (figures, whose) = match self {
+            Measured::HeldOut(held) => (&held.test.slices, "the test patients"),
+            Measured::Crossed(crossed) => (&crossed.pooled.slices, "patients that its folds' networks have not seen"),
+        };
+        let auc = figures.auc.filter(|auc| auc.value <= 0.5)?;
+        Some(format!(
+            "the network orders the slices of {whose} no better than chance (AUC {:.3}): it is not to be used, and nothing below is of worth",
+            auc.value
+        ))
+    }
+
+    /// What the threshold reaches of both shares, as a sentence with a space before it; empty where nothing was noted.
+    fn reached(&self) -> String {
+        self.decision().reached.map_or(String::new(), |reached| format!(" {}", reached.text()))
+    }
+
     /// For people, in Markdown; with a sentence on when the share of studies to flag was chosen.
     pub(super) fn text(&self, when_chosen: &str) -> String {
         match self {
             Measured::HeldOut(HeldOut { decision, validation, test, .. }) => format!(
-                "The slice threshold has the highest F2 on the validation slices; the {}, over the validation patients. {}\n\n\
+                "The slice threshold has the highest F2 on the validation slices; the {}, over the validation patients. {}{}\n\n\
                  On {} test patients, unseen in training and in choosing thresholds:\n\n{}\n\
                  On the {} validation patients, on which epoch, thresholds and rule were chosen, and so too good:\n\n{}\n",
                 decision.choosing().text(),
                 when_chosen,
+                self.reached(),
                 test.patients,
                 test.table(),
                 validation.patients,
@@ -59,14 +78,21 @@ impl Measured {
                 "By {}-fold cross-validation: the {} patients in {} parts, each scored by a network that was trained on the \
                  others as this one was, and judged by thresholds and a rule that were chosen on the others. The network here \
                  is trained on all of them; its slice threshold has the highest F2 over all folds' slices, its \
-                 {}, over all folds, as each fold's own over the others. {} The AUC over all folds is of the scores on \
-                 one scale, the shipped calibration's, which changes no order within a fold; the studies' is that of the rule chosen on all \
+                 {}, over all folds, as each fold's own over the others. {}{} The AUC over all folds is of the scores on \
+                 one scale, {}, which changes no order within a fold; the studies' is that of the rule chosen on all \
                  folds, so on the patients themselves that it is taken on. All other figures are by what the other folds chose.\n\n{}\n",
                 crossed.folds.len(),
                 crossed.pooled.patients,
                 crossed.folds.len(),
                 crossed.decision.choosing().text(),
                 when_chosen,
+                self.reached(),
+                // Where the scores order nothing, or the wrong way round, there is none to give.
+                if crossed.decision.calibration.is_some() {
+                    "the shipped calibration's"
+                } else {
+                    "the networks' own, for they are not calibrated"
+                },
                 crossed.table()
             ),
         }

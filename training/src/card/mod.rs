@@ -13,7 +13,7 @@ use triaged_model::{CARD_FORMAT, MadeFor, ModelCard};
 
 use crate::ablation::Ablation;
 use crate::calibration::Platt;
-use crate::data::{self, Index, Side, Slice, Split};
+use crate::data::{self, Index, Side, Slice, Split, SplitBy, TRAINING_ONLY};
 use crate::evaluate::{Evaluation, OperatingPoint};
 use crate::export;
 use crate::fit::{FitConfig, State};
@@ -21,13 +21,21 @@ use crate::heat_map;
 use crate::network::parameters;
 use crate::parity::Parity;
 use crate::quantize::Quantized;
-pub use ensemble::{Ensemble, Member};
+pub use ensemble::Ensemble;
 pub use measured::Measured;
-use sources::{PHANTOMS, Source, TRAINING_ONLY, known, synthetic, terms_of_origins};
+use sources::{PHANTOMS, Source, facts, synthetic, terms_of_origins};
 pub use text::MAP;
 
 /// The finding of the model.
 pub const FINDING: &str = "intracranial hemorrhage";
+
+/// How the intervals of a card were come by.
+const INTERVALS: &str = "95 %, percentile bootstrap over patients; of shares the wider of that and exact limits (Clopper–Pearson) with \
+                         patients as cases, which also bound an area or F2 of 1";
+
+/// Said of a split by image.
+pub const FRAGMENTS: &str = "the split is by image: a patient's slices stand on several sides, so all figures are too good, and the studies below \
+                             are fragments of studies: their figures, the study rule and its threshold say nothing of whole ones";
 
 /// All that a card is written from.
 pub struct Trained<'a> {
@@ -60,17 +68,19 @@ impl Trained<'_> {
             let slices: Vec<_> = self.index.slices.iter().filter(|slice| slice.source == name).collect();
             let train_only = self.split.train_only.iter().any(|source| source == name);
             let is_synthetic = slices.iter().all(|slice| slice.origin.is_some());
-            let known = if is_synthetic { Some(synthetic()) } else { known(name) };
-            let text = |of: fn(&sources::Known) -> &'static str| known.as_ref().map_or("not recorded", of).to_owned();
+            let known = if is_synthetic { Some(synthetic()) } else { facts(name, &slices) };
+            let text = |of: fn(&sources::Known) -> &String| {
+                known.as_ref().map_or(sources::NOT_RECORDED.into(), |known| of(known).clone())
+            };
             Source {
                 source: name.into(),
                 patients: data::patients(&slices).len(),
                 slices: slices.len(),
                 positive_slices: slices.iter().filter(|slice| slice.positive).count(),
                 role: if train_only { TRAINING_ONLY.into() } else { self.role(name) },
-                citation: text(|known| known.citation),
-                terms: [vec![text(|known| known.terms)], terms_of_origins(&slices)].concat().join("; "),
-                note: text(|known| known.note),
+                citation: text(|known| &known.citation),
+                terms: [vec![text(|known| &known.terms)], terms_of_origins(&slices)].concat().join("; "),
+                note: text(|known| &known.note),
             }
         };
         names.into_iter().map(about).collect()
@@ -139,6 +149,11 @@ impl Trained<'_> {
         }
     }
 
+    /// What figures of studies, and the rule that is chosen on them, are worth where the split is by image.
+    fn fragments(&self) -> Option<&'static str> {
+        (self.split.by == SplitBy::Image).then_some(FRAGMENTS)
+    }
+
     fn seconds(&self) -> f64 {
         self.state.epochs.iter().map(|row| row.seconds).sum()
     }
@@ -169,6 +184,7 @@ impl Trained<'_> {
                 "epochs_allowed": config.epochs,
                 "best_epoch": self.state.best,
                 "draws_per_epoch": config.balance,
+                "sample_of_training_slices": config.sample,
                 "batch": config.batch,
                 "learning_rate": config.learning_rate,
                 "schedule": config.schedule,
@@ -197,12 +213,16 @@ impl Trained<'_> {
                 "validation": patients(Side::Validation),
                 "test": patients(Side::Test),
                 "training_only_sources": self.split.train_only,
+                "warning": self.fragments(),
             },
-            "intervals": "95 %, percentile bootstrap over patients",
+            "warning": self.measured.warning(),
+            "intervals": INTERVALS,
+            "study_threshold_reached": self.measured.decision().reached,
             "other_sets": self.others,
             "parity_with_onnx_runtime": self.parity,
             "quantized": self.quantized,
             "ensemble": self.ensemble,
+            "mean_of": Some(&self.state.mean_of).filter(|members| !members.is_empty()),
             "calibration": self.measured.decision().calibration.map(|Platt { a, b }| json!({
                 "method": "Platt scaling, within the model: sigmoid(a · logit + b) of the network as it was trained",
                 "a": a,

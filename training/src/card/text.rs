@@ -1,9 +1,10 @@
 //! The card that people read.
 
-use super::sources::{Source, TRAINING_ONLY};
+use super::ensemble::mean_of;
+use super::sources::Source;
 use super::{Ensemble, FINDING, Trained};
 use crate::calibration::{Calibrated, Platt};
-use crate::data::{self, Side};
+use crate::data::{self, Side, TRAINING_ONLY};
 use crate::describe::{architecture, capital, input, layers, rate, rule};
 use crate::evaluate::{Supplement, rules, strata};
 use crate::fit::Monitor;
@@ -52,6 +53,9 @@ impl Trained<'_> {
             Some(draws) => format!("{draws} draws an epoch, half of them with hemorrhage"),
             None => "every training slice once an epoch, classes weighted".into(),
         };
+        let sample = config.sample.map_or(String::new(), |size| {
+            format!("; trained on a stratified random sample of {size} of the training side's slices")
+        });
         let augment = config.augment;
         let weights = match config.sources.is_empty() {
             true => String::new(),
@@ -80,7 +84,8 @@ impl Trained<'_> {
             }
             (None, None) => "\n\nNot checked against ONNX Runtime.".into(),
         };
-        let made_of = [self.ensemble.map(Ensemble::text), self.quantized.map(Quantized::text)];
+        let mean_of = Some(&self.state.mean_of).filter(|members| !members.is_empty()).map(|members| mean_of(members));
+        let made_of = [self.ensemble.map(Ensemble::text), mean_of, self.quantized.map(Quantized::text)];
         let made_of: String = made_of.into_iter().flatten().map(|text| format!("{text}\n\n")).collect();
         format!(
             "# {name}, version {version}\n\n\
@@ -93,15 +98,16 @@ impl Trained<'_> {
              {made_of}{architecture}, {count} parameters: {layers}. Input: {input}. A slice is positive from \
              probability {slice:.4}; {rule}{map}\n\n\
              ## Training\n\n\
-             {pretrained}{epochs}; {draws}{weights}{level}; batch {batch}, {rate}{averaged}; {seconds:.0} s on {device}. Augmentation: flip \
+             {pretrained}{epochs}; {draws}{weights}{level}{sample}; batch {batch}, {rate}{averaged}; {seconds:.0} s on {device}. Augmentation: flip \
              {flip}, shift ±{shift} of the edge, rotation ±{rotate}°, zoom ±{zoom}, window ±{window}. Seed {seed}, sources at \
              commit {commit}.\n\n\
              ## Data\n\n\
              {data}\n\
              Split by {by}, seed {split_seed}: {sides}.\n\n\
              ## Figures\n\n\
-             In brackets 95 % intervals, bootstrap over patients. What the m10 study calls \"specificity\" is precision \
-             here. {measured}{others}{supplement}\
+             In brackets 95 % intervals, bootstrap over patients; of shares the wider of that and exact limits (Clopper–Pearson) with \
+             patients as cases. What the m10 study calls \"specificity\" is precision \
+             here. {worthless}{fragments}{measured}{others}{supplement}\
              ## Limits\n\n\
              {limits}{parity}\n",
             version = self.version,
@@ -131,6 +137,9 @@ impl Trained<'_> {
                 data::SplitBy::Image => "image (one patient's slices stand on several sides)",
             },
             split_seed = self.split.seed,
+            worthless =
+                self.measured.warning().map_or(String::new(), |warning| format!("**{}.**\n\n", capital(&warning))),
+            fragments = self.fragments().map_or(String::new(), |warning| format!("**{}.**\n\n", capital(warning))),
             sides = self.sides(),
             measured = self.measured.text(&self.when_chosen()),
             supplement = self.supplement(),
@@ -206,9 +215,13 @@ impl Trained<'_> {
             }
             false => "",
         };
+        let chosen = match self.measured.decision().calibration {
+            Some(_) => "Thresholds, rule and calibration",
+            None => "There is no calibration: what the network says is no probability. Thresholds and rule",
+        };
         format!(
             "{handful}The {patients} patients that it is measured on are of {from}.{reconstructed} Subtypes are not told apart; \
-             thin subdural and small subarachnoid blood is what such networks miss first. Thresholds, rule and calibration \
+             thin subdural and small subarachnoid blood is what such networks miss first. {chosen} \
              chosen on these data need not hold on yours. Artefacts, calcification, post-operative heads and contrast medium \
              are hardly or not in the training data."
         )

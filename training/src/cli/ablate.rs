@@ -1,5 +1,6 @@
 //! `ablate`: the recipe with one thing changed at a time, cross-validated on the same folds.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -7,11 +8,12 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use triaged_kernels::ConvBackend;
+use triaged_model::ModelCard;
 
 use super::arguments::{DataArgs, FitArgs, FoldArgs};
 use super::cross_validate::cross_validate;
 use super::folds::check_folds;
-use crate::ablation::{Ablation, Outcome, Row, Variant, is_synthetic, shorten, shortened};
+use crate::ablation::{Ablation, Outcome, Row, Subject, Variant, is_synthetic, shorten, shortened};
 use crate::data::{Index, Side, Split};
 use crate::files::{read_json, write_json};
 use crate::fit::{FitConfig, Monitor};
@@ -67,10 +69,13 @@ where
     let jobs = jobs(args)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let mut ablation =
-        Ablation { recipe: name(args), folds: args.folds.folds, seed: args.fit.seed, outcomes: Vec::new() };
+        Ablation { recipe: name(args), folds: args.folds.folds, seed: args.fit.seed, outcomes: Vec::new(), of: None };
     let mut failed = Vec::new();
     for job in jobs {
         let (row, shortened) = (job.row, job.shortened.clone());
+        if row == Row::Recipe {
+            ablation.of = Some(subject(&job));
+        }
         let folder = args.out.join(row.name());
         match train_row::<B>(args, job, &folder, device).with_context(|| row.name()) {
             Ok(()) => {}
@@ -118,6 +123,42 @@ where
     write_json(&folder.join(ROW), &wanted)?;
     forget_networks(folder, wanted.splits.len());
     Ok(())
+}
+
+/// What a row is about.
+fn subject(job: &Job) -> Subject {
+    let only: &[String] = job.splits.first().map_or(&[], |split| &split.train_only);
+    let measured: BTreeSet<String> = job
+        .index
+        .slices
+        .iter()
+        .filter(|slice| !only.contains(&slice.source))
+        .map(|slice| slice.source.clone())
+        .collect();
+    Subject {
+        layers: job.config.candidate.layers.clone(),
+        transform: job.config.transform.clone(),
+        measured: measured.into_iter().collect(),
+    }
+}
+
+/// Refuses a table of another network, input or measured sources than the card's. One of before that was noted is taken, and that is said.
+///
+/// # Errors
+/// In what the model is another one.
+pub fn check_of(ablation: &Ablation, card: &ModelCard, folder: &Path) -> anyhow::Result<()> {
+    match ablation.of.as_ref().map(|of| of.difference(card)) {
+        Some(None) => Ok(()),
+        Some(Some(how)) => bail!("the table in {} is not of {}: {how}", folder.display(), card.name),
+        None => {
+            eprintln!(
+                "{} does not say which network its table is of: whether it is {} was not checked",
+                folder.display(),
+                card.name
+            );
+            Ok(())
+        }
+    }
 }
 
 /// All that can be refused is refused here, before the first training.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use triaged_imaging::Window;
 
-use crate::data::{Augment, Index, OtherSizes, SplitBy, source_name};
+use crate::data::{Augment, Index, OtherSizes, SplitBy, check_apart, source_name};
 use crate::fit::{FitConfig, Monitor, Schedule};
 use crate::recipe::{Recipe, RecipeError};
 
@@ -24,7 +24,7 @@ pub struct DataArgs {
 
 #[derive(Clone, Args)]
 pub struct FitArgs {
-    /// How to train: m10, m11 or a file (training/recipes/m10.toml shows one) [default: as the study trained the network]
+    /// How to train: m10, m11, m12 or a file (training/recipes/m10.toml shows one) [default: as the study trained the network]
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     /// The network, m1 to m12 [default: the recipe's, else m10]
@@ -176,6 +176,7 @@ impl DataArgs {
         for line in index.problems.lines() {
             eprintln!("{line}");
         }
+        check_apart(&index.slices, &self.only())?;
         Ok(index)
     }
 }
@@ -202,7 +203,7 @@ impl FitArgs {
     }
 
     pub fn config(&self) -> Result<FitConfig, RecipeError> {
-        self.recipe()?.config(self.seed)
+        Ok(FitConfig { sample: self.sample, ..self.recipe()?.config(self.seed)? })
     }
 }
 

@@ -66,9 +66,8 @@ pub fn compare(
     let classes = "the slices are of one class only: the AUC needs both";
     let answer = |case: &Case| case.score >= card.slice_threshold;
     let source = slices.first().map(|slice| slice.source.clone()).context("there are no slices")?;
-    let sources = card.about["data"].as_array().cloned().unwrap_or_default();
     Ok(Comparison {
-        was_trained_on: sources.iter().any(|data| data["source"] == source.as_str()),
+        was_trained_on: names_source(card, &source),
         source,
         slices: pairs.len(),
         positive: float.iter().filter(|case| case.positive).count(),
@@ -80,6 +79,11 @@ pub fn compare(
         mean_difference: differences.iter().sum::<f64>() / differences.len() as f64,
         answers_changed: pairs.iter().filter(|(copy, float)| answer(copy) != answer(float)).count(),
     })
+}
+
+/// Whether a card names a folder of this name among the data of its model.
+pub fn names_source(card: &ModelCard, source: &str) -> bool {
+    card.about["data"].as_array().is_some_and(|data| data.iter().any(|data| data["source"] == source))
 }
 
 /// The copy's name, as asked for or else the original's with an ending.

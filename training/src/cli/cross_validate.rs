@@ -14,7 +14,7 @@ use super::scores::{flipped_studies, score_slices, scores_file, write_scores};
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Split};
 use crate::evaluate::{Study, strata};
-use crate::files::write_json;
+use crate::files::{Lock, write_json};
 use crate::fit::{self, FitConfig, Monitor};
 
 /// Trains a network a fold and puts the figures together. Nobody is held back for validation: a fold's network is that of
@@ -56,6 +56,7 @@ where
         fit::check_begun(&out.join(fold_name(number)), config)?;
     }
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let _lock = Lock::of(out)?;
     // Figures of before are not those of what is trained and scored from here on.
     match std::fs::remove_file(out.join(CROSS_VALIDATION)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

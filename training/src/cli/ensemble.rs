@@ -12,7 +12,7 @@ use clap::Args;
 use triaged_kernels::ConvBackend;
 
 use super::arguments::MachineArgs;
-use super::evaluate::print_supplement;
+use super::evaluate::{print_supplement, warn_of};
 use super::export::{checked, commit, write};
 use super::folds::CROSS_VALIDATION;
 use super::scores::{scores_file, write_scores};
@@ -48,6 +48,14 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
     if args.runs.len() < 2 {
         bail!("--run: two trainings or more make an ensemble");
     }
+    for (place, second) in args.runs.iter().enumerate() {
+        let is_it = |first: &PathBuf| {
+            std::fs::canonicalize(first).ok().is_some_and(|path| std::fs::canonicalize(second).ok() == Some(path))
+        };
+        if args.runs[..place].iter().any(is_it) {
+            bail!("--run {} is given twice: the mean of a network with itself is that network", second.display());
+        }
+    }
     let trainings = trainings(&args.runs, None)?;
     let (index, split) = data_of_all(&trainings)?;
     let first = &trainings[0];
@@ -61,6 +69,7 @@ pub fn do_ensemble<B: ConvBackend>(args: &EnsembleArgs, device: &B::Device, devi
     crossed.supplement.strata = strata(&labelled, &crossed.decisions, config.seed);
     println!("{} patients in {} folds\n\n{}", crossed.pooled.patients, crossed.folds.len(), crossed.table());
     print_supplement(&crossed.supplement);
+    warn_of(&crossed.decision);
 
     // The mean of logits that are all scaled alike is the scaled mean.
     let networks =

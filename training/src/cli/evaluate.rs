@@ -12,7 +12,7 @@ use super::folds::folds_of;
 use super::run_data::data_of;
 use super::scores::{flipped_studies, score_slices, scores_file, write_scores};
 use crate::calibration::Calibrated;
-use crate::data::{Draw, Index, Origin, Side, Slice, Split, few, source_name};
+use crate::data::{Draw, Index, Origin, Side, Slice, Split, few, source_name, twins};
 use crate::evaluate::{Decision, Evaluation, HeldOut, Study, Supplement, rules};
 use crate::files::{read_json, write_json};
 use crate::fit::{self, State, draw, predict};
@@ -45,8 +45,14 @@ pub fn score<B: ConvBackend>(run: &Path, machine: &MachineArgs, device: &B::Devi
     if !flipped.is_empty() {
         all.supplement.test_time_flip = held(&flipped).map(|flipped| flipped.test);
     }
+    warn_of(&all.decision);
     write_json(&run.join("evaluation.json"), &all)?;
     Ok(all)
+}
+
+/// Says on standard error what a decision could not have.
+pub fn warn_of(decision: &Decision) {
+    decision.warning().iter().for_each(|line| eprintln!("{line}"));
 }
 
 pub fn print_evaluation(name: &str, evaluation: &Evaluation) {
@@ -149,7 +155,7 @@ pub fn measure_on<B: ConvBackend>(
 }
 
 /// The patients of another index some slice of whom is one that a run was trained on, or decided by. A slice is told by its
-/// image, wherever that lies and whatever the folder is called; where that cannot be read any more, by folder and names.
+/// image, its pixels or its UIDs, wherever it lies and whatever it is called; where that cannot be read any more, by folder and names.
 fn seen(own: &Index, split: &Split, other: &Index) -> Vec<String> {
     let used = [Side::Train, Side::Validation].into_iter().flat_map(|side| split.slices(own, side));
     let patients: BTreeSet<&str> = used.map(|slice| slice.patient.as_str()).collect();
@@ -175,8 +181,13 @@ fn seen(own: &Index, split: &Split, other: &Index) -> Vec<String> {
     let is_made_of_used = |origin: &Origin| {
         origins.contains(&origin) || used.iter().any(|slice| origin.names(&slice.patient, slice.study.as_deref()))
     };
+    // Under other names and in other bytes, too.
+    let twins = twins(&used, &other.slices.iter().collect::<Vec<_>>());
+    let twins: BTreeSet<(&str, &str)> =
+        twins.iter().map(|twin| (twin.other.source.as_str(), twin.other.id.as_str())).collect();
     let is_known = |slice: &&Slice| {
-        is_known(slice)
+        twins.contains(&(slice.source.as_str(), slice.id.as_str()))
+            || is_known(slice)
             || origins.iter().any(|origin| origin.names(&slice.patient, slice.study.as_deref()))
             || slice.origin.as_ref().is_some_and(is_made_of_used)
     };
@@ -196,7 +207,7 @@ pub fn others(run: &Path, state: &State, decision: &Decision) -> anyhow::Result<
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let Some(name) = file.strip_prefix(ON).and_then(|name| name.strip_suffix(".json")) else { continue };
         match serde_json::from_value::<Elsewhere>(read_json(&path)?) {
-            Ok(found) if found.epoch == state.best && found.decision == *decision => {
+            Ok(found) if found.epoch == state.best && found.decision.judges_as(decision) => {
                 others.insert(name.to_owned(), found.evaluation);
             }
             _ => eprintln!(

@@ -1,6 +1,7 @@
 //! `export`: the ONNX file and its two cards.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use triaged_kernels::ConvBackend;
@@ -78,11 +79,15 @@ pub fn do_export<B: ConvBackend>(
         device: device_name,
         version: &args.card_version,
     };
+    if let (Some(ablation), Some(folder)) = (&ablation, &args.ablation) {
+        ablate::check_of(ablation, &trained.card(&bytes), folder)?;
+    }
     write(&trained, &bytes, &args.out)
 }
 
 /// Writes a model and its cards into a folder.
 pub fn write(trained: &Trained, onnx: &[u8], folder: &Path) -> anyhow::Result<()> {
+    trained.measured.warning().iter().for_each(|line| eprintln!("{line}"));
     let out = |extension: &str| folder.join(format!("{}.{extension}", trained.name));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     std::fs::write(out("onnx"), onnx).with_context(|| format!("cannot write {}", out("onnx").display()))?;
@@ -132,13 +137,52 @@ fn check<B: ConvBackend>(
     Ok(parity::compare(networks, &mut model, &images.concat(), [chosen.len(), c, h, w], device)?)
 }
 
-/// The commit that this program was run at, as git says it; a build outside a repository has none.
+/// The commit of the sources that this program was built from, as git says it now. A build outside a repository has none, and where a source is
+/// newer than the program nobody knows: another commit may have been checked out since. (Asked when it is built, git would
+/// have the whole crate compiled anew with each commit.)
 pub fn commit() -> String {
+    const UNKNOWN: &str = "unknown";
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = std::env::current_exe().and_then(std::fs::metadata).and_then(|file| file.modified()).ok();
+    let newest = [sources.join("src"), sources.join("../crates")].iter().filter_map(|folder| newest(folder)).max();
+    if built.is_none() || newest > built {
+        return UNKNOWN.into();
+    }
     std::process::Command::new("git")
         .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(sources)
         .output()
         .ok()
         .filter(|output| output.status.success())
-        .map_or("unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .map_or(UNKNOWN.into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// When the last of a folder's Rust files was changed. None where there is none.
+fn newest(folder: &Path) -> Option<SystemTime> {
+    let of = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        match path.is_dir() {
+            true => newest(&path),
+            false if path.extension().is_some_and(|extension| extension == "rs") => {
+                entry.metadata().ok()?.modified().ok()
+            }
+            false => None,
+        }
+    };
+    std::fs::read_dir(folder).ok()?.flatten().filter_map(of).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_source_is_found_below_folders() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(newest(folder.path()), None);
+        std::fs::create_dir(folder.path().join("a")).expect("a folder");
+        std::fs::write(folder.path().join("a/b.rs"), "").expect("written");
+        std::fs::write(folder.path().join("c.txt"), "").expect("written");
+        assert!(newest(folder.path()).is_some_and(|time| time <= SystemTime::now()));
+    }
 }

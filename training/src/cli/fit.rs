@@ -8,7 +8,8 @@ use triaged_kernels::ConvBackend;
 
 use super::arguments::{DataArgs, FitArgs};
 use super::run_data::begin;
-use crate::data::{Index, Side, Slice, Split, stratified};
+use crate::card::FRAGMENTS;
+use crate::data::{Index, Side, Slice, Split, SplitBy, stratified};
 use crate::fit::{self, FitConfig};
 
 pub fn by_source(index: &Index) -> Vec<(&str, Vec<&Slice>)> {
@@ -52,11 +53,14 @@ where
     B: AutodiffBackend + ConvBackend,
     B::InnerBackend: ConvBackend,
 {
+    if split.by == SplitBy::Image {
+        eprintln!("{FRAGMENTS}");
+    }
     let cache = config.cache(args.machine.cache.clone(), index)?;
     let mut train = split.slices(index, Side::Train);
-    if let Some(size) = args.sample {
+    if let Some(size) = config.sample {
         let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
-        train = stratified(&labels, size, args.seed).into_iter().map(|i| train[i]).collect();
+        train = stratified(&labels, size, config.seed).into_iter().map(|i| train[i]).collect();
     }
     let validation = split.slices(index, Side::Validation);
     eprintln!(

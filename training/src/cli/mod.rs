@@ -2,6 +2,7 @@
 
 mod ablate;
 mod arguments;
+mod average;
 mod compare;
 mod copies;
 mod cross_validate;
@@ -38,10 +39,11 @@ use triaged_kernels::ConvBackend;
 use self::half::HalfArgs;
 use ablate::{AblateArgs, do_ablate};
 use arguments::{DataArgs, Device, ExportArgs, FitArgs, FoldArgs, RecipeArgs, RunArgs};
+use average::{AverageArgs, do_average};
 use compare::Format;
 use cross_validate::do_cross_validate;
 use ensemble::{EnsembleArgs, do_ensemble};
-use evaluate::{measure_on, print_evaluation, print_supplement, score};
+use evaluate::{measure_on, print_evaluation, print_supplement, score, warn_of};
 use export::do_export;
 use fit::{by_source, do_fit, split_of};
 use heat_map::{HeatMapArgs, do_heat_map};
@@ -81,12 +83,14 @@ enum Command {
     Synthesize(SynthesizeArgs),
     /// Make a folder of phantoms in the same layout, every second one bleeding
     Phantoms {
+        /// A new or empty folder, or one of phantoms, which are drawn anew
         #[arg(long)]
         out: PathBuf,
-        #[arg(long, default_value_t = 40)]
+        /// Two or more, for every second one bleeds
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(2..=100_000))]
         studies: u64,
         /// Slices a study
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=1_000))]
         slices: u32,
         /// The first study's seed; the others follow
         #[arg(long, default_value_t = 100_000)]
@@ -134,6 +138,9 @@ enum Command {
     },
     /// Write several trainings of one recipe as one model, the mean of their logits, and its cards; its figures are measured out of fold
     Ensemble(EnsembleArgs),
+    /// Average the weights of several trainings of one recipe into one network, as a run that `export` and `quantize` take; its figures are measured
+    /// out of fold
+    Average(AverageArgs),
     /// Write an eight-bit copy of a cross-validated network, or of several trainings' mean, and its cards; its figures are measured anew, fold by fold
     Quantize(QuantizeArgs),
     /// Write a half-precision (float16) copy of an exported model and its cards, for GPUs, and state what the rounding costs
@@ -234,6 +241,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Export { run, export } => on_device(run.machine.device, Job::Export { run, export }),
         Command::Quantize(args) => on_device(args.machine.device, Job::Quantize(args)),
         Command::Ensemble(args) => on_device(args.machine.device, Job::Ensemble(args)),
+        Command::Average(args) => on_device(args.machine.device, Job::Average(args)),
         Command::Half(args) => half::do_half(&args),
         Command::HeatMap(args) => do_heat_map(&args),
         Command::StepTime(args) => on_device(args.device, Job::StepTime(args)),
@@ -260,6 +268,7 @@ enum Job {
     Export { run: RunArgs, export: ExportArgs },
     Quantize(QuantizeArgs),
     Ensemble(EnsembleArgs),
+    Average(AverageArgs),
     StepTime(StepTimeArgs),
     QuickEval(QuickEvalArgs),
     Ablate(Box<AblateArgs>),
@@ -323,6 +332,10 @@ impl Job {
             Job::Export { run, export } => do_export::<B::InnerBackend>(&run.run, &run.machine, &export, device, name),
             Job::Quantize(args) => do_quantize::<B::InnerBackend>(&args, device, name),
             Job::Ensemble(args) => do_ensemble::<B::InnerBackend>(&args, device, name),
+            Job::Average(args) => {
+                print_cross_validation(&do_average::<B>(&args, device)?);
+                do_report(&args.out, None)
+            }
             Job::StepTime(args) => do_step_time::<B>(&args, device, name),
             Job::QuickEval(args) => do_quick_eval::<B>(&args, device),
             Job::Ablate(args) => do_ablate::<B>(&args, device),
@@ -355,6 +368,7 @@ impl Job {
 fn print_cross_validation(all: &CrossValidation) {
     println!("{} patients in {} folds\n\n{}", all.pooled.patients, all.folds.len(), all.table());
     print_supplement(&all.supplement);
+    warn_of(&all.decision);
 }
 
 /// An error with its causes; a cause that the text before it has told already is not told again.

@@ -15,6 +15,7 @@ use crate::files::write_json;
 pub fn put_ablation(path: &Path, folder: &Path) -> anyhow::Result<()> {
     let ablation = ablate::read(folder)?;
     let (mut card, _) = ModelCard::load(path)?;
+    ablate::check_of(&ablation, &card, folder)?;
     let text_path = path.with_extension("md");
     let text = std::fs::read_to_string(&text_path).with_context(|| format!("cannot read {}", text_path.display()))?;
     let (Some(about), Some(text)) = (card.about.as_object_mut(), ablation.in_text(&text)) else {

@@ -10,6 +10,7 @@ use triaged_kernels::ConvBackend;
 
 use super::arguments::MachineArgs;
 use super::copies::{self, Costs};
+use super::evaluate::warn_of;
 use super::export::{commit, write};
 use super::run_data::data_of;
 use super::scores::{scores_file, write_scores};
@@ -128,6 +129,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         mean_difference: differences.iter().sum::<f64>() / differences.len().max(1) as f64,
     };
     println!("{}\n{}", figures.table(), quantized.text());
+    warn_of(&figures.decision);
     let ensemble = (trainings.len() > 1).then(|| trainings::ensemble(name.clone(), &trainings));
     let trained = Trained {
         name: &name,
@@ -178,6 +180,13 @@ fn copy_of_file(args: &QuantizeArgs, original: &Path) -> anyhow::Result<()> {
     let mut comparisons = Vec::new();
     for index in &indexes {
         let slices = others(index);
+        if slices.is_empty() {
+            bail!(
+                "all {} slices of the first folder give the ranges and none is left to compare on: name a larger folder first, or ask for \
+                 fewer by --calibration-slices",
+                index.slices.len()
+            );
+        }
         let compared =
             copies::compare(&card, &onnx, &copy, &slices.iter().collect::<Vec<_>>(), args.machine.cache.clone())?;
         let moved = compared.slice_auc_difference.value.abs();

@@ -7,13 +7,14 @@ use clap::Args;
 use sha2::{Digest, Sha256};
 use triaged_model::ModelCard;
 
+use super::copies::names_source;
 use super::export::commit;
 use crate::data::{Cache, Index, Slice, source_name};
 use crate::files::write_json;
 use crate::progress::Progress;
 use crate::recalibrate::{
     Choice, Early, Labelled, Labels, Provenance, Wanted, card as recalibrated, of_slices, read_scores, section, text,
-    threshold,
+    threshold, whole,
 };
 use crate::runtime::{self, OnnxModel};
 
@@ -80,7 +81,21 @@ pub fn do_recalibrate(args: &RecalibrateArgs) -> anyhow::Result<()> {
     let before = threshold(&of);
     let choice = Choice::of(&studies, wanted, before)?;
     let early = Early::of(&of, &studies, choice.threshold);
-    let mut warnings = choice.warnings(wanted);
+    let mut warnings = Vec::new();
+    if args.data.is_some() && names_source(&of, &source) {
+        warnings.push(format!(
+            "{} was trained on a folder called {source}: if these are its patients, the threshold is one for patients that the network knows, \
+             and on others it will flag other shares. The name alone tells; where it is another folder, rename it",
+            of.name
+        ));
+    }
+    if studies.iter().all(|study| study.score >= before) {
+        warnings.push(format!(
+            "none of these studies lies below the former threshold, {before:.4}: they look like flagged ones alone, from which nobody learns \
+             what is missed. Label all studies of some weeks"
+        ));
+    }
+    warnings.extend(choice.warnings(wanted));
     warnings.extend(early.and_then(|early| early.warning(&of)));
     let provenance = Provenance {
         of: of.name.clone(),
@@ -106,12 +121,22 @@ fn scored(folder: &Path, card: &ModelCard, onnx: &[u8], sequence: Option<&[u8]>)
     runtime::check()?;
     let index = Index::read(folder)?;
     index.problems.lines().iter().for_each(|line| eprintln!("{line}"));
+    let (kept, left) = whole(&index.slices, &card.made_for);
+    if left > 0 {
+        eprintln!(
+            "{left} left out: studies with fewer than {} slices in a series, or less than {} mm covered, which the card is not made for",
+            card.made_for.min_slices, card.made_for.min_coverage_mm
+        );
+    }
+    if kept.is_empty() {
+        bail!("{} has no whole study: the node would call all of them incomplete", folder.display());
+    }
     let cache = Cache::new(card.transform.clone(), None)?;
     let [channels, height, width] = cache.shape();
     let mut model = OnnxModel::load(onnx)?;
-    let mut progress = Progress::new("scoring", index.slices.len());
-    let mut slices: Vec<(&Slice, f64)> = Vec::with_capacity(index.slices.len());
-    for slice in &index.slices {
+    let mut progress = Progress::new("scoring", kept.len());
+    let mut slices: Vec<(&Slice, f64)> = Vec::with_capacity(kept.len());
+    for slice in kept {
         let image = cache.input(&slice.file)?;
         let said = model.output(&image, [1, channels, height, width])?;
         let probability = f64::from(*said.first().context("the model says nothing")?);

@@ -9,9 +9,10 @@ use triaged_model::{ModelCard, Sequence, SeriesInput, SeriesPlace, SeriesScores}
 
 use super::folds::{CROSS_VALIDATION, fold_name};
 use crate::cross_validation::CrossValidation;
-use crate::data::{Index, OtherSizes};
+use crate::data::{Index, OtherSizes, Slice};
 use crate::evaluate::Decision;
 use crate::files::{read_json, write_json};
+use crate::metrics::{Case, Confusion};
 use crate::parity::TOLERANCE;
 use crate::run::{RunError, out_of_fold, out_of_fold_by};
 use crate::runtime::{OnnxModel, RuntimeError};
@@ -102,6 +103,7 @@ fn folds(folder: &Path, data: &[PathBuf], crossed: &CrossValidation) -> anyhow::
         })?,
         folders => out_of_fold_by(folder, &Index::read_all(folders, OtherSizes::Resize)?)?,
     };
+    check_scores(&rows, crossed).with_context(|| folder.display().to_string())?;
     let of_fold = |number: usize| {
         let name = fold_name(number);
         let own = rows.iter().filter(|(fold, ..)| *fold == name).map(|(_, slice, probability)| (slice, *probability));
@@ -112,12 +114,40 @@ fn folds(folder: &Path, data: &[PathBuf], crossed: &CrossValidation) -> anyhow::
     (1..=crossed.folds.len()).map(of_fold).collect()
 }
 
+/// That the scores give the counts that the figures state: else decisions and scores are not of one scoring.
+fn check_scores(rows: &[(String, Slice, f64)], crossed: &CrossValidation) -> anyhow::Result<()> {
+    // Figures of before decisions were kept cannot be checked so.
+    if crossed.decisions.is_empty() {
+        return Ok(());
+    }
+    let mut counts = Confusion::default();
+    for (number, decision) in (1..).zip(&crossed.decisions) {
+        let name = fold_name(number);
+        let case = |(_, slice, probability): &(String, Slice, f64)| {
+            let score = decision.calibration.map_or(*probability, |platt| platt.apply(*probability));
+            Case { score, positive: slice.positive }
+        };
+        let cases: Vec<Case> = rows.iter().filter(|(fold, ..)| *fold == name).map(case).collect();
+        let of_fold = Confusion::at(decision.slice_threshold, &cases);
+        counts.tn += of_fold.tn;
+        counts.fp += of_fold.fp;
+        counts.fn_ += of_fold.fn_;
+        counts.tp += of_fold.tp;
+    }
+    ensure!(
+        counts == crossed.pooled.slices.confusion,
+        "scores.csv and {CROSS_VALIDATION} are not of the same scoring: the scores make {counts:?}, the figures say {:?}",
+        crossed.pooled.slices.confusion
+    );
+    Ok(())
+}
+
 /// The card, which must be of the network whose folds left the scores: of another, scores mean something else.
 fn card_of(path: &Path, crossed: &CrossValidation) -> anyhow::Result<ModelCard> {
     let (card, _) = ModelCard::load(path)?;
     let decision = card.about.pointer("/cross_validation/decision").cloned().unwrap_or_default();
     match serde_json::from_value::<Decision>(decision) {
-        Ok(decision) if decision == crossed.decision => Ok(card),
+        Ok(decision) if decision.judges_as(&crossed.decision) => Ok(card),
         _ => bail!(
             "{} is not the card that these scores decided: take the scores of its own cross-validation",
             path.display()

@@ -9,11 +9,11 @@ use triaged_kernels::ConvBackend;
 use super::folds::{CROSS_VALIDATION, fold_name, folds_of};
 use super::run_data::data_of;
 use crate::calibration::{Platt, logit};
-use crate::card::{Ensemble, Member};
+use crate::card::Ensemble;
 use crate::cross_validation::CrossValidation;
 use crate::data::{Index, Side, Slice, Split};
 use crate::files::read_json;
-use crate::fit::{self, FitConfig, State};
+use crate::fit::{self, FitConfig, Member, State};
 use crate::logistic::sigmoid;
 use crate::network::Network;
 use crate::run::out_of_fold;
@@ -75,6 +75,11 @@ pub fn data_of_all(trainings: &[Training]) -> anyhow::Result<(Index, Split)> {
 
 /// What a card says of them.
 pub fn ensemble(name: String, trainings: &[Training]) -> Ensemble {
+    Ensemble { name, members: members(trainings) }
+}
+
+/// What a card says of each.
+pub fn members(trainings: &[Training]) -> Vec<Member> {
     let member = |training: &Training| Member {
         is_of_a_fold: training.is_of_a_fold,
         epochs: training.state.epochs.len(),
@@ -85,7 +90,7 @@ pub fn ensemble(name: String, trainings: &[Training]) -> Ensemble {
         slice_auc: training.crossed.pooled.slices.auc,
         study_auc: training.crossed.pooled.studies.auc,
     };
-    Ensemble { name, members: trainings.iter().map(member).collect() }
+    trainings.iter().map(member).collect()
 }
 
 /// Refuses a name that is no file's.

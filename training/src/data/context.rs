@@ -58,6 +58,7 @@ mod tests {
             patient: patient.into(),
             study: None,
             series: None,
+            instance: None,
             positive: false,
             file: file.into(),
             mask: None,

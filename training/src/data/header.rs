@@ -5,11 +5,17 @@ use std::path::Path;
 use dicom_dictionary_std::{tags, uids};
 use triaged_imaging as imaging;
 
+use super::origin::SYNTHETIC_STUDY;
+
 /// The values that an index takes from an object.
 pub struct Header {
     pub patient: Option<String>,
     pub study: Option<String>,
     pub series: Option<String>,
+    /// SOP Instance UID.
+    pub instance: Option<String>,
+    /// Whether `synthesize` drew it, as its own tags say.
+    pub is_synthetic: bool,
     /// Rows and columns.
     pub size: [u32; 2],
     pub position: Option<i64>,
@@ -43,6 +49,8 @@ pub fn header(file: &Path) -> Result<Header, String> {
         patient: text(tags::PATIENT_ID),
         study: text(tags::STUDY_INSTANCE_UID),
         series: text(tags::SERIES_INSTANCE_UID),
+        instance: text(tags::SOP_INSTANCE_UID),
+        is_synthetic: text(tags::STUDY_DESCRIPTION).is_some_and(|description| description == SYNTHETIC_STUDY),
         size,
         position: along.or_else(instance),
     })

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::about::{ABOUT, About};
+use super::error::IndexError;
 use super::header::{Header, header};
+use super::labels::{LABELS, read_labels};
 use super::mask;
 use super::origin::{ORIGINS, Origin};
 use super::problems::Problems;
 use crate::publication::SIDE;
 
-/// The label file of the RSNA 2019 layout: `ID,Label`, rows `ID_xxx_any` and one for each subtype.
-pub const LABELS: &str = "stage_2_train.csv";
 /// The folder of the images, `ID_xxx.dcm`.
 pub const IMAGES: &str = "stage_2_train";
 
@@ -25,7 +26,7 @@ pub struct Slice {
     /// The name of the folder it came from.
     pub source: String,
     /// Patient ID, or Study Instance UID where there is none, or the slice's own id where there is neither; prefixed
-    /// with the source, so that equal ids of two sources are two patients.
+    /// with the source, so that equal ids of two sources are two patients. Of several that a study stands under the first.
     pub patient: String,
     /// Study Instance UID; none where the header has none, or the index did not note it: a patient is one study then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +34,9 @@ pub struct Slice {
     /// Series Instance UID, likewise: a study is one series then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub series: Option<String>,
+    /// SOP Instance UID, likewise: it tells the image again, whatever its file and folder are called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Whether `any` hemorrhage is labelled.
     pub positive: bool,
     pub file: PathBuf,
@@ -67,36 +71,6 @@ pub struct Index {
     pub problems: Problems,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum IndexError {
-    #[error("cannot read the labels {path}: {source}")]
-    Labels { path: PathBuf, source: csv::Error },
-    #[error("cannot read whom the synthetic patients were made of, {path}: {source}")]
-    Origins { path: PathBuf, source: csv::Error },
-    #[error(
-        "{path} does not say whom the patient {patient} was made of: a network that learns from them could be measured on that one"
-    )]
-    NoOrigin { path: PathBuf, patient: String },
-    #[error("{path} line {line}: {why}")]
-    Row { path: PathBuf, line: u64, why: String },
-    #[error("cannot list the images in {path}: {source}")]
-    Images { path: PathBuf, source: std::io::Error },
-    #[error("{folder} is given twice: a slice would stand on two sides; give each folder once")]
-    Twice { folder: PathBuf },
-    #[error(
-        "{first} and {second} are both called {name}, and slices are known by their folder's name; rename one, or give it \
-         through a link of another name"
-    )]
-    SameName { first: PathBuf, second: PathBuf, name: String },
-    #[error("{path} holds no slice that has both an image and an `any` label{}", because(.problems))]
-    Empty { path: PathBuf, problems: Box<Problems> },
-}
-
-fn because(problems: &Problems) -> String {
-    let lines = problems.lines();
-    if lines.is_empty() { String::new() } else { format!(": {}", lines.join("; ")) }
-}
-
 impl Index {
     /// Indexes a folder: reads the label file, lists the images, and reads each image's header for its patient and size.
     /// Images of all sizes are kept.
@@ -106,8 +80,14 @@ impl Index {
 
     /// As [`Index::read`]; `other_sizes` says what becomes of images that are not 512×512.
     pub fn read_sized(folder: &Path, other_sizes: OtherSizes) -> Result<Self, IndexError> {
+        Ok(Self::read_renamed(folder, other_sizes)?.0)
+    }
+
+    /// As [`Index::read_sized`]; with the patients that others were joined with, by the names that those would have had.
+    fn read_renamed(folder: &Path, other_sizes: OtherSizes) -> Result<(Self, BTreeMap<String, String>), IndexError> {
         let source = source_name(folder);
         let mut problems = Problems::default();
+        About::read(folder).map_err(|why| IndexError::About { path: folder.join(ABOUT), why })?;
         let labels = read_labels(&folder.join(LABELS), &mut problems)?;
         let images = list_images(&folder.join(IMAGES))?;
         for id in labels.keys().filter(|id| !images.contains_key(*id)) {
@@ -125,25 +105,49 @@ impl Index {
         let origins_path = folder.join(ORIGINS);
         let origins =
             Origin::read(&origins_path).map_err(|source| IndexError::Origins { path: origins_path.clone(), source })?;
-        let read: Vec<Result<Slice, (PathBuf, String)>> = joined
+        let read: Vec<Result<(Slice, Told), (PathBuf, String)>> = joined
             .into_par_iter()
             .map(|(id, positive, file)| match header(&file) {
-                Ok(Header { patient, study, series, size, position }) => {
+                Ok(Header { patient, study, series, instance, is_synthetic, size, position }) => {
+                    let told = Told { by_patient_id: patient.is_some(), is_synthetic };
                     let patient = patient.or_else(|| study.clone()).unwrap_or_else(|| id.clone());
                     let origin = origins.as_ref().and_then(|origins| origins.get(&patient)).cloned();
                     let patient = format!("{source}/{patient}");
                     let mask = masks.join(format!("{id}.pbm"));
                     let mask = (masked && positive && mask.is_file()).then_some(mask);
                     let (source, size) = (source.clone(), Some(size));
-                    Ok(Slice { id, source, patient, study, series, positive, file, mask, size, position, origin })
+                    let slice = Slice {
+                        id,
+                        source,
+                        patient,
+                        study,
+                        series,
+                        instance,
+                        positive,
+                        file,
+                        mask,
+                        size,
+                        position,
+                        origin,
+                    };
+                    Ok((slice, told))
                 }
                 Err(why) => Err((file, why)),
             })
             .collect();
         let mut slices = Vec::with_capacity(read.len());
+        let mut by_patient_id = BTreeSet::new();
         for slice in read {
             let slice = match slice {
-                Ok(slice) => slice,
+                Ok((_, told)) if told.is_synthetic && origins.is_none() => {
+                    return Err(IndexError::NoOrigins { folder: folder.into() });
+                }
+                Ok((slice, told)) => {
+                    if told.by_patient_id && !by_patient_id.contains(&slice.patient) {
+                        by_patient_id.insert(slice.patient.clone());
+                    }
+                    slice
+                }
                 Err(unreadable) => {
                     problems.unreadable.push(unreadable);
                     continue;
@@ -165,7 +169,9 @@ impl Index {
         if slices.is_empty() {
             return Err(IndexError::Empty { path: folder.into(), problems: Box::new(problems) });
         }
-        Ok(Self { slices, problems })
+        let renamed = join_patients(&mut slices, &by_patient_id);
+        problems.joined = renamed.values().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        Ok((Self { slices, problems }, renamed))
     }
 
     /// Indexes the DICOM files (`*.dcm`) of a folder without labels, all as slices without hemorrhage.
@@ -178,7 +184,7 @@ impl Index {
         let mut slices = Vec::new();
         for (id, file) in list_images(folder)? {
             match header(&file) {
-                Ok(Header { patient, study, series, size, position }) => {
+                Ok(Header { patient, study, series, instance, size, position, .. }) => {
                     let patient = patient.or_else(|| study.clone()).unwrap_or_else(|| id.clone());
                     let patient = format!("{source}/{patient}");
                     let (source, size, positive, mask, origin) = (source.clone(), Some(size), false, None, None);
@@ -188,6 +194,7 @@ impl Index {
                         patient,
                         study,
                         series,
+                        instance,
                         positive,
                         file,
                         mask,
@@ -222,8 +229,10 @@ impl Index {
             }
         }
         let mut all = Self::default();
+        let mut all_renamed = BTreeMap::new();
         for folder in folders {
-            let Index { slices, problems } = Self::read_sized(folder, other_sizes)?;
+            let (Index { slices, problems }, renamed) = Self::read_renamed(folder, other_sizes)?;
+            all_renamed.extend(renamed);
             all.slices.extend(slices);
             all.problems.duplicate_rows += problems.duplicate_rows;
             all.problems.contradictory.extend(problems.contradictory);
@@ -232,6 +241,13 @@ impl Index {
             all.problems.unreadable.extend(problems.unreadable);
             all.problems.resized.extend(problems.resized);
             all.problems.discarded.extend(problems.discarded);
+            all.problems.joined.extend(problems.joined);
+        }
+        // What was made of somebody is so by whatever name.
+        for origin in all.slices.iter_mut().filter_map(|slice| slice.origin.as_mut()) {
+            if let Some(name) = all_renamed.get(&origin.patient) {
+                origin.patient.clone_from(name);
+            }
         }
         Ok(all)
     }
@@ -302,6 +318,57 @@ impl Index {
     }
 }
 
+/// What a header says beside what a slice keeps.
+struct Told {
+    by_patient_id: bool,
+    is_synthetic: bool,
+}
+
+/// Makes one patient of those who have a study in common: a study that is sent under two Patient IDs, or with a slice that has none, is of
+/// one person. They get the first of their names, of those that are Patient IDs where there are any; who shares no study keeps the name.
+/// Returns the new names by the old ones.
+fn join_patients(slices: &mut [Slice], by_patient_id: &BTreeSet<String>) -> BTreeMap<String, String> {
+    let mut studies: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for slice in slices.iter() {
+        if let Some(study) = slice.study.as_deref() {
+            studies.entry(study).or_default().insert(&slice.patient);
+        }
+    }
+    // Groups of patients; of two that share one the second is emptied into the first.
+    let mut group: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut groups: Vec<BTreeSet<&str>> = Vec::new();
+    for patients in studies.into_values().filter(|patients| patients.len() > 1) {
+        let into = groups.len();
+        let mut joined = BTreeSet::new();
+        for patient in patients {
+            match group.get(patient) {
+                Some(&of) => joined.append(&mut groups[of]),
+                None => {
+                    joined.insert(patient);
+                }
+            }
+        }
+        joined.iter().for_each(|patient| {
+            group.insert(patient, into);
+        });
+        groups.push(joined);
+    }
+    let mut names = BTreeMap::new();
+    for joined in &groups {
+        let named = joined.iter().find(|patient| by_patient_id.contains(**patient));
+        let Some(name) = named.or(joined.first()) else { continue };
+        names.extend(
+            joined.iter().filter(|patient| *patient != name).map(|&patient| (patient.to_owned(), (*name).to_owned())),
+        );
+    }
+    for slice in slices {
+        if let Some(name) = names.get(&slice.patient) {
+            slice.patient.clone_from(name);
+        }
+    }
+    names
+}
+
 /// The name of a folder's slices: its own, or where the path has none, as `.`, that of the folder it leads to.
 pub fn source_name(folder: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -309,52 +376,26 @@ pub fn source_name(folder: &Path) -> String {
     found.unwrap_or_else(|| "data".into())
 }
 
-/// The `any` label of each id. Other rows are subtypes and are not read further.
-fn read_labels(path: &Path, problems: &mut Problems) -> Result<BTreeMap<String, bool>, IndexError> {
-    let failed = |source| IndexError::Labels { path: path.into(), source };
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_path(path).map_err(failed)?;
-    let mut labels = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    let mut contradictory = BTreeSet::new();
-    for row in reader.records() {
-        let row = row.map_err(failed)?;
-        let line = row.position().map_or(0, csv::Position::line);
-        let wrong = |why: String| IndexError::Row { path: path.into(), line, why };
-        let (Some(name), Some(label)) = (row.get(0), row.get(1)) else {
-            return Err(wrong("needs an ID and a Label".into()));
-        };
-        let positive = match label {
-            "0" => false,
-            "1" => true,
-            other => return Err(wrong(format!("the label is {other:?}, not 0 or 1"))),
-        };
-        if !seen.insert((name.to_owned(), positive)) {
-            problems.duplicate_rows += 1;
-            continue;
-        }
-        if let Some(id) = name.strip_suffix("_any")
-            && labels.insert(id.to_owned(), positive).is_some()
-        {
-            contradictory.insert(id.to_owned());
-        }
-    }
-    for id in &contradictory {
-        labels.remove(id);
-    }
-    problems.contradictory = contradictory.into_iter().collect();
-    Ok(labels)
-}
-
 fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>, IndexError> {
     let failed = |source| IndexError::Images { path: folder.into(), source };
     let mut images = BTreeMap::new();
+    let mut other_case = 0;
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension != "dcm" && extension.eq_ignore_ascii_case("dcm")) {
+            other_case += 1;
+        }
         if path.extension().is_some_and(|extension| extension == "dcm")
             && let Some(stem) = path.file_stem()
         {
             images.insert(stem.to_string_lossy().into_owned(), path);
         }
+    }
+    if other_case > 0 {
+        eprintln!(
+            "{}: {other_case} files end in .DCM or so and are passed over: images are *.dcm, rename them",
+            folder.display()
+        );
     }
     Ok(images)
 }
@@ -368,6 +409,7 @@ pub(crate) fn example(id: &str) -> Slice {
         patient: format!("a/{id}"),
         study: None,
         series: None,
+        instance: None,
         positive: false,
         file: "none".into(),
         mask: None,
@@ -397,6 +439,29 @@ mod tests {
         assert_eq!(told(&|s| s[1].positive = true), "slices labelled otherwise: 1");
         assert_eq!(told(&|s| s[1].patient = "a/x".into()), "slices of another patient: 1");
         assert!(told(&|s| s.reverse()).contains("in another order"));
+    }
+
+    #[test]
+    fn who_has_a_study_in_common_is_one_patient_and_others_keep_their_names() {
+        let slice = |id: &str, patient: &str, study: &str| Slice {
+            patient: format!("a/{patient}"),
+            study: Some(study.into()),
+            ..example(id)
+        };
+        // One study under two Patient IDs, the second of which has a study with a slice of none, which is known by the study's UID.
+        let mut slices = vec![
+            slice("1", "P2", "1.1"),
+            slice("2", "P1", "1.1"),
+            slice("3", "P2", "0.9"),
+            slice("4", "0.9", "0.9"),
+            slice("5", "P3", "1.3"),
+        ];
+        let by_id = ["a/P1", "a/P2", "a/P3"].map(str::to_owned).into();
+        let renamed = join_patients(&mut slices, &by_id);
+        let names: Vec<&str> = slices.iter().map(|slice| slice.patient.as_str()).collect();
+        assert_eq!(names, ["a/P1", "a/P1", "a/P1", "a/P1", "a/P3"]);
+        assert_eq!(renamed.len(), 2);
+        assert_eq!(join_patients(&mut slices, &by_id), BTreeMap::new());
     }
 
     #[test]

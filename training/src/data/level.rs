@@ -35,6 +35,7 @@ mod tests {
             patient: "p".into(),
             study: None,
             series: None,
+            instance: None,
             positive,
             file: "none".into(),
             mask: None,

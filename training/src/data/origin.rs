@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The file of a folder of synthetic studies that says it, beside the labels: `patient,origin,origin_study`.
 pub const ORIGINS: &str = "stage_2_origins.csv";
 
+/// The Study Description of synthetic studies, by which they are known without that file.
+pub const SYNTHETIC_STUDY: &str = "SYNTHETIC HEAD, NOT A PATIENT";
+
 /// The patient, and the study where it has a UID, that a synthetic one was made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {

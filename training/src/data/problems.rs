@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::publication::SIDE;
 
-/// Things that did not fit together. None of them stops an index; each is counted, listed and, but for images that are resized,
-/// left out.
+/// Things that did not fit together. None of them stops an index; each is counted, listed and, but for images that are resized and
+/// patients that are joined, left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problems {
     /// Rows that repeat an earlier one.
     pub duplicate_rows: usize,
-    /// Ids with both labels.
+    /// Ids with both labels, or with a kind of hemorrhage and none of any kind.
     pub contradictory: Vec<String>,
     pub labels_without_file: Vec<String>,
     pub files_without_label: Vec<String>,
@@ -24,6 +24,9 @@ pub struct Problems {
     /// Images of another size than 512×512 that are left out.
     #[serde(default)]
     pub discarded: Vec<(PathBuf, [u32; 2])>,
+    /// Patients with a study that stands under several Patient IDs, or partly under none: they count as one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<String>,
 }
 
 impl Problems {
@@ -34,7 +37,7 @@ impl Problems {
             lines.push(format!("{} label rows repeat an earlier one", self.duplicate_rows));
         }
         for (what, names) in [
-            ("slices have both labels and are left out", &self.contradictory),
+            ("slices have labels that contradict each other and are left out", &self.contradictory),
             ("labels have no image and are left out", &self.labels_without_file),
             ("images have no label and are left out", &self.files_without_label),
         ] {
@@ -46,6 +49,10 @@ impl Problems {
             let names: Vec<String> =
                 self.unreadable.iter().map(|(file, why)| format!("{} ({why})", file.display())).collect();
             lines.push(format!("{} images cannot be read and are left out: {}", names.len(), few(&names)));
+        }
+        if !self.joined.is_empty() {
+            let (count, names) = (self.joined.len(), few(&self.joined));
+            lines.push(format!("{count} patients have a study under several Patient IDs, or partly under none, and count as one: {names}"));
         }
         for (what, images) in [("are resized", &self.resized), ("are left out", &self.discarded)] {
             if !images.is_empty() {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::index::{Index, Slice};
 
+/// The role of a source that figures are not about, in a card.
+pub const TRAINING_ONLY: &str = "training only";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
@@ -46,12 +49,17 @@ pub enum SplitError {
          --train-only"
     )]
     Synthetic(String),
+    #[error(
+        "{what} has no study {class} hemorrhage: thresholds and the study rule are chosen on studies of both classes. Patients with and without it \
+         are needed among those that are measured, not among those that are only trained on"
+    )]
+    NoChoice { what: String, class: &'static str },
     #[error("cross-validation needs at least 2 folds, not {0}")]
     Folds(usize),
     #[error(
-        "the {side:?} side has {positives} positive and {negatives} negative slices: it needs both; too few {of}s?"
+        "the {side:?} side has {positives} positive and {negatives} negative slices: it needs both; too few {of}s?{cause}"
     )]
-    OneClass { side: Side, positives: usize, negatives: usize, of: &'static str },
+    OneClass { side: Side, positives: usize, negatives: usize, of: &'static str, cause: &'static str },
 }
 
 impl Split {
@@ -103,6 +111,9 @@ impl Split {
         let wanted = [(Side::Train, 1.0), (Side::Validation, validation), (Side::Test, test)];
         let wanted: Vec<Side> = wanted.into_iter().filter(|(_, share)| *share > 0.0).map(|(side, _)| side).collect();
         split.check(index, &wanted)?;
+        if validation > 0.0 {
+            check_choice("the validation side", &split.slices(index, Side::Validation))?;
+        }
         Ok(split)
     }
 
@@ -133,6 +144,12 @@ impl Split {
         }
         (0..folds)
             .map(|fold| {
+                let others: Vec<&Slice> = index
+                    .slices
+                    .iter()
+                    .filter(|slice| fold_of.get(&whole.unit(slice)).is_some_and(|of| *of != fold))
+                    .collect();
+                check_choice(&format!("what is left without fold {}", fold + 1), &others)?;
                 let mut split = whole.clone();
                 for unit in fold_of.iter().filter(|(_, of)| **of == fold).map(|(unit, _)| unit) {
                     split.sides.insert(unit.clone(), Side::Test);
@@ -182,7 +199,13 @@ impl Split {
             let negatives = slices.len() - positives;
             if positives == 0 || negatives == 0 {
                 let of = if self.by == SplitBy::Patient { "patient" } else { "image" };
-                return Err(SplitError::OneClass { side, positives, negatives, of });
+                let measured = index.slices.iter().filter(|slice| !self.train_only.contains(&slice.source));
+                let measured: BTreeSet<&str> = measured.map(|slice| slice.patient.as_str()).collect();
+                let cause = match self.by == SplitBy::Patient && measured.len() == 1 {
+                    true => " All images have one Patient ID, and so are one patient",
+                    false => "",
+                };
+                return Err(SplitError::OneClass { side, positives, negatives, of, cause });
             }
         }
         Ok(())
@@ -226,6 +249,20 @@ impl Split {
     }
 }
 
+/// That there are studies of both classes to choose a rule on: else that is known only when all is trained.
+fn check_choice(what: &str, slices: &[&Slice]) -> Result<(), SplitError> {
+    let mut studies: BTreeMap<(&str, Option<&str>), bool> = BTreeMap::new();
+    for slice in slices {
+        *studies.entry((&slice.patient, slice.study.as_deref())).or_default() |= slice.positive;
+    }
+    for (wanted, class) in [(true, "with"), (false, "without")] {
+        if !studies.values().any(|positive| *positive == wanted) {
+            return Err(SplitError::NoChoice { what: what.into(), class });
+        }
+    }
+    Ok(())
+}
+
 /// The patients of some slices.
 pub fn patients<'a>(slices: &[&'a Slice]) -> BTreeSet<&'a str> {
     slices.iter().map(|slice| slice.patient.as_str()).collect()
@@ -247,6 +284,7 @@ mod tests {
                     patient: format!("a/{patient}"),
                     study: None,
                     series: None,
+                    instance: None,
                     positive: patient % 3 == 0 && slice < 3,
                     file: "none".into(),
                     mask: None,
@@ -263,6 +301,7 @@ mod tests {
                 patient: format!("b/{image}"),
                 study: None,
                 series: None,
+                instance: None,
                 positive: image % 2 == 0,
                 file: "none".into(),
                 mask: None,
@@ -276,6 +315,22 @@ mod tests {
 
     fn split(by: SplitBy, seed: u64) -> Split {
         Split::new(&index(), by, 0.2, 0.2, &["b".into()], seed).expect("a split")
+    }
+
+    #[test]
+    fn patients_of_one_class_are_refused_before_anything_is_trained() {
+        let mut index = index();
+        // All bleed, on some slices.
+        for slice in &mut index.slices {
+            slice.positive = slice.id.ends_with("_1");
+        }
+        let only = ["b".to_owned()];
+        let folds = Split::folds(&index, SplitBy::Patient, 2, &only, 1).map(|_| ()).map_err(|error| error.to_string());
+        assert!(folds.as_ref().is_err_and(|why| why.contains("no study without hemorrhage")), "{folds:?}");
+        let held =
+            Split::new(&index, SplitBy::Patient, 0.2, 0.2, &only, 1).map(|_| ()).map_err(|error| error.to_string());
+        assert!(held.as_ref().is_err_and(|why| why.contains("the validation side has no study without")), "{held:?}");
+        assert!(Split::new(&index, SplitBy::Patient, 0.0, 0.0, &only, 1).is_ok(), "nothing is chosen");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use triaged_model::StudyRule;
 
-use super::operating_point::{Choosing, OperatingPoint};
+use super::operating_point::{Choosing, Chosen, OperatingPoint, Reached};
 use super::study::{Study, by_patient, of_patients};
 use crate::metrics::{Case, auc};
 
@@ -29,12 +29,12 @@ pub(super) fn candidates(point: OperatingPoint) -> Vec<StudyRule> {
     }
 }
 
-/// The rule to ship, with its threshold, by the scores of validation studies. None where they lack a class.
+/// The rule to ship, with its threshold and what that reaches, by the scores of validation studies. None where they lack a class.
 ///
 /// Chooses the first of the rules whose area under the ROC curve lies within noise of the best one's. Within noise is a
 /// difference of at most one standard error, which is taken from bootstrap samples of the patients, both rules on the
 /// same ones.
-pub fn choose(studies: &[Study], choosing: impl Into<Choosing>) -> Option<StudyRule> {
+pub fn choose(studies: &[Study], choosing: impl Into<Choosing>) -> Option<(StudyRule, Option<Reached>)> {
     let choosing = choosing.into();
     let rules = candidates(choosing.point);
     let scored: Vec<Vec<Case>> =
@@ -45,7 +45,8 @@ pub fn choose(studies: &[Study], choosing: impl Into<Choosing>) -> Option<StudyR
     let patients = by_patient(studies);
     let noise = noise(&patients, &scored, best);
     let chosen = (0..rules.len()).find(|&rule| areas[best] - areas[rule] <= noise[rule])?;
-    Some(rules[chosen].with_threshold(choosing.threshold(&of_patients(&patients, &scored[chosen]))?))
+    let Chosen { threshold, reached } = choosing.chosen(&of_patients(&patients, &scored[chosen]))?;
+    Some((rules[chosen].with_threshold(threshold), reached))
 }
 
 /// The standard error, for each rule, of its area's difference to the best one's, over the studies of `patients`.
@@ -80,7 +81,7 @@ mod tests {
     fn the_simplest_rule_within_noise_is_chosen() {
         // Every rule orders these alike: the highest slice is the simplest.
         let clear: Vec<(bool, &[f64])> = vec![(true, &[0.9, 0.8, 0.7]), (false, &[0.2, 0.1, 0.1])];
-        let chosen = choose(&studies(&clear.repeat(6)), 0.9).expect("both classes");
+        let (chosen, _) = choose(&studies(&clear.repeat(6)), 0.9).expect("both classes");
         assert!(matches!(chosen, StudyRule::TopKMean { k: 1, .. }), "{chosen:?}");
         // Half of the healthy have one slice above all others: only a rule over several slices tells.
         let noisy: Vec<(bool, &[f64])> = vec![
@@ -89,7 +90,7 @@ mod tests {
             (true, &[0.8, 0.7, 0.6]),
             (false, &[0.2, 0.1, 0.0]),
         ];
-        let chosen = choose(&studies(&noisy.repeat(6)), 0.9).expect("both classes");
+        let (chosen, _) = choose(&studies(&noisy.repeat(6)), 0.9).expect("both classes");
         assert!(matches!(chosen, StudyRule::KthHighest { k: 2, .. }), "{chosen:?}");
         assert!((chosen.threshold() - 0.35).abs() < 1e-9, "{chosen:?}");
         assert_eq!(choose(&studies(&[(true, &[0.5])]), 0.9), None);

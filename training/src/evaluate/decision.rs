@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use triaged_model::StudyRule;
 
 use super::choose::choose;
-use super::operating_point::{Choosing, OperatingPoint};
+use super::operating_point::{Choosing, OperatingPoint, Reached};
 use super::study::{Study, slices};
 use crate::calibration::Platt;
 use crate::metrics::best_f2_threshold;
@@ -28,9 +28,23 @@ pub struct Decision {
     /// The threshold's further condition.
     #[serde(default)]
     pub operating_point: OperatingPoint,
+    /// What the threshold reaches of both shares, where both were asked for. None in decisions of before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
 impl Decision {
+    /// Whether another decision judges alike: what was noted of it beside that may differ.
+    pub fn judges_as(&self, other: &Self) -> bool {
+        Self { reached: None, ..*self } == Self { reached: None, ..*other }
+    }
+
+    /// That both shares were asked for and could not be had.
+    pub fn warning(&self) -> Option<String> {
+        let reached = self.reached.filter(|reached| reached.by_sensitivity_alone)?;
+        Some(format!("the study rule's threshold: {}", reached.text().replace("**", "")))
+    }
+
     /// How it was chosen.
     pub fn choosing(&self) -> Choosing {
         Choosing { sensitivity: self.wanted_sensitivity, point: self.operating_point }
@@ -49,11 +63,13 @@ pub fn decide(studies: &[Study], choosing: impl Into<Choosing>) -> Option<Decisi
     let calibration = Platt::fit(&slices(studies));
     let studies: Vec<Study> = studies.iter().map(|study| study.calibrated(calibration.as_ref())).collect();
     let (slice_threshold, _) = best_f2_threshold(&slices(&studies))?;
+    let (study_rule, reached) = choose(&studies, choosing)?;
     Some(Decision {
         slice_threshold,
-        study_rule: choose(&studies, choosing)?,
+        study_rule,
         calibration,
         wanted_sensitivity: choosing.sensitivity,
         operating_point: choosing.point,
+        reached,
     })
 }

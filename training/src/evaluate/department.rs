@@ -38,7 +38,7 @@ impl Department {
         let [of_alerts, of_false, of_missed] = samples;
         let with = |class: bool| patients.iter().filter(|own| own.iter().any(|case| case.positive == class)).count();
         let (bleeding, others) = (100.0 * PREVALENCE, 100.0 * (1.0 - PREVALENCE));
-        // If no bleed was missed, or all were, and likewise of false alarms, the bootstrap knows no other number.
+        // As of the shares themselves: of few patients the bootstrap is too narrow.
         let widened = |value: f64, samples: Vec<f64>, whole: f64, patients: usize| {
             let Interval { value, low, high } = Interval::of(value, samples);
             let share = Interval { value: value / whole, low: low / whole, high: high / whole }.widened(patients);

@@ -19,7 +19,7 @@ pub use decision::{Decision, WANTED_SENSITIVITY, decide};
 pub use department::Department;
 pub use evaluation::{Evaluation, ROUNDS};
 pub use held_out::HeldOut;
-pub use operating_point::{Choosing, OperatingPoint};
+pub use operating_point::{Choosing, OperatingPoint, Reached};
 pub use strata::strata;
 pub use study::{Study, slices};
 pub use supplement::Supplement;

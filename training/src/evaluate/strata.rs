@@ -1,7 +1,6 @@
 //! How many bleeds of each kind and of each size are found, out of fold: what a figure over all bleeds hides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::decision::Decision;
 use super::evaluation::ROUNDS;
 use super::study::Study;
-use crate::data::Slice;
+use crate::data::{ANY, LABELS, LabelRow, Slice};
 use crate::metrics::{Case, Interval, figures};
 
 /// The bleeds of one kind, or of one size.
@@ -110,18 +109,16 @@ fn stratum(name: String, found: &[&Found], seed: u64) -> Option<Stratum> {
 /// The kinds of hemorrhage of each slice, by the label file of a folder: its rows `ID_xxx_kind` with label 1, but for
 /// `any`. Empty where it cannot be read: the index, which needs it, has been made before.
 fn kinds(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
-    let text = fs::read_to_string(folder.join("stage_2_train.csv")).unwrap_or_default();
     let mut kinds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for line in text.lines() {
-        if let Some((name, label)) = line.trim().split_once(',')
-            && label.trim() == "1"
-            && let Some((id, kind)) = name.rsplit_once('_')
-            && kind != "any"
+    let read = LabelRow::each(&folder.join(LABELS), |row| {
+        if row.positive
+            && let Some((id, kind)) = row.parts()
+            && kind != ANY
         {
             kinds.entry(id.into()).or_default().insert(kind.into());
         }
-    }
-    kinds
+    });
+    read.map_or_else(|_| BTreeMap::new(), |()| kinds)
 }
 
 /// A table in Markdown.
@@ -142,12 +139,14 @@ pub fn table(strata: &[Stratum]) -> String {
 mod tests {
     use triaged_model::StudyRule;
 
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn bleeds_are_told_by_kind_and_by_size() {
         let folder = tempfile::tempdir().expect("a folder");
-        let labels = "ID,Label\nID_a0_epidural,1\nID_a0_subdural,0\nID_a0_any,1\nID_a1_epidural,1\nID_a1_any,1\n\
+        let labels = "ID,Label\nID_a0_epidural,1\nID_a0_subdural,0\nID_a0_any,1\n\"ID_a1_epidural\",\"1\"\n\"ID_a1_any\", 1\n\
                       ID_b0_subdural,1\nID_b0_any,1\nID_b1_any,0\n";
         fs::write(folder.path().join("stage_2_train.csv"), labels).expect("written");
         let slice = |patient: &str, number: i64, positive: bool| Slice {
@@ -156,6 +155,7 @@ mod tests {
             patient: format!("s/{patient}"),
             study: Some(patient.into()),
             series: Some(patient.into()),
+            instance: None,
             positive,
             file: folder.path().join("stage_2_train").join(format!("ID_{patient}{number}.dcm")),
             mask: None,
@@ -170,6 +170,7 @@ mod tests {
             calibration: None,
             wanted_sensitivity: 0.9,
             operating_point: Default::default(),
+            reached: None,
         };
         let folds = [(slices.iter().collect::<Vec<_>>(), vec![0.9, 0.4, 0.6, 0.1])];
         let found = strata(&folds, &[decision], 1);
@@ -182,6 +183,6 @@ mod tests {
         assert_eq!(line("subdural"), (1, 1.0, 1, 0.0));
         assert_eq!(line("1 to 4"), (3, 2.0 / 3.0, 2, 0.5));
         assert_eq!(found.len(), 3);
-        assert!(table(&found).contains("| epidural | 2 | 0.500 (0.500 to 0.500) | 1 | 1.000 (0.025 to 1.000) |"));
+        assert!(table(&found).contains("| epidural | 2 | 0.500 (0.000 to 1.000) | 1 | 1.000 (0.025 to 1.000) |"));
     }
 }

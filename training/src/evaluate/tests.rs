@@ -65,6 +65,7 @@ fn a_patients_studies_are_judged_each_for_itself() {
         patient: "a/p".into(),
         study: study.map(str::to_owned),
         series: Some(series.into()),
+        instance: None,
         positive,
         file: "none".into(),
         mask: None,
@@ -92,6 +93,7 @@ fn a_patients_studies_are_judged_each_for_itself() {
         calibration: None,
         wanted_sensitivity: 0.9,
         operating_point: Default::default(),
+        reached: None,
     };
     let evaluation = Evaluation::of(&studies, &decision, 1);
     assert_eq!((evaluation.patients, evaluation.studies.cases), (1, 2));

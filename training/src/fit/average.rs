@@ -39,7 +39,8 @@ impl<B: Backend> Average<B> {
     }
 }
 
-fn numbers<B: Backend, M: Module<B>>(network: &M) -> Vec<Tensor<B, 1>> {
+/// All numbers of a network, BatchNorm's running statistics among them.
+pub(super) fn numbers<B: Backend, M: Module<B>>(network: &M) -> Vec<Tensor<B, 1>> {
     let mut seen = Seen(Vec::new());
     network.visit(&mut seen);
     seen.0
@@ -53,8 +54,9 @@ impl<B: Backend> ModuleVisitor<B> for Seen<B> {
     }
 }
 
-struct Put<'a, B: Backend> {
-    values: std::slice::Iter<'a, Tensor<B, 1>>,
+/// Puts numbers, in the order of [`numbers`], into a network like theirs.
+pub(super) struct Put<'a, B: Backend> {
+    pub values: std::slice::Iter<'a, Tensor<B, 1>>,
 }
 
 impl<B: Backend> ModuleMapper<B> for Put<'_, B> {

@@ -28,6 +28,14 @@ pub fn best<B: Backend>(
     }
 }
 
+/// Keeps a network as the best epoch's of a run.
+///
+/// # Errors
+/// [`FitError::File`] where it cannot be written.
+pub fn save_best<B: Backend>(run: &Path, epoch: usize, network: Network<B>) -> Result<(), FitError> {
+    save::<B, _>(&run.join(format!("best-{epoch}")), "network", network.into_record())
+}
+
 pub(super) fn checkpoint(run: &Path, epoch: usize) -> PathBuf {
     run.join(format!("checkpoint-{epoch}"))
 }

@@ -66,6 +66,10 @@ pub struct FitConfig {
     /// How the study rule's threshold is chosen. Decides nothing of the training.
     #[serde(default)]
     pub operating_point: OperatingPoint,
+    /// How many of the training side's slices are trained on, a stratified random sample; none: all. Runs of before it was noted have
+    /// none, sampled or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<usize>,
     /// Whether the network sees the slices before and after each one too, as further channels. The node knows no such
     /// input: for experiments.
     #[serde(default)]

@@ -17,8 +17,8 @@ pub enum FitError {
     Pretrained(#[from] PretrainedError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{path} was begun with another configuration; take another folder or delete it")]
-    OtherConfig { path: PathBuf },
+    #[error("{path} was begun with another configuration ({keys}); take another folder or delete it")]
+    OtherConfig { path: PathBuf, keys: String },
     #[error("the checkpoint {path} cannot be used: {why}")]
     Checkpoint { path: PathBuf, why: String },
     #[error("the loss stopped being a number in epoch {epoch}, batch {batch}, before any epoch was finished")]

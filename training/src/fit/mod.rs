@@ -4,9 +4,11 @@
 mod average;
 mod checkpoint;
 mod config;
+mod draws;
 mod error;
 mod localization;
 mod loss;
+mod mean;
 mod predict;
 mod state;
 
@@ -20,21 +22,23 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{ElementConversion, module};
 use triaged_kernels::ConvBackend;
 
-use crate::data::{Cache, Draw, Loader, Slice, balanced, epoch_seed, levelled, plain};
-use crate::files::FileError;
+use crate::data::{Cache, Draw, Loader, Slice, epoch_seed};
+use crate::files::{FileError, Lock};
 use crate::metrics::{Case, auc};
 use crate::network::{Layer, LayerError, Network, has_position_logits};
 use crate::progress::Progress;
 use average::Average;
-pub use checkpoint::best;
+pub use checkpoint::{best, save_best};
 use checkpoint::{checkpoint, forget_old, load, load_network, save};
 pub use config::{FitConfig, Monitor, Schedule};
+use draws::Draws;
 pub use error::FitError;
 pub(crate) use loss::loss_of;
 use loss::{class_weights, mean_loss};
+pub use mean::{mean, with_statistics_of};
 use predict::images;
 pub use predict::{Scores, draw, predict, predict_both};
-pub use state::{Epoch, State, check_begun, read_run};
+pub use state::{Epoch, Member, State, check_begun, read_run, write_run};
 use state::{begin, save_state};
 
 /// Trains in the folder `run`, or goes on where it stopped, and returns the best epoch's network.
@@ -51,6 +55,8 @@ where
     B::InnerBackend: ConvBackend,
 {
     fs::create_dir_all(run).map_err(|source| FileError { path: run.into(), source })?;
+    // Two trainings in one folder would go on with each other's epochs.
+    let _lock = Lock::of(run)?;
     let mut state = begin(run, config)?;
     let input = config.shape();
     let layers = &config.candidate.layers;
@@ -72,25 +78,19 @@ where
     } else if let Some(pretrained) = &config.pretrained {
         network = pretrained.load(network, device)?;
     }
-    let labels: Vec<bool> = train.iter().map(|slice| slice.positive).collect();
-    let drawn = |class: bool| train.iter().any(|slice| slice.positive == class && config.weight(slice) > 0.0);
-    if !(drawn(true) && drawn(false)) {
-        return Err(FitError::OneClass("training"));
-    }
+    let of_training = Draws::new(config, train)?;
     if config.half_size_epochs > 0 && flattens && config.position_grid.is_none() {
         return Err(FitError::HalfSize);
     }
     if validation.is_empty() && config.monitor != Monitor::Last {
         return Err(FitError::NoValidation);
     }
-    let shares: Vec<f64> = train.iter().map(|slice| config.weight(slice)).collect();
-    let shares = if config.level_sources { levelled(train, &shares) } else { shares };
     for (name, weight) in &config.sources {
         if !train.iter().any(|slice| slice.source == *name) {
             eprintln!("the recipe draws from {name} by {weight}, but nothing of it is trained on");
         }
     }
-    let weights = if config.balance.is_none() { class_weights(&labels) } else { [1.0, 1.0] };
+    let weights = if config.balance.is_none() { class_weights(of_training.labels()) } else { [1.0, 1.0] };
     let held: Vec<Draw> = validation.iter().map(|slice| draw(slice, None)).collect();
     let mut average = match state.epochs.last() {
         _ if config.averaging == 0.0 => None,
@@ -106,22 +106,10 @@ where
         let begun = Instant::now();
         let epoch = state.epochs.len() + 1;
         B::seed(device, epoch_seed(config.seed, epoch, usize::MAX));
-        let order = match config.balance {
-            Some(size) => balanced(&labels, &shares, size, epoch_seed(config.seed, epoch, 0)),
-            None => plain(&labels, epoch_seed(config.seed, epoch, 0)),
-        };
-        let draws = order
-            .iter()
-            .enumerate()
-            .map(|(place, &i)| {
-                let draw = draw(train[i], Some((config.augment, epoch_seed(config.seed, epoch, place + 1))));
-                // Only localization has a use for masks.
-                Draw { mask: train[i].mask.clone().filter(|_| config.localization > 0.0), ..draw }
-            })
-            .collect();
-        let mut progress = Progress::new(format!("epoch {epoch}/{}", config.epochs), order.len());
+        let draws = of_training.of_epoch(config, train, epoch, config.balance);
+        let mut progress = Progress::new(format!("epoch {epoch}/{}", config.epochs), draws.len());
         let (mut total, mut seen) = (0.0, 0);
-        let steps = order.len().div_ceil(config.batch);
+        let steps = draws.len().div_ceil(config.batch);
         for (number, batch) in Loader::new(cache, draws, config.batch).enumerate() {
             let batch = batch?;
             let size = batch.len();
@@ -207,7 +195,7 @@ where
             save::<B::InnerBackend, _>(&folder, "average", kept)?;
         }
         if is_best {
-            save::<B::InnerBackend, _>(&run.join(format!("best-{epoch}")), "network", settled.into_record())?;
+            save_best(run, epoch, settled)?;
             state.best = Some(epoch);
         }
         save_state(run, &state)?;

@@ -1,12 +1,14 @@
 //! A run's folder: what it was begun with, and where it stands.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::config::{FitConfig, Schedule};
 use super::error::FitError;
-use crate::files::{read_json, write_json};
+use crate::files::{FileError, read_json, write_json};
+use crate::metrics::Interval;
 
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -22,6 +24,24 @@ pub struct Epoch {
     pub seconds: f64,
 }
 
+/// One of several trainings that make a model, and what its folds say alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Whether it has not seen the patients of one fold; else it was trained on all.
+    #[serde(default)]
+    pub is_of_a_fold: bool,
+    pub epochs: usize,
+    pub draws_per_epoch: Option<usize>,
+    pub seed: u64,
+    pub seconds: f64,
+    /// The sources that it was only trained on, beside those that are measured.
+    #[serde(default)]
+    pub train_only: Vec<String>,
+    pub slice_auc: Option<Interval>,
+    /// By the study rule that its own folds chose.
+    pub study_auc: Option<Interval>,
+}
+
 /// The progress of a run. It names the checkpoint's folder, so that replacing this one file moves the run forward whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -34,6 +54,10 @@ pub struct State {
     /// another was since, with epochs trained and figures to be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_sensitivity: Option<f64>,
+    /// The trainings of which the run's network has the mean weights ([`crate::fit::mean`]); none where it was trained itself. The epochs
+    /// are the first's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mean_of: Vec<Member>,
 }
 
 impl State {
@@ -68,10 +92,34 @@ pub fn check_begun(run: &Path, config: &FitConfig) -> Result<(), FitError> {
             ..found
         };
         if same != *config {
-            return Err(FitError::OtherConfig { path: run.into() });
+            return Err(FitError::OtherConfig { path: run.into(), keys: different_keys(&same, config) });
         }
     }
     Ok(())
+}
+
+/// The keys in which two configurations differ, each with what was and what is; long values by the key alone.
+fn different_keys(before: &FitConfig, now: &FitConfig) -> String {
+    let values = |config: &FitConfig| serde_json::to_value(config).unwrap_or_default();
+    let (before, now) = (values(before), values(now));
+    let names = |of: &serde_json::Value| of.as_object().into_iter().flat_map(|object| object.keys().cloned()).collect();
+    let keys: BTreeSet<String> = [names(&before), names(&now)].into_iter().flat_map(|keys: Vec<String>| keys).collect();
+    let told = |key: &String| match (before[key].to_string(), now[key].to_string()) {
+        (was, is) if was == is => None,
+        (was, is) if was.len() + is.len() <= 80 => Some(format!("{key} was {was}, now {is}")),
+        _ => Some(key.clone()),
+    };
+    keys.iter().filter_map(told).collect::<Vec<_>>().join(", ")
+}
+
+/// Notes a run that is finished as it begins.
+///
+/// # Errors
+/// [`FitError::File`] where the folder cannot be written.
+pub fn write_run(run: &Path, config: &FitConfig, state: &State) -> Result<(), FitError> {
+    std::fs::create_dir_all(run).map_err(|source| FileError { path: run.into(), source })?;
+    write_json(&run.join(CONFIG), config)?;
+    save_state(run, state)
 }
 
 /// Starts a run's folder, or reads where it stands.
@@ -94,7 +142,7 @@ pub(super) fn begin(run: &Path, config: &FitConfig) -> Result<State, FitError> {
         return Ok(state);
     }
     write_json(&run.join(CONFIG), config)?;
-    let state = State { epochs: Vec::new(), best: None, nan: None, first_sensitivity: None };
+    let state = State { epochs: Vec::new(), best: None, nan: None, first_sensitivity: None, mean_of: Vec::new() };
     save_state(run, &state)?;
     Ok(state)
 }

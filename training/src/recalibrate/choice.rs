@@ -35,6 +35,11 @@ pub enum NoThreshold {
          specificity of {specificity} the sensitivity is {sensitivity_then:.2}. Ask for one of them, or for less"
     )]
     NotBoth { sensitivity: f64, specificity: f64, specificity_then: f64, sensitivity_then: f64 },
+    #[error(
+        "no threshold above 0 gives a {share} of {wanted} on these studies: the one that comes nearest has {found:.2}. Too many scores are \
+         0; look whether the card's model scored them"
+    )]
+    OutOfReach { share: &'static str, wanted: f64, found: f64 },
 }
 
 /// A threshold and what it does.
@@ -181,6 +186,18 @@ impl Choice {
             let sensitivity_then = then(Wanted { sensitivity: None, ..wanted }, 0);
             return Err(NoThreshold::NotBoth { sensitivity, specificity, specificity_then, sensitivity_then });
         };
+        // A threshold lies above 0, whatever the order of the scores asks for: of scores that are all 0 it would flag none.
+        let on_themselves = shares(studies, |_| Some(chosen));
+        for (share, wanted, found) in [
+            ("sensitivity", wanted.sensitivity, on_themselves[0]),
+            ("specificity", wanted.specificity, on_themselves[1]),
+        ] {
+            if let (Some(wanted), Some(found)) = (wanted, found)
+                && found.value < wanted - 1e-9
+            {
+                return Err(NoThreshold::OutOfReach { share, wanted, found: found.value });
+            }
+        }
         let names: BTreeSet<&str> = studies.iter().map(|study| study.patient.as_str()).collect();
         let by_others = |patient: &str| {
             let others: Vec<&Labelled> = all.iter().copied().filter(|other| other.patient != patient).collect();
@@ -225,11 +242,18 @@ impl Choice {
             if let Some(found) = found
                 && found.low < share
             {
+                let needed = least_to_be_sure(share);
+                let more = match patients < needed {
+                    true => format!("to be sure of {share} takes {needed} at least, of whom none is judged wrongly"),
+                    false => format!(
+                        "{} of them are judged wrongly, and to be sure of {share} so many may not be; more patients narrow it",
+                        ((1.0 - found.value) * patients as f64).round()
+                    ),
+                };
                 warnings.push(format!(
                     "{patients} patients {class} give a {name} of {share} in the mean of many such choices, but this one may have {:.2} \
-                     (the lower limit of 95 %): to be sure of {share} takes {} at least, of whom none is judged wrongly",
-                    found.low,
-                    least_to_be_sure(share)
+                     (the lower limit of 95 %): {more}",
+                    found.low
                 ));
             }
         }
@@ -248,6 +272,27 @@ mod tests {
     use super::*;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
+
+    #[test]
+    fn a_threshold_that_flags_nobody_is_refused() {
+        let nothing: Vec<Labelled> = (0..40).map(|i| study(i, 0.0, i < 20)).collect();
+        let wanted = Wanted { sensitivity: Some(0.9), specificity: None };
+        let refused = Choice::of(&nothing, wanted, 0.5).expect_err("all scores are 0");
+        assert_eq!(refused, NoThreshold::OutOfReach { share: "sensitivity", wanted: 0.9, found: 0.0 });
+        assert!(refused.to_string().contains("scores are 0"), "{refused}");
+    }
+
+    #[test]
+    fn a_doubt_about_enough_patients_does_not_ask_for_fewer_than_there_are() {
+        let studies: Vec<Labelled> = (0..60).map(|i| study(i, f64::from(i as u32 + 1) / 100.0, i >= 30)).collect();
+        let wanted = Wanted { sensitivity: Some(0.9), specificity: None };
+        let warnings = Choice::of(&studies, wanted, 0.5).expect("thirty").warnings(wanted);
+        assert!(
+            warnings[0].contains("30 patients") && warnings[0].contains("of them are judged wrongly"),
+            "{warnings:?}"
+        );
+        assert!(!warnings[0].contains("takes 29"), "{warnings:?}");
+    }
 
     fn study(patient: usize, score: f64, positive: bool) -> Labelled {
         Labelled { patient: patient.to_string(), score, early: None, unconfirmed: false, positive }

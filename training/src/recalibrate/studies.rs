@@ -1,6 +1,6 @@
 //! Labelled studies and their scores by a card's rule: from scored slices, or from tables that the node or a training wrote.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use triaged_model::{ModelCard, StudyRule};
@@ -8,6 +8,7 @@ use triaged_model::{ModelCard, StudyRule};
 use super::verdict;
 use crate::calibration::Platt;
 use crate::data::Slice;
+use crate::files::LineEnds;
 
 /// A study with its score by what judges it, the card's sequence network or study rule, and whether it has hemorrhage.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +29,14 @@ pub struct Left(BTreeMap<&'static str, usize>);
 
 impl Left {
     fn add(&mut self, why: &'static str) {
-        *self.0.entry(why).or_default() += 1;
+        self.add_all(why, 1);
+    }
+
+    /// Several of one reason; nothing of none.
+    pub fn add_all(&mut self, why: &'static str, count: usize) {
+        if count > 0 {
+            *self.0.entry(why).or_default() += count;
+        }
     }
 
     /// A line a reason.
@@ -65,14 +73,21 @@ impl Labels {
     pub fn read(path: &Path) -> Result<Self, LabelledError> {
         let table = Table::read(path)?;
         if !table.has("study_uid") && !table.has("accession_number") {
-            return Err(table.wrong("it needs a column study_uid or accession_number, and a column label"));
+            let why = format!(
+                "it needs a column study_uid or accession_number, and a column label{}",
+                table.remedy("study_uid")
+            );
+            return Err(table.wrong(&why));
+        }
+        if !table.has("label") {
+            return Err(table.wrong(&format!("it needs a column label, 1 or 0{}", table.remedy("label"))));
         }
         let mut labels = Self::default();
         for row in &table.rows {
             let label = table.label(row)?;
             for (column, known) in [("study_uid", &mut labels.by_study), ("accession_number", &mut labels.by_accession)]
             {
-                let Some(key) = table.get(row, column) else { continue };
+                let Some(key) = table.get(row, column).map(unguarded) else { continue };
                 if known.insert(key.to_owned(), label).is_some_and(|other| other != label) {
                     return Err(table.at(row, format!("{column} {key} is labelled 1 and 0")));
                 }
@@ -82,8 +97,17 @@ impl Labels {
     }
 
     fn of(&self, study: Option<&str>, accession: Option<&str>) -> Option<bool> {
+        let accession = accession.map(unguarded);
         let by_study = study.and_then(|study| self.by_study.get(study));
         by_study.or_else(|| accession.and_then(|accession| self.by_accession.get(accession))).copied()
+    }
+}
+
+/// A cell without the apostrophe that `triaged results --format csv` puts before what a spreadsheet would take for a formula.
+fn unguarded(cell: &str) -> &str {
+    match cell.strip_prefix('\'') {
+        Some(rest) if rest.starts_with(['=', '+', '-', '@']) => rest,
+        _ => cell,
     }
 }
 
@@ -99,17 +123,30 @@ type Row = (u64, csv::StringRecord);
 impl Table {
     fn read(path: &Path) -> Result<Self, LabelledError> {
         let failed = |source| LabelledError::Read { path: path.into(), source };
+        let ends = LineEnds::of(path).map_err(|error| failed(error.into()))?;
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(failed)?;
         let header = reader.headers().map_err(failed)?;
         // A spreadsheet begins its file with a byte order mark.
         let columns = header.iter().enumerate().map(|(i, name)| (name.trim_start_matches('\u{feff}').to_owned(), i));
         let columns = columns.collect();
-        let rows = reader.records().map(|row| row.map(|row| (row.position().map_or(0, csv::Position::line), row)));
+        let rows = reader.records().map(|row| row.map(|row| (ends.line_of(&row), row)));
         Ok(Self { path: path.into(), columns, rows: rows.collect::<Result<_, _>>().map_err(failed)? })
     }
 
     fn has(&self, column: &str) -> bool {
         self.columns.contains_key(column)
+    }
+
+    /// What to do where a column is not there and the file looks as if it were, with a space or colon before it; empty otherwise.
+    fn remedy(&self, column: &str) -> String {
+        let names = || self.columns.keys();
+        if let Some(other) = names().find(|name| name.eq_ignore_ascii_case(column)) {
+            return format!(": rename the column {other} to {column}");
+        }
+        match names().any(|name| name.contains(';')) {
+            true => "; its columns are set apart by semicolons: save it with commas".into(),
+            false => String::new(),
+        }
     }
 
     /// A cell; none where it is empty or there is no such column.
@@ -129,6 +166,9 @@ impl Table {
         match self.get(row, "label") {
             Some("1") => Ok(true),
             Some("0") => Ok(false),
+            Some(other @ ("1.0" | "0.0")) => {
+                Err(self.at(row, format!("the label is {other:?}; it must be 1 or 0, written without a fraction")))
+            }
             other => Err(self.at(row, format!("the label is {:?}; it must be 1 or 0", other.unwrap_or("")))),
         }
     }
@@ -174,11 +214,13 @@ pub fn of_scored_slices(slices: &[(&Slice, f64)], rule: &StudyRule) -> Vec<Label
 /// Labelled studies of a table that this card's scores are in:
 ///
 /// - `triaged results --format csv`: a row a study, told by its column `score`. Incomplete studies are left out, and those that were judged by
-///   another threshold than the card's, so by another card.
+///   another threshold than the card's, so by another card. Of a study's several rows the one of the newest `revision` counts.
 /// - the view `slice_results`: a row a slice, told by its columns `study_uid` and `probability`. Slices of another model's file are left
-///   out.
+///   out, and studies with slices that failed or wait.
 /// - `scores.csv` of a training, told by its column `side`: the network's own probabilities, which the card's calibration is applied to; a
 ///   patient is one study.
+///
+/// A row that repeats another counts once; two rows that say different things of one study or slice are refused.
 ///
 /// Labels are those of `labels`, or of a column `label`; of slices a study has hemorrhage where one has.
 ///
@@ -193,9 +235,8 @@ pub fn read_scores(
     let mut left = Left::default();
     let (of_slices, of_studies) = (table.has("probability"), table.has("score"));
     if labels.is_none() && !table.has("label") {
-        return Err(
-            table.wrong("it has no column label (1 with hemorrhage, 0 without): add one, or give --labels FILE")
-        );
+        let why = "it has no column label (1 with hemorrhage, 0 without): add one, or give --labels FILE";
+        return Err(table.wrong(&format!("{why}{}", table.remedy("label"))));
     }
     if of_slices && card.sequence.is_some() {
         return Err(table.wrong(
@@ -215,9 +256,8 @@ pub fn read_scores(
         (true, _) => of_slice_rows(&table, labels, card, &mut left)?,
         (_, true) => of_study_rows(&table, labels, card, &mut left)?,
         _ => {
-            return Err(
-                table.wrong("it has neither a column score, a row a study, nor a column probability, a row a slice")
-            );
+            let why = "it has neither a column score, a row a study, nor a column probability, a row a slice";
+            return Err(table.wrong(&format!("{why}{}", table.remedy("score"))));
         }
     };
     if studies.is_empty() {
@@ -242,6 +282,44 @@ fn label_of(table: &Table, row: &Row, labels: Option<&Labels>) -> Result<Option<
 
 const NO_LABEL: &str = "without a label";
 
+/// The row that counts of each study, in their order: of equal ones one, of several revisions the newest.
+fn one_a_study<'a>(table: &'a Table, left: &mut Left) -> Result<Vec<&'a Row>, LabelledError> {
+    let mut rows: Vec<&Row> = Vec::with_capacity(table.rows.len());
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for row in &table.rows {
+        let Some(study) = table.get(row, "study_uid") else {
+            rows.push(row);
+            continue;
+        };
+        let place = *places.entry(study).or_insert(rows.len());
+        let Some(before) = rows.get(place).copied() else {
+            rows.push(row);
+            continue;
+        };
+        if before.1 == row.1 {
+            left.add(REPEATED);
+            continue;
+        }
+        let revision = |row: &Row| table.get(row, "revision").and_then(|revision| revision.parse::<u64>().ok());
+        match (revision(before), revision(row)) {
+            (Some(old), Some(new)) if old != new => {
+                left.add("rows of an earlier revision of a study");
+                rows[place] = if new > old { row } else { before };
+            }
+            _ => {
+                let why = format!(
+                    "the study {study} has another row in line {}, and no column revision tells which of them is newer; leave one",
+                    before.0
+                );
+                return Err(table.at(row, why));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+const REPEATED: &str = "rows that repeat another";
+
 fn of_study_rows(
     table: &Table,
     labels: Option<&Labels>,
@@ -249,7 +327,7 @@ fn of_study_rows(
     left: &mut Left,
 ) -> Result<Vec<Labelled>, LabelledError> {
     let mut studies = Vec::new();
-    for row in &table.rows {
+    for row in one_a_study(table, left)? {
         let Some(positive) = label_of(table, row, labels)? else {
             left.add(NO_LABEL);
             continue;
@@ -295,6 +373,10 @@ fn of_slice_rows(
         false => None,
     };
     let mut studies: BTreeMap<String, Study> = BTreeMap::new();
+    // A network that could not read a slice may have missed what is on it.
+    let mut unfinished: BTreeSet<&str> = BTreeSet::new();
+    // By study (or folder), series, object and frame: a slice counts once.
+    let mut seen: HashMap<[&str; 4], &Row> = HashMap::new();
     for row in &table.rows {
         let patient = table.get(row, "patient_id").or(table.get(row, "patient"));
         let Some(name) = table.get(row, "study_uid").or(patient) else {
@@ -304,6 +386,10 @@ fn of_slice_rows(
             left.add(NO_LABEL);
             continue;
         };
+        if matches!(table.get(row, "state"), Some("failed" | "queued")) {
+            unfinished.insert(name);
+            continue;
+        }
         let Some(probability) = table.number(row, "probability")? else {
             left.add("slices without a probability");
             continue;
@@ -311,6 +397,22 @@ fn of_slice_rows(
         if table.get(row, "model_sha256").is_some_and(|sha256| sha256 != card.sha256) {
             left.add("slices that another model scored");
             continue;
+        }
+        if let Some(slice) = table.get(row, "sop_uid").or(table.get(row, "id")) {
+            let of = |column| table.get(row, column).unwrap_or_default();
+            let (of_study, series) = if own { (of("source"), name) } else { (name, of("series_uid")) };
+            match seen.insert([of_study, series, slice, of("frame")], row) {
+                Some(before) if before.1 == row.1 => {
+                    left.add(REPEATED);
+                    continue;
+                }
+                Some(before) => {
+                    return Err(
+                        table.at(row, format!("the slice {slice} has another row in line {}; leave one", before.0))
+                    );
+                }
+                None => {}
+            }
         }
         let study = studies.entry(name.to_owned()).or_insert_with(|| Study {
             patient: patient.unwrap_or(name).to_owned(),
@@ -322,6 +424,9 @@ fn of_slice_rows(
         study.series.entry(series).or_default().push(probability);
         study.positive |= positive;
     }
+    let all = studies.len();
+    studies.retain(|name, _| !unfinished.contains(name.as_str()));
+    left.add_all("studies with slices that failed or wait to be scored", all - studies.len());
     let labelled = |study: Study| Labelled {
         score: score(&card.study_rule, &study.series),
         patient: study.patient,
@@ -330,4 +435,16 @@ fn of_slice_rows(
         positive: study.positive,
     };
     Ok(studies.into_values().map(labelled).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_accession_number_that_a_spreadsheet_must_not_compute_is_the_same_with_and_without_its_apostrophe() {
+        assert_eq!((unguarded("'-123"), unguarded("-123"), unguarded("'A1")), ("-123", "-123", "'A1"));
+        let labels = Labels { by_accession: [("-123".to_owned(), true)].into(), ..Labels::default() };
+        assert_eq!(labels.of(None, Some("'-123")), Some(true));
+    }
 }

@@ -182,8 +182,8 @@ fn table(run: &Run, measurement: &Measurement) -> Table {
 }
 
 fn rule_row(compared: &Compared) -> RuleRow {
-    let Compared { rule, shippable, chosen, auc, sensitivity, specificity } = compared;
-    let remark = match (chosen, shippable) {
+    let Compared { rule, shippable, candidate, chosen, auc, sensitivity, specificity } = compared;
+    let remark = match (chosen, *shippable && *candidate) {
         (true, _) => "chosen",
         (false, false) => "compared only",
         (false, true) => "",

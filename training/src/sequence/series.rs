@@ -81,6 +81,7 @@ mod tests {
             patient: "a/P".into(),
             study: Some("1".into()),
             series: Some(series.into()),
+            instance: None,
             positive: id == 2,
             file: "x".into(),
             mask: None,

@@ -16,7 +16,7 @@ use super::sheet::Tile;
 use super::stack::{Plate, SYNTHETIC, Source};
 use super::study::label_names;
 use super::{SynthesisError, Written, origins};
-use crate::data::{IMAGES, LABELS, Origin, mask};
+use crate::data::{IMAGES, LABELS, Origin, SYNTHETIC_STUDY, mask};
 
 /// A study that was written.
 #[derive(Debug, Clone)]
@@ -141,7 +141,7 @@ fn object(plate: &Plate, stored: &[i32], patient: &str, seed: u64, at: usize) ->
         text(tags::PATIENT_ID, VR::LO, patient),
         text(tags::PATIENT_NAME, VR::PN, &format!("SYNTHETIC^{seed}")),
         text(tags::ACCESSION_NUMBER, VR::SH, &format!("SY{}", seed % 10_u64.pow(14))),
-        text(tags::STUDY_DESCRIPTION, VR::LO, "SYNTHETIC HEAD, NOT A PATIENT"),
+        text(tags::STUDY_DESCRIPTION, VR::LO, SYNTHETIC_STUDY),
         text(tags::STUDY_ID, VR::SH, "1"),
         DataElement::new(
             tags::PIXEL_DATA,

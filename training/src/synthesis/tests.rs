@@ -7,7 +7,7 @@ use triaged_imaging::phantom::{PhantomSpec, slices};
 use triaged_imaging::{decode_frame, read_file};
 
 use super::*;
-use crate::data::{Index, Side, Slice, Split, SplitBy, mask};
+use crate::data::{Index, Side, Slice, Split, SplitBy, example, mask};
 
 /// A folder with a healthy phantom a seed, of so many slices.
 fn heads(folder: &Path, seeds: &[u64], count: u32) {
@@ -130,6 +130,8 @@ fn synthetic_studies_keep_to_their_masks_labels_and_heads() {
     // The split keeps them from the patients they were made of, as the files say.
     let mut both = healthy.clone();
     both.slices.iter_mut().step_by(7).for_each(|slice| slice.positive = true);
+    // Two without hemorrhage, for a rule is chosen on both classes.
+    both.slices.extend(["x", "y"].map(example));
     both.slices.extend(index.slices.clone());
     for split in Split::folds(&both, SplitBy::Patient, 2, &["synthetic".into()], 1).expect("folds") {
         let held: Vec<&Slice> = split.slices(&both, Side::Test);

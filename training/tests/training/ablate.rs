@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use crate::support::{Folder, data_set, error_line, program, text};
+use crate::support::{Folder, data_set, data_set_from, error_line, program, text};
 
 const RECIPE: &str = "candidate = \"m4\"\nsize = 32\nwindows = [{ center = 40, width = 80 }]\nepochs = 3\nbatch = 8\n\
                       learning_rate = 1e-3\nschedule = \"constant\"\nmonitor = \"last\"\nbalance = 40\n\
@@ -34,7 +34,7 @@ fn rows_differ_in_one_thing_and_an_ablation_goes_on_where_it_stopped() {
     let folder = Folder::new();
     let out = folder.path().join("out");
     data_set(&folder.path().join("data"), 12);
-    data_set(&folder.path().join("extra"), 4);
+    data_set_from(&folder.path().join("extra"), 100, 4);
     fs::write(folder.path().join("mine.toml"), RECIPE).expect("a recipe");
     let first = ablate(folder.path(), "no-augment", &[]);
     assert!(first.status.success(), "{}", error_line(&first));
@@ -79,7 +79,13 @@ fn rows_differ_in_one_thing_and_an_ablation_goes_on_where_it_stopped() {
     let networks = fs::read_dir(out.join("recipe/fold-1")).expect("a run").filter_map(Result::ok);
     assert!(networks.map(|e| e.file_name()).all(|name| !name.to_string_lossy().starts_with("best-")));
 
-    put_into_cards(folder.path(), &out);
+    // A table of before it said what it is of is taken for any model.
+    let earlier = folder.path().join("earlier");
+    fs::create_dir(&earlier).expect("a folder");
+    let mut table = json("ablation.json");
+    assert!(table.as_object_mut().and_then(|table| table.remove("of")).is_some());
+    fs::write(earlier.join("ablation.json"), table.to_string()).expect("written");
+    put_into_cards(folder.path(), &out, &earlier);
 
     // What would change nothing, and what is another ablation, is refused.
     let nothing = ablate(folder.path(), "no-pretrained", &[]);
@@ -95,8 +101,9 @@ fn rows_differ_in_one_thing_and_an_ablation_goes_on_where_it_stopped() {
     assert!(error_line(&other).contains("slices labelled otherwise: 1"), "{}", error_line(&other));
 }
 
-/// A shipped model's cards with the table in `ablation` put in: in place of their own, or as their first.
-fn put_into_cards(folder: &Path, ablation: &Path) {
+/// A shipped model's cards with the table in `ablation` put in: in place of their own, or as their first. That in `foreign` is of another
+/// network.
+fn put_into_cards(folder: &Path, foreign: &Path, ablation: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     for name in ["m11", "m11-int8"] {
         let file = |extension: &str| format!("{name}.{extension}");
@@ -106,6 +113,9 @@ fn put_into_cards(folder: &Path, ablation: &Path) {
         }
         let card = folder.join(file("json"));
         let put = |ablation: &Path| program(&["put-ablation", "--card", text(&card), "--ablation", text(ablation)]);
+        let refused = put(foreign);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(error_line(&refused).contains("the model has another input"), "{}", error_line(&refused));
         let output = put(ablation);
         assert!(output.status.success(), "{}", error_line(&output));
         // Once more is the same.

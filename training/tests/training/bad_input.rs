@@ -162,6 +162,50 @@ fn sources_of_one_name_are_refused() {
 }
 
 #[test]
+fn a_measured_patient_under_another_name_is_not_trained_on() {
+    let folder = Folder::new();
+    let (data, other, out) = (folder.path().join("data"), folder.path().join("other"), folder.path().join("run"));
+    data_set(&data, 12);
+    // The same image in another file, with a label of its own.
+    fs::create_dir_all(other.join("stage_2_train")).expect("a folder");
+    fs::copy(data.join("stage_2_train/ID_009.dcm"), other.join("stage_2_train/ID_x.dcm")).expect("copied");
+    fs::write(other.join("stage_2_train.csv"), "ID,Label\nID_x_any,1\n").expect("labels");
+    refused(
+        &fit(&data, &out, &["--train-only", text(&other)]),
+        &["other/P1 and data/P1 are one patient", "an image's UID"],
+    );
+    assert!(!out.exists());
+}
+
+#[test]
+fn another_sample_is_another_configuration_and_its_key_is_named() {
+    let folder = Folder::new();
+    let (data, out) = (folder.path().join("data"), folder.path().join("run"));
+    data_set(&data, 12);
+    let first = fit(&data, &out, &["--epochs", "1", "--sample", "24"]);
+    assert!(first.status.success(), "{}", error_line(&first));
+    refused(
+        &fit(&data, &out, &["--epochs", "2", "--sample", "30"]),
+        &["another configuration", "sample was 24, now 30"],
+    );
+}
+
+#[test]
+fn phantoms_are_not_drawn_over_patients() {
+    let folder = Folder::new();
+    let data = folder.path().join("data");
+    data_set(&data, 2);
+    let before = content(&data);
+    refused(&program(&["phantoms", "--out", text(&data), "--studies", "2", "--slices", "2"]), &["which is no phantom"]);
+    assert!(content(&data) == before);
+    for few in [["--studies", "0"], ["--slices", "1"]] {
+        let output = program(&["phantoms", "--out", text(&folder.path().join("new")), few[0], few[1]]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(!folder.path().join("new").exists());
+    }
+}
+
+#[test]
 fn a_learning_rate_beyond_sense_ends_in_its_first_epoch() {
     let folder = Folder::new();
     let (data, out) = (folder.path().join("data"), folder.path().join("run"));

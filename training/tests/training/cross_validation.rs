@@ -23,7 +23,7 @@ use triaged_training::runtime::{OnnxModel, RuntimeError};
 fn trained(folder: &Path) -> PathBuf {
     let (here, there) = (folder.join("here"), folder.join("there"));
     data_set(&here, 10);
-    data_set(&there, 8);
+    data_set_from(&there, 50, 8);
     train(folder, &[])
 }
 
@@ -277,6 +277,7 @@ fn a_cross_validation_of_before_calibration_still_becomes_a_card_and_a_report() 
         calibration: None,
         wanted_sensitivity: 0.9,
         operating_point: Default::default(),
+        reached: None,
     };
     let all = decision(by_slice.len());
     let judged: Vec<(&Study, Decision)> = by_slice

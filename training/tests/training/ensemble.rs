@@ -7,7 +7,7 @@ use crate::support::{Folder, data_set, error_line, program, text};
 use triaged_model::ModelCard;
 use triaged_training::calibration::logit;
 
-fn train(data: &Path, out: &Path, more: &[&str]) {
+pub fn train(data: &Path, out: &Path, more: &[&str]) {
     #[rustfmt::skip]
     let arguments = [
         "train", "--data", text(data), "--out", text(out), "--candidate", "m4", "--size", "32", "--batch", "8", "--folds", "2",
@@ -15,12 +15,12 @@ fn train(data: &Path, out: &Path, more: &[&str]) {
     succeeds(&program(&[&arguments, more].concat()));
 }
 
-fn succeeds(output: &Output) {
+pub fn succeeds(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The probabilities of a `scores.csv`, by fold and id.
-fn scores(folder: &Path) -> Vec<(String, f64)> {
+pub fn scores(folder: &Path) -> Vec<(String, f64)> {
     let mut rows = csv(&folder.join("scores.csv"));
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     rows
@@ -94,6 +94,9 @@ fn two_trainings_with_the_same_folds_become_one_model_with_figures_out_of_fold()
     assert_eq!(refused.status.code(), Some(2));
     assert!(error_line(&refused).contains("its folds are others"), "{}", error_line(&refused));
     assert!(!run("none").exists());
+    let twice =
+        program(&["ensemble", "--run", text(&short), "--run", text(&short.join(".")), "--out", text(&run("none"))]);
+    assert!(error_line(&twice).contains("is given twice") && !run("none").exists(), "{}", error_line(&twice));
     let alone = program(&["ensemble", "--run", text(&short), "--out", text(&run("none"))]);
     assert_eq!(alone.status.code(), Some(2));
 }

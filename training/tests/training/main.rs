@@ -4,6 +4,7 @@
 mod support;
 
 mod ablate;
+mod average;
 mod bad_input;
 mod cross_validation;
 mod ensemble;

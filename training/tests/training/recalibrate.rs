@@ -37,6 +37,22 @@ fn site(folder: &Path) -> (PathBuf, PathBuf) {
     (table, list)
 }
 
+/// A model whose card is content with six slices, which the made-up studies have.
+pub fn of_few_slices(card: &Path, folder: &Path) -> PathBuf {
+    let (read, onnx) = ModelCard::load(card).expect("a card");
+    let sequence = read.load_sequence(card).expect("its second network");
+    let made_for = triaged_model::MadeFor { min_slices: 6, ..read.made_for.clone() };
+    let read = ModelCard { made_for, ..read };
+    fs::create_dir_all(folder).expect("a folder");
+    fs::write(folder.join(&read.file), onnx).expect("written");
+    if let (Some(named), Some(bytes)) = (&read.sequence, sequence) {
+        fs::write(folder.join(&named.file), bytes).expect("written");
+    }
+    let path = folder.join(format!("{}.json", read.name));
+    fs::write(&path, serde_json::to_string(&read).expect("JSON")).expect("written");
+    path
+}
+
 #[test]
 fn a_sites_worklist_and_labels_give_a_card_that_the_node_takes() {
     let folder = Folder::new();
@@ -127,7 +143,10 @@ fn a_labelled_folder_is_scored_by_the_cards_own_model_series_by_series() {
     let folder = Folder::new();
     let (data, out) = (folder.path().join("data"), folder.path().join("models"));
     data_set(&data, 8);
-    let card = shipped();
+    // The card asks for eight slices: the node would call all these studies incomplete.
+    let output = program(&["recalibrate", "--card", text(&shipped()), "--data", text(&data), "--sensitivity", "0.75"]);
+    assert!(error_line(&output).contains("has no whole study"), "{}", error_line(&output));
+    let card = of_few_slices(&shipped(), &folder.path().join("original"));
     #[rustfmt::skip]
     let output = program(&[
         "recalibrate", "--card", text(&card), "--data", text(&data), "--sensitivity", "0.75", "--out", text(&out),
@@ -254,14 +273,17 @@ fn a_labelled_folder_is_read_by_the_sequence_network_and_early_alerts_get_their_
         return;
     }
     let folder = Folder::new();
-    let (data, out) = (folder.path().join("data"), folder.path().join("models"));
+    let (data, out) = (folder.path().join("rsna-png"), folder.path().join("models"));
     data_set(&data, 8);
-    let card = with_sequence();
+    let card = of_few_slices(&with_sequence(), &folder.path().join("original"));
     #[rustfmt::skip]
     let output = program(&[
         "recalibrate", "--card", text(&card), "--data", text(&data), "--sensitivity", "0.75", "--out", text(&out),
     ]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    // The card names such a folder among those that its network was trained on.
+    assert!(said.contains("was trained on a folder called rsna-png"), "{said}");
     let (before, _) = ModelCard::load(&card).expect("a card");
     let (made, _) = ModelCard::load(&out.join("m12-site.json")).expect("a card that the node takes");
     let choice = &made.about["recalibrated"]["choice"];
@@ -271,4 +293,57 @@ fn a_labelled_folder_is_read_by_the_sequence_network_and_early_alerts_get_their_
     // Not below the study rule's own threshold, which judges where the sequence network fails.
     let early = new.early_threshold.expect("one of its own");
     assert!(early >= made.study_rule.threshold() && made.about["recalibrated"]["early_threshold"] == early, "{early}");
+}
+
+#[test]
+fn rows_count_once_and_unfinished_studies_not_at_all() {
+    let folder = Folder::new();
+    let (card, out, file) = (shipped(), folder.path().join("models"), folder.path().join("scores.csv"));
+    let sha256 = ModelCard::load(&card).expect("a card").0.sha256;
+    let choose = |rows: &str| {
+        fs::write(&file, rows).expect("a table");
+        #[rustfmt::skip]
+        let output = program(&[
+            "recalibrate", "--card", text(&card), "--scores", text(&file), "--sensitivity", "0.5", "--out", text(&out),
+        ]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let header = "study_uid,series_uid,sop_uid,frame,state,probability,model_sha256,label\n";
+    let slice = |study: &str, sop: u32, state: &str, probability: &str, label: u8| {
+        format!("{study},a,{sop},1,{state},{probability},{sha256},{label}\n")
+    };
+    let mut rows = String::from(header);
+    for (study, label) in [("S1", 1), ("S2", 1), ("S3", 0), ("S4", 0)] {
+        rows += &slice(study, 1, "scored", if label == 1 { "0.9" } else { "0.1" }, label);
+        rows += &slice(study, 2, "scored", if label == 1 { "0.8" } else { "0.1" }, label);
+    }
+    let again = slice("S1", 2, "scored", "0.8", 1);
+    let (done, said) = choose(&format!("{rows}{again}{}", slice("S4", 3, "failed", "", 0)));
+    assert!(done && said.contains("1 left out: rows that repeat another"), "{said}");
+    assert!(said.contains("1 left out: studies with slices that failed"), "{said}");
+    let (done, said) = choose(&format!("{rows}{}", slice("S1", 2, "scored", "0.7", 1)));
+    assert!(!done && said.contains("line 10: the slice 2 has another row in line 3"), "{said}");
+
+    let threshold = ModelCard::load(&card).expect("a card").0.study_rule.threshold();
+    let header = "study_uid,score,threshold,revision,label\r\n";
+    let study =
+        |uid: &str, score: f64, revision: &str, label: u8| format!("{uid},{score},{threshold},{revision},{label}\r\n");
+    let rows =
+        format!("{header}{}{}{}", study("1.1", 0.9, "1", 1), study("1.2", 0.1, "1", 0), study("1.3", 0.8, "1", 1));
+    let (done, said) = choose(&format!("{rows}{}", study("1.1", 0.7, "2", 1)));
+    assert!(done && said.contains("1 left out: rows of an earlier revision"), "{said}");
+    let (done, said) = choose(&format!("{rows}{}", study("1.1", 0.7, "1", 1)));
+    assert!(!done && said.contains("line 5: the study 1.1 has another row in line 2"), "{said}");
+    // None was below the former threshold: only flagged studies were labelled.
+    let flagged = format!("{header}{}{}", study("1.1", 0.9, "1", 1), study("1.2", 0.8, "1", 0));
+    let (_, said) = choose(&flagged);
+    assert!(said.contains("none of these studies lies below the former threshold"), "{said}");
+    for (table, remedy) in [
+        (header.replace("label", "Label"), "rename the column Label to label"),
+        (rows.replace(',', ";"), "save it with commas"),
+        (format!("{header}{}", study("1.1", 0.9, "1", 1).replace(",1\r", ",1.0\r")), "without a fraction"),
+    ] {
+        let (done, said) = choose(&table);
+        assert!(!done && said.contains(remedy), "{remedy}: {said}");
+    }
 }

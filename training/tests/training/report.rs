@@ -69,6 +69,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         calibration: None,
         wanted_sensitivity: 0.9,
         operating_point: Default::default(),
+        reached: None,
     };
     let mut rows = String::from("side,source,patient,id,label,probability\n");
     let [validation, test] = [(Side::Validation, "validation"), (Side::Test, "test")].map(|(side, name)| {
@@ -96,7 +97,13 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         validation_auc: Some(0.9),
         seconds: 1.0,
     };
-    let state = State { epochs: (1..=4).map(epoch).collect(), best: Some(3), nan: None, first_sensitivity: None };
+    let state = State {
+        epochs: (1..=4).map(epoch).collect(),
+        best: Some(3),
+        nan: None,
+        first_sensitivity: None,
+        mean_of: Vec::new(),
+    };
     let windows = vec![Window { center: 40.0, width: 80.0 }];
     let config = FitConfig {
         candidate: candidate("m4").expect("a candidate"),
@@ -128,6 +135,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         averaging: 0.0,
         label_smoothing: 0.0,
         operating_point: Default::default(),
+        sample: None,
         context: false,
     };
     write_json(&run.join("config.json"), &config).expect("written");

@@ -124,8 +124,12 @@ const KINDS: [Kind; 5] = [
     },
 ];
 
-/// The study that all kinds name, as RSNA wrote UIDs.
+/// The study of kinds that name no patient, as RSNA wrote UIDs; that of others ends with the patient, whose it is alone.
 const STUDY: &str = "ID_45e4c06199";
+
+fn study_of(kind: &Kind) -> String {
+    format!("{STUDY}{}", kind.patient.unwrap_or_default())
+}
 
 /// One element, little endian; `value` is padded to an even length, UIDs with NUL, other text with a space.
 fn element(explicit: bool, (group, number): (u16, u16), vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
@@ -167,7 +171,7 @@ fn file(kind: &Kind) -> Vec<u8> {
     if let Some(patient) = kind.patient {
         put((0x0010, 0x0020), b"LO", patient.as_bytes());
     }
-    put((0x0020, 0x000D), b"UI", STUDY.as_bytes());
+    put((0x0020, 0x000D), b"UI", study_of(kind).as_bytes());
     put((0x0020, 0x000E), b"UI", b"ID_8c78e0a0e3");
     put((0x0020, 0x0010), b"SH", b"");
     put((0x0020, 0x0032), b"DS", b"-125.000000\\-112.437\\52.031");

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use crate::recalibrate::of_few_slices;
 use crate::support::{Folder, data_set, error_line, program, text};
 use serde_json::Value;
 use triaged_model::ModelCard;
@@ -71,7 +72,7 @@ fn the_scores_of_a_cross_validation_train_a_sequence_network_that_the_card_names
     let site = path("site");
     #[rustfmt::skip]
     succeeds(&program(&[
-        "recalibrate", "--card", text(&new), "--data", text(&data), "--sensitivity", "0.6", "--out", text(&site),
+        "recalibrate", "--card", text(&of_few_slices(&new, &path("few"))), "--data", text(&data), "--sensitivity", "0.6", "--out", text(&site),
     ]));
     let read = |path: &Path| ModelCard::load(path).expect("a card that the node takes").0;
     let name = read(&new).name;

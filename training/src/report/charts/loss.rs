@@ -115,8 +115,13 @@ mod tests {
             validation_auc: held.then_some(0.8),
             seconds: 1.0,
         };
-        let state =
-            State { epochs: (1..=epochs).map(epoch).collect(), best: Some(epochs), nan: None, first_sensitivity: None };
+        let state = State {
+            epochs: (1..=epochs).map(epoch).collect(),
+            best: Some(epochs),
+            nan: None,
+            first_sensitivity: None,
+            mean_of: Vec::new(),
+        };
         History { name: name.into(), state }
     }
 
