@@ -217,6 +217,7 @@ fn instance(number: u64, path: &str, slices: SliceStart) -> NewInstance {
         stat: false,
         about: Default::default(),
         concatenation: None,
+        images_in_acquisition: None,
     }
 }
 

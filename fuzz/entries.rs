@@ -148,6 +148,7 @@ static WEB: LazyLock<[SocketAddr; 2]> = LazyLock::new(|| {
         stat: false,
         about: Default::default(),
         concatenation: None,
+        images_in_acquisition: None,
     };
     runtime.block_on(ledger.store(instance)).expect("a new ledger takes an instance");
     let doors = [Door::none(), Door::new(&settings.web.login, "", false).expect("there is no provider")];

@@ -104,22 +104,47 @@ async fn serve(settings: Settings) -> Result {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which end the node. Others that would end a process at once, and that people and tools send for other
+/// reasons (a terminal that closes, a rotation of logs, "read the settings again"), are told in the log and do nothing.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    others: [Signal; 5],
 }
 
 impl Signals {
     pub fn new() -> Result<Signals> {
         let listen = |kind| signal(kind).map_err(|error| Failure::wrong(format!("cannot wait for signals: {error}")));
-        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            others: [
+                listen(SignalKind::hangup())?,
+                listen(SignalKind::user_defined1())?,
+                listen(SignalKind::user_defined2())?,
+                listen(SignalKind::alarm())?,
+                listen(SignalKind::pipe())?,
+            ],
+        })
     }
 
+    /// Waits until the node is to end.
     pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            let [hangup, first, second, alarm, pipe] = &mut self.others;
+            let name = tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = hangup.recv() => "SIGHUP",
+                _ = first.recv() => "SIGUSR1",
+                _ = second.recv() => "SIGUSR2",
+                _ = alarm.recv() => "SIGALRM",
+                // A peer or a terminal is gone: whoever writes to it has been told.
+                _ = pipe.recv() => continue,
+            };
+            warn!(
+                "{name} is taken for nothing: settings and files are read at start, so start the node anew for others"
+            );
         }
     }
 }

@@ -124,7 +124,7 @@ impl FrameSource {
         self.resting().push(decoder);
         decoded.map_err(|failure| match failure {
             Failure::Passing(why) => NoFrame::NotNow(why),
-            Failure::Ineligible(why) | Failure::Lasting(why) => NoFrame::Undecodable(why),
+            Failure::Ineligible(why) | Failure::NotAHead(why, _) | Failure::Lasting(why) => NoFrame::Undecodable(why),
             Failure::Deadly(why) => {
                 warn!(object = slice.object, "no picture can be made of an object: {why}");
                 self.given_up.note(slice.object, &why);

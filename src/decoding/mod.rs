@@ -80,6 +80,8 @@ pub struct HounsfieldFrame {
 pub(crate) enum Failure {
     /// The object itself cannot be triaged.
     Ineligible(String),
+    /// Its header names another part of the body, and its pixels, which show this, are not those of a head.
+    NotAHead(String, Shows),
     /// It will be the same the next time.
     Lasting(String),
     /// It may pass.
@@ -91,7 +93,11 @@ pub(crate) enum Failure {
 impl Failure {
     fn into_reason(self) -> String {
         match self {
-            Failure::Ineligible(why) | Failure::Lasting(why) | Failure::Passing(why) | Failure::Deadly(why) => why,
+            Failure::Ineligible(why)
+            | Failure::NotAHead(why, _)
+            | Failure::Lasting(why)
+            | Failure::Passing(why)
+            | Failure::Deadly(why) => why,
         }
     }
 }

@@ -146,6 +146,7 @@ impl DecoderProcess {
             }
             Outcome::Converted(_) => Err(not_asked()),
             Outcome::Ineligible(why) => Err(Failure::Ineligible(why)),
+            Outcome::NotAHead(why, shows) => Err(Failure::NotAHead(why, shows)),
             Outcome::Lasting(why) => Err(Failure::Lasting(why)),
             Outcome::Passing(why) => {
                 // It is read anew the next time.
@@ -168,7 +169,7 @@ impl DecoderProcess {
         }
         Ok(match self.outcome()? {
             Outcome::Converted(length) => self.bytes(length),
-            Outcome::Decoded(..) | Outcome::Frame(..) => Err(not_asked()),
+            Outcome::Decoded(..) | Outcome::Frame(..) | Outcome::NotAHead(..) => Err(not_asked()),
             Outcome::Ineligible(why) | Outcome::Lasting(why) => Err(Failure::Lasting(why)),
             Outcome::Passing(why) => Err(Failure::Passing(why)),
         })

@@ -73,6 +73,7 @@ pub(super) enum Outcome {
     /// A data set of so many bytes is there.
     Converted(u64),
     Ineligible(String),
+    NotAHead(String, Shows),
     Lasting(String),
     Passing(String),
 }
@@ -89,6 +90,7 @@ impl Outcome {
             Outcome::Frame(rows, columns) => Outcome::Frame(rows, columns),
             Outcome::Converted(bytes) => Outcome::Converted(bytes),
             Outcome::Ineligible(why) => Outcome::Ineligible(fit(why)),
+            Outcome::NotAHead(why, shows) => Outcome::NotAHead(fit(why), shows),
             Outcome::Lasting(why) => Outcome::Lasting(fit(why)),
             Outcome::Passing(why) => Outcome::Passing(fit(why)),
         }
@@ -109,7 +111,9 @@ pub fn read_answers(bytes: &[u8]) -> Vec<String> {
     let writer = std::thread::spawn(move || drop(process.write_all(&bytes)));
     let mut reasons = Vec::new();
     while let Ok(Some(outcome)) = receive_outcome(&node) {
-        if let Outcome::Ineligible(why) | Outcome::Lasting(why) | Outcome::Passing(why) = outcome {
+        if let Outcome::Ineligible(why) | Outcome::NotAHead(why, _) | Outcome::Lasting(why) | Outcome::Passing(why) =
+            outcome
+        {
             reasons.push(why);
         }
     }

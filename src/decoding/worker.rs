@@ -62,6 +62,7 @@ pub fn run(parent: u32) -> io::Result<()> {
         let outcome = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(decoded)) => decoded,
             Ok(Err(Failure::Ineligible(why))) => Outcome::Ineligible(why),
+            Ok(Err(Failure::NotAHead(why, shows))) => Outcome::NotAHead(why, shows),
             Ok(Err(Failure::Passing(why))) => Outcome::Passing(why),
             Ok(Err(Failure::Lasting(why) | Failure::Deadly(why))) => Outcome::Lasting(why),
             Err(_) => Outcome::Lasting(format!("decoding panicked{}; this is a bug", last_panic())),
@@ -117,7 +118,10 @@ fn no_object() -> Failure {
 fn check_head(signs: Option<&HeadSigns>, claimed: &str) -> Result<(), Failure> {
     match signs.is_some_and(|signs| signs.is_head()) {
         true => Ok(()),
-        false => Err(Failure::Ineligible(format!("not the head: {claimed}, and the pixels are not those of a head"))),
+        false => {
+            let why = format!("not the head: {claimed}, and the pixels are not those of a head");
+            Err(Failure::NotAHead(why, Shows::of(signs)))
+        }
     }
 }
 

@@ -127,7 +127,10 @@ pub async fn serve(connection: Connection, waiting: Place, scp: Arc<Scp>, stop: 
     let handlers = scp.services.iter().map(|_| None).collect();
     let mut serving = Association { link, calls, scp: &scp, handlers, peer, stop, stored: 0, refused: 0 };
     let end = serving.run().await;
-    let Association { link, handlers, peer, stored, refused, .. } = serving;
+    let Association { link, mut handlers, peer, stored, refused, .. } = serving;
+    if end.is_ok() {
+        handlers.iter_mut().flatten().for_each(|handler| handler.released());
+    }
     let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
     match &end {
         Ok(()) => info!(association, stored, refused, seconds, "association released"),

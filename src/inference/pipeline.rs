@@ -289,7 +289,12 @@ impl Shared {
     async fn record_failure(&self, claim: &Claim, lease: Lease, failure: &Failure) -> Result<()> {
         let (sop_instance, frame, attempt) = (&claim.sop_uid, claim.frame, claim.attempts + 1);
         let (ended, state, reason) = match failure {
-            Failure::Ineligible(reason) => (self.queue.decline(lease, reason.clone()).await?, "ineligible", reason),
+            Failure::Ineligible(reason) => {
+                (self.queue.decline(lease, reason.clone(), None).await?, "ineligible", reason)
+            }
+            Failure::NotAHead(reason, shows) => {
+                (self.queue.decline(lease, reason.clone(), Some(*shows)).await?, "ineligible", reason)
+            }
             Failure::Passing(reason) if attempt < self.max_attempts => {
                 let after = Duration::from_secs(1 << claim.attempts.min(6));
                 match self.queue.retry(lease, reason.clone(), after).await? {

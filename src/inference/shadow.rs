@@ -156,6 +156,7 @@ impl From<decoding::Failure> for Failure {
             decoding::Failure::Passing(reason) => Failure::Passing(reason),
             // The primary model has found this slice eligible.
             decoding::Failure::Ineligible(reason)
+            | decoding::Failure::NotAHead(reason, _)
             | decoding::Failure::Lasting(reason)
             | decoding::Failure::Deadly(reason) => Failure::Lasting(reason),
         }

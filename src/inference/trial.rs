@@ -17,8 +17,11 @@ pub struct Trial {
     /// The highest probability of a healthy head's slices, and of a bleeding one's.
     pub healthy: f64,
     pub bleeding: f64,
-    /// The sequence network's probability of the healthy series, and of the bleeding one, where the card has such a network.
-    pub series: Option<(f64, f64)>,
+    /// From which probability on the card has a slice positive.
+    pub slice_threshold: f64,
+    /// The sequence network's probability of the healthy series, and of the bleeding one, and from which on the
+    /// card flags one, where it has such a network.
+    pub series: Option<(f64, f64, f64)>,
 }
 
 /// The advice for whoever made a model whose values are wrong.
@@ -31,7 +34,7 @@ impl Engine {
     /// [`EngineError::Run`] for what would fail slices in a node: a model that gives logits where the card promises
     /// probabilities passes a blank slice, and fails on a head; so does one whose heat map is none.
     pub fn trial(&mut self) -> Result<Trial, EngineError> {
-        let ModelCard { transform, heat_map, sequence, .. } = self.info().card;
+        let ModelCard { transform, heat_map, sequence, slice_threshold, .. } = self.info().card;
         let network = self.sequence();
         // The highest probability of a slice, and the probability of the series.
         let mut score = |lesion| -> Result<(f64, Option<f64>), EngineError> {
@@ -53,7 +56,9 @@ impl Engine {
             Ok((highest, Some(read.series)))
         };
         let ((healthy, healthy_series), (bleeding, bleeding_series)) = (score(None)?, score(Some(Lesion::Epidural))?);
-        let series = healthy_series.zip(bleeding_series);
-        Ok(Trial { slices: 2 * SLICES as usize, healthy, bleeding, series })
+        let threshold = sequence.as_ref().map(|sequence| sequence.threshold);
+        let series = healthy_series.zip(bleeding_series).zip(threshold);
+        let series = series.map(|((healthy, bleeding), threshold)| (healthy, bleeding, threshold));
+        Ok(Trial { slices: 2 * SLICES as usize, healthy, bleeding, slice_threshold, series })
     }
 }

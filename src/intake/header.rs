@@ -8,7 +8,7 @@ use crate::config;
 use crate::ledger::{About, Concatenation, NewSlice, SliceFacts, SliceStart};
 use crate::triage::{Assessment, Decision, Gate, StatRule};
 use triaged_imaging::attributes::{integer, text};
-use triaged_imaging::{DicomObject, ObjectHeader, ReadCause, ReadError, most_frames, uncounted_frames};
+use triaged_imaging::{DicomObject, ObjectHeader, ReadCause, ReadError, most_frames, read_identity, uncounted_frames};
 
 use super::{Announced, Outcome, Sender};
 
@@ -22,13 +22,15 @@ pub struct Header {
     pub stat: bool,
     pub about: About,
     pub concatenation: Option<Concatenation>,
+    pub images_in_acquisition: Option<i64>,
 }
 
 /// Whose an object is, by its data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uids {
     pub study: String,
-    pub series: String,
+    /// None where it is absent, or no identity.
+    pub series: Option<String>,
     pub sop: Option<String>,
 }
 
@@ -45,6 +47,19 @@ pub enum Unfit {
     Object(Outcome, Option<Uids>),
     /// The node's disk is at fault: the sender keeps the object.
     Disk(io::Error),
+}
+
+impl Unfit {
+    /// The same with whose the object is by its first bytes, where that is not known.
+    pub fn of(self, beginning: impl FnOnce() -> Vec<u8>) -> Unfit {
+        match self {
+            Unfit::Object(outcome, None) => {
+                let header = read_identity(&beginning()).ok();
+                Unfit::Object(outcome, header.and_then(|header| uids(&header)))
+            }
+            known => known,
+        }
+    }
 }
 
 impl From<ReadError> for Unfit {
@@ -85,17 +100,19 @@ pub fn identify(object: &ObjectHeader, announced: &Announced, sender: &Sender, r
         patient_id: bounded(text(object, tags::PATIENT_ID), MOST_OF_IDENTIFIER),
         slices: slices(object, &rules.gate),
         concatenation: concatenation(object),
+        images_in_acquisition: integer(object, tags::IMAGES_IN_ACQUISITION)
+            .filter(|images| (1..=MOST_IMAGES).contains(images)),
         about: about(object, &rules.privacy),
         stat: sender.stat || rules.stat.is_stat(&sender.calling_ae, object),
     })
 }
 
-/// The UIDs of an object's study and series; none where one is absent, or is no identity.
+/// The UIDs of an object's study and series; none where that of the study is absent, or is no identity.
 pub fn uids(object: &ObjectHeader) -> Option<Uids> {
     let uid = |tag| text(object, tag).filter(|uid| is_identity(uid));
     Some(Uids {
         study: uid(tags::STUDY_INSTANCE_UID)?,
-        series: uid(tags::SERIES_INSTANCE_UID)?,
+        series: uid(tags::SERIES_INSTANCE_UID),
         sop: uid(tags::SOP_INSTANCE_UID),
     })
 }
@@ -105,12 +122,15 @@ pub fn is_identity(uid: &str) -> bool {
     (1..=64).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// The whole that an object is a part of; none where it does not say of how many.
+/// The whole that an object is a part of: of so many parts as it says, or as its own number counts, where it does not say.
 fn concatenation(object: &ObjectHeader) -> Option<Concatenation> {
-    let total =
-        integer(object, tags::IN_CONCATENATION_TOTAL_NUMBER).filter(|total| (2..=MOST_PARTS).contains(total))?;
+    let number = |tag| integer(object, tag).filter(|number| (1..=MOST_PARTS).contains(number));
+    let total = number(tags::IN_CONCATENATION_TOTAL_NUMBER).max(number(tags::IN_CONCATENATION_NUMBER))?;
     Some(Concatenation { uid: text(object, tags::CONCATENATION_UID).filter(|uid| is_identity(uid))?, total })
 }
+
+/// More images of an acquisition are not believed.
+const MOST_IMAGES: i64 = 100_000;
 
 /// More parts of a concatenation are not believed (US).
 const MOST_PARTS: i64 = 0xFFFF;
@@ -118,7 +138,8 @@ const MOST_PARTS: i64 = 0xFFFF;
 /// One slice per frame; a single one where the object cannot be triaged at all.
 fn slices(object: &ObjectHeader, gate: &Gate) -> Vec<NewSlice> {
     let mut slices: Vec<NewSlice> = gate.assess(object, Some(most_frames(object))).into_iter().map(slice).collect();
-    let first = slices.first_mut().filter(|first| first.start == SliceStart::Queued);
+    // What is of no interest may come first: a localizer.
+    let first = slices.iter_mut().find(|slice| slice.start == SliceStart::Queued);
     if let (Some(first), Some(more)) = (first, uncounted_frames(object)) {
         first.facts.lacking = Some(format!(
             "an object has pixel data of {more} more frames than Number of Frames says, which are not read"
@@ -138,6 +159,7 @@ fn slice(assessment: Assessment) -> NewSlice {
     let doubts: Vec<String> = doubts.into_iter().chain(head_check.clone()).collect();
     let facts = SliceFacts {
         position: plane.place,
+        location: plane.location,
         orientation: plane.stack(),
         thickness: plane.thickness,
         doubts: (!doubts.is_empty()).then(|| doubts.join("; ")),

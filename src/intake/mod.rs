@@ -9,15 +9,16 @@ mod header;
 mod reception;
 mod record;
 mod room;
+mod unnoted;
 mod volume;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
-use crate::ledger::{Actor, Instances, Queue, Refused, source};
+use crate::ledger::{Actor, Instances, Queue, source};
 use crate::triage::Activity;
 use crate::trouble::Trouble;
 
@@ -26,6 +27,7 @@ pub use adoption::Adoption;
 pub use header::Rules;
 pub use reception::{Memory, Reception};
 use room::Room;
+use unnoted::Unnoted;
 use volume::Volume;
 
 /// Takes in what transfers bring. Cheap to clone.
@@ -48,7 +50,7 @@ pub struct Intake {
     /// One permit for each transfer that may gather whole objects in memory.
     gathering: Arc<Semaphore>,
     /// What was refused while the ledger could not be written.
-    unnoted: Arc<Mutex<Vec<Refused>>>,
+    unnoted: Arc<Unnoted>,
 }
 
 /// When an object is refused though nothing is wrong with it.
@@ -154,6 +156,7 @@ impl Intake {
     ) -> Intake {
         let turns = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
         let room = Arc::new(Room::new(limits, queue));
+        let unnoted = Unnoted::open(&archive.file(""));
         Intake {
             archive,
             instances,
@@ -166,13 +169,13 @@ impl Intake {
             reading: Arc::new(Semaphore::new(turns)),
             reading_large: Arc::new(Semaphore::new(1)),
             gathering: Arc::new(reception::gathering()),
-            unnoted: Arc::default(),
+            unnoted: Arc::new(unnoted),
         }
     }
 
     /// Begins a transfer: the studies that it brings objects of are not complete before it is dropped.
     pub fn begin_transfer(&self, sender: Sender) -> Transfer {
-        Transfer { id: self.activity.begin(), intake: self.clone(), sender }
+        Transfer { id: self.activity.begin(), intake: self.clone(), sender, is_released: false }
     }
 }
 
@@ -181,21 +184,34 @@ pub struct Transfer {
     id: TransferId,
     intake: Intake,
     sender: Sender,
+    /// Whether its sender has said that nothing more comes.
+    is_released: bool,
 }
 
 impl Transfer {
+    /// Its sender says that nothing more comes. One that is dropped without that was broken off.
+    pub fn released(&mut self) {
+        self.is_released = true;
+    }
+
     pub fn id(&self) -> TransferId {
         self.id
     }
 
     /// Begins to receive an object. `memory` is what [`Reception::finish`] gave back for the object before, or empty.
     pub fn receive(&self, announced: Announced, memory: Memory) -> Reception<'_> {
-        Reception::begin(self, announced, memory)
+        Reception::begin(self, announced, memory, None)
+    }
+
+    /// As [`Transfer::receive`], of an object that is refused before its first byte: what comes tells whose study lacks it.
+    pub fn refuse(&self, announced: Announced, memory: Memory, outcome: Outcome) -> Reception<'_> {
+        Reception::begin(self, announced, memory, Some(outcome))
     }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
+        let broken_off = self.intake.activity.latest_of(self.id).filter(|_| !self.is_released);
         let brought = self.intake.activity.ended(self.id);
         self.intake.instances.transfer_ended();
         if brought.is_empty() {
@@ -203,6 +219,9 @@ impl Drop for Transfer {
         }
         let (instances, actor) = (self.intake.instances.clone(), self.sender.actor());
         let note = move || {
+            if let Some(study_uid) = broken_off {
+                instances.note_broken_off(study_uid);
+            }
             for (study_uid, objects) in brought {
                 instances.note_transfer(&actor, study_uid, objects);
             }

@@ -22,7 +22,7 @@ const GATHERED_BY_ALL: usize = 96 << 20;
 const CHUNK: usize = 256 * 1024;
 
 /// So many bytes tell whose an object is that is refused: nearly all objects have its UIDs among their first few thousand.
-const BEGINNING: usize = 64 * 1024;
+pub(super) const BEGINNING: usize = 64 * 1024;
 
 /// The memory in which a transfer gathers what comes in, used again from object to object.
 #[derive(Default)]
@@ -77,7 +77,13 @@ enum State {
 }
 
 impl<'t> Reception<'t> {
-    pub(super) fn begin(transfer: &'t Transfer, announced: Announced, mut memory: Memory) -> Reception<'t> {
+    /// `refused`: why it is not taken, whatever it is.
+    pub(super) fn begin(
+        transfer: &'t Transfer,
+        announced: Announced,
+        mut memory: Memory,
+        refused: Option<Outcome>,
+    ) -> Reception<'t> {
         memory.prepare(&transfer.intake.gathering);
         let meta = Meta {
             sop_class_uid: announced.sop_class_uid.clone(),
@@ -86,15 +92,20 @@ impl<'t> Reception<'t> {
             source_ae_title: transfer.sender.calling_ae.clone(),
         };
         let mut beginning = Vec::new();
-        let begun = check_instance_uid(&announced.sop_instance_uid)
-            .and_then(|()| meta.head().map_err(Outcome::not_stored))
-            .and_then(|head| match transfer.intake.room.check(&transfer.sender.source()) {
+        let begun = match refused {
+            Some(outcome) => Err(outcome),
+            None => check_instance_uid(&announced.sop_instance_uid),
+        };
+        let begun = begun.and_then(|()| meta.head().map_err(Outcome::not_stored)).and_then(|head| {
+            match transfer.intake.room.check(&transfer.sender.source()) {
                 Ok(()) => Ok(head),
-                Err(refused) => {
-                    beginning = head;
-                    Err(refused)
-                }
-            });
+                Err(refused) => Err(refused),
+            }
+        });
+        // It tells whose the object is, with the bytes that follow.
+        if begun.is_err() {
+            beginning = meta.head().unwrap_or_default();
+        }
         let state = match begun {
             Err(outcome) => State::Refused(outcome),
             Ok(head) => {
@@ -170,6 +181,17 @@ impl<'t> Reception<'t> {
             }
             Err(error) => State::Refused(Outcome::not_stored(error)),
         };
+    }
+
+    /// The rest will not come. What came tells as a rule whose object it was: its study is not complete without it.
+    pub async fn break_off(mut self) {
+        const WHY: &str = "the association was broken off while it was sent";
+        self.refuse(Outcome::NotStored(WHY.into()), &[]);
+        if let State::Refused(outcome) = &self.state {
+            let intake = &self.transfer.intake;
+            let of = intake.whose(std::mem::take(&mut self.beginning)).await;
+            intake.note_refused(of, &self.announced, outcome).await;
+        }
     }
 
     /// The data set is complete: stores it and tells what became of it. Returns the memory for the next object.

@@ -1,7 +1,8 @@
 //! From the last byte to the outcome: the object is read, written, synced, put in its place and recorded.
 
-use std::io;
-use std::sync::MutexGuard;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -10,10 +11,11 @@ use tracing::warn;
 
 use crate::archive::{Arrived, Incoming, Received};
 use crate::ledger::{NewInstance, Quarantined, Refused, SliceStart, Stored, now};
-use crate::triage::TransferId;
+use crate::triage::{TransferId, may_be_ct_image};
 use triaged_imaging::{self as imaging, ObjectHeader, ReadError};
 
 use super::header::{Header, Uids, Unfit, identify, uids};
+use super::reception::BEGINNING;
 use super::room::Place;
 use super::{Announced, Intake, Outcome, Sender};
 
@@ -23,8 +25,15 @@ const NOTE_AGAIN: Duration = Duration::from_secs(1);
 /// Larger files than this are not compared: a hostile sender would have the node hold two of any size.
 const LARGEST_COMPARED: u64 = 16 << 20;
 
-/// Refused objects that are kept in memory where the ledger cannot be written.
-const MOST_UNNOTED: usize = 10_000;
+/// A sender waits no longer for the note of what was refused than this.
+const NOTE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The first bytes of a file; none where it cannot be read.
+fn beginning_of(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(BEGINNING as u64).read_to_end(&mut bytes));
+    if read.is_err() { Vec::new() } else { bytes }
+}
 
 /// Everything about an object but its bytes.
 #[derive(Clone)]
@@ -88,6 +97,7 @@ pub(super) fn instance(header: Header, path: String, size: u64, object: Object) 
         stat: header.stat,
         about: header.about,
         concatenation: header.concatenation,
+        images_in_acquisition: header.images_in_acquisition,
     }
 }
 
@@ -192,6 +202,7 @@ impl Intake {
                     &self.reading
                 };
                 let header = self.read(turns, || imaging::read_header_bytes(&bytes), object);
+                let header = header.map_err(|unfit| unfit.of(|| bytes[..bytes.len().min(BEGINNING)].to_vec()));
                 (self.archive.begin(&bytes), bytes, header)
             }
             Arrived::Streamed(mut incoming, rest) => {
@@ -200,13 +211,14 @@ impl Intake {
                     return (Err(error), of, incoming.size(), rest);
                 }
                 let header = self.read(&self.reading_large, || imaging::read_header(incoming.path()), object);
+                let header = header.map_err(|unfit| unfit.of(|| beginning_of(incoming.path())));
                 (Ok(incoming), rest, header)
             }
         };
         let size = begun.as_ref().map_or(0, Incoming::size);
         let of = header.as_ref().ok().map(|header| Uids {
             study: header.study_uid.clone(),
-            series: header.series_uid.clone(),
+            series: Some(header.series_uid.clone()),
             sop: None,
         });
         let synced = begun.and_then(|incoming| incoming.finish(object.digest.clone()));
@@ -246,7 +258,7 @@ impl Intake {
                 let room = match self.room.take(&object.sender.source(), queued(&header)) {
                     Ok(room) => room,
                     Err(refused) => {
-                        let of = Uids { study: header.study_uid, series: header.series_uid, sop: None };
+                        let of = Uids { study: header.study_uid, series: Some(header.series_uid), sop: None };
                         return Ok(Placed::Refused(refused, of));
                     }
                 };
@@ -342,23 +354,31 @@ impl Intake {
     }
 
     /// Notes that a study lacks an object, if it is known whose it is: a study that is judged without what the node itself turned away must
-    /// not be left unflagged.
+    /// not be left unflagged. What is no CT image by its class is never judged, so no study lacks it.
     pub(super) async fn note_refused(&self, of: Option<Uids>, announced: &Announced, outcome: &Outcome) {
         let Some(Uids { study, series, sop }) = of else { return };
+        if !may_be_ct_image(&announced.sop_class_uid) {
+            return;
+        }
         let refused = Refused {
             study_uid: study,
-            series_uid: series,
+            series_uid: series.unwrap_or_default(),
             sop_uid: sop.unwrap_or_else(|| announced.sop_instance_uid.clone()),
             reason: outcome.reason().to_owned(),
         };
-        self.note_all(Some(refused)).await;
+        // The sender waits for its answer, and a ledger that is locked may take half a minute to say so.
+        let (intake, unnoted, object) = (self.clone(), self.unnoted.clone(), refused.clone());
+        let noting = tokio::spawn(async move { intake.note_all(Some(refused)).await });
+        if tokio::time::timeout(NOTE_PATIENCE, noting).await.is_err() {
+            // It is on disk before the answer, here where not in the ledger.
+            let _ = tokio::task::spawn_blocking(move || unnoted.keep(&object)).await;
+        }
     }
 
-    /// Writes what was refused, and what could not be written before: a disk that is full takes neither object nor row. What waits
-    /// is forgotten with the process.
+    /// Writes what was refused, and what could not be written before.
     pub(super) async fn note_all(&self, refused: Option<Refused>) {
-        let mut waiting: Vec<Refused> = std::mem::take(&mut *self.unnoted());
-        waiting.extend(refused);
+        let mut waiting = self.unnoted.take();
+        waiting.extend(refused.clone());
         while let Some(refused) = waiting.pop() {
             if let Err(error) = self.instances.note_refused(refused.clone()).await {
                 warn!(sop_instance = refused.sop_uid, "that it was refused cannot be noted yet: {error}");
@@ -366,17 +386,27 @@ impl Intake {
                 break;
             }
         }
-        if !waiting.is_empty() {
-            let mut unnoted = self.unnoted();
-            // Whoever finds it empty again sees to the rest, where nothing else comes that would.
-            let is_first = unnoted.is_empty();
-            unnoted.append(&mut waiting);
-            let most = unnoted.len().saturating_sub(MOST_UNNOTED);
-            unnoted.drain(..most);
-            drop(unnoted);
-            if is_first {
-                self.note_later();
+        let (unnoted, is_done) = (self.unnoted.clone(), waiting.is_empty());
+        let file = move || match is_done {
+            true => {
+                unnoted.noted();
+                false
             }
+            false => {
+                refused.iter().for_each(|refused| unnoted.keep(refused));
+                unnoted.wait(waiting)
+            }
+        };
+        // Whoever finds it empty again sees to the rest, where nothing else comes that would.
+        if tokio::task::spawn_blocking(file).await.unwrap_or(false) {
+            self.note_later();
+        }
+    }
+
+    /// Notes what waited when the process before this one ended.
+    pub fn note_what_waits(&self) {
+        if self.has_unnoted() {
+            self.note_later();
         }
     }
 
@@ -393,11 +423,7 @@ impl Intake {
 
     /// Whether something that was refused is still to be noted.
     fn has_unnoted(&self) -> bool {
-        !self.unnoted().is_empty()
-    }
-
-    fn unnoted(&self) -> MutexGuard<'_, Vec<Refused>> {
-        self.unnoted.lock().expect("nobody panics while holding it")
+        !self.unnoted.is_empty()
     }
 
     /// Records that the file is in quarantine. Returns `outcome` once that is on disk.

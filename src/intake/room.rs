@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::ledger::Queue;
+use crate::plural::{counted, verb};
 
 use super::{Limits, Outcome};
 
@@ -97,10 +98,21 @@ impl Room {
         let waiting_of_source = of_source(count.by_source.get(source)) + of_source(let_in.by_source.get(source));
         let more = if slices > 1 { format!(", and the object has {slices} frames") } else { String::new() };
         if waiting + slices > self.max {
-            return refused("all", format!("{waiting} slices wait to be scored{more} (inference.max_queue)"));
+            return refused(
+                "all",
+                format!(
+                    "{} {} to be scored{more} (inference.max_queue)",
+                    counted(waiting, "slice"),
+                    verb(waiting, "waits", "wait")
+                ),
+            );
         }
         if waiting_of_source + slices > self.max_of_source {
-            let why = format!("{waiting_of_source} slices of this sender wait to be scored{more}");
+            let why = format!(
+                "{} of this sender {} to be scored{more}",
+                counted(waiting_of_source, "slice"),
+                verb(waiting_of_source, "waits", "wait")
+            );
             return refused("source", format!("{why} (inference.max_queue_of_source)"));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// An error of the ledger. `NotFound` is the caller's, everything else the database's.
+/// An error of the ledger. `NotFound` and `JudgedAgain` are the caller's, everything else the database's.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     #[error("cannot open the database {path}: {source}")]
@@ -32,6 +32,9 @@ pub enum LedgerError {
     Commit(String),
     #[error("{0}")]
     NotFound(String),
+    /// A deed was about a verdict that is not what the study says any more. Nothing was done.
+    #[error("{0}")]
+    JudgedAgain(String),
     #[error("the ledger is closed")]
     Closed,
 }
@@ -64,7 +67,10 @@ impl LedgerError {
             LedgerError::Open { source, .. } | LedgerError::Migrate { source, .. } | LedgerError::Database(source) => {
                 source.may_pass
             }
-            LedgerError::NotFound(_) | LedgerError::Newer { .. } | LedgerError::Older { .. } => false,
+            LedgerError::NotFound(_)
+            | LedgerError::JudgedAgain(_)
+            | LedgerError::Newer { .. }
+            | LedgerError::Older { .. } => false,
             LedgerError::Replaced { .. } => true,
             LedgerError::Begin(_) | LedgerError::Commit(_) | LedgerError::Closed => true,
         }

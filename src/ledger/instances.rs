@@ -28,6 +28,10 @@ pub trait Instances: Send + Sync {
     /// Wakes the stages that wait for studies: a transfer ended.
     fn transfer_ended(&self);
 
+    /// Notes that the association that brought a study's last object was broken off. A study that is decided is judged again where its
+    /// objects say that more belongs to it. Does not wait until that is on disk; blocks while the ledger is full of writes.
+    fn note_broken_off(&self, study_uid: String);
+
     /// Writes into the audit log that `actor` brought so many objects of a study. Does not wait until that is on disk; blocks
     /// while the ledger is full of writes.
     fn note_transfer(&self, actor: &Actor, study_uid: String, objects: u64);

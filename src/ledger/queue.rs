@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use triaged_imaging::Shows;
+
 use super::{Claim, Ended, Lease, LeaseRequest, Result, Score};
 
 /// A write under way. Once it is `Ok`, it is on disk.
@@ -42,8 +44,8 @@ pub trait Queue: Send + Sync {
     /// Ends slices as scored. Returns the leases that were lost, whose scores are not recorded.
     fn complete(&self, scores: Vec<Score>) -> Pending<'_, Vec<Lease>>;
 
-    /// Ends a slice as ineligible: the object itself cannot be triaged.
-    fn decline(&self, lease: Lease, reason: String) -> Pending<'_, Ended>;
+    /// Ends a slice as ineligible: the object itself cannot be triaged. `shows`: its pixels were looked at, and are not those of a head.
+    fn decline(&self, lease: Lease, reason: String, shows: Option<Shows>) -> Pending<'_, Ended>;
 
     /// Ends a slice as failed.
     fn fail(&self, lease: Lease, reason: String) -> Pending<'_, Ended>;

@@ -277,7 +277,7 @@ impl Node {
                 viewer_url: settings.web.viewer_url.clone(),
                 settings: Arc::new(settings.in_force()),
                 card: Arc::new(serde_json::to_value(&info.card).unwrap_or_default()),
-                terms: info.card.data_terms().into_iter().map(str::to_owned).collect(),
+                terms: info.card.data_terms().into(),
                 routing: routing.clone(),
             };
             info!("web on {}://{bound}", if tls.is_some() { "https" } else { "http" });
@@ -310,6 +310,9 @@ impl Node {
             limits,
             storing,
         );
+        if serve {
+            intake.note_what_waits();
+        }
         let recovery = serve.then(|| {
             let recovery = Recovery { archive, ledger: ledger.clone(), intake: intake.clone() };
             let (ae_title, routing) = (settings.dimse.ae_title.clone(), routing.clone());
@@ -496,6 +499,9 @@ fn without_effect(settings: &Settings) -> Result<(), ChannelError> {
         }
     }
     let login = &settings.web.login;
+    if !["", "x-forwarded-for", "forwarded"].contains(&login.proxy_address_header.to_ascii_lowercase().as_str()) {
+        return wrong("web.login.proxy_address_header", "is neither X-Forwarded-For nor Forwarded, nor empty");
+    }
     if login.enabled && !login.proxy_user_header.is_empty() {
         if axum::http::HeaderName::from_bytes(login.proxy_user_header.as_bytes()).is_err() {
             return wrong("web.login.proxy_user_header", "is no name that a header can have");

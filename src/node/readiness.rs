@@ -8,6 +8,7 @@ use crate::archive::Archive;
 use crate::config::Settings;
 use crate::inference::{EngineInfo, ShadowStatus};
 use crate::ledger::{Ledger, Queue};
+use crate::plural::{counted, verb};
 use crate::recovery::Progress;
 use crate::trouble::Trouble;
 use crate::web::{Check, Readiness};
@@ -63,7 +64,8 @@ fn files(recovery: &Progress, ledger: &Ledger) -> Check {
         Ok(_) if !report.is_over => check(true, "files and rows are held against each other".into()),
         Ok(0) => check(true, report.in_words()),
         Ok(lost) => {
-            check(true, format!("{lost} instances have lost their file (view lost_files); {}", report.in_words()))
+            let (lost, words) = (counted(lost, "instance"), verb(lost, "has lost its", "have lost their"));
+            check(true, format!("{lost} {words} file (view lost_files); {}", report.in_words()))
         }
     }
 }
@@ -94,7 +96,7 @@ pub fn readiness(
                 check("provider", true, provider.clone()),
                 match (queue, troubles.vitals.ledger()) {
                     (_, Some(why)) => check("ledger", false, why),
-                    (Ok(waiting), None) => check("ledger", true, format!("{waiting} slices wait")),
+                    (Ok(waiting), None) => check("ledger", true, waits(waiting)),
                     (Err(error), None) => check("ledger", false, error.to_string()),
                 },
                 match troubles.vitals.archive() {
@@ -124,7 +126,7 @@ pub fn readiness(
                 (Some(why), _) => format!("{model}; works no longer, until the node is started again: {why}"),
                 (None, Ok(waiting)) => {
                     let provider = provider_in_words(&shadow.info);
-                    format!("{model} on {provider}; used for nothing; {waiting} slices wait for it")
+                    format!("{model} on {provider}; used for nothing; {} for it", waits(waiting))
                 }
                 (None, Err(error)) => format!("{model}; {error}"),
             };
@@ -132,4 +134,9 @@ pub fn readiness(
         }
         readiness
     })
+}
+
+/// How many slices wait, in words.
+fn waits(slices: u64) -> String {
+    format!("{} {}", counted(slices, "slice"), if slices == 1 { "waits" } else { "wait" })
 }

@@ -67,6 +67,11 @@ impl Activity {
         study.last = Instant::now();
     }
 
+    /// The study that a transfer brought an object of last.
+    pub fn latest_of(&self, transfer: TransferId) -> Option<String> {
+        self.lock().latest.get(&transfer).cloned()
+    }
+
     /// A transfer has ended, however it did. The quiet time of its last study begins now. Returns how many objects of which study
     /// it has brought.
     pub fn ended(&self, transfer: TransferId) -> BTreeMap<String, u64> {

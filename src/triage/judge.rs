@@ -104,6 +104,10 @@ impl Judge {
                     judgement.lacking(format!("{count} of its objects were refused, of series that nothing came of"))
                 }
             };
+            let judgement = match study.has_more_refused && due == Due::Final {
+                true => judgement.lacking("more of its objects were refused than the node keeps a list of".into()),
+                false => judgement,
+            };
             let uid = study.study_uid.clone();
             // An error about one study must not keep the others waiting.
             if let Err(error) = self.decide(study, judgement, due == Due::Provisional).await {
@@ -135,6 +139,11 @@ impl Judge {
         if study.has_several_names {
             warnings.insert(0, "several names or birth dates of patients came under this Study Instance UID".into());
         }
+        if study.is_broken_off {
+            warnings.push(
+                "the association that brought its last object was broken off, and nothing came since: images may be missing".into(),
+            );
+        }
         if study.set_aside > 0 {
             warnings.push(format!(
                 "{} of its objects were set aside: other content under UIDs that it has",
@@ -157,6 +166,7 @@ impl Judge {
             slices_ineligible: study.slices_ineligible,
             slices_failed: study.slices_failed,
             refused: study.refused,
+            is_broken_off: study.is_broken_off,
             decided_at: now(),
             last_received_at: study.last_received_at.clone(),
             evidence: Evidence {
@@ -283,6 +293,8 @@ mod tests {
             slices_of_other_models: 0,
             has_several_patients: false,
             has_several_names: false,
+            is_broken_off: false,
+            has_more_refused: false,
             refused: 0,
             refused_elsewhere: 0,
             set_aside: 0,
@@ -301,6 +313,7 @@ mod tests {
             instance_number: None,
             frame: 1,
             position: None,
+            location: None,
             orientation: None,
             thickness: None,
             doubts: None,

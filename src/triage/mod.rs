@@ -10,7 +10,7 @@ mod stack;
 mod urgency;
 
 pub use activity::{Activity, Quiet, TransferId};
-pub use gate::{Assessment, Decision, Gate, Plane};
+pub use gate::{Assessment, Decision, Gate, Plane, may_be_ct_image};
 pub use judge::Judge;
 pub use shadow::{Agreement, ComparedStudy, Comparison, LeftOut, ModelName, ShadowJudge, ShadowStudy, SliceAgreement};
 pub use urgency::StatRule;

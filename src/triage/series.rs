@@ -323,6 +323,7 @@ mod tests {
             instance_number: None,
             frame: 1,
             position: Some(index as f64 * 5.0),
+            location: None,
             orientation: Some("0,0,50".into()),
             thickness: Some(5.0),
             doubts: None,

@@ -1,7 +1,9 @@
 //! The slices of a series in their places: in order along the body, each place once, with what is missing between them.
 //!
-//! Order comes from Image Position and Orientation. Where they are absent, or the same for all, instance numbers order the slices and
-//! tell what is missing between them.
+//! Order comes from Image Position and Orientation. Where all have one Image Position, Slice Location says more. Where positions are absent,
+//! instance numbers order the slices and tell what is missing between them.
+
+use std::collections::BTreeMap;
 
 use triaged_imaging::Shows;
 use triaged_model::{MadeFor, SAME_PLACE_MM, SeriesInput, SeriesPlace};
@@ -15,6 +17,9 @@ const DYNAMIC: usize = 4;
 /// Slices without a head between slices of one, over at most so many mm: they show that head, with a part of its skull removed or cut off,
 /// say. Over more than this the header told the truth of them, and one of the heads around is none.
 const WITHIN_A_HEAD: f64 = 100.0;
+
+/// So many slices are a head where nothing says how much of it they cover.
+const MIN_UNPLACED: usize = 20;
 
 /// Two stacks of different tilt that meet diverge to the front and the back. They are no gap up to so many mm more.
 const SEAM: f64 = 10.0;
@@ -58,20 +63,23 @@ impl Stack {
     /// Orders the slices of one series that may be of a head. Those that the gate put out have no part in it.
     pub fn new(slices: &[&SliceEvidence]) -> Stack {
         let mut slices: Vec<&SliceEvidence> = slices.iter().copied().filter(|slice| slice.has_place()).collect();
-        // Nothing but zeros is what systems write that do not know positions, or must not tell them.
-        let is_unset = slices.len() > 1 && slices.iter().all(|slice| slice.position == Some(0.0));
-        let known = |slice: &SliceEvidence| slice.position.filter(|_| !is_unset);
+        let places = Places::of(&slices);
+        let known = |slice: &SliceEvidence| places.of_slice(slice);
+        let orientations = orientations(&slices);
         slices.sort_by(|a, b| {
             let position = |slice: &SliceEvidence| known(slice).unwrap_or(f64::INFINITY);
             let number = |slice: &SliceEvidence| (slice.instance_number.unwrap_or(i64::MAX), slice.frame);
-            a.orientation.cmp(&b.orientation).then(position(a).total_cmp(&position(b))).then(number(a).cmp(&number(b)))
+            named(a, &orientations)
+                .cmp(&named(b, &orientations))
+                .then(position(a).total_cmp(&position(b)))
+                .then(number(a).cmp(&number(b)))
         });
         let mut stack = Stack::default();
         let mut orientation = None;
         for slice in slices {
-            if stack.parts.is_empty() || orientation != Some(&slice.orientation) {
-                orientation = Some(&slice.orientation);
-                let along = slice.orientation.as_deref().and_then(along_the_body);
+            if stack.parts.is_empty() || orientation != Some(named(slice, &orientations)) {
+                orientation = Some(named(slice, &orientations));
+                let along = named(slice, &orientations).and_then(along_the_body);
                 stack.parts.push(Part { places: Vec::new(), along });
             }
             let part = &mut stack.parts.last_mut().expect("one was just pushed").places;
@@ -134,10 +142,17 @@ impl Stack {
         if count < card.min_slices as usize {
             said.push(format!("{}, at least {} are needed", slices(count), card.min_slices));
         }
-        if let Some(coverage) = self.coverage()
-            && coverage < card.min_coverage_mm - 0.5
-        {
-            said.push(format!("{coverage:.0} mm covered, at least {:.0} mm are needed", card.min_coverage_mm));
+        match self.coverage() {
+            Some(coverage) if coverage < card.min_coverage_mm - 0.5 => {
+                said.push(format!("{coverage:.0} mm covered, at least {:.0} mm are needed", card.min_coverage_mm));
+            }
+            None if count < MIN_UNPLACED => {
+                said.push(format!(
+                    "{} without position and thickness, at least {MIN_UNPLACED} are needed",
+                    slices(count)
+                ));
+            }
+            _ => {}
         }
         said
     }
@@ -193,11 +208,20 @@ impl Stack {
         said
     }
 
-    /// How much of the body's length the places of a head cover, in mm; none where positions are absent.
+    /// How much of the body's length the places of a head cover, in mm: of those without a position as much as they are thick. None where
+    /// that is not known either.
     pub fn coverage(&self) -> Option<f64> {
-        if self.of_head().any(|place| place.position.is_none()) {
-            return None;
+        let unplaced: Vec<&Place> = self.of_head().filter(|place| place.position.is_none()).collect();
+        if unplaced.is_empty() {
+            return self.covered_by_places();
         }
+        let thick = unplaced.iter().map(|place| place.thickness).sum::<Option<f64>>()?;
+        let placed = Stack { parts: self.parts.iter().map(Part::placed).collect() };
+        Some(thick + placed.covered_by_places().unwrap_or(0.0))
+    }
+
+    /// How much of the body's length is covered by places that all have positions.
+    fn covered_by_places(&self) -> Option<f64> {
         if let [part] = &self.parts[..] {
             return Span::of(&part.places, 1.0).map(|span| span.to - span.from + span.step);
         }
@@ -251,6 +275,83 @@ impl Stack {
         let empty: usize = self.parts.iter().map(|part| empty_within(&part.places)).sum();
         (empty > 0).then(|| format!("{} between those of the head without anything in the image", slices(empty)))
     }
+}
+
+impl Part {
+    /// Without the places that have no position.
+    fn placed(&self) -> Part {
+        let places = self.places.iter().filter(|place| place.position.is_some()).cloned().collect();
+        Part { places, along: self.along }
+    }
+}
+
+/// Which attribute says where the slices of a series lie.
+enum Places {
+    Position,
+    /// All have one Image Position, which so is none of a slice.
+    Location,
+    /// All have one that nobody set, and nothing else says more.
+    Unknown,
+}
+
+impl Places {
+    fn of(slices: &[&SliceEvidence]) -> Places {
+        let is_one = |of: &dyn Fn(&SliceEvidence) -> Option<f64>| {
+            let mut known = slices.iter().map(|slice| of(slice));
+            let first = known.next().flatten();
+            first.filter(|first| known.all(|other| other.is_some_and(|other| (other - first).abs() < SAME_PLACE_MM)))
+        };
+        let Some(position) = is_one(&|slice| slice.position).filter(|_| slices.len() > 1) else {
+            return Places::Position;
+        };
+        let has_locations = slices.iter().all(|slice| slice.location.is_some());
+        match (has_locations && is_one(&|slice| slice.location).is_none(), position == 0.0) {
+            (true, _) => Places::Location,
+            // Nothing but zeros is what systems write that do not know positions, or must not tell them.
+            (false, true) => Places::Unknown,
+            (false, false) => Places::Position,
+        }
+    }
+
+    fn of_slice(&self, slice: &SliceEvidence) -> Option<f64> {
+        match self {
+            Places::Position => slice.position,
+            Places::Location => slice.location,
+            Places::Unknown => None,
+        }
+    }
+}
+
+/// The orientation that each one of these slices counts as: names that lie next to each other are one stack's, whose cosines were rounded
+/// on both sides of a half.
+fn orientations(slices: &[&SliceEvidence]) -> BTreeMap<String, String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    slices
+        .iter()
+        .filter_map(|slice| slice.orientation.as_deref())
+        .for_each(|name| *counts.entry(name).or_default() += 1);
+    let mut by_count: Vec<(&str, usize)> = counts.into_iter().collect();
+    by_count.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let parts = |name: &str| name.split(',').map(|part| part.parse::<i64>().ok()).collect::<Option<Vec<i64>>>();
+    let is_next = |a: &str, b: &str| match (parts(a), parts(b)) {
+        (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1),
+        _ => false,
+    };
+    let mut kept: Vec<&str> = Vec::new();
+    let mut of: BTreeMap<String, String> = BTreeMap::new();
+    for (name, _) in by_count {
+        match kept.iter().find(|most| is_next(most, name)) {
+            Some(most) => drop(of.insert(name.to_owned(), (*most).to_owned())),
+            None => kept.push(name),
+        }
+    }
+    of
+}
+
+/// The orientation that a slice counts as, by [`orientations`].
+fn named<'a>(slice: &'a SliceEvidence, orientations: &'a BTreeMap<String, String>) -> Option<&'a str> {
+    let own = slice.orientation.as_deref()?;
+    Some(orientations.get(own).map_or(own, String::as_str))
 }
 
 /// Where a part lies along the body, in mm.
@@ -383,6 +484,7 @@ mod tests {
             instance_number: Some(1),
             frame: 1,
             position,
+            location: None,
             orientation: Some("0,0,50".into()),
             thickness,
             doubts: None,
@@ -566,8 +668,64 @@ mod tests {
     }
 
     #[test]
-    fn without_positions_coverage_is_not_known() {
-        let slices = [slice(None, Some(5.0), 0.1), slice(Some(1.0), Some(5.0), 0.1)];
-        assert_eq!(Stack::new(&slices.iter().collect::<Vec<_>>()).coverage(), None);
+    fn without_positions_thickness_tells_what_is_covered() {
+        let card = MadeFor::default();
+        let of = |count: usize, position: &dyn Fn(usize) -> Option<f64>, thickness: Option<f64>| {
+            let slices: Vec<SliceEvidence> = (0..count)
+                .map(|index| SliceEvidence {
+                    instance_number: Some(index as i64),
+                    ..slice(position(index), thickness, 0.1)
+                })
+                .collect();
+            Stack::new(&slices.iter().collect::<Vec<_>>())
+        };
+        // One slice of ten thin ones has none: 6 mm of a head are no head.
+        let most = |index| (index < 9).then_some(0.6 * index as f64);
+        let thin = of(10, &most, Some(0.6));
+        assert!((thin.coverage().unwrap() - 6.0).abs() < 1e-9, "{:?}", thin.coverage());
+        assert_eq!(thin.too_short(&card), ["6 mm covered, at least 90 mm are needed"]);
+        assert_eq!(of(10, &|_| None, Some(0.6)).too_short(&card).len(), 1);
+        assert!(of(30, &|_| None, Some(5.0)).too_short(&card).is_empty());
+        // Nothing is known of either.
+        assert_eq!(of(10, &|_| None, None).coverage(), None);
+        let said = "10 slices without position and thickness, at least 20 are needed";
+        assert_eq!(of(10, &|_| None, None).too_short(&card), [said]);
+        assert!(of(30, &|_| None, None).too_short(&card).is_empty());
+    }
+
+    #[test]
+    fn where_all_have_one_position_slice_location_orders_them() {
+        let of = |location: &dyn Fn(usize) -> Option<f64>| {
+            let slices: Vec<SliceEvidence> = (0..30)
+                .map(|index| SliceEvidence {
+                    location: location(index),
+                    instance_number: Some(30 - index as i64),
+                    ..slice(Some(-300.0), Some(5.0), index as f64 / 100.0)
+                })
+                .collect();
+            Stack::new(&slices.iter().collect::<Vec<_>>())
+        };
+        let told = of(&|index| Some(5.0 * index as f64));
+        assert_eq!((told.places().count(), told.coverage(), told.dynamic()), (30, Some(150.0), None));
+        assert!(told.probabilities().is_sorted());
+        // A scanner that waits for the contrast medium looks at one place again and again.
+        for same in [None, Some(7.0)] {
+            assert_eq!(of(&|_| same).places().count(), 1);
+            assert!(of(&|_| same).dynamic().is_some());
+        }
+    }
+
+    #[test]
+    fn cosines_that_are_rounded_to_both_sides_of_a_half_are_one_stack() {
+        let slices: Vec<SliceEvidence> = every(5.0, 30)
+            .iter()
+            .enumerate()
+            .map(|(index, z)| SliceEvidence {
+                orientation: Some(["0,-10,49", "0,-9,49"][index % 2].into()),
+                ..slice(Some(*z), Some(5.0), 0.1)
+            })
+            .collect();
+        let stack = Stack::new(&slices.iter().collect::<Vec<_>>());
+        assert_eq!((stack.parts.len(), stack.gaps()), (1, Vec::new()));
     }
 }

@@ -124,3 +124,20 @@ fn what_a_start_refuses_of_the_settings_check_finds() {
         assert_eq!(check.status.code(), Some(1));
     }
 }
+
+#[test]
+fn signals_that_are_no_wish_to_end_it_do_not_end_the_node() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut node = Node::start(&[]);
+    let pid = Pid::from_raw(node.pid() as i32).expect("a process");
+    // A terminal that closes, a rotation of logs, "read your settings again", and strays.
+    for (signal, name) in
+        [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2"), (Signal::ALARM, "SIGALRM")]
+    {
+        kill_process(pid, signal).expect("sent");
+        node.wait_for_log(&format!("{name} is taken for nothing"));
+    }
+    kill_process(pid, Signal::PIPE).expect("sent");
+    assert_eq!(node.get("/readyz").0, 200);
+    assert!(node.terminate().success());
+}

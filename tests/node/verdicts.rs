@@ -4,8 +4,11 @@ use std::path::Path;
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
+use dicom_encoding::TransferSyntaxIndex;
+use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use triaged_imaging::DicomObject;
 
+use crate::support::raw_store::{EXPLICIT, Sender};
 use crate::support::{Node, Receiver, card, dicom_files, has, phantoms, storescu};
 
 /// Flags a series of which so many places are scored, whatever their probabilities.
@@ -437,9 +440,70 @@ fn a_study_of_which_the_node_refused_objects_is_incomplete_until_they_come() {
     }
     node.wait_until("SELECT verdict = 'incomplete' FROM worklist");
     let (_, missing) = decided(&node, &study);
-    assert!(missing.contains("6 objects of it were refused and did not come since"), "{missing}");
+    assert!(missing.contains("6 objects of it were not taken and did not come since"), "{missing}");
     node.restart_with(&[("TRIAGED__DIMSE__MAX_OBJECT_MIB", "4")]);
     send(&node, &objects);
+    node.wait_until("SELECT verdict = 'not flagged' AND slices_received = 30 FROM worklist");
+}
+
+/// The data set of an object in explicit VR little endian, and its SOP Instance UID.
+fn bytes_of(object: &DicomObject) -> (String, Vec<u8>) {
+    let syntax = TransferSyntaxRegistry.get(EXPLICIT).expect("explicit VR little endian");
+    let mut bytes = Vec::new();
+    object.write_dataset_with_ts(&mut bytes, syntax).unwrap();
+    (object.meta().media_storage_sop_instance_uid().to_owned(), bytes)
+}
+
+#[test]
+fn a_study_whose_association_was_broken_off_is_not_left_unflagged_while_more_belongs_to_it() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(1000, &[]);
+    // Each says how many images its acquisition has; the association ends between two of them.
+    let objects = slices(38, |_, object| {
+        object.put(DataElement::new(tags::IMAGES_IN_ACQUISITION, VR::IS, PrimitiveValue::from("30")));
+    });
+    let study = study_of(&objects);
+    let mut sender = Sender::associate(&node, "CT1", EXPLICIT);
+    for object in &objects[..24] {
+        let (uid, bytes) = bytes_of(object);
+        assert_eq!(sender.store(&uid, &bytes), 0);
+    }
+    drop(sender);
+    let (verdict, missing) = decided(&node, &study);
+    assert!(
+        verdict == "incomplete" && missing.contains("only 24 of the 30 images of the acquisition came"),
+        "{verdict}, {missing}"
+    );
+    let warnings = node.query::<String>("SELECT warnings FROM verdicts ORDER BY id DESC LIMIT 1");
+    assert!(warnings.contains("the association that brought its last object was broken off"), "{warnings}");
+    // The sender tries the rest again, and says when it has ended.
+    send(&node, &objects[24..]);
+    node.wait_until("SELECT verdict = 'not flagged' AND slices_received = 30 FROM worklist");
+    let warnings = node.query::<Option<String>>("SELECT warnings FROM verdicts ORDER BY id DESC LIMIT 1");
+    assert!(!warnings.unwrap_or_default().contains("broken off"));
+}
+
+#[test]
+fn an_object_that_was_being_sent_when_its_association_was_broken_off_is_missing() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(1000, &[]);
+    let objects = slices(39, |_, _| {});
+    let study = study_of(&objects);
+    let mut sender = Sender::associate(&node, "CT1", EXPLICIT);
+    for object in &objects[..29] {
+        let (uid, bytes) = bytes_of(object);
+        assert_eq!(sender.store(&uid, &bytes), 0);
+    }
+    let (uid, bytes) = bytes_of(&objects[29]);
+    sender.break_off(&uid, &bytes[..16 << 10]);
+    let (verdict, missing) = decided(&node, &study);
+    let said = "1 object of it was not taken and did not come since (the association was broken off while it was sent)";
+    assert!(verdict == "incomplete" && missing.contains(said), "{verdict}, {missing}");
+    send(&node, &objects[29..]);
     node.wait_until("SELECT verdict = 'not flagged' AND slices_received = 30 FROM worklist");
 }
 
@@ -463,7 +527,7 @@ fn what_a_full_disk_refused_leaves_no_study_unflagged() {
     }
     node.wait_until("SELECT verdict = 'incomplete' FROM worklist");
     let missing = node.query::<String>("SELECT missing FROM worklist");
-    assert!(missing.contains("6 objects of it were refused and did not come since"), "{missing}");
+    assert!(missing.contains("6 objects of it were not taken and did not come since"), "{missing}");
 }
 
 #[test]
@@ -471,24 +535,119 @@ fn what_was_refused_while_the_ledger_could_not_be_written_is_noted_when_it_can()
     if !has("storescu") {
         return;
     }
-    let (node, _card) = node_that_flags_from(1000, &[("TRIAGED__DIMSE__MAX_OBJECT_MIB", "1")]);
-    let objects = slices(37, |index, object| {
-        if index == 29 {
-            let long = vec![0_u8; 1 << 20];
-            object.put(DataElement::new(Tag(0x0029, 0x1010), VR::OB, PrimitiveValue::from(long)));
+    for is_restarted in [false, true] {
+        let (mut node, _card) = node_that_flags_from(1000, &[("TRIAGED__DIMSE__MAX_OBJECT_MIB", "1")]);
+        let objects = slices(37, |index, object| {
+            if index == 29 {
+                let long = vec![0_u8; 1 << 20];
+                object.put(DataElement::new(Tag(0x0029, 0x1010), VR::OB, PrimitiveValue::from(long)));
+            }
+        });
+        send(&node, &objects[..29]);
+        assert_eq!(decided(&node, &study_of(&objects)).0, "not flagged");
+        let other = node.meddle();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        objects[29].write_to_file(folder.path().join("29.dcm")).unwrap();
+        let _ = storescu(&node, &[], &dicom_files(folder.path()));
+        if is_restarted {
+            // Its sender has its answer; whoever starts the node anew must not make it forget.
+            node.kill();
+            other.execute_batch("ROLLBACK").unwrap();
+            drop(other);
+            node.restart();
+        } else {
+            node.wait_for_log("that it was refused cannot be noted yet");
+            other.execute_batch("ROLLBACK").unwrap();
         }
+        // Nothing else comes.
+        node.wait_until("SELECT verdict = 'incomplete' FROM worklist");
+    }
+}
+
+#[test]
+fn a_study_of_which_everything_was_refused_is_on_the_worklist() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(1000, &[("TRIAGED__DIMSE__MAX_OBJECT_MIB", "1")]);
+    let objects = slices(40, |_, object| {
+        let long = vec![0_u8; 1 << 20];
+        object.put(DataElement::new(Tag(0x0029, 0x1010), VR::OB, PrimitiveValue::from(long)));
     });
-    send(&node, &objects[..29]);
-    assert_eq!(decided(&node, &study_of(&objects)).0, "not flagged");
-    let other = node.meddle();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    objects[29].write_to_file(folder.path().join("29.dcm")).unwrap();
+    objects[0].write_to_file(folder.path().join("0.dcm")).unwrap();
     let _ = storescu(&node, &[], &dicom_files(folder.path()));
-    node.wait_for_log("that it was refused cannot be noted yet");
-    other.execute_batch("ROLLBACK").unwrap();
-    // Nothing else comes.
-    node.wait_until("SELECT verdict = 'incomplete' FROM worklist");
+    let (verdict, missing) = decided(&node, &study_of(&objects));
+    assert!(verdict == "incomplete" && missing.contains("1 of its objects were refused"), "{verdict}, {missing}");
+    let (status, _) = node.get(&format!("/studies/{}", study_of(&objects)));
+    assert_eq!(status, 200);
+}
+
+#[test]
+fn whatever_an_object_is_refused_for_its_study_lacks_it() {
+    let (node, _card) = node_that_flags_from(1000, &[]);
+    let objects = slices(41, |_, _| {});
+    let mut sender = Sender::associate(&node, "CT1", EXPLICIT);
+    let (uid, whole) = bytes_of(&objects[0]);
+    let changed = |number: &str, change: &dyn Fn(&mut DicomObject)| {
+        let mut object = objects[0].clone();
+        put(&mut object, tags::STUDY_INSTANCE_UID, VR::UI, &format!("1.2.826.9.{number}"));
+        change(&mut object);
+        bytes_of(&object).1
+    };
+    // A900: no series, or none that is an identity. C000: cut off behind whose it is. 0122 is another class than the context's.
+    let no_series = changed("1", &|object| drop(object.take_element(tags::SERIES_INSTANCE_UID)));
+    let long_series = changed("2", &|object| put(object, tags::SERIES_INSTANCE_UID, VR::UI, &"1.2".repeat(22)));
+    let rows = changed("3", &|_| {});
+    let at = rows.windows(4).position(|bytes| bytes == [0x28, 0, 0x10, 0]).expect("Rows");
+    let other_sop = changed("4", &|object| put(object, tags::SOP_INSTANCE_UID, VR::UI, "1.2.3.4.5"));
+    assert_eq!(sender.store(&uid, &no_series), 0xA900);
+    assert_eq!(sender.store(&uid, &long_series), 0xA900);
+    assert_eq!(sender.store(&uid, &rows[..at + 9]), 0xC000);
+    assert_eq!(sender.store(&uid, &other_sop), 0xA900);
+    let other_class = changed("5", &|_| {});
+    assert_eq!(sender.store_as("1.2.840.10008.5.1.4.1.1.2.1", &uid, &other_class), 0x0122);
+    drop(whole);
+    for number in 1..=5 {
+        let (verdict, missing) = decided(&node, &format!("1.2.826.9.{number}"));
+        assert!(verdict == "incomplete" && missing.contains("refused"), "{number}: {verdict}, {missing}");
+    }
+}
+
+#[test]
+fn slices_that_cannot_be_decoded_are_no_other_part_of_the_body() {
+    if !has("storescu") {
+        return;
+    }
+    let node = node_that_never_flags().0;
+    for (number, word) in [(42, "HEAD"), (43, "TRAUMA"), (44, "WHOLEBODY")] {
+        let objects = slices(number, |index, object| {
+            put(object, tags::BODY_PART_EXAMINED, VR::CS, word);
+            if index >= 20 {
+                put(object, tags::RESCALE_SLOPE, VR::DS, "0");
+            }
+        });
+        send(&node, &objects);
+        let (verdict, missing) = decided(&node, &study_of(&objects));
+        assert!(verdict == "incomplete" && missing.contains("10 of 30 slices failed"), "{word}: {verdict}, {missing}");
+    }
+}
+
+#[test]
+fn other_content_that_comes_after_the_verdict_is_told_with_it() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let mut objects = slices(45, |_, _| {});
+    send(&node, &objects);
+    assert_eq!(decided(&node, &study_of(&objects)).0, "not flagged");
+    repaint(&mut objects[15], |_, _, hu| if hu > 20 && hu < 60 { 70 } else { hu });
+    send(&node, &objects[15..16]);
+    node.wait_until("SELECT revision = 2 AND state = 'decided' FROM worklist");
+    let warnings = node.query::<String>("SELECT warnings FROM verdicts ORDER BY id DESC LIMIT 1");
+    assert!(warnings.contains("1 of its objects were set aside"), "{warnings}");
 }
 
 #[test]
@@ -523,7 +682,7 @@ fn a_lost_file_that_is_sent_again_is_scored() {
     std::fs::remove_file(node.folder.path().join(path)).unwrap();
     node.restart();
     let rescored = node.cli(&["rescore", &study_of(&objects)]);
-    assert!(String::from_utf8_lossy(&rescored.stderr).contains("1 slices failed"));
+    assert!(String::from_utf8_lossy(&rescored.stderr).contains("1 slice failed"));
     node.wait_until("SELECT verdict = 'incomplete' AND state = 'decided' FROM worklist");
     let reason = node.query::<String>("SELECT reason FROM slice_results WHERE state = 'failed'");
     assert!(reason.contains("cannot be read"), "{reason}");

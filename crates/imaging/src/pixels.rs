@@ -131,13 +131,17 @@ pub fn most_frames(header: &ObjectHeader) -> u64 {
     }
 }
 
-/// How many whole frames uncompressed pixel data have beyond those that Number of Frames says; none where there are none, or where it
-/// cannot be told. Nothing reads them.
+/// How many whole frames the pixel data have beyond those that Number of Frames says; none where there are none, or where it
+/// cannot be told. Nothing reads them. Of compressed ones each fragment counts that begins as a codestream does.
 pub fn uncounted_frames(header: &ObjectHeader) -> Option<u64> {
-    let pixels = header.pixels.filter(|pixels| pixels.fragments.is_none())?;
-    let layout = layout(header).ok()?;
-    let size = layout.pixels() as u64 * layout.bytes_per_cell() as u64;
-    let there = pixels.bytes.checked_div(size)?;
+    let pixels = header.pixels?;
+    let there = match pixels.fragments {
+        Some(_) if !is_uncompressed(header) => pixels.codestreams,
+        _ => {
+            let layout = layout(header).ok()?;
+            pixels.bytes.checked_div(layout.pixels() as u64 * layout.bytes_per_cell() as u64)?
+        }
+    };
     there.checked_sub(frame_count(header).ok()?.into()).filter(|more| *more > 0)
 }
 

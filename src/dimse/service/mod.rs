@@ -52,6 +52,9 @@ pub trait Handler: Send {
     /// # Errors
     /// Only if the association has to end. Everything else is a status.
     fn serve<'s>(&'s mut self, exchange: &'s mut Exchange<'_>) -> Served<'s>;
+
+    /// The peer has released the association: nothing more comes. Not called where it ends otherwise.
+    fn released(&mut self) {}
 }
 
 /// The future that [`Handler::serve`] returns.

@@ -89,28 +89,44 @@ struct Storing {
 
 impl Storing {
     async fn store(&mut self, exchange: &mut Exchange<'_>) -> Result<(), End> {
-        if let Err(status) = check(exchange.context(), exchange.request()) {
+        let checked = check(exchange.context(), exchange.request());
+        if let (Err(status), false) = (&checked, exchange.request().has_data_set) {
             metrics::counter!("triaged_instances_total", "outcome" => "refused").increment(1);
-            return exchange.respond(status.into()).await;
+            return exchange.respond(status.clone().into()).await;
         }
         let announced = Announced {
             sop_class_uid: exchange.request().sop_class_uid.clone(),
             sop_instance_uid: exchange.request().sop_instance_uid.clone(),
             transfer_syntax: exchange.context().transfer_syntax.to_owned(),
         };
-        let mut reception = self.transfer.receive(announced, std::mem::take(&mut self.memory));
-        while let Some(piece) = exchange.next_piece().await? {
-            reception.write(piece).await;
+        let memory = std::mem::take(&mut self.memory);
+        let mut reception = match &checked {
+            Ok(()) => self.transfer.receive(announced, memory),
+            Err(status) => self.transfer.refuse(announced, memory, Outcome::CannotUnderstand(status.comment.clone())),
+        };
+        loop {
+            match exchange.next_piece().await {
+                Ok(Some(piece)) => reception.write(piece).await,
+                Ok(None) => break,
+                Err(end) => {
+                    reception.break_off().await;
+                    return Err(end);
+                }
+            }
         }
         let (outcome, memory) = reception.finish().await;
         self.memory = memory;
-        exchange.respond(status(&outcome).into()).await
+        exchange.respond(checked.err().unwrap_or_else(|| status(&outcome)).into()).await
     }
 }
 
 impl Handler for Storing {
     fn serve<'s>(&'s mut self, exchange: &'s mut Exchange<'_>) -> Served<'s> {
         Box::pin(self.store(exchange))
+    }
+
+    fn released(&mut self) {
+        self.transfer.released();
     }
 }
 

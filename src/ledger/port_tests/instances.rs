@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Backend, MINUTE, instance, request};
-use crate::ledger::{About, Concatenation, NewInstance, Quarantined, Refused, Stored, now};
+use crate::ledger::{About, Concatenation, NewInstance, OpenStudy, Quarantined, Refused, Stored, now};
 
 fn content(digest: &str) -> NewInstance {
     NewInstance { digest: digest.into(), ..instance("1", "s") }
@@ -64,7 +64,7 @@ pub(in crate::ledger) async fn what_was_refused_is_missing_until_it_comes(backen
     instances.store(content("aa")).await.unwrap();
     instances.note_refused(refused("1.3", "1")).await.unwrap();
     let lacking = |backend: &dyn Backend| super::open(backend).slices[0].lacking.clone();
-    let said = "2 objects of it were refused and did not come since (the queue is full)";
+    let said = "2 objects of it were not taken and did not come since (the queue is full)";
     assert_eq!(lacking(backend).as_deref(), Some(said));
     instances.note_refused(refused("1.9", "4")).await.unwrap();
     assert_eq!(super::open(backend).refused_elsewhere, 1);
@@ -81,6 +81,41 @@ pub(in crate::ledger) async fn what_was_refused_is_missing_until_it_comes(backen
     let study = super::open(backend);
     instances.note_refused(refused("1.3", "6")).await.unwrap();
     assert!(!backend.studies().decide(super::verdict(&study, false, false), Vec::new()).await.unwrap());
+}
+
+pub(in crate::ledger) async fn what_a_broken_association_left_out_is_missing(backend: &dyn Backend) {
+    let of = |sop: &str, images: i64| NewInstance { images_in_acquisition: Some(images), ..instance(sop, "s") };
+    let instances = backend.instances();
+    let broken_off = async || {
+        instances.note_broken_off("s".into());
+        // Its writes are in turn: when a later one is on disk, it is, too.
+        let nobodys = Quarantined { study_uid: None, series_uid: None, ..set_aside("later") };
+        instances.quarantine(nobodys).await.unwrap();
+    };
+    instances.store(of("1", 2)).await.unwrap();
+    let open = super::open(backend);
+    assert!(!open.is_broken_off && open.slices[0].lacking.is_none(), "more may follow");
+    // It is not decided by what was known before.
+    broken_off().await;
+    assert!(!backend.studies().decide(super::verdict(&open, false, false), Vec::new()).await.unwrap());
+    let said = "the association was broken off, and only 1 of the 2 images of the acquisition came";
+    let open = super::open(backend);
+    assert_eq!((open.is_broken_off, open.slices[0].lacking.as_deref()), (true, Some(said)));
+    // The sender has come again.
+    instances.store(of("2", 2)).await.unwrap();
+    let open = super::open(backend);
+    assert!(!open.is_broken_off && open.slices[0].lacking.is_none());
+    // A decided study of which all came is left alone; one that lacks something is judged again.
+    let decide = async |open: &OpenStudy| {
+        assert!(backend.studies().decide(super::verdict(open, false, false), Vec::new()).await.unwrap());
+    };
+    decide(&open).await;
+    broken_off().await;
+    assert_eq!(backend.row("s").state, "decided");
+    instances.store(of("3", 4)).await.unwrap();
+    decide(&super::open(backend)).await;
+    broken_off().await;
+    assert!(super::open(backend).slices[0].lacking.is_some());
 }
 
 pub(in crate::ledger) async fn parts_of_a_concatenation_that_did_not_come_are_missing(backend: &dyn Backend) {

@@ -54,6 +54,7 @@ macro_rules! port_tests {
                 what_was_set_aside_is_counted_once
                 what_was_refused_is_missing_until_it_comes
                 parts_of_a_concatenation_that_did_not_come_are_missing
+                what_a_broken_association_left_out_is_missing
                 several_patients_are_known_by_name_and_birth_date_too
                 what_is_set_aside_of_another_patient_mixes_no_two
                 what_failed_for_want_of_its_file_is_scored_when_it_comes_again
@@ -124,6 +125,7 @@ pub(in crate::ledger) fn instance(sop: &str, study: &str) -> NewInstance {
         stat: false,
         about: Default::default(),
         concatenation: None,
+        images_in_acquisition: None,
     }
 }
 
@@ -184,6 +186,7 @@ pub(in crate::ledger) fn verdict(study: &OpenStudy, provisional: bool, flagged: 
         slices_ineligible: study.slices_ineligible,
         slices_failed: study.slices_failed,
         refused: study.refused,
+        is_broken_off: study.is_broken_off,
         decided_at: now(),
         last_received_at: now(),
         evidence: Default::default(),

@@ -45,7 +45,7 @@ pub(in crate::ledger) async fn a_lease_that_expired_is_given_to_another_and_ends
     let queue = backend.queue();
     assert_eq!(queue.complete(vec![score(&late, 0.9)]).await.unwrap(), [late.lease]);
     assert_eq!(queue.fail(late.lease, "x".into()).await.unwrap(), Ended::LeaseLost);
-    assert_eq!(queue.decline(late.lease, "x".into()).await.unwrap(), Ended::LeaseLost);
+    assert_eq!(queue.decline(late.lease, "x".into(), None).await.unwrap(), Ended::LeaseLost);
     assert_eq!(queue.retry(late.lease, "x".into(), Duration::ZERO).await.unwrap(), Ended::LeaseLost);
     assert_eq!(queue.extend(vec![late.lease, claim.lease], MINUTE).await.unwrap(), [late.lease]);
     queue.give_back(vec![late.lease]).await.unwrap();
@@ -131,7 +131,7 @@ pub(in crate::ledger) async fn a_slice_ends_once(backend: &dyn Backend) {
     let claim = lease(backend, "a", 1, MINUTE).await.remove(0);
     assert!(backend.queue().complete(vec![score(&claim, 0.7)]).await.unwrap().is_empty());
     assert_eq!(backend.queue().complete(vec![score(&claim, 0.2)]).await.unwrap(), [claim.lease]);
-    assert_eq!(backend.queue().decline(claim.lease, "x".into()).await.unwrap(), Ended::LeaseLost);
+    assert_eq!(backend.queue().decline(claim.lease, "x".into(), None).await.unwrap(), Ended::LeaseLost);
     let slices = backend.slices("s");
     assert_eq!((slices[0].state.as_str(), slices[0].probability), ("scored", Some(0.7)));
     assert!(backend.queue().is_idle().unwrap());
@@ -142,7 +142,7 @@ pub(in crate::ledger) async fn a_backend_that_fails_a_slice_keeps_the_reason(bac
     let claims = lease(backend, "a", 2, MINUTE).await;
     let queue = backend.queue();
     assert_eq!(queue.fail(claims[0].lease, "the disk hiccupped".into()).await.unwrap(), Ended::Recorded);
-    assert_eq!(queue.decline(claims[1].lease, "no pixels".into()).await.unwrap(), Ended::Recorded);
+    assert_eq!(queue.decline(claims[1].lease, "no pixels".into(), None).await.unwrap(), Ended::Recorded);
     let of = |slice: &SliceRow| (slice.sop_uid.clone(), slice.state.clone(), slice.reason.clone().unwrap());
     let mut slices: Vec<_> = backend.slices("s").iter().map(of).collect();
     slices.sort();

@@ -1,5 +1,7 @@
 //! Records of received instances.
 
+use serde::{Deserialize, Serialize};
+
 /// An instance whose file is on disk, to be recorded.
 #[derive(Debug, Clone)]
 pub struct NewInstance {
@@ -27,6 +29,8 @@ pub struct NewInstance {
     pub about: About,
     /// It is a part of this.
     pub concatenation: Option<Concatenation>,
+    /// Images in Acquisition (0020,1002): how many images its acquisition has.
+    pub images_in_acquisition: Option<i64>,
 }
 
 /// The part of the header of a study and its series that the worklist and administrators see. Which of it is kept is the
@@ -89,6 +93,8 @@ pub enum SliceStart {
 pub struct SliceFacts {
     /// Along the normal of its plane, in mm.
     pub position: Option<f64>,
+    /// Slice Location, in mm, from a place of the sender's own.
+    pub location: Option<f64>,
     /// Names the orientation of the plane: slices of one stack have the same.
     pub orientation: Option<String>,
     /// In mm.
@@ -107,14 +113,15 @@ pub struct SliceFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concatenation {
     pub uid: String,
-    /// How many parts there are.
+    /// How many parts there are, at least.
     pub total: i64,
 }
 
 /// An object that the node did not take, though it could read whose it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Refused {
     pub study_uid: String,
+    /// Empty where it is not known.
     pub series_uid: String,
     pub sop_uid: String,
     pub reason: String,

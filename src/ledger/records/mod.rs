@@ -13,6 +13,7 @@ mod outgoing;
 mod removal;
 mod report;
 mod shadow;
+mod shown;
 mod slice;
 mod study;
 
@@ -28,7 +29,7 @@ pub(super) use location::pixel_box;
 pub use location::{Location, StoredMap};
 pub use login::{Permission, Role, Scope, StoredUser, TokenRow, UserRow};
 pub use notification::{
-    Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Undelivered, Waiting,
+    Delivery, LinkUse, NewMessage, NotificationRow, OutboxRow, Revival, Step, Telling, Undelivered, Waiting,
 };
 pub use operation::{Measurement, Sender, SliceTimes, Traffic};
 pub use outgoing::{DocumentState, DueForward, ForwardEnd, ForwardRow, ForwardRule, ForwardedCopy, SentDocument};
@@ -40,5 +41,6 @@ pub use report::{
 pub use shadow::{
     JudgedStudy, NewShadowModel, ScoredTwice, ShadowEnd, ShadowModel, ShadowOutcome, ShadowRow, ShadowSlices,
 };
+pub use shown::{DeedKind, Shown};
 pub use slice::{Claim, Ended, Lease, LeaseRequest, Score, SliceId, WorkerId};
 pub use study::{Evidence, Finding, OpenStudy, SeriesVerdict, SliceEvidence, SliceState, Verdict};

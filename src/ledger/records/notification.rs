@@ -79,6 +79,17 @@ pub struct Revival {
     pub acknowledged: bool,
 }
 
+/// What becomes of a study's messages while none was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// A channel is still to be told.
+    ToCome,
+    /// No channel took its message within the usual attempts.
+    GivenUp,
+    /// No channel is told of it.
+    Nobody,
+}
+
 /// The messages of a channel that are not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {

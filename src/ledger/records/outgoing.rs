@@ -82,7 +82,18 @@ pub struct ForwardedCopy {
 /// How an attempt to forward an instance ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ForwardEnd {
-    Stored { transfer_syntax: String },
-    Retry { at: String, error: String },
-    Failed { error: String },
+    Stored {
+        transfer_syntax: String,
+    },
+    Retry {
+        at: String,
+        error: String,
+    },
+    Failed {
+        error: String,
+    },
+    /// Not tried, for there was no association: it waits as before, and says why.
+    Waits {
+        error: String,
+    },
 }

@@ -4,6 +4,7 @@ use triaged_imaging::PixelBox;
 
 use super::fields::record;
 use super::location::pixel_box;
+use super::shown::DeedKind;
 
 record! {
     /// A row of the view `worklist`.
@@ -47,10 +48,17 @@ record! {
         pub institution_name: Option<String>,
         pub calling_ae: Option<String>,
         pub peer: Option<String>,
+        /// The newest verdict's; none before the first one.
+        pub verdict_id: Option<i64>,
     }
 }
 
 impl WorklistRow {
+    /// What a person's deed about the present verdict is.
+    pub fn deed(&self) -> DeedKind {
+        if self.can_be_acknowledged() { DeedKind::Acknowledged } else { DeedKind::Seen }
+    }
+
     /// Promise 7: a negative is not a clearance, so nothing here says "normal".
     pub fn verdict_in_words(&self) -> &'static str {
         match (self.flagged, self.state.as_str()) {
@@ -299,5 +307,7 @@ record! {
         pub missing: Option<String>,
         pub warnings: Option<String>,
         pub positives: Option<i64>,
+        /// By which deeds say what their person saw ([`super::Shown`]).
+        pub id: i64,
     }
 }

@@ -28,6 +28,10 @@ pub struct OpenStudy {
     pub refused: i64,
     /// … of series that nothing came of.
     pub refused_elsewhere: i64,
+    /// The association that brought its last object was broken off, and nothing has come since.
+    pub is_broken_off: bool,
+    /// More were refused than are still listed.
+    pub has_more_refused: bool,
     /// Objects of it that were set aside.
     pub set_aside: i64,
     pub slices: Vec<SliceEvidence>,
@@ -46,6 +50,8 @@ pub struct SliceEvidence {
     pub frame: i64,
     /// Along the normal of its plane, in mm.
     pub position: Option<f64>,
+    /// Slice Location, in mm, from a place of the sender's own.
+    pub location: Option<f64>,
     pub orientation: Option<String>,
     /// In mm.
     pub thickness: Option<f64>,
@@ -187,6 +193,8 @@ pub struct Verdict {
     pub slices_failed: i64,
     /// Objects that had been refused and had not come.
     pub refused: i64,
+    /// Whether its last association had been broken off.
+    pub is_broken_off: bool,
     pub decided_at: String,
     /// The last object that was received before it.
     pub last_received_at: String,

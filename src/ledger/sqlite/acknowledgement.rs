@@ -7,7 +7,7 @@ use super::outbox::post;
 use super::reader::records;
 use super::{Ledger, Reader, Router, audit};
 use crate::event::{self, Event};
-use crate::ledger::{AcknowledgementRow, Actor, Deed, LedgerError, Outbox, Result, now};
+use crate::ledger::{AcknowledgementRow, Actor, Deed, DeedKind, LedgerError, Outbox, Result, Shown, now};
 
 /// A score that is higher by this is materially more evidence.
 const MATERIAL_SCORE: f64 = 0.1;
@@ -24,12 +24,24 @@ pub enum Acknowledged {
 }
 
 impl Ledger {
-    /// Notes that a person has seen the present verdict on a study, and is taking care of it.
+    /// Notes that a person has seen the present verdict on a study, whichever that is, and is taking care of it.
     pub fn acknowledge(&self, study_uid: &str, actor: &Actor, note: Option<&str>) -> Result<Acknowledged> {
-        let (study_uid, actor, note) = (study_uid.to_owned(), actor.clone(), note.map(str::to_owned));
+        self.acknowledge_as_shown(study_uid, actor, note, &Shown::default())
+    }
+
+    /// Notes that a person has seen the verdict that was shown, and is taking care of the study. [`LedgerError::JudgedAgain`], and
+    /// nothing is done, where the study says something since that nobody has shown.
+    pub fn acknowledge_as_shown(
+        &self,
+        study_uid: &str,
+        actor: &Actor,
+        note: Option<&str>,
+        shown: &Shown,
+    ) -> Result<Acknowledged> {
+        let (study_uid, actor, note, shown) = (study_uid.to_owned(), actor.clone(), note.map(str::to_owned), *shown);
         let router = self.shared.router.clone();
         let acknowledged = self.write_blocking(move |connection| {
-            acknowledge(connection, &study_uid, &actor, note.as_deref(), router.get())
+            acknowledge(connection, &study_uid, &actor, note.as_deref(), &shown, router.get())
         });
         self.posted().notify_waiters();
         acknowledged
@@ -37,9 +49,15 @@ impl Ledger {
 
     /// Takes back the present acknowledgement of a study, which is unread again. Returns false where there is none.
     pub fn undo_acknowledgement(&self, study_uid: &str, actor: &Actor) -> Result<bool> {
-        let (study_uid, actor) = (study_uid.to_owned(), actor.clone());
+        self.undo_acknowledgement_as_shown(study_uid, actor, &Shown::default())
+    }
+
+    /// The same; [`LedgerError::JudgedAgain`] where it is not of the verdict that was shown.
+    pub fn undo_acknowledgement_as_shown(&self, study_uid: &str, actor: &Actor, shown: &Shown) -> Result<bool> {
+        let (study_uid, actor, shown) = (study_uid.to_owned(), actor.clone(), *shown);
         self.write_blocking(move |connection| {
             known(connection, &study_uid)?;
+            verdict_shown(connection, &study_uid, &shown)?;
             let undone = connection.execute(
                 "UPDATE acknowledgements SET undone_at = ?2, undone_by = ?3
                  WHERE id = (SELECT max(id) FROM acknowledgements WHERE study_uid = ?1 AND undone_at IS NULL)
@@ -81,7 +99,7 @@ impl Reader {
     }
 }
 
-fn known(connection: &Connection, study_uid: &str) -> Result<()> {
+pub(super) fn known(connection: &Connection, study_uid: &str) -> Result<()> {
     let sql = "SELECT EXISTS (SELECT 1 FROM studies WHERE study_uid = ?1)";
     match connection.query_row(sql, [study_uid], |row| row.get(0))? {
         true => Ok(()),
@@ -89,16 +107,18 @@ fn known(connection: &Connection, study_uid: &str) -> Result<()> {
     }
 }
 
-/// Within the caller's transaction: see [`Ledger::acknowledge`]. Who came second has seen it, too, so every call is a deed.
+/// Within the caller's transaction: see [`Ledger::acknowledge_as_shown`]. Who came second has seen it, too, so every call is a deed.
 pub(super) fn acknowledge(
     connection: &Connection,
     study_uid: &str,
     actor: &Actor,
     note: Option<&str>,
+    shown: &Shown,
     router: Option<&Router>,
 ) -> Result<Acknowledged> {
     known(connection, study_uid)?;
-    let acknowledged = write_acknowledgement(connection, study_uid, &actor.name, note)?;
+    let verdict = verdict_shown(connection, study_uid, shown)?;
+    let acknowledged = write_acknowledgement(connection, study_uid, verdict, shown.kind, &actor.name, note)?;
     match (acknowledged, router) {
         (Acknowledged::First, Some(router)) => {
             let sql = "SELECT acknowledged_at FROM studies WHERE study_uid = ?1";
@@ -162,9 +182,12 @@ fn acknowledged_event(connection: &Connection, study_uid: &str, by: &str, at: &s
     })?)
 }
 
+/// `verdict`: the one that its person has seen.
 fn write_acknowledgement(
     connection: &Connection,
     study_uid: &str,
+    verdict: Option<i64>,
+    offered: Option<DeedKind>,
     actor: &str,
     note: Option<&str>,
 ) -> Result<Acknowledged> {
@@ -174,13 +197,23 @@ fn write_acknowledgement(
         [study_uid],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
+    let kind = if can_be { DeedKind::Acknowledged } else { DeedKind::Seen };
+    // Of a study that was reopened, the verdict is the same and holds no more.
+    if offered.is_some_and(|offered| offered != kind) {
+        return Err(LedgerError::JudgedAgain(match kind {
+            DeedKind::Acknowledged => {
+                "the study is flagged or incomplete by now: look at it, and acknowledge it".into()
+            }
+            DeedKind::Seen => "the study is being judged again, and there is nothing to acknowledge: look at it".into(),
+        }));
+    }
     if can_be && is {
         return Ok(Acknowledged::Before);
     }
     connection.execute(
         "INSERT INTO acknowledgements (study_uid, verdict_id, kind, actor, note, at)
-         VALUES (?1, (SELECT max(id) FROM verdicts WHERE study_uid = ?1), iif(?2, 'acknowledged', 'seen'), ?3, ?4, ?5)",
-        params![study_uid, can_be, actor, note, at],
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![study_uid, verdict, kind.name(), actor, note, at],
     )?;
     if !can_be {
         connection.execute(
@@ -206,6 +239,56 @@ struct Seen {
     score: Option<f64>,
     positives: Option<i64>,
     series_flagged: Vec<String>,
+}
+
+/// The verdict that a deed is about: the one that was shown, if it covers all that were given since, by the rule by which
+/// acknowledgements stay ([`keep_or_clear`]); the newest where nothing is said of it.
+pub(super) fn verdict_shown(connection: &Connection, study_uid: &str, shown: &Shown) -> Result<Option<i64>> {
+    let newest_until = |revision: i64| -> Result<Option<i64>> {
+        let sql = "SELECT max(id) FROM verdicts WHERE study_uid = ?1 AND revision <= ?2";
+        Ok(connection.prepare_cached(sql)?.query_row(params![study_uid, revision], |row| row.get(0))?)
+    };
+    let newest = newest_until(i64::MAX)?;
+    let seen = match (shown.verdict, shown.revision) {
+        (None, None) => return Ok(newest),
+        (Some(verdict), _) => Some(verdict).filter(|verdict| *verdict != 0),
+        (None, Some(revision)) => newest_until(revision)?,
+    };
+    if seen == newest {
+        return Ok(seen);
+    }
+    let sql = "SELECT id FROM verdicts WHERE study_uid = ?1 AND id >= ?2 ORDER BY id";
+    let mut since = connection.prepare_cached(sql)?;
+    let since = since.query_map(params![study_uid, seen.unwrap_or(0)], |row| row.get(0))?;
+    let since = since.collect::<rusqlite::Result<Vec<i64>>>()?;
+    let covers = match (seen, since.split_first()) {
+        (Some(seen), Some((first, later))) if *first == seen => {
+            let old = verdict(connection, seen)?;
+            let flagged = "SELECT flagged IS 1 FROM studies WHERE study_uid = ?1";
+            let flagged = connection.query_row(flagged, [study_uid], |row| row.get(0))?;
+            let mut covers = true;
+            for id in later {
+                covers &= match (&old, &verdict(connection, *id)?) {
+                    (Some(old), Some(new)) => still_covers(old, new, flagged),
+                    _ => false,
+                };
+            }
+            covers
+        }
+        // A verdict of another study, or none at all.
+        _ => false,
+    };
+    if covers { Ok(seen) } else { Err(judged_again(connection, study_uid, newest)?) }
+}
+
+fn judged_again(connection: &Connection, study_uid: &str, newest: Option<i64>) -> Result<LedgerError> {
+    let sql = "SELECT iif(s.flagged = 1, 'FLAGGED', coalesce(s.verdict, 'receiving')), v.revision
+               FROM studies s JOIN verdicts v ON v.id = ?2 WHERE s.study_uid = ?1";
+    let said = connection.prepare_cached(sql)?.query_row(params![study_uid, newest], |row| {
+        let (words, revision): (String, i64) = (row.get(0)?, row.get(1)?);
+        Ok(format!("the study was judged since what you have seen: it is {words} now, revision {revision}"))
+    });
+    Ok(LedgerError::JudgedAgain(said.optional()?.unwrap_or_else(|| "the study has no such verdict".into())))
 }
 
 /// After a new verdict: the study's acknowledgement stays if it still covers what the study says, else the study is unread again.

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox::post;
 use super::{Acknowledged, Ledger};
 use crate::ledger::{
-    Actor, Escalations, LedgerError, LinkUse, NewMessage, Outbox, Pending, Result, Undelivered, Waiting, format_time,
-    now,
+    Actor, Escalations, LedgerError, LinkUse, NewMessage, Outbox, Pending, Result, Shown, Undelivered, Waiting,
+    format_time, now,
 };
 
 /// A moment that lies further ahead than this was written before the clock was set back.
@@ -170,18 +170,18 @@ impl Ledger {
         })
     }
 
-    /// Acknowledges a study by a link, if the link was not used before and the study was not judged again since the revision that was
-    /// `shown`: an acknowledgement belongs to a verdict that its person has seen. Blocks.
+    /// Acknowledges a study by a link, if the link was not used before and the study was not judged again since what was `shown`, the
+    /// message's revision or the page's verdict: an acknowledgement belongs to a verdict that its person has seen. Blocks.
     pub fn use_link(
         &self,
         nonce: &str,
         study_uid: &str,
-        shown: i64,
+        shown: impl Into<Shown>,
         expires_at: &str,
         actor: &Actor,
     ) -> Result<LinkUse> {
         let (nonce, study_uid, expires_at) = (nonce.to_owned(), study_uid.to_owned(), expires_at.to_owned());
-        let actor = actor.clone();
+        let (actor, shown) = (actor.clone(), shown.into());
         let router = self.shared.router.clone();
         let used = self.write_blocking(move |connection| {
             let t = now();
@@ -193,13 +193,21 @@ impl Ledger {
             if let Some(at) = used {
                 return Ok(LinkUse::UsedBefore { at });
             }
-            let sql = "SELECT EXISTS (SELECT 1 FROM verdicts WHERE study_uid = ?1 AND revision > ?2)";
-            if connection.query_row(sql, params![study_uid, shown], |row| row.get(0))? {
-                return Ok(LinkUse::JudgedAgain);
+            // Of a message nobody knows how much of it was read: any later revision is asked about.
+            if let (None, Some(revision)) = (shown.verdict, shown.revision) {
+                let sql = "SELECT EXISTS (SELECT 1 FROM verdicts WHERE study_uid = ?1 AND revision > ?2)";
+                if connection.query_row(sql, params![study_uid, revision], |row| row.get(0))? {
+                    return Ok(LinkUse::JudgedAgain);
+                }
             }
+            match super::acknowledgement::verdict_shown(connection, &study_uid, &shown) {
+                Err(LedgerError::JudgedAgain(_)) => return Ok(LinkUse::JudgedAgain),
+                checked => checked?,
+            };
             let sql = "INSERT INTO used_links (nonce, study_uid, used_at, expires_at) VALUES (?1, ?2, ?3, ?4)";
             connection.execute(sql, params![nonce, study_uid, t, expires_at])?;
-            let acknowledged = super::acknowledgement::acknowledge(connection, &study_uid, &actor, None, router.get())?;
+            let acknowledged =
+                super::acknowledgement::acknowledge(connection, &study_uid, &actor, None, &shown, router.get())?;
             Ok(match acknowledged {
                 Acknowledged::First => LinkUse::Acknowledged { first: true },
                 Acknowledged::Before => LinkUse::Acknowledged { first: false },

@@ -1,22 +1,28 @@
 //! Whether readers agree with verdicts.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use serde_json::json;
 
+use super::acknowledgement::{known, verdict_shown};
 use super::reader::records;
 use super::{Ledger, Reader, audit};
-use crate::ledger::{Actor, Deed, FeedbackRow, LedgerError, Opinion, Result, now};
+use crate::ledger::{Actor, Deed, FeedbackRow, LedgerError, Opinion, Result, Shown, now};
 
 impl Ledger {
-    /// Notes what a reader says of the present verdict on a study. [`LedgerError::NotFound`] where it has none yet. Blocks.
-    pub fn give_feedback(&self, study_uid: &str, actor: &Actor, opinion: Opinion, note: Option<&str>) -> Result<()> {
-        let (study_uid, actor, note) = (study_uid.to_owned(), actor.clone(), note.map(str::to_owned));
+    /// Notes what a reader says of the verdict that was shown. [`LedgerError::NotFound`] where the study has none yet,
+    /// [`LedgerError::JudgedAgain`] where another has taken its place. Blocks.
+    pub fn give_feedback(
+        &self,
+        study_uid: &str,
+        actor: &Actor,
+        opinion: Opinion,
+        note: Option<&str>,
+        shown: &Shown,
+    ) -> Result<()> {
+        let (study_uid, actor, note, shown) = (study_uid.to_owned(), actor.clone(), note.map(str::to_owned), *shown);
         self.write_blocking(move |connection| {
-            let verdict: Option<i64> = connection
-                .query_row("SELECT max(id) FROM verdicts WHERE study_uid = ?1", [&study_uid], |row| row.get(0))
-                .optional()?
-                .flatten();
-            let Some(verdict) = verdict else {
+            known(connection, &study_uid)?;
+            let Some(verdict) = verdict_shown(connection, &study_uid, &shown)? else {
                 return Err(LedgerError::NotFound(format!("there is no verdict on a study {study_uid} yet")));
             };
             connection.execute(

@@ -215,6 +215,10 @@ fn settle(connection: &Connection, id: i64, end: &ForwardEnd) -> Result<()> {
                 "UPDATE forwards SET state = 'failed', attempts = attempts + 1, last_error = ?2 WHERE id = ?1",
             )?
             .execute(params![id, error])?,
+        // A peer may be down for days: nothing is written where nothing changes.
+        ForwardEnd::Waits { error } => connection
+            .prepare_cached("UPDATE forwards SET last_error = ?2 WHERE id = ?1 AND last_error IS NOT ?2")?
+            .execute(params![id, error])?,
     };
     Ok(())
 }

@@ -151,17 +151,10 @@ impl Ledger {
 
     /// The user of a session that has neither ended nor been silent for too long, who is noted as seen. Blocks.
     pub fn use_session(&self, token_hash: &str, silence: Duration) -> Result<Option<(String, Role)>> {
-        let found = self.read(|connection| {
-            let sql = "SELECT u.name, u.role, s.last_seen_at FROM sessions s JOIN users u ON u.name = s.user
-                       WHERE s.token_hash = ?1 AND s.expires_at > ?2 AND s.last_seen_at > ?3";
-            let silent = format_time(Timestamp::now() - silence);
-            let mut statement = connection.prepare_cached(sql)?;
-            let row =
-                |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
-            Ok(statement.query_row(params![token_hash, now(), silent], row).optional()?)
-        })?;
+        let found = self.open_session(token_hash, silence)?;
         let Some((name, role, last_seen_at)) = found else { return Ok(None) };
-        if last_seen_at < format_time(Timestamp::now() - NOTE_EVERY) {
+        // Where silence ends a session soon, a use is noted soon: one that is not noted yet would count as silence.
+        if last_seen_at < format_time(Timestamp::now() - NOTE_EVERY.min(silence / 10)) {
             let token_hash = token_hash.to_owned();
             self.write_blocking(move |connection| {
                 connection.execute(
@@ -171,7 +164,7 @@ impl Ledger {
                 Ok(())
             })?;
         }
-        Ok(Some((name, role.parse().map_err(LedgerError::unreadable)?)))
+        Ok(Some((name, role)))
     }
 
     /// Adds a token. Blocks. `false` where there is one of this name.
@@ -237,6 +230,34 @@ impl Ledger {
 }
 
 impl Reader {
+    /// The user of a session that has neither ended nor been silent for too long; that somebody asks is no use of it. Blocks.
+    pub fn session(&self, token_hash: &str, silence: Duration) -> Result<Option<(String, Role)>> {
+        Ok(self.open_session(token_hash, silence)?.map(|(name, role, _)| (name, role)))
+    }
+
+    /// When a session ends at the latest. Blocks.
+    pub fn session_end(&self, token_hash: &str) -> Result<Option<String>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT expires_at FROM sessions WHERE token_hash = ?1")?;
+            Ok(statement.query_row([token_hash], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// The user of such a session, and when the last use of it was noted.
+    fn open_session(&self, token_hash: &str, silence: Duration) -> Result<Option<(String, Role, String)>> {
+        let found = self.read(|connection| {
+            let sql = "SELECT u.name, u.role, s.last_seen_at FROM sessions s JOIN users u ON u.name = s.user
+                       WHERE s.token_hash = ?1 AND s.expires_at > ?2 AND s.last_seen_at > ?3";
+            let silent = format_time(Timestamp::now() - silence);
+            let mut statement = connection.prepare_cached(sql)?;
+            let row =
+                |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
+            Ok(statement.query_row(params![token_hash, now(), silent], row).optional()?)
+        })?;
+        let Some((name, role, last_seen_at)) = found else { return Ok(None) };
+        Ok(Some((name, role.parse().map_err(LedgerError::unreadable)?, last_seen_at)))
+    }
+
     /// A user with what is needed to check the password. Blocks.
     pub fn stored_user(&self, name: &str) -> Result<Option<StoredUser>> {
         let found = self.read(|connection| {

@@ -239,6 +239,8 @@ fn steps() -> Vec<M<'static>> {
         M::up(include_str!("migrations/0018_subject.sql")),
         M::up(include_str!("migrations/0019_evidence.sql")),
         M::up(include_str!("migrations/0020_delivery.sql")),
+        M::up(include_str!("migrations/0021_broken_off.sql")),
+        M::up(include_str!("migrations/0022_verdict_id.sql")),
     ]
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Notify;
+use triaged_imaging::Shows;
 
 use super::store::replace_by_quarantined;
 use super::study::reopen;
@@ -18,7 +19,8 @@ use crate::ledger::{
     format_time, now,
 };
 
-/// While STAT slices wait, one in so many claims is another slice's, so that no patient waits for ever.
+/// While STAT slices wait, one in so many claims is another slice's, so that no patient waits for ever. So it is with new slices, while
+/// others wait to be scored again: those of a study that failed are the only evidence of it.
 const OTHERS_TURN: u64 = 4;
 
 /// No slice is kept from workers for longer than this. One that would be was written before the clock was set back, and is
@@ -40,6 +42,8 @@ const MOST_REMEMBERED: usize = 1024;
 pub(super) struct Turns {
     /// Claims made while STAT and other slices waited.
     claims: AtomicU64,
+    /// Claims made of others while new ones and some to be scored again waited.
+    claims_of_others: AtomicU64,
     /// Who had the last turn: of STAT slices, of new ones, of those that are scored again.
     last: Mutex<[LastTurn; 3]>,
 }
@@ -120,12 +124,12 @@ impl Queue for Ledger {
         })
     }
 
-    fn decline(&self, lease: Lease, reason: String) -> Pending<'_, Ended> {
-        Box::pin(self.end(lease, "ineligible", reason))
+    fn decline(&self, lease: Lease, reason: String, shows: Option<Shows>) -> Pending<'_, Ended> {
+        Box::pin(self.end(lease, "ineligible", reason, shows))
     }
 
     fn fail(&self, lease: Lease, reason: String) -> Pending<'_, Ended> {
-        Box::pin(self.end(lease, "failed", reason))
+        Box::pin(self.end(lease, "failed", reason, None))
     }
 
     fn give_up_object(&self, lease: Lease, reason: String) -> Pending<'_, (Ended, u64)> {
@@ -150,7 +154,7 @@ impl Queue for Ledger {
             match others {
                 None => Ok((Ended::LeaseLost, 0)),
                 // Its own end comes last: then it is known whether nothing of the object could be read.
-                Some(others) => Ok((self.end(lease, "failed", reason).await?, others)),
+                Some(others) => Ok((self.end(lease, "failed", reason, None).await?, others)),
             }
         })
     }
@@ -224,7 +228,7 @@ impl Queue for Ledger {
 }
 
 impl Ledger {
-    async fn end(&self, lease: Lease, state: &'static str, reason: String) -> Result<Ended> {
+    async fn end(&self, lease: Lease, state: &'static str, reason: String, shows: Option<Shows>) -> Result<Ended> {
         let (ended, replaced) = self
             .write(move |connection| {
                 if !reopen_for(connection, lease)? {
@@ -232,11 +236,11 @@ impl Ledger {
                 }
                 connection
                     .prepare_cached(
-                        "UPDATE slices SET state = ?2, reason = ?3, attempts = attempts + 1, lease = lease + 1,
+                        "UPDATE slices SET state = ?2, reason = ?3, shows = ?4, attempts = attempts + 1, lease = lease + 1,
                                 lease_owner = NULL, available_at = NULL
                          WHERE id = ?1",
                     )?
-                    .execute(params![lease.slice, state, reason])?;
+                    .execute(params![lease.slice, state, reason, shows.map(Shows::name)])?;
                 let instance = connection
                     .prepare_cached("SELECT instance_id FROM slices WHERE id = ?1")?
                     .query_row([lease.slice], |row| row.get(0))?;
@@ -257,7 +261,7 @@ fn from_now(duration: Duration) -> String {
 }
 
 /// Chooses the next slices: STAT ones before others, three of four while both wait; new arrivals before slices
-/// that are scored again.
+/// that are scored again, likewise.
 fn choose(connection: &Connection, turns: &Turns, request: &LeaseRequest) -> Result<Vec<Claim>> {
     let most = request.most;
     let mut last = turns.last.lock().expect("nobody panics while holding it");
@@ -271,8 +275,15 @@ fn choose(connection: &Connection, turns: &Turns, request: &LeaseRequest) -> Res
     while claims.len() < most {
         let both = stat.peek().is_some() && (new.peek().is_some() || again.peek().is_some());
         let others_turn = both && turns.claims.fetch_add(1, Ordering::Relaxed) % OTHERS_TURN == OTHERS_TURN - 1;
-        let of_others = new.peek().map_or(2, |_| 1);
-        let kind = if stat.peek().is_some() && !others_turn { 0 } else { of_others };
+        let kind = match (stat.peek().is_some() && !others_turn, new.peek().is_some(), again.peek().is_some()) {
+            (true, ..) => 0,
+            (false, true, true) => {
+                let claims = turns.claims_of_others.fetch_add(1, Ordering::Relaxed);
+                if claims % OTHERS_TURN == OTHERS_TURN - 1 { 2 } else { 1 }
+            }
+            (false, true, false) => 1,
+            (false, false, _) => 2,
+        };
         let claim = match kind {
             0 => stat.next(),
             1 => new.next(),

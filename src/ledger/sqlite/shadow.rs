@@ -194,21 +194,21 @@ fn shadow_model(row: &Row<'_>) -> rusqlite::Result<ShadowModel> {
 
 /// The slices of the study ?1 that the shadow model ?2 can score, as [`scored_twice`] reads them.
 const IN_SHADOW: &str = "SELECT i.series_uid, x.reason, i.instance_number, s.frame, s.position, s.orientation, s.thickness, s.doubts, s.is_substitute,
-            s.id, s.shows, s.lacking, x.state, x.probability, x.positive, c.probability
+            s.id, s.shows, s.lacking, s.location, x.state, x.probability, x.positive, c.probability
      FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
      LEFT JOIN shadow_scores x ON x.slice_id = s.id AND x.model_id = ?2
      WHERE s.study_uid = ?1 AND s.state <> 'ineligible'";
 
 fn scored_twice(row: &Row<'_>) -> rusqlite::Result<ScoredTwice> {
-    let state: Option<String> = row.get(12)?;
-    let state = match (state, row.get(13)?) {
+    let state: Option<String> = row.get(13)?;
+    let state = match (state, row.get(14)?) {
         (None, _) => SliceState::Queued,
         (Some(_), Some(probability)) => {
-            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(14)? == Some(true) }
+            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(15)? == Some(true) }
         }
         (Some(_), None) => SliceState::Failed,
     };
-    Ok(ScoredTwice { probability: row.get(15)?, in_shadow: evidence_in_state(row, state)? })
+    Ok(ScoredTwice { probability: row.get(16)?, in_shadow: evidence_in_state(row, state)? })
 }
 
 impl Reader {

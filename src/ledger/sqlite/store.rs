@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Ledger;
 use super::retention::restore_file;
 use super::search::{add_words, has_new_words};
-use super::study::reopen;
+use super::study::{BROKEN_OFF, reopen};
 use super::verdict::FILE_REMOVED;
 use crate::ledger::{
     Actor, Deed, Instances, NewInstance, Pending, Quarantined, Queue, Refused, Result, SliceStart, Stored, Studies,
@@ -79,6 +79,10 @@ impl Instances for Ledger {
                         .query_row(params![object.study_uid, object.series_uid, object.sop_uid], |row| row.get(0))
                         .optional()?;
                     let replaced = kept.map_or(Ok(false), |kept| replace_by_quarantined(connection, kept))?;
+                    if let (1, false, Some(study_uid)) = (inserted, replaced, &object.study_uid) {
+                        // Whoever reads the verdict is told of it, whichever came first.
+                        reopen(connection, study_uid)?;
+                    }
                     Ok((inserted == 1, replaced))
                 })
                 .await?;
@@ -118,6 +122,20 @@ impl Instances for Ledger {
             details: json!({ "objects": objects }),
         });
     }
+
+    fn note_broken_off(&self, study_uid: String) {
+        let shared = self.shared.clone();
+        let posted = self.shared.writer.post(
+            move |connection| note_broken_off(connection, &study_uid),
+            move |written| match written {
+                Ok(()) => shared.wakeups.changed.notify_waiters(),
+                Err(error) => tracing::error!(%error, "that an association was broken off could not be noted"),
+            },
+        );
+        if let Err(error) = posted {
+            tracing::error!(%error, "that an association was broken off could not be noted");
+        }
+    }
 }
 
 /// Why a copy that could not be read was set aside.
@@ -129,7 +147,7 @@ fn is_unreadable(connection: &Connection, instance: i64) -> Result<bool> {
     Ok(connection
         .prepare_cached(
             "SELECT coalesce(sum(state IN ('scored', 'queued')), 0) = 0
-                AND coalesce(sum(state = 'failed' OR state = 'ineligible' AND attempts > 0 AND head_check IS NULL), 0) > 0
+                AND coalesce(sum(state = 'failed' OR state = 'ineligible' AND attempts > 0 AND shows IS NULL), 0) > 0
              FROM slices WHERE instance_id = ?1",
         )?
         .query_row([instance], |row| row.get(0))?)
@@ -181,6 +199,10 @@ fn set_aside_unreadable(connection: &Connection, instance: i64) -> Result<()> {
 }
 
 fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
+    // Whoever broke off has come again.
+    connection
+        .prepare_cached("UPDATE studies SET broken_off = 0 WHERE study_uid = ?1 AND broken_off")?
+        .execute([&instance.study_uid])?;
     let kept: Option<(i64, String)> = connection
         .prepare_cached("SELECT id, digest FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3")?
         .query_row(params![instance.study_uid, instance.series_uid, instance.sop_uid], |row| {
@@ -192,7 +214,7 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
         let id = insert_instance(connection, instance)?;
         insert_slices(connection, id, instance)?;
         connection
-            .prepare_cached("DELETE FROM refused WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3")?
+            .prepare_cached("DELETE FROM refused WHERE study_uid = ?1 AND series_uid IN (?2, '') AND sop_uid = ?3")?
             .execute(params![instance.study_uid, instance.series_uid, instance.sop_uid])?;
         return Ok(Stored::New);
     };
@@ -234,8 +256,9 @@ fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
     Ok(Stored::Conflict { kept_digest })
 }
 
-/// Rows of the table `refused` that are kept: a sender may try any number of objects.
-const MOST_REFUSED: i64 = 10_000;
+/// Rows of the table `refused` that are kept: a sender may try any number of objects. Studies whose rows go are marked
+/// (`refused_more`).
+const MOST_REFUSED: i64 = 100_000;
 
 fn note_refused(connection: &Connection, object: &Refused) -> Result<()> {
     let noted = connection
@@ -246,10 +269,42 @@ fn note_refused(connection: &Connection, object: &Refused) -> Result<()> {
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![object.study_uid, object.series_uid, object.sop_uid, object.reason, now()])?;
-    if noted > 0 {
-        let newest = connection.last_insert_rowid();
-        connection.prepare_cached("DELETE FROM refused WHERE id <= ?1")?.execute([newest - MOST_REFUSED])?;
+    if noted == 0 {
+        return Ok(());
+    }
+    forget_refused(connection, connection.last_insert_rowid() - MOST_REFUSED)?;
+    // A study of which nothing else came is to be judged, and told of, too.
+    let new = connection
+        .prepare_cached(
+            "INSERT INTO studies (study_uid, first_received_at, last_received_at, opened_at) VALUES (?1, ?2, ?2, ?2)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![object.study_uid, now()])?;
+    if new == 0 {
         reopen(connection, &object.study_uid)?;
+    }
+    Ok(())
+}
+
+/// Removes the rows of `refused` up to this one.
+fn forget_refused(connection: &Connection, last: i64) -> Result<()> {
+    if last > 0 {
+        connection
+            .prepare_cached(
+                "UPDATE studies SET refused_more = 1
+                 WHERE study_uid IN (SELECT study_uid FROM refused WHERE id <= ?1) AND NOT refused_more",
+            )?
+            .execute([last])?;
+        connection.prepare_cached("DELETE FROM refused WHERE id <= ?1")?.execute([last])?;
+    }
+    Ok(())
+}
+
+fn note_broken_off(connection: &Connection, study_uid: &str) -> Result<()> {
+    connection.execute("UPDATE studies SET broken_off = 1 WHERE study_uid = ?1", [study_uid])?;
+    // A study that was decided while its association stood still is judged again where something is known to be missing.
+    if connection.prepare_cached(BROKEN_OFF)?.exists([study_uid])? {
+        reopen(connection, study_uid)?;
     }
     Ok(())
 }
@@ -436,8 +491,9 @@ fn insert_instance(connection: &Connection, instance: &NewInstance) -> Result<i6
     connection
         .prepare_cached(
             "INSERT INTO instances (sop_uid, sop_class_uid, transfer_syntax, study_uid, series_uid, instance_number,
-                                    digest, path, size, calling_ae, peer, received_at, concatenation, concatenation_total)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                                    digest, path, size, calling_ae, peer, received_at, concatenation, concatenation_total,
+                                    images_in_acquisition)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .execute(params![
             instance.sop_uid,
@@ -453,7 +509,8 @@ fn insert_instance(connection: &Connection, instance: &NewInstance) -> Result<i6
             instance.peer,
             instance.received_at,
             instance.concatenation.as_ref().map(|concatenation| &concatenation.uid),
-            instance.concatenation.as_ref().map(|concatenation| concatenation.total)
+            instance.concatenation.as_ref().map(|concatenation| concatenation.total),
+            instance.images_in_acquisition
         ])?;
     Ok(connection.last_insert_rowid())
 }
@@ -462,7 +519,7 @@ fn replace_instance(connection: &Connection, id: i64, instance: &NewInstance) ->
     connection
         .prepare_cached(
             "UPDATE instances SET sop_class_uid = ?2, transfer_syntax = ?3, instance_number = ?4, digest = ?5, path = ?6,
-                 size = ?7, calling_ae = ?8, peer = ?9, received_at = ?10, removed_at = NULL, lost_at = NULL
+                 size = ?7, calling_ae = ?8, peer = ?9, received_at = ?10, images_in_acquisition = ?11, removed_at = NULL, lost_at = NULL
              WHERE id = ?1",
         )?
         .execute(params![
@@ -475,7 +532,8 @@ fn replace_instance(connection: &Connection, id: i64, instance: &NewInstance) ->
             instance.size as i64,
             instance.calling_ae,
             instance.peer,
-            instance.received_at
+            instance.received_at,
+            instance.images_in_acquisition
         ])?;
     Ok(())
 }
@@ -484,12 +542,12 @@ fn replace_instance(connection: &Connection, id: i64, instance: &NewInstance) ->
 fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO slices (instance_id, study_uid, frame, state, reason, priority, position, orientation, thickness,
-                             doubts, is_substitute, head_check, source, lacking)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                             doubts, is_substitute, head_check, source, lacking, location)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          ON CONFLICT (instance_id, frame) DO UPDATE SET state = excluded.state, reason = excluded.reason, source = excluded.source,
              priority = excluded.priority, position = excluded.position, orientation = excluded.orientation,
              thickness = excluded.thickness, doubts = excluded.doubts, is_substitute = excluded.is_substitute,
-             head_check = excluded.head_check, lacking = excluded.lacking, shows = NULL, attempts = 0, claims = 0, score_id = NULL",
+             head_check = excluded.head_check, lacking = excluded.lacking, location = excluded.location, shows = NULL, attempts = 0, claims = 0, score_id = NULL",
     )?;
     let source = instance.source();
     for (frame, slice) in (1i64..).zip(&instance.slices) {
@@ -512,7 +570,8 @@ fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Re
             facts.is_substitute,
             facts.head_check,
             source,
-            facts.lacking
+            facts.lacking,
+            facts.location
         ])?;
     }
     Ok(())

@@ -6,6 +6,14 @@ use serde_json::json;
 use super::{Ledger, audit};
 use crate::ledger::{Actor, Deed, Queue, Result, now};
 
+/// Of the study ?1, whose last association was broken off: the series of which its acquisition has more images than came. Series, words,
+/// and 0, for nobody knows how many objects these are.
+pub(super) const BROKEN_OFF: &str =
+    "SELECT i.series_uid, 'the association was broken off, and only ' || count(*) || ' of the '
+            || max(i.images_in_acquisition) || ' images of the acquisition came', 0
+     FROM slices s JOIN instances i ON i.id = s.instance_id WHERE s.study_uid = ?1
+     GROUP BY i.series_uid HAVING count(*) < max(i.images_in_acquisition) AND sum(s.state <> 'ineligible') > 0";
+
 /// Reopens a study that was decided, as its next revision; one that is open stays as it is. The one place where this is done.
 ///
 /// Its flag stays up if it was up, for a machine never retracts; "not flagged" is no longer true of it.
@@ -27,7 +35,9 @@ impl Ledger {
         let (study_uid, actor) = (study_uid.to_owned(), actor.clone());
         let slices = self.write_blocking(move |connection| {
             let slices = connection.execute(
-                "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, claims = 0, priority = 1, score_id = NULL
+                "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, claims = 0,
+                    -- What failed was never scored: it waits in its own turn, and a STAT slice before others.
+                    priority = iif(state = 'failed', min(priority, 0), 1), score_id = NULL
                  WHERE study_uid = ?1 AND state IN ('scored', 'failed')
                    AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NULL)",
                 [&study_uid],
@@ -35,7 +45,8 @@ impl Ledger {
             if slices > 0 {
                 reopen(connection, &study_uid)?;
                 // For one that was open its time begins anew, too: the slices have to wait again.
-                connection.execute("UPDATE studies SET opened_at = ?2 WHERE study_uid = ?1", params![study_uid, now()])?;
+                connection
+                    .execute("UPDATE studies SET opened_at = ?2 WHERE study_uid = ?1", params![study_uid, now()])?;
                 let details = json!({ "slices": slices });
                 audit::append(connection, &Deed { actor, name: "study.rescore", study_uid: Some(study_uid), details })?;
             }

@@ -67,6 +67,30 @@ async fn a_new_patient_does_not_wait_for_what_is_scored_again() {
 }
 
 #[tokio::test]
+async fn what_is_scored_again_does_not_wait_for_ever_and_what_failed_waits_in_its_own_turn() {
+    let (_folder, ledger) = ledger();
+    for sop in ["1", "2", "3"] {
+        ledger.store(instance(sop, "old", sop)).await.unwrap();
+    }
+    ledger.store(instance("4", "failed", "ff")).await.unwrap();
+    for claim in next(&ledger, 4).await {
+        match claim.study_uid.as_str() {
+            "failed" => drop(ledger.fail(claim.lease, "no GPU".into()).await.unwrap()),
+            _ => drop(ledger.complete(vec![score(&claim, 0.1)]).await.unwrap()),
+        }
+    }
+    let again = ledger.clone();
+    let requeue = move || ["old", "failed"].map(|study| again.requeue_study(study, &Actor::system()).unwrap());
+    assert_eq!(tokio::task::spawn_blocking(requeue).await.unwrap(), [3, 1]);
+    for number in 0..20 {
+        ledger.store(instance(&format!("n{number}"), &format!("new{number}"), &format!("{number}"))).await.unwrap();
+    }
+    let claims = next(&ledger, 12).await;
+    let of = |study: &str| claims.iter().filter(|claim| claim.study_uid == study).count();
+    assert_eq!((of("old"), of("failed")), (3, 1), "{claims:?}");
+}
+
+#[tokio::test]
 async fn who_cannot_write_is_told_why() {
     let (folder, ledger) = ledger();
     ledger.write(|connection| Ok(connection.busy_timeout(Duration::from_millis(1))?)).await.unwrap();

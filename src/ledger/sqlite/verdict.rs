@@ -8,6 +8,7 @@ use triaged_imaging::Shows;
 use super::Ledger;
 use super::acknowledgement::keep_or_clear;
 use super::outbox::post;
+use super::study::BROKEN_OFF;
 use crate::event::TopSlice;
 use crate::ledger::records::pixel_box;
 use crate::ledger::{
@@ -20,7 +21,7 @@ pub(super) const FILE_REMOVED: &str = "scored by another model, and its file was
 
 /// What series of the study ?1 lack: objects that were refused, and parts of concatenations. Series, words, count.
 const LACKING: &str = "SELECT series_uid, iif(count(*) = 1, '1 object of it was', count(*) || ' objects of it were')
-                || ' refused and did not come since (' || min(reason) || ')', count(*)
+                || ' not taken and did not come since (' || min(reason) || ')', count(*)
          FROM refused WHERE study_uid = ?1 GROUP BY series_uid
      UNION ALL
          SELECT series_uid, (max(concatenation_total) - count(*)) || ' of ' || max(concatenation_total)
@@ -34,12 +35,12 @@ impl Studies for Ledger {
             let mut studies = connection.prepare_cached(
                 "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
                         slices_failed, opened_at, first_received_at, last_received_at,
-                        former_patient_ids IS NOT NULL, set_aside, several_names
+                        former_patient_ids IS NOT NULL, set_aside, several_names, broken_off, refused_more
                  FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
             )?;
             let mut slices = connection.prepare_cached(
                 "SELECT i.series_uid, s.reason, i.instance_number, s.frame, s.position, s.orientation, s.thickness, s.doubts,
-                        s.is_substitute, s.id, s.shows, s.lacking, s.state, s.attempts > 0, s.head_check IS NOT NULL, c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
+                        s.is_substitute, s.id, s.shows, s.lacking, s.location, s.state, s.attempts > 0, s.shows IS NOT NULL, c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
                  FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
                  WHERE s.study_uid = ?1",
             )?;
@@ -47,12 +48,17 @@ impl Studies for Ledger {
             let rows = studies.query_map([], |row| {
                 let study_uid: String = row.get(0)?;
                 let slices =
-                    slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(17)?)))?;
+                    slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(18)?)))?;
                 let mut slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool)>>>()?;
                 let (mut refused, mut refused_elsewhere) = (0, 0);
-                let rows = lacking.query_map([&study_uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-                for row in rows {
-                    let (series_uid, said, count): (String, String, i64) = row?;
+                let is_broken_off: bool = row.get(14)?;
+                let said = |row: &Row<'_>| -> rusqlite::Result<(String, String, i64)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+                let mut rows = lacking.query_map([&study_uid], said)?.collect::<rusqlite::Result<Vec<_>>>()?;
+                if is_broken_off {
+                    let mut broken_off = connection.prepare_cached(BROKEN_OFF)?;
+                    rows.extend(broken_off.query_map([&study_uid], said)?.collect::<rusqlite::Result<Vec<_>>>()?);
+                }
+                for (series_uid, said, count) in rows {
                     refused += count;
                     let mut of_series = slices.iter_mut().filter(|(slice, _)| slice.series_uid == series_uid).peekable();
                     if of_series.peek().is_none() {
@@ -77,6 +83,8 @@ impl Studies for Ledger {
                     has_several_patients: row.get(11)?,
                     set_aside: row.get(12)?,
                     has_several_names: row.get(13)?,
+                    is_broken_off,
+                    has_more_refused: row.get(15)?,
                     refused,
                     refused_elsewhere,
                     slices_of_other_models: slices.iter().filter(|(_, other)| *other).count() as i64,
@@ -165,8 +173,8 @@ impl Studies for Ledger {
         Box::pin(async move {
             self.write(move |connection| {
                 let mut queue = connection.prepare_cached(
-                    "UPDATE slices SET state = 'queued', reason = NULL, head_check = NULL, attempts = 0, claims = 0
-                     WHERE id = ?1 AND study_uid = ?2 AND state = 'ineligible' AND head_check IS NOT NULL",
+                    "UPDATE slices SET state = 'queued', reason = NULL, head_check = NULL, shows = NULL, attempts = 0, claims = 0
+                     WHERE id = ?1 AND study_uid = ?2 AND state = 'ineligible' AND shows IS NOT NULL",
                 )?;
                 slices.iter().try_for_each(|slice| queue.execute(params![slice, study_uid]).map(drop))?;
                 Ok(())
@@ -187,7 +195,7 @@ fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -
         .prepare_cached(
             "SELECT 1 FROM studies WHERE study_uid = ?1 AND revision = ?2 AND state = 'receiving'
                 AND (?3 OR (slices_received = ?4 AND slices_scored = ?5 AND slices_ineligible = ?6 AND slices_failed = ?7
-                     AND (SELECT count(*) FROM refused WHERE study_uid = ?1) = ?8))",
+                     AND (SELECT count(*) FROM refused WHERE study_uid = ?1) = ?8 AND broken_off = ?9))",
         )?
         .query_row(
             params![
@@ -199,7 +207,8 @@ fn decide(connection: &Connection, verdict: &Verdict, messages: &[NewMessage]) -
                 verdict.slices_scored,
                 verdict.slices_ineligible,
                 verdict.slices_failed,
-                verdict.refused
+                verdict.refused,
+                verdict.is_broken_off
             ],
             |row| row.get(0),
         )
@@ -314,23 +323,23 @@ fn write_series(connection: &Connection, verdict: &Verdict) -> Result<()> {
 
 /// From the columns of the query in [`Ledger::open_studies`], in their order.
 fn evidence(row: &Row<'_>) -> rusqlite::Result<SliceEvidence> {
-    let state: String = row.get(12)?;
-    let (was_tried, had_head_check): (bool, bool) = (row.get(13)?, row.get(14)?);
-    let state = match (state.as_str(), row.get(15)?) {
+    let state: String = row.get(13)?;
+    let (was_tried, was_looked_at): (bool, bool) = (row.get(14)?, row.get(15)?);
+    let state = match (state.as_str(), row.get(16)?) {
         ("scored", Some(probability)) => {
-            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(16)? == Some(true) }
+            SliceState::Scored { probability, positive: row.get::<_, Option<bool>>(17)? == Some(true) }
         }
         ("queued", _) => SliceState::Queued,
         ("ineligible", _) if !was_tried => SliceState::Out,
-        ("ineligible", _) if had_head_check => SliceState::NoHead,
+        ("ineligible", _) if was_looked_at => SliceState::NoHead,
         // It passed the gate, and then no pixels could be had of it.
         _ => SliceState::Failed,
     };
     evidence_in_state(row, state)
 }
 
-/// From the first twelve columns of a query: series, reason, instance number, frame, position, orientation, thickness, doubts, whether
-/// it is a substitute, the slice's id, what it shows and what it lacks.
+/// From the first thirteen columns of a query: series, reason, instance number, frame, position, orientation, thickness, doubts, whether
+/// it is a substitute, the slice's id, what it shows, what it lacks and its Slice Location.
 pub(super) fn evidence_in_state(row: &Row<'_>, state: SliceState) -> rusqlite::Result<SliceEvidence> {
     Ok(SliceEvidence {
         series_uid: row.get(0)?,
@@ -346,5 +355,6 @@ pub(super) fn evidence_in_state(row: &Row<'_>, state: SliceState) -> rusqlite::R
         id: row.get(9)?,
         shows: row.get::<_, Option<String>>(10)?.as_deref().and_then(Shows::named),
         lacking: row.get(11)?,
+        location: row.get(12)?,
     })
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params, params_from_iter};
 use super::Reader;
 use super::reader::records;
 use super::search::words;
-use crate::ledger::{Order, Result, StandingCounts, VerdictFilter, WorklistFilter, WorklistRow};
+use crate::ledger::{Order, Result, StandingCounts, Telling, VerdictFilter, WorklistFilter, WorklistRow};
 
 /// Flagged and not acknowledged, then incomplete and not acknowledged, flagged, incomplete, the rest; the newest first within each.
 /// The index `studies_reading_order` has the same expressions.
@@ -180,6 +180,34 @@ impl Reader {
             Ok(connection.prepare_cached(&sql)?.query_row([], |row| {
                 Ok(StandingCounts { flagged: count(row, 0)?, incomplete: count(row, 1)?, receiving: count(row, 2)? })
             })?)
+        })
+    }
+
+    /// The studies that are flagged and not acknowledged, the newest first; at most `most`.
+    pub fn unread_flags(&self, most: u32) -> Result<Vec<String>> {
+        self.read(|connection| {
+            let sql = format!(
+                "SELECT study_uid FROM studies WHERE {WORKING_GROUP} = 0 ORDER BY {WORKING_GROUP}, last_received_at DESC
+                 LIMIT ?1"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            Ok(statement.query_map([most], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// What becomes of the messages of a study of which none was delivered to people yet.
+    pub fn telling(&self, study_uid: &str) -> Result<Telling> {
+        self.read(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE study_uid = ?1 AND state = 'pending')
+                           OR EXISTS (SELECT 1 FROM escalations WHERE study_uid = ?1 AND state = 'waiting'),
+                       EXISTS (SELECT 1 FROM outbox WHERE study_uid = ?1 AND state = 'dead')";
+            let found: (bool, bool) =
+                connection.prepare_cached(sql)?.query_row([study_uid], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(match found {
+                (true, _) => Telling::ToCome,
+                (false, true) => Telling::GivenUp,
+                (false, false) => Telling::Nobody,
+            })
         })
     }
 

@@ -6,7 +6,7 @@ use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
 use triaged_imaging::DicomObject;
-use triaged_imaging::attributes::{item, values};
+use triaged_imaging::attributes::{integer, item, values};
 
 /// One frame of an object.
 #[derive(Clone, Copy)]
@@ -43,19 +43,35 @@ impl<'a> Frame<'a> {
         self.macros(sequence).find_map(of).or_else(|| of(self.object)).unwrap_or_default()
     }
 
+    /// Whether the object has further frames.
+    pub fn is_one_of_several(&self) -> bool {
+        integer(self.object, tags::NUMBER_OF_FRAMES).is_some_and(|frames| frames > 1)
+    }
+
+    /// The values as numbers, of this functional group macro alone; none where one of them is no finite number.
+    pub fn numbers_of_macro(&self, sequence: Tag, tag: Tag) -> Option<Vec<f64>> {
+        let of =
+            |place: &InMemDicomObject| Some(values(place, tag)).filter(|values| values.iter().any(|v| !v.is_empty()));
+        numbers_of(&self.macros(sequence).find_map(of)?)
+    }
+
     pub fn text(&self, sequence: Tag, tag: Tag) -> Option<String> {
         self.values(sequence, tag).into_iter().next().filter(|value| !value.is_empty())
     }
 
     /// The values as numbers; none where one of them is no finite number.
     pub fn numbers(&self, sequence: Tag, tag: Tag) -> Option<Vec<f64>> {
-        let values = self.values(sequence, tag);
-        let number = |value: &String| value.replace(',', ".").parse::<f64>().ok().filter(|number| number.is_finite());
-        Some(values.iter().map(number).collect::<Option<Vec<f64>>>()?).filter(|numbers| !numbers.is_empty())
+        numbers_of(&self.values(sequence, tag))
     }
 
     pub fn number(&self, sequence: Tag, tag: Tag) -> Option<f64> {
         let first = self.text(sequence, tag)?;
         first.replace(',', ".").parse::<f64>().ok().filter(|number| number.is_finite())
     }
+}
+
+/// None where there is none, or one of them is no finite number.
+fn numbers_of(values: &[String]) -> Option<Vec<f64>> {
+    let number = |value: &String| value.replace(',', ".").parse::<f64>().ok().filter(|number| number.is_finite());
+    Some(values.iter().map(number).collect::<Option<Vec<f64>>>()?).filter(|numbers| !numbers.is_empty())
 }

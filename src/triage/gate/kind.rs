@@ -11,17 +11,22 @@ use super::words::{fold, has_phrase};
 use super::{Notes, shown};
 use crate::config;
 
+/// Whether objects of this SOP class may be CT images: those of a private class may.
+pub fn may_be_ct_image(sop_class_uid: &str) -> bool {
+    let class = sop_class_uid.trim_end_matches(['\0', ' ']);
+    !class.starts_with("1.2.840.10008.")
+        || [uids::CT_IMAGE_STORAGE, uids::ENHANCED_CT_IMAGE_STORAGE, uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE]
+            .contains(&class)
+}
+
 /// Storage classes of CT images (PS3.4 annex B.5); an object of another standard class is something else, secondary captures
 /// of CT included: dose reports, screenshots, films. A private class says nothing, the attributes do.
 pub(super) fn sop_class(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<String> {
     let object = frame.object();
     let in_meta = || Some(object.meta().media_storage_sop_class_uid().trim_end_matches(['\0', ' ']).to_string());
-    let class =
-        text(object, tags::SOP_CLASS_UID).or_else(in_meta).filter(|class| class.starts_with("1.2.840.10008."))?;
+    let class = text(object, tags::SOP_CLASS_UID).or_else(in_meta)?;
     match class.as_str() {
-        uids::CT_IMAGE_STORAGE | uids::ENHANCED_CT_IMAGE_STORAGE | uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE => {
-            None
-        }
+        class if may_be_ct_image(class) => None,
         other => {
             let name = match other {
                 uids::SECONDARY_CAPTURE_IMAGE_STORAGE => " (secondary capture)",

@@ -16,6 +16,7 @@ use triaged_model::MadeFor;
 
 use crate::config;
 use frame::Frame;
+pub use kind::may_be_ct_image;
 pub use plane::Plane;
 
 /// The gate's decision about one slice.
@@ -119,6 +120,11 @@ impl Gate {
                 decision => decision,
             },
         };
+        if notes.plane.is_turned {
+            // Rotations of some degrees are all that the models have seen.
+            let said = "the head lies otherwise in the image than a patient's on the back (Image Orientation), which the model was not made for";
+            notes.doubts.push(said.into());
+        }
         let Notes { plane, doubts, is_substitute } = notes;
         Assessment { decision, doubts, is_substitute, plane }
     }

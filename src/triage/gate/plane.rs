@@ -11,16 +11,28 @@ pub struct Plane {
     pub normal: Option<[f64; 3]>,
     /// The place of the plane along its normal, in mm: from Image Position, else from Slice Location.
     pub place: Option<f64>,
+    /// Slice Location in mm, from a place of the sender's own.
+    pub location: Option<f64>,
     /// Slice Thickness in mm.
     pub thickness: Option<f64>,
+    /// The patient's left is not to the right in the image, or the back not below, by more than 50 degrees: the image shows a patient who lay on the
+    /// side or prone, or is mirrored.
+    pub is_turned: bool,
 }
 
 impl Plane {
     pub(super) fn of(frame: &Frame) -> Plane {
         let orientation = frame.numbers(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT);
-        let normal = orientation.and_then(|cosines| normal(&cosines));
-        let position = frame.numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT);
-        let location = || frame.number(tags::CT_POSITION_SEQUENCE, tags::SLICE_LOCATION);
+        let normal = orientation.as_deref().and_then(normal);
+        // One position of a whole object is none of its several frames.
+        let position = match frame.is_one_of_several() {
+            true => frame.numbers_of_macro(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT),
+            false => frame.numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT),
+        };
+        let location = || match frame.is_one_of_several() {
+            true => frame.numbers_of_macro(tags::CT_POSITION_SEQUENCE, tags::SLICE_LOCATION)?.first().copied(),
+            false => frame.number(tags::CT_POSITION_SEQUENCE, tags::SLICE_LOCATION),
+        };
         let place = match position.as_deref() {
             // No image has its corner in the middle of the gantry: this is what systems write that do not know positions, or must not tell
             // them. Slice Location says more.
@@ -30,7 +42,8 @@ impl Plane {
             _ => location(),
         };
         let thickness = frame.number(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS).filter(|mm| *mm > 0.0);
-        Plane { normal, place, thickness }
+        let is_turned = orientation.as_deref().is_some_and(is_turned);
+        Plane { normal, place, location: location(), thickness, is_turned }
     }
 
     /// Degrees between the plane and the axial one; none where the orientation is absent.
@@ -59,6 +72,12 @@ fn normal(cosines: &[f64]) -> Option<[f64; 3]> {
     Some(normal.map(|n| n / length * greatest.signum()))
 }
 
+/// By Image Orientation's six direction cosines, of its rows and its columns.
+fn is_turned(cosines: &[f64]) -> bool {
+    const LEAST: f64 = 0.64;
+    matches!(*cosines, [left, _, _, _, back, _] if left < LEAST || back < LEAST)
+}
+
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -81,6 +100,17 @@ mod tests {
         assert!((ge - 18.5).abs() < 0.01, "{ge}");
         assert_eq!(plane([0.0; 6]).tilt(), None);
         assert_eq!(plane([1.0, 0.0, 0.0, 1.0, 0.0, 0.0]).tilt(), None, "the same direction twice");
+    }
+
+    #[test]
+    fn a_patient_on_the_side_or_prone_is_turned() {
+        assert!(!is_turned(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]));
+        assert!(!is_turned(&[0.94, 0.34, 0.0, -0.34, 0.9, -0.3]), "the head inclined, the gantry tilted");
+        for turned in
+            [[0.0, 1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0], [-1.0, 0.0, 0.0, 0.0, 1.0, 0.0]]
+        {
+            assert!(is_turned(&turned), "{turned:?}");
+        }
     }
 
     #[test]

@@ -51,10 +51,34 @@ impl Sender {
 
     /// Sends a data set and returns the status of the response.
     pub fn store(&mut self, sop_instance: &str, data_set: &[u8]) -> u16 {
+        self.store_as(CT_IMAGE, sop_instance, data_set)
+    }
+
+    /// The same with this SOP class in the command.
+    pub fn store_as(&mut self, class: &str, sop_instance: &str, data_set: &[u8]) -> u16 {
+        self.announce(class, sop_instance);
+        let mut pieces = data_set.chunks(64 << 10).peekable();
+        while let Some(piece) = pieces.next() {
+            self.value(if pieces.peek().is_none() { 2 } else { 0 }, piece);
+        }
+        let (kind, response) = pdu(&mut self.socket);
+        assert_eq!(kind, 4, "no response, but PDU {kind}");
+        let at = response.windows(8).position(|bytes| bytes == [0, 0, 0, 9, 2, 0, 0, 0]).expect("a status");
+        u16::from_le_bytes([response[at + 8], response[at + 9]])
+    }
+
+    /// Sends the beginning of a data set, and closes the connection.
+    pub fn break_off(mut self, sop_instance: &str, beginning: &[u8]) {
+        self.announce(CT_IMAGE, sop_instance);
+        self.value(0, beginning);
+    }
+
+    /// The C-STORE request before the data set.
+    fn announce(&mut self, class: &str, sop_instance: &str) {
         self.message += 1;
         let uid = |text: &str| if text.len() % 2 == 1 { format!("{text}\0") } else { text.to_owned() };
         let command = [
-            command_element(0x0002, uid(CT_IMAGE).as_bytes()),
+            command_element(0x0002, uid(class).as_bytes()),
             command_element(0x0100, &1_u16.to_le_bytes()),
             command_element(0x0110, &self.message.to_le_bytes()),
             command_element(0x0700, &0_u16.to_le_bytes()),
@@ -64,14 +88,6 @@ impl Sender {
         .concat();
         let command = [command_element(0x0000, &(command.len() as u32).to_le_bytes()), command].concat();
         self.value(3, &command);
-        let mut pieces = data_set.chunks(64 << 10).peekable();
-        while let Some(piece) = pieces.next() {
-            self.value(if pieces.peek().is_none() { 2 } else { 0 }, piece);
-        }
-        let (kind, response) = pdu(&mut self.socket);
-        assert_eq!(kind, 4, "no response, but PDU {kind}");
-        let at = response.windows(8).position(|bytes| bytes == [0, 0, 0, 9, 2, 0, 0, 0]).expect("a status");
-        u16::from_le_bytes([response[at + 8], response[at + 9]])
     }
 
     /// A presentation data value in a PDU of its own.

@@ -296,8 +296,8 @@ impl<R: Read + Seek> Parser<R> {
             let left = level.limit.saturating_sub(self.source.position());
             // [`Parser::fragments`] tells of fragments.
             self.pixels = Some(match head.length.get() {
-                Some(length) => PixelExtent { bytes: u64::from(length).min(left), fragments: None },
-                None => PixelExtent { bytes: 0, fragments: Some(0) },
+                Some(length) => PixelExtent { bytes: u64::from(length).min(left), fragments: None, codestreams: 0 },
+                None => PixelExtent { bytes: 0, fragments: Some(0), codestreams: 0 },
             });
         }
         // Group lengths (PS3.5 section 7.2) are retired, and wrong in too many files.

@@ -11,6 +11,8 @@ pub struct PixelExtent {
     pub bytes: u64,
     /// Fragments of encapsulated pixel data (PS3.5 section A.4), without the offset table; `None` for native ones.
     pub fragments: Option<u64>,
+    /// Fragments that begin as a codestream of JPEG, JPEG-LS, JPEG 2000 or RLE does.
+    pub codestreams: u64,
 }
 
 /// An object without its pixel data, and how much of them there is.

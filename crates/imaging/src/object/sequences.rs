@@ -13,6 +13,16 @@ use super::parser::{Close, Extent, Level, Parser, VALUE_MEMORY, is_final};
 /// Bytes that an item takes.
 const ITEM_MEMORY: usize = 1500;
 
+/// Whether a fragment begins a frame: with SOI of JPEG and JPEG-LS, SOC of JPEG 2000, or an RLE header, which counts up to 15 segments and
+/// places the first behind its own 64 bytes (PS3.5 section G.5).
+fn begins_codestream(first: &[u8; 8]) -> bool {
+    match *first {
+        [0xFF, 0xD8 | 0x4F, ..] => true,
+        [segments, 0, 0, 0, 64, 0, 0, 0] => (1..=15).contains(&segments),
+        _ => false,
+    }
+}
+
 impl<R: Read + Seek> Parser<R> {
     /// The items of the sequence whose header has been read. `level` is the one that the sequence is in.
     pub(super) fn sequence(&mut self, head: &Head, level: Level) -> Result<Vec<InMemDicomObject>, ReadCause> {
@@ -175,6 +185,10 @@ impl<R: Read + Seek> Parser<R> {
                 && has_table
                 && let Some(pixels) = &mut self.pixels
             {
+                let mut first = [0; 8];
+                let at = self.source.position();
+                let is_begun = length >= 8 && self.source.look(at, &mut first)? == 8 && begins_codestream(&first);
+                pixels.codestreams += u64::from(is_begun);
                 pixels.bytes += length;
                 pixels.fragments = pixels.fragments.map(|fragments| fragments + 1);
             }

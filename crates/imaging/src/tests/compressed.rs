@@ -1,7 +1,7 @@
 //! Encapsulated pixel data: frames among fragments, and codestreams that lie.
 
 use super::*;
-use crate::{ImagingError, can_decode, decode_frame};
+use crate::{ImagingError, can_decode, decode_frame, read_header_bytes, uncounted_frames};
 
 const UNCOMPRESSED: &str = uids::ENCAPSULATED_UNCOMPRESSED_EXPLICIT_VR_LITTLE_ENDIAN;
 
@@ -75,6 +75,24 @@ fn frames_that_are_there_are_decoded_and_a_missing_one_says_so() {
             assert!(error.contains("2 frames are there, not 3"), "{error}");
         }
     }
+}
+
+#[test]
+fn frames_behind_the_last_that_is_counted_are_told() {
+    let rle: Vec<u8> = [vec![1, 0, 0, 0, 64, 0, 0, 0], vec![0; 56], vec![0xFF, 0, 0xFF, 1]].concat();
+    let jpeg_2000: &[u8] = &[0xFF, 0x4F, 0xFF, 0x51, 0, 0, 0, 0];
+    let more = |syntax: &str, count: &str, pieces: &[&[u8]]| {
+        let object =
+            with_syntax(data_set(2, [text(tags::NUMBER_OF_FRAMES, VR::IS, count), fragments(&[], pieces)]), syntax);
+        let mut bytes = Vec::new();
+        object.write_all(&mut bytes).expect("written");
+        uncounted_frames(&read_header_bytes(&bytes).expect("a header"))
+    };
+    assert_eq!(more(uids::RLE_LOSSLESS, "2", &[&rle, &rle]), None);
+    assert_eq!(more(uids::RLE_LOSSLESS, "1", &[&rle, &rle, &rle]), Some(2));
+    // Each frame in two fragments.
+    assert_eq!(more(uids::RLE_LOSSLESS, "2", &[&rle[..64], &rle[64..], &rle[..64], &rle[64..]]), None);
+    assert_eq!(more(uids::JPEG2000, "1", &[jpeg_2000, &jpeg_2000[2..], jpeg_2000]), Some(1));
 }
 
 /// SOI, then a frame header with these numbers.

@@ -84,7 +84,7 @@ fn slices_are_the_shadows_only_once_they_have_ended_and_only_while_there_is_one(
     assert_eq!(site.next(9), [""; 0], "the model that counts has not seen them");
     assert!(!site.ledger.is_idle().unwrap());
     let claims = site.runtime.block_on(next(&site.ledger, 9));
-    site.runtime.block_on(site.ledger.decline(claims[0].lease, "no pixels".into())).unwrap();
+    site.runtime.block_on(site.ledger.decline(claims[0].lease, "no pixels".into(), None)).unwrap();
     site.runtime.block_on(site.ledger.fail(claims[1].lease, "the GPU hiccupped".into())).unwrap();
     let scores = claims[2..].iter().map(|claim| score(claim, 0.4)).collect();
     site.runtime.block_on(site.ledger.complete(scores)).unwrap();
