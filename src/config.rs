@@ -347,6 +347,7 @@ pub struct Login {
     pub max_failures: u32,
     pub lockout_minutes: f64,
     pub trusted_proxies: Vec<Network>,
+    pub proxy_address_header: String,
     pub proxy_user_header: String,
     pub proxy_role: String,
     pub oidc: Oidc,

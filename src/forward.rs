@@ -16,6 +16,7 @@ use crate::ledger::{
     DueForward, ForwardEnd, ForwardRule, ForwardedCopy, Ledger, LedgerError, Result, Studies, format_time,
 };
 use crate::outgoing;
+use crate::plural::counted;
 
 /// Objects on one association. Few, so that an urgent one that comes meanwhile does not wait long, and little is repeated after a crash.
 const MOST_AT_ONCE: usize = 64;
@@ -124,6 +125,8 @@ pub async fn open(
 impl Forwarder {
     /// Forwards until `stop`. Errors of the ledger are logged and outwaited.
     pub async fn run(self, stop: CancellationToken) {
+        // The counts are there before the first instance.
+        self.note(&[]);
         // Since when the peer cannot be reached, as attempts in a row.
         let mut failures = 0;
         let mut not_before = Instant::now();
@@ -216,9 +219,13 @@ impl Forwarder {
                 lost = Some(error.to_string());
             } else if let Err(error) = ended {
                 // The instance under way may be what the peer cannot bear: others go before it next time.
-                if let (Some(row), true) = (due.get(answered), was_established(&error)) {
+                let under_way = due.get(answered).filter(|_| was_established(&error));
+                if let Some(row) = under_way {
                     ends.push((row.copy.clone(), self.lost(row, &error)));
                 }
+                let waiting = &due[(answered + usize::from(under_way.is_some())).min(due.len())..];
+                let waits = || ForwardEnd::Waits { error: error.to_string() };
+                ends.extend(waiting.iter().map(|row| (row.copy.clone(), waits())));
                 lost = Some(error.to_string());
             }
         }
@@ -259,7 +266,9 @@ impl Forwarder {
     fn again(&self, row: &DueForward, most: u32, error: String) -> ForwardEnd {
         let attempts = row.attempts.saturating_add(1);
         if attempts >= most {
-            return ForwardEnd::Failed { error: format!("given up after {attempts} attempts: {error}") };
+            return ForwardEnd::Failed {
+                error: format!("given up after {}: {error}", counted(attempts.into(), "attempt")),
+            };
         }
         ForwardEnd::Retry { at: self.later(attempts), error }
     }
@@ -282,6 +291,7 @@ impl Forwarder {
                 ForwardEnd::Stored { .. } => counts[0] += 1,
                 ForwardEnd::Retry { .. } => counts[1] += 1,
                 ForwardEnd::Failed { .. } => counts[2] += 1,
+                ForwardEnd::Waits { .. } => {}
             }
         }
         for (outcome, count) in ["stored", "retry", "failed"].into_iter().zip(counts) {

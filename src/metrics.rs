@@ -8,6 +8,8 @@ use std::time::Duration;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::event;
+
 /// How often the recorder folds raw histogram samples into buckets. Without it they pile up while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -168,6 +170,68 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ),
 ];
 
+/// Counters with a label whose values are known beforehand. Each is there from the start, at 0: a rule on a counter that begins with its first
+/// event does not see that event. Those whose labels name channels or destinations begin with their stage.
+const LABELLED: &[(&str, &str, &[&str])] = &[
+    ("triaged_queue_refusals_total", "bound", &["all", "source"]),
+    ("triaged_decoder_ends_total", "why", &["time", "crash", "killed", "silent", "broken"]),
+    ("triaged_associations_total", "result", &["accepted", "rejected", "garbage"]),
+    ("triaged_commitments_total", "outcome", &["delivered", "dead"]),
+    ("triaged_audit_messages_total", "outcome", &["sent", "failed"]),
+    ("triaged_instances_total", "outcome", &["stored", "refused"]),
+    ("triaged_shadow_slices_total", "state", &["scored", "failed"]),
+    ("triaged_slices_total", "state", &["scored", "ineligible", "failed"]),
+    ("triaged_verdicts_total", "flagged", &["flagged", "not flagged", "incomplete"]),
+];
+
+/// Why associations are rejected (PS3.8 table 9-21).
+const REJECTIONS: &[[&str; 3]] = &[
+    ["rejected-permanent", "service-user", "no-reason-given"],
+    ["rejected-permanent", "service-user", "application-context-name-not-supported"],
+    ["rejected-permanent", "service-user", "calling-AE-title-not-recognized"],
+    ["rejected-permanent", "service-user", "called-AE-title-not-recognized"],
+    ["rejected-permanent", "service-provider (ACSE)", "no-reason-given"],
+    ["rejected-permanent", "service-provider (ACSE)", "protocol-version-not-supported"],
+    ["rejected-transient", "service-provider (presentation)", "local-limit-exceeded"],
+];
+
+/// The metrics whose labels only their stages know.
+const OF_STAGES: &[&str] = &[
+    "triaged_notifications_total",
+    "triaged_notification_seconds",
+    "triaged_last_slice_to_notification_seconds",
+    "triaged_forwards_total",
+];
+
+/// Makes every counter and histogram be there before its first event.
+fn begin() {
+    for (name, label, values) in LABELLED {
+        for value in *values {
+            let _ = metrics::counter!(*name, *label => *value);
+        }
+    }
+    for [result, source, reason] in REJECTIONS {
+        let _ = metrics::counter!("triaged_rejections_total", "result" => *result, "source" => *source, "reason" => *reason);
+    }
+    for kind in event::Kind::ALL.into_iter().filter(|kind| kind.is_urgent()) {
+        let _ = metrics::counter!("triaged_unrouted_events_total", "kind" => kind.as_str());
+    }
+    let has_labels = |name: &str| {
+        LABELLED.iter().any(|(labelled, ..)| *labelled == name)
+            || OF_STAGES.contains(&name)
+            || ["triaged_rejections_total", "triaged_unrouted_events_total"].contains(&name)
+    };
+    for (name, kind, ..) in ALL.iter().filter(|(name, ..)| !has_labels(name)) {
+        match kind {
+            Counter => _ = metrics::counter!(*name),
+            Histogram(_) => _ = metrics::histogram!(*name),
+            // What is not measured yet is not known: 0 would say that it is.
+            Gauge => {}
+        }
+    }
+    metrics::gauge!("triaged_associations_open").set(0.0);
+}
+
 /// Installs the recorder for this process; further calls return the same handle. The only error is another recorder
 /// that was installed before.
 pub fn install() -> Result<PrometheusHandle, String> {
@@ -192,6 +256,7 @@ fn start() -> Result<PrometheusHandle, String> {
             Histogram(_) => metrics::describe_histogram!(*name, *unit, *meaning),
         }
     }
+    begin();
     metrics::gauge!("triaged_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let upkeep = handle.clone();
     std::thread::Builder::new()
@@ -221,6 +286,24 @@ mod tests {
             |le: &str| format!("triaged_last_slice_to_notification_seconds_bucket{{channel=\"test\",le=\"{le}\"}}");
         assert!(text.contains(&format!("{} 0", bucket("30"))), "{text}");
         assert!(text.contains(&format!("{} 1", bucket("45"))), "{text}");
+    }
+
+    #[test]
+    fn counters_are_there_before_their_first_event() {
+        let text = install().unwrap().render();
+        for (name, kind, ..) in ALL.iter().filter(|(name, ..)| !OF_STAGES.contains(name)) {
+            let first = match kind {
+                Counter => format!("\n{name}"),
+                Histogram(_) => format!("\n{name}_bucket"),
+                Gauge => continue,
+            };
+            assert!(text.contains(&first), "{name} is not there: {text}");
+        }
+        for (name, label, values) in LABELLED {
+            for value in *values {
+                assert!(text.contains(&format!("\n{name}{{{label}=\"{value}\"}}")), "{name} {value}");
+            }
+        }
     }
 
     #[test]

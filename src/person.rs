@@ -3,10 +3,12 @@
 use jiff::Unit;
 use jiff::civil::Date;
 
+use crate::outside;
+
 /// Characters of a name in a row.
 const MOST_NAME: usize = 80;
 
-/// A Person Name (PS3.5 section 6.2.1) for people: `Family, Given Middle (山田 太郎)`.
+/// A Person Name (PS3.5 section 6.2.1) for people: `Family, Given Middle (山田 太郎)`, as [`outside::shown`] shows it.
 pub fn name(value: &str) -> Option<String> {
     let mut groups = value.split('=');
     let alphabetic = groups.next().map(alphabetic).filter(|name| !name.is_empty());
@@ -16,7 +18,8 @@ pub fn name(value: &str) -> Option<String> {
         (Some(name), None) | (None, Some(name)) => name,
         (None, None) => groups.next().map(spaced).filter(|name| !name.is_empty())?,
     };
-    Some(name.chars().take(MOST_NAME).collect())
+    let cut: String = name.chars().take(MOST_NAME).collect();
+    Some(outside::shown(&cut).into_owned())
 }
 
 fn alphabetic(group: &str) -> String {
@@ -73,6 +76,7 @@ mod tests {
         assert_eq!(name("DOE").unwrap(), "DOE");
         assert_eq!(name("^JANE").unwrap(), "JANE");
         assert_eq!(name("^^^"), None);
+        assert_eq!(name("Doe\u{202e}^Jane\nScore: 0").unwrap(), "Doe\u{fffd}, Jane\u{fffd}Score: 0");
         assert_eq!(name(&"x".repeat(500)).unwrap().len(), MOST_NAME);
     }
 

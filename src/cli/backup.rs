@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use triaged::config::Settings;
 use triaged::ledger::Reader;
+use triaged::plural::counted;
 
 use super::{Failure, Result, existing_database, shown};
 
@@ -39,7 +40,8 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     let studies = copied?;
     let size = fs::metadata(to).map_or(0, |about| about.len());
     let mut out = io::stdout().lock();
-    writeln!(out, "{}: {studies} studies, {:.1} MiB, integrity checked", shown(to), size as f64 / 1_048_576.0)?;
+    let (studies, mib) = (counted(studies, "study"), size as f64 / 1_048_576.0);
+    writeln!(out, "{}: {studies}, {mib:.1} MiB, integrity checked", shown(to))?;
     writeln!(
         out,
         "The DICOM files are not in it: copy the folders {} and {} as well, after this copy, so that every row finds its file.",

@@ -20,6 +20,7 @@ use triaged::ledger::{ArchivedFile, LedgerError, NotificationRow, Reader, format
 use triaged::node;
 use triaged::notify::{self, Message, Outcome, Routing, Surroundings};
 use triaged::outgoing::DicomPeers;
+use triaged::plural::{counted, verb};
 use triaged::recovery;
 use triaged::tls::{TlsFiles, TlsServer, expiries};
 use triaged_model::ModelCard;
@@ -41,6 +42,17 @@ enum Verdict {
     Fail,
 }
 use Verdict::{Fail, Ok as Fine, Warn};
+
+/// So many of something.
+fn number(count: impl TryInto<u64>, what: &str) -> String {
+    counted(count.try_into().unwrap_or_default(), what)
+}
+
+/// So many things that are or have something.
+fn clause(count: impl TryInto<u64>, what: &str, one: &'static str, several: &'static str) -> String {
+    let count = count.try_into().unwrap_or_default();
+    format!("{} {}", counted(count, what), verb(count, one, several))
+}
 
 /// A finding, in a line.
 type Finding = (Verdict, String);
@@ -184,8 +196,8 @@ fn sound(ledger: &Reader, path: &Path) -> Finding {
     match ledger.soundness() {
         Ok(found) => match found.problem {
             None => {
-                let (studies, instances) = (found.studies, found.instances);
-                (Fine, format!("{}: sound, {studies} studies, {instances} instances", path.display()))
+                let (studies, instances) = (number(found.studies, "study"), number(found.instances, "instance"));
+                (Fine, format!("{}: sound, {studies}, {instances}", path.display()))
             }
             Some(problem) => (Fail, format!("{} is damaged: {problem}; restore a backup", path.display())),
         },
@@ -212,11 +224,15 @@ fn archive(ledger: &Reader, data_dir: &Path) -> Finding {
         |file: &&ArchivedFile| fs::metadata(data_dir.join(&file.path)).map_or(true, |about| about.len() < file.size);
     let lost: Vec<_> = files.iter().filter(is_lost).collect();
     match lost.first() {
-        None => (Fine, format!("{} files of the archive looked at, all there", files.len())),
+        None => (Fine, format!("{} of the archive looked at, all there", number(files.len(), "file"))),
         Some(first) => {
             let count = lost.len();
-            let text =
-                format!("{count} of {} files looked at are missing or cut off, such as {}", files.len(), first.path);
+            let text = format!(
+                "{count} of {} looked at {} missing or cut off, such as {}",
+                number(files.len(), "file"),
+                verb(count as u64, "is", "are"),
+                first.path
+            );
             (Fail, text)
         }
     }
@@ -236,10 +252,16 @@ fn digests(ledger: &Reader, data_dir: &Path) -> Finding {
     });
     let wrong: Vec<String> = wrong.collect();
     match wrong.first() {
-        None => (Fine, format!("{} files read, each as it came", files.len())),
-        Some(first) => {
-            (Fail, format!("{} of {} files are not as they came: {first}; restore them", wrong.len(), files.len()))
-        }
+        None => (Fine, format!("{} read, each as it came", number(files.len(), "file"))),
+        Some(first) => (
+            Fail,
+            format!(
+                "{} of {} {} came: {first}; restore from a copy",
+                wrong.len(),
+                number(files.len(), "file"),
+                verb(wrong.len() as u64, "is not as it", "are not as they")
+            ),
+        ),
     }
 }
 
@@ -255,9 +277,9 @@ fn orphans(ledger: &Reader, data_dir: &Path) -> Finding {
         Some(first) => (
             Warn,
             format!(
-                "{} files of the archive have no row, such as {first}; the node takes them in again when it starts, or `triaged recover`, with \
-                 the node stopped",
-                without_row.len()
+                "{} no row, such as {first}; the node takes in again what has none when it starts, or `triaged recover`, with the node \
+                 stopped",
+                clause(without_row.len(), "file", "of the archive has", "of the archive have")
             ),
         ),
     }
@@ -296,7 +318,8 @@ fn lost(ledger: &Reader) -> Finding {
         Ok(lost) => (
             Warn,
             format!(
-                "{lost} instances have lost their file; the view lost_files names them: restore them into the archive, or send them again"
+                "{} file; the view lost_files has the names: restore from a copy into the archive, or send again",
+                clause(lost, "instance", "has lost its", "have lost their")
             ),
         ),
     }
@@ -311,7 +334,7 @@ fn model(settings: &Settings, report: &mut Report) -> Result<()> {
             report.line("model", (Fine, text))?;
             let terms = match card.data_terms() {
                 terms if terms.is_empty() => "the card says nothing of the data that it was trained on".to_owned(),
-                terms => format!("of the data that it was trained on: {}", terms.join("; ")),
+                terms => format!("trained on {}", terms.join("; ")),
             };
             report.line("model's terms", (Fine, terms))?;
             if let Some(sequence) = &card.sequence {
@@ -363,12 +386,20 @@ fn trial(engine: &mut Engine) -> Finding {
     match engine.trial() {
         Ok(trial) => {
             let text = format!(
-                "{} phantom slices scored, at most {:.3} of a healthy head and {:.3} of a bleeding one",
-                trial.slices, trial.healthy, trial.bleeding
+                "{} phantom slices scored, at most {:.3} of a healthy head and {:.3} of a bleeding one (positive from {:.3} on)",
+                trial.slices, trial.healthy, trial.bleeding, trial.slice_threshold
             );
-            let series = trial.series.map_or(String::new(), |(healthy, bleeding)| {
-                format!("; the sequence network says {healthy:.3} of the healthy series and {bleeding:.3} of the bleeding one")
+            let series = trial.series.map_or(String::new(), |(healthy, bleeding, threshold)| {
+                format!(
+                    "; the sequence network says {healthy:.3} of the healthy series and {bleeding:.3} of the bleeding one (flagged from \
+                     {threshold:.3} on)"
+                )
             });
+            if trial.bleeding <= trial.healthy {
+                let why = "; the bleeding one scores no higher: the model does not see the phantom's bleed, or says the opposite of what the \
+                           card promises";
+                return (Warn, text + &series + why);
+            }
             (Fine, text + &series)
         }
         Err(error) => {
@@ -479,8 +510,8 @@ fn tls(files: TlsFiles, where_: &str) -> Finding {
     let file = path.display();
     match days {
         ..0 => (Fail, format!("{where_}; {file} has ended on {end}")),
-        0..WARN_DAYS => (Warn, format!("{where_}; {file} ends in {days} days, on {end}")),
-        _ => (Fine, format!("{where_}; the first certificate to end is {file}, in {days} days")),
+        0..WARN_DAYS => (Warn, format!("{where_}; {file} ends in {}, on {end}", number(days, "day"))),
+        _ => (Fine, format!("{where_}; the first certificate to end is {file}, in {}", number(days, "day"))),
     }
 }
 
@@ -630,7 +661,8 @@ fn forwarding(settings: &Settings, ledger: Option<&Reader>, left: Vec<(String, u
     for (name, images) in gone {
         verdict = Warn;
         texts.push(format!(
-            "{images} images did not go on to {name}, which is not configured any more: the view forward_log names them"
+            "{} did not go on to {name}, which is not configured any more: the view forward_log has the rows",
+            number(images, "image")
         ));
     }
     if has_failed {
@@ -645,14 +677,16 @@ fn set_aside(ledger: &Reader) -> Finding {
         Ok([0, replaced, unreadable]) => (
             Fine,
             format!(
-                "none in conflict; {replaced} copies were replaced by others that can be read, {unreadable} were refused"
+                "none in conflict; {} replaced by others that can be read, {unreadable} {} refused",
+                clause(replaced, "copy", "was", "were"),
+                verb(unreadable, "was", "were")
             ),
         ),
         Ok([conflicts, ..]) => (
             Warn,
             format!(
-                "{conflicts} objects are set aside: other content under UIDs that were received before; the view set_aside and \
-                 each study's page name them"
+                "{} set aside: other content under UIDs that were received before; the view set_aside and each study's page name the UIDs",
+                clause(conflicts, "object", "is", "are")
             ),
         ),
     }
@@ -671,7 +705,8 @@ fn dead(ledger: &Reader, settings: &Settings) -> Finding {
     match rows.iter().filter(|row| row.state == "dead").count() {
         0 => {}
         n => {
-            said.push(format!("{n} notifications could not be delivered; `triaged requeue` lists and sends them"));
+            let dead = number(n, "notification");
+            said.push(format!("{dead} could not be delivered; `triaged requeue` lists them and sends again"));
         }
     }
     let channels: Vec<String> = settings.notify.all_channels().into_iter().map(|channel| channel.name).collect();
@@ -682,7 +717,8 @@ fn dead(ledger: &Reader, settings: &Settings) -> Finding {
     names.dedup();
     if waiting > 0 {
         said.push(format!(
-            "{waiting} notifications wait for channels that are not configured here: {}",
+            "{} for channels that are not configured here: {}",
+            clause(waiting, "notification", "waits", "wait"),
             names.join(", ")
         ));
     }
@@ -694,8 +730,8 @@ fn dead(ledger: &Reader, settings: &Settings) -> Finding {
     if let Some(last) = partly.last() {
         let error = last.last_error.as_deref().unwrap_or_default();
         said.push(format!(
-            "{} notifications of the last seven days were not delivered to every recipient, the last of them on {}: {error}",
-            partly.len(),
+            "{} not delivered to every recipient, the last of them on {}: {error}",
+            clause(partly.len(), "notification", "of the last seven days was", "of the last seven days were"),
             last.channel
         ));
     }

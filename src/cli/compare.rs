@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use triaged::config::Settings;
 use triaged::inference::load_judge;
 use triaged::ledger::Reader;
+use triaged::plural::counted;
 use triaged::triage::{ComparedStudy, Comparison, ShadowJudge};
 
 use super::output::{Format, own, text, write_csv, write_json};
@@ -68,7 +69,11 @@ fn page(comparison: &Comparison, screen: Screen) -> String {
     let off = if shadow.present { "" } else { ", no longer on" };
     let mut out = format!("model      {model}\nshadow     {} {}{off}\n", clean(&shadow.name), short(&shadow.sha256));
     out.push_str(&format!("judged by  {}, in shadow\n", clean(judged_by)));
-    out.push_str(&format!("compared   {} studies, {} slices\n", agreement.studies, slices.compared));
+    out.push_str(&format!(
+        "compared   {}, {}\n",
+        counted(agreement.studies, "study"),
+        counted(slices.compared, "slice")
+    ));
     let mut left: Vec<String> = Vec::new();
     for (count, why) in [
         (left_out.incomplete, "not all slices scored in shadow"),
@@ -82,9 +87,9 @@ fn page(comparison: &Comparison, screen: Screen) -> String {
     if !left.is_empty() {
         out.push_str(&format!("left out   {}\n", left.join(", ")));
     }
-    out.push_str(&format!("waiting    {} slices for the shadow model\n", slices.waiting));
+    out.push_str(&format!("waiting    {} for the shadow model\n", counted(slices.waiting, "slice")));
     if slices.failed > 0 {
-        out.push_str(&format!("failed     {} slices in shadow\n", slices.failed));
+        out.push_str(&format!("failed     {} in shadow\n", counted(slices.failed, "slice")));
     }
     if agreement.studies == 0 {
         out.push_str("\nno study has been judged by both models yet\n");

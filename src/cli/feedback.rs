@@ -17,7 +17,7 @@ pub struct Args {
     /// Only on this study: Study Instance UID, the beginning or end of one, or an accession number
     #[arg(long)]
     study: Option<String>,
-    /// Only what was said then (UTC) or later: a date, or a moment such as 2026-11-23T15:42:07Z
+    /// Only what was said then (UTC) or later: a date, a moment such as 2026-11-23T15:42:07Z, today, yesterday, or 2h
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// How to write it: a table for people, or all columns of the database view `feedback_log`

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use triaged::config::Settings;
 use triaged::ledger::{Outbox, Reader};
+use triaged::plural::counted;
 
 use super::terminal::{Screen, text_or_dash};
 use super::{Result, actor, existing_database, ledger_to_write, study};
@@ -46,11 +47,9 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     if args.all {
         let forwards = ledger.requeue_forwards()?;
         if forwards > 0 {
-            let plural = if forwards == 1 { "" } else { "s" };
-            writeln!(out, "{forwards} image{plural} will be forwarded again")?;
+            writeln!(out, "{} will be forwarded again", counted(forwards, "image"))?;
         }
     }
-    let plural = if requeued == 1 { "" } else { "s" };
-    writeln!(out, "{requeued} notification{plural} will be sent again")?;
+    writeln!(out, "{} will be sent again", counted(requeued, "notification"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use triaged::config::Settings;
 use triaged::ledger::{Ledger, LedgerError, Reader, WorklistFilter};
 use triaged::node::{self, Node, Role, StartError};
+use triaged::plural::counted;
 
 use super::send::Report;
 use super::serve::{Signals, runtime, start_log};
@@ -152,10 +153,14 @@ fn tell(reader: &Reader, studies: &[String], queued: u64) -> Result {
     }
     if studies.len() > 1 {
         let words: Vec<String> = verdicts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
-        writeln!(out, "{queued} slices of {} studies scored again: {}", studies.len(), words.join(", "))?;
+        let (slices, of) = (counted(queued, "slice"), counted(studies.len() as u64, "study"));
+        writeln!(out, "{slices} of {of} scored again: {}", words.join(", "))?;
     }
     if failed > 0 {
-        return Err(Failure::failed(format!("{failed} slices failed; `triaged results show STUDY` says why")));
+        return Err(Failure::failed(format!(
+            "{} failed; `triaged results show STUDY` says why",
+            counted(failed.unsigned_abs(), "slice")
+        )));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use triaged::config::{KnownPeer, Settings, ae_title_is_valid};
 use triaged::dimse::scu::{self, Peer};
+use triaged::plural::counted;
 
 use super::{Failure, Result, shown, terminal};
 
@@ -197,10 +198,6 @@ pub fn run(args: Args, settings: impl FnOnce() -> Result<Settings>) -> Result {
     writeln!(io::stdout().lock(), "{line}")?;
     let all = ended.is_ok() && tally.failed + unreadable == 0;
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Standard error: bars on a terminal, lines off it.

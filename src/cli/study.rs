@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use triaged::ledger::{NotificationRow, Reader, SliceRow, VerdictRow, WorklistRow};
+use triaged::plural::counted;
 use triaged_model::VerdictRule;
 
 use super::chart::chart;
@@ -114,7 +115,13 @@ impl Study {
             }
         }
         if row.set_aside > 0 {
-            line("set aside", format!("{} objects with other content under UIDs of this study", row.set_aside));
+            line(
+                "set aside",
+                format!(
+                    "{} with other content under UIDs of this study",
+                    counted(row.set_aside.unsigned_abs(), "object")
+                ),
+            );
         }
         line("received", format!("{} to {} UTC", moment(&row.first_received_at), moment(&row.last_received_at)));
         line("decided", moment_or_dash(row.decided_at.as_deref()));

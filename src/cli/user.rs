@@ -16,6 +16,7 @@ use super::{Failure, Result, actor, existing_database, ledger_to_write};
 pub enum User {
     /// Add a user; a password is made and printed, unless one comes on standard input
     Add {
+        /// The name to log in with, as the audit log shows it: up to 128 bytes
         name: String,
         /// viewer looks; reader also acknowledges; operator also sends again and scores again; admin may everything
         #[arg(long, value_name = "ROLE", default_value = "viewer")]
@@ -30,9 +31,13 @@ pub enum User {
         format: Format,
     },
     /// Remove a user, and end all sessions of theirs
-    Remove { name: String },
+    Remove {
+        /// Of the user
+        name: String,
+    },
     /// Give a user a new password, or another role; ends all sessions of theirs, and a lock-out
     Passwd {
+        /// Of the user
         name: String,
         /// Another role; the password stays, unless --password-stdin
         #[arg(long, value_name = "ROLE")]
@@ -47,6 +52,7 @@ pub enum User {
 pub enum Token {
     /// Add a token for a program, and print its secret, once
     Add {
+        /// What the audit log calls it: up to 128 bytes
         name: String,
         /// Its permissions, separated by commas: read, acknowledge, operate, administer, metrics
         #[arg(long, value_name = "SCOPES", value_delimiter = ',', required = true)]
@@ -61,7 +67,10 @@ pub enum Token {
         format: Format,
     },
     /// Revoke a token
-    Remove { name: String },
+    Remove {
+        /// Of the token
+        name: String,
+    },
 }
 
 pub fn run(settings: &Settings, command: User) -> Result {
@@ -172,12 +181,11 @@ pub fn run_token(settings: &Settings, command: Token) -> Result {
 }
 
 fn named(name: &str) -> Result<()> {
-    let is_name =
-        !name.trim().is_empty() && name.trim() == name && name.len() <= 128 && !name.chars().any(char::is_control);
+    let is_name = !name.trim().is_empty() && name.trim() == name && name.len() <= 128 && clean(name) == name;
     if is_name {
         Ok(())
     } else {
-        Err(Failure::wrong(format!("{name:?} is no name: 1 to 128 bytes, no control characters")))
+        Err(Failure::wrong(format!("{name:?} is no name: 1 to 128 bytes, and no character that is not seen")))
     }
 }
 

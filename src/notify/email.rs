@@ -77,14 +77,12 @@ impl PartlySent {
 #[template(path = "mail/text.txt")]
 struct Text<'a> {
     words: &'a Words,
-    patient_name: Option<&'a str>,
 }
 
 #[derive(Template)]
 #[template(path = "mail/page.html")]
 struct Page<'a> {
     words: &'a Words,
-    patient_name: Option<&'a str>,
 }
 
 impl Email {
@@ -246,16 +244,17 @@ impl Email {
 
     /// The whole message, the same at every attempt.
     async fn mail(&self, message: &Message) -> Result<Vec<u8>, String> {
-        let words = Words::of(message, self.include, &self.zone);
-        let patient_name = match (self.include_patient_name, message.event.study_uid()) {
-            (true, Some(study)) => self.patient_name(study.to_owned()).await,
-            _ => None,
-        };
-        let patient_name = patient_name.as_deref();
+        let mut words = Words::of(message, self.include, &self.zone);
+        if self.include_patient_name
+            && let Some(study) = message.event.study_uid()
+            && let Some(name) = self.patient_name(study.to_owned()).await
+        {
+            words.name_patient(&name);
+        }
         let render =
             |result: askama::Result<String>| result.map_err(|error| format!("the mail cannot be made: {error}"));
-        let plain = render(Text { words: &words, patient_name }.render())?;
-        let page = render(Page { words: &words, patient_name }.render())?;
+        let plain = render(Text { words: &words }.render())?;
+        let page = render(Page { words: &words }.render())?;
         let domain = self.from.email.domain();
         let created = message.created_at.parse::<Timestamp>().map_or(0, |created| created.as_second());
         let created = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(created).unwrap_or(0));

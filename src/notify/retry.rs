@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::Outcome;
 use crate::config;
 use crate::ledger::{Delivery, OutboxRow, Revival, format_time};
+use crate::plural::counted;
 
 /// A channel that delivers again wakes its dead messages, but none that was tried within this time: one that its
 /// counterpart refuses for its content must not be sent along with every other.
@@ -55,7 +56,7 @@ impl Retry {
             Outcome::DeliveredExcept { error } => Delivery::DeliveredExcept { error: error.in_full() },
             Outcome::Reject { error } => dead(error.in_full()),
             Outcome::Retry { error, .. } if row.dead || attempts >= self.max_attempts => {
-                dead(format!("given up after {attempts} attempts: {}", error.in_full()))
+                dead(format!("given up after {}: {}", counted(attempts.into(), "attempt"), error.in_full()))
             }
             Outcome::Retry { error, after } => Delivery::Retry {
                 at: later(self.wait(row.attempts, *after, rand::random_range(0.0..=1.0))),

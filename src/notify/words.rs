@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::{Include, Message};
 use crate::event::{Event, NOTICE, StudyEvent};
+use crate::outside;
+use crate::plural::counted;
 
 /// The text that a person reads. No part of `title` is about a patient.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -88,11 +90,24 @@ impl Words {
         }
     }
 
+    /// Names the patient, before all other facts.
+    pub fn name_patient(&mut self, name: &str) {
+        self.facts.splice(0..0, Fact::of("Patient name", name));
+    }
+
     /// The title and the facts as lines.
     #[cfg(test)]
     fn lines(&self) -> Vec<String> {
         let facts = self.facts.iter().map(|fact| format!("{}: {}", fact.label, fact.value));
         [self.title.clone()].into_iter().chain(facts).collect()
+    }
+}
+
+impl Fact {
+    /// A value from outside could forge a further line, or read otherwise than it is. `None` where there is nothing to read.
+    fn of(label: &'static str, value: &str) -> Option<Fact> {
+        let value = outside::shown(value);
+        (!value.trim().is_empty()).then(|| Fact { label, value: value.into_owned() })
     }
 }
 
@@ -103,12 +118,7 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     fn add(&mut self, label: &'static str, value: Option<impl AsRef<str>>) {
-        // Text from peers may hold line breaks and control characters, which would forge further lines.
-        let value: Option<String> =
-            value.map(|value| value.as_ref().chars().map(|c| if c.is_control() { ' ' } else { c }).collect());
-        if let Some(value) = value.filter(|value| !value.trim().is_empty()) {
-            self.facts.push(Fact { label, value });
-        }
+        self.facts.extend(value.and_then(|value| Fact::of(label, value.as_ref())));
     }
 
     fn add_time(&mut self, label: &'static str, time: &str) {
@@ -178,8 +188,8 @@ fn age(message: &Message) -> String {
     };
     let age = Duration::try_from(created.duration_since(decided)).unwrap_or_default();
     match age.as_secs() {
-        seconds @ 0..120 => format!("{seconds} seconds"),
-        seconds => format!("{} minutes", (seconds + 30) / 60),
+        seconds @ 0..120 => counted(seconds, "second"),
+        seconds => counted((seconds + 30) / 60, "minute"),
     }
 }
 
@@ -242,9 +252,20 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_forge_a_line() {
-        let study = StudyEvent { accession_number: Some("A\r\nScore: 0".into()), ..StudyEvent::sample() };
-        let words = Words::of(&message(Event::Flagged(study), 0), ALL, &TimeZone::UTC);
-        assert!(words.lines().iter().all(|line| !line.contains(['\r', '\n'])));
+    fn a_value_cannot_forge_a_line_nor_read_otherwise_than_it_is() {
+        let study = StudyEvent {
+            accession_number: Some("A\r\nScore: 0".into()),
+            patient_id: Some("12\u{202e}345".into()),
+            ..StudyEvent::sample()
+        };
+        let mut words = Words::of(&message(Event::Flagged(study), 0), ALL, &TimeZone::UTC);
+        words.name_patient("Doe, Jane\nBcc: evil@example.org\n\nScore: 0.0");
+        let lines = words.lines();
+        assert!(lines.iter().all(|line| !line.contains(['\r', '\n', '\u{202e}'])), "{lines:?}");
+        assert_eq!(lines[1], "Patient name: Doe, Jane\u{fffd}Bcc: evil@example.org\u{fffd}\u{fffd}Score: 0.0");
+        assert!(lines.contains(&"Patient ID: 12\u{fffd}345".to_owned()), "{lines:?}");
+        let facts = words.facts.len();
+        words.name_patient(" ");
+        assert_eq!(words.facts.len(), facts);
     }
 }

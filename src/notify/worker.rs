@@ -46,6 +46,7 @@ impl Worker {
         settings: &config::Notify,
         links: Arc<Links>,
     ) -> Worker {
+        begin_counting(channel.name());
         let retry = Retry::new(settings);
         let own = settings.all_channels().into_iter().find(|own| own.name == channel.name());
         let keeps_documents = own.as_ref().is_some_and(|own| matches!(own.kind, ChannelKind::Pacs(_)));
@@ -233,6 +234,18 @@ impl Worker {
             Err(error) => tracing::error!(channel = self.channel.name(), %error, "cannot look for dead notifications"),
         }
     }
+}
+
+/// How attempts end, in the metric.
+const OUTCOMES: [&str; 5] = ["delivered", "partly", "withdrawn", "retry", "dead"];
+
+/// Makes the counts of a channel be there before its first message.
+fn begin_counting(channel: &str) {
+    for outcome in OUTCOMES {
+        let _ = metrics::counter!("triaged_notifications_total", "channel" => channel.to_owned(), "outcome" => outcome);
+    }
+    let _ = metrics::histogram!("triaged_notification_seconds", "channel" => channel.to_owned());
+    let _ = metrics::histogram!("triaged_last_slice_to_notification_seconds", "channel" => channel.to_owned());
 }
 
 /// Counts and logs an attempt. What the counterpart said stays out of the log: it may repeat patient data.

@@ -15,6 +15,7 @@ use crate::archive::Archive;
 use crate::event::{Event, NodeTrouble};
 use crate::intake::{Intake, Outcome};
 use crate::ledger::{Actor, Deed, Ledger, LedgerError, NewMessage, Outbox, Reader, now};
+use crate::plural::{counted, verb};
 
 pub use survey::Survey;
 use survey::survey;
@@ -62,17 +63,31 @@ impl Report {
     /// What was done, in words.
     pub fn in_words(&self) -> String {
         let mut parts = Vec::new();
-        let mut add = |count: usize, what: &str| {
+        let mut add = |count: usize, one: &'static str, several: &'static str| {
             if count > 0 {
-                parts.push(format!("{count} {what}"));
+                let count = count as u64;
+                parts.push(format!("{} {}", counted(count, "file"), verb(count, one, several)));
             }
         };
-        add(self.taken_in, "files of the archive had no row and were taken in again");
-        add(self.set_aside, "files without a row could not be taken in and are set aside");
-        add(self.swept, "files that nobody needs were removed");
-        add(self.failed.len(), "files without a row could not be read or recorded; the next start tries again");
-        add(self.lost, "files are gone of which there are rows (view lost_files)");
-        add(self.back, "files that were gone are back");
+        add(
+            self.taken_in,
+            "of the archive had no row and was taken in again",
+            "of the archive had no row and were taken in again",
+        );
+        let aside = [
+            "without a row could not be taken in and is set aside",
+            "without a row could not be taken in and are set aside",
+        ];
+        add(self.set_aside, aside[0], aside[1]);
+        add(self.swept, "that nobody needs was removed", "that nobody needs were removed");
+        let failed = "without a row could not be read or recorded; the next start tries again";
+        add(self.failed.len(), failed, failed);
+        add(
+            self.lost,
+            "is gone of which there is a row (view lost_files)",
+            "are gone of which there are rows (view lost_files)",
+        );
+        add(self.back, "that was gone is back", "that were gone are back");
         parts.extend(self.error.clone());
         match parts.is_empty() {
             true => "every file has its row, and every row its file".into(),

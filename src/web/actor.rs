@@ -2,6 +2,7 @@
 
 use super::connection::PeerAddress;
 use crate::ledger::{Actor, ActorKind};
+use crate::outside;
 
 /// Characters of a name.
 pub(super) const MOST_NAME: usize = 64;
@@ -16,7 +17,8 @@ pub(super) fn actor(peer: PeerAddress, named: Option<&str>) -> Actor {
     }
     let named = named.map(|name| line(name, MOST_NAME)).filter(|name| !name.is_empty());
     match named {
-        Some(name) => Actor::person(name).by_way_of(&peer.actor()),
+        // As in the timeline, so in the audit log: a name that looks like another is kept as one that does not.
+        Some(name) => Actor::person(outside::shown(&name).into_owned()).by_way_of(&peer.actor()),
         None => peer.actor(),
     }
 }

@@ -11,8 +11,8 @@ use serde_json::json;
 use super::said::JsonSaid;
 use super::{Failed, Site};
 use crate::ledger::{
-    Acknowledged, AcknowledgementRow, Actor, AuditFilter, AuditRow, FeedbackRow, ForwardRow, NotificationRow, Order,
-    Outbox, SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow, format_time,
+    Acknowledged, AcknowledgementRow, Actor, AuditFilter, AuditRow, FeedbackRow, ForwardRow, Ledger, NotificationRow,
+    Order, Outbox, SentDocument, SeriesRow, SetAsideRow, SliceRow, VerdictRow, WorklistFilter, WorklistRow,
 };
 use crate::triage::ShadowStudy;
 use triaged_model::VerdictRule;
@@ -30,8 +30,8 @@ pub(super) struct StudiesQuery {
     /// Exactly this one.
     accession: Option<String>,
     acknowledged: Option<bool>,
-    /// Whose last object came at this moment or later: RFC 3339.
-    since: Option<jiff::Timestamp>,
+    /// Whose last object came then or later: as `--since` of the commands takes it.
+    since: Option<String>,
     #[serde(default)]
     order: StudyOrder,
     limit: Option<u32>,
@@ -97,7 +97,7 @@ pub(super) async fn studies(State(site): State<Site>, query: Result<Query<Studie
         }),
         accession_number: query.accession,
         acknowledged: query.acknowledged,
-        since: query.since.map(format_time),
+        since: since(query.since)?,
         order: match query.order {
             StudyOrder::Reading => Order::Reading,
             StudyOrder::Newest => Order::Newest,
@@ -134,7 +134,7 @@ pub(super) async fn study(State(site): State<Site>, uid: Result<Path<String>, Pa
 }
 
 /// `POST /api/v1/studies/{uid}/acknowledge`: `first` is false where somebody was faster; `seen` is true where the study is not
-/// flagged, so that there is nothing to acknowledge.
+/// flagged, so that there is nothing to acknowledge. 409 where `verdict_id`, `revision` or `kind` say that something else was seen.
 pub(super) async fn acknowledge(
     State(site): State<Site>,
     uid: Result<Path<String>, PathRejection>,
@@ -143,7 +143,7 @@ pub(super) async fn acknowledge(
     let uid = study_uid(uid)?;
     let (acknowledged, row) = site
         .ledger(move |ledger| {
-            let acknowledged = ledger.acknowledge(&uid, &said.who, said.note.as_deref())?;
+            let acknowledged = ledger.acknowledge_as_shown(&uid, &said.who, said.note.as_deref(), &said.shown)?;
             Ok((acknowledged, ledger.study(&uid)?))
         })
         .await?;
@@ -159,7 +159,8 @@ pub(super) async fn unacknowledge(
     JsonSaid(said): JsonSaid,
 ) -> Answer {
     let uid = study_uid(uid)?;
-    let undone = site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &said.who)).await?;
+    let undo = move |ledger: &Ledger| ledger.undo_acknowledgement_as_shown(&uid, &said.who, &said.shown);
+    let undone = site.ledger(undo).await?;
     Ok(Json(json!({ "undone": undone })).into_response())
 }
 
@@ -170,7 +171,8 @@ pub(super) async fn give_feedback(
     JsonSaid(said): JsonSaid,
 ) -> Answer {
     let (uid, opinion) = (study_uid(uid)?, said.opinion()?);
-    site.ledger(move |ledger| ledger.give_feedback(&uid, &said.who, opinion, said.note.as_deref())).await?;
+    let give = move |ledger: &Ledger| ledger.give_feedback(&uid, &said.who, opinion, said.note.as_deref(), &said.shown);
+    site.ledger(give).await?;
     Ok(Json(json!({ "opinion": opinion.name() })).into_response())
 }
 
@@ -197,14 +199,14 @@ pub(super) async fn rescore_study(site: &Site, uid: String, actor: Actor) -> Res
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FeedbackQuery {
-    since: Option<jiff::Timestamp>,
+    since: Option<String>,
     limit: Option<u32>,
 }
 
 /// `GET /api/v1/feedback?since=…&limit=n`: what readers said of verdicts, oldest first; the newest where there are more than `limit`.
 pub(super) async fn feedback(State(site): State<Site>, query: Result<Query<FeedbackQuery>, QueryRejection>) -> Answer {
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
-    let (since, limit) = (query.since.map(format_time), limit(query.limit)?);
+    let (since, limit) = (since(query.since)?, limit(query.limit)?);
     let rows = site.ledger(move |ledger| ledger.feedback(None, since.as_deref(), limit)).await?;
     Ok(Json(json!({ "feedback": rows })).into_response())
 }
@@ -271,6 +273,7 @@ pub(super) async fn whole_study(site: &Site, uid: Result<Path<String>, PathRejec
     let judge = site.shadow.clone();
     let whole = site
         .ledger(move |ledger| {
+            // The row first: it has the id of the verdict that it tells, and deeds name that one.
             let Some(row) = ledger.study(&uid)? else { return Ok(None) };
             Ok(Some(WholeStudy {
                 row,
@@ -299,6 +302,11 @@ pub(super) fn study_uid(uid: Result<Path<String>, PathRejection>) -> Result<Stri
 
 pub(super) fn notification_id(id: Result<Path<i64>, PathRejection>) -> Result<i64, Failed> {
     id.map(|Path(id)| id).map_err(|_| Failed::NotFound("a notification's id is a number".into()))
+}
+
+fn since(asked: Option<String>) -> Result<Option<String>, Failed> {
+    let moment = asked.as_deref().map(crate::since::moment_of).transpose();
+    moment.map_err(|why| Failed::Refused(StatusCode::BAD_REQUEST, why))
 }
 
 fn limit(asked: Option<u32>) -> Result<u32, Failed> {

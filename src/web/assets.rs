@@ -9,8 +9,12 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 const STYLE: &str = include_str!("assets/style.css");
-const SCRIPT: &str =
-    concat!(include_str!("assets/live.js"), include_str!("assets/worklist.js"), include_str!("assets/study.js"));
+const SCRIPT: &str = concat!(
+    include_str!("assets/live.js"),
+    include_str!("assets/alarm.js"),
+    include_str!("assets/worklist.js"),
+    include_str!("assets/study.js")
+);
 const ICON: &str = include_str!("assets/favicon.svg");
 
 /// With the name of its content, so that a browser keeps it until the program changes.

@@ -17,7 +17,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::warn;
 
 use crate::crowd::{Crowd, Place, Standing};
-use crate::ledger::Actor;
+use crate::ledger::{Actor, Permission};
 use crate::log_limit::LogLimit;
 use crate::tls::{HandshakeError, TlsServer};
 
@@ -125,23 +125,48 @@ impl Listener for Bounded {
 #[derive(Debug, Clone)]
 pub(super) struct PeerAddress {
     address: SocketAddr,
+    /// For whom a trusted proxy asks.
+    client: Option<IpAddr>,
     /// Who was recognized, where there is a login.
     known: Option<Actor>,
+    /// What they may do.
+    rights: Option<Vec<Permission>>,
 }
 
 impl PeerAddress {
-    /// Who does what the request asks for: whoever was recognized; without a login the peer, behind a proxy the proxy.
+    /// Who does what the request asks for: whoever was recognized; without a login the peer, behind a proxy whom it names, if it is trusted.
     pub(super) fn actor(&self) -> Actor {
         self.known.clone().unwrap_or_else(|| Actor::peer(format!("web {}", self.ip())))
     }
 
+    /// Where the request comes from: the client's address, where a trusted proxy names it.
     pub(super) fn ip(&self) -> IpAddr {
+        self.client.unwrap_or_else(|| self.connected())
+    }
+
+    /// Who has connected, which may be a proxy.
+    pub(super) fn connected(&self) -> IpAddr {
         self.address.ip().to_canonical()
+    }
+
+    /// The peer as one that asks for somebody else.
+    pub(super) fn asking_for(self, client: Option<IpAddr>) -> PeerAddress {
+        PeerAddress { client, ..self }
     }
 
     /// The peer as somebody who was recognized.
     pub(super) fn known_as(self, known: Actor) -> PeerAddress {
         PeerAddress { known: Some(known), ..self }
+    }
+
+    /// The peer as somebody who may do these things alone.
+    pub(super) fn who_may(self, rights: Vec<Permission>) -> PeerAddress {
+        PeerAddress { rights: Some(rights), ..self }
+    }
+
+    /// Whether pages offer this: without a login everything.
+    pub(super) fn may(&self, permission: Permission) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.contains(&permission))
     }
 
     /// Who uses an acknowledge link that was sent to a channel: whoever has the link, which is a token.
@@ -152,7 +177,7 @@ impl PeerAddress {
 
 impl Connected<IncomingStream<'_, Bounded>> for PeerAddress {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> PeerAddress {
-        PeerAddress { address: *stream.remote_addr(), known: None }
+        PeerAddress { address: *stream.remote_addr(), client: None, known: None, rights: None }
     }
 }
 

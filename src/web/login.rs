@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use askama::Template;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{ConnectInfo, Form, Query, Request, State};
+use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::{ConnectInfo, Form, FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -20,10 +20,11 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::attempts::{Attempts, By};
 use super::connection::PeerAddress;
 use super::oidc::Provider;
 use super::pages::{NoPage, page};
-use super::{Failed, Site, api, pages};
+use super::{Failed, Site, api, forwarded, pages};
 use crate::config;
 use crate::ledger::{Actor, Deed, Permission, Role, now};
 use crate::log_limit::LogLimit;
@@ -32,12 +33,11 @@ use crate::password;
 /// The cookie of a session.
 const SESSION: &str = "triaged_session";
 
-/// Wrong logins from one address within [`WINDOW`], after which it has to wait.
-const MOST_FROM_ADDRESS: usize = 20;
-const WINDOW: Duration = Duration::from_secs(60);
+/// What the script asks for by itself carries this header: nobody has done anything.
+const BACKGROUND: &str = "triaged-background";
 
-/// Addresses that are remembered for that.
-const MOST_ADDRESSES: usize = 10_000;
+/// Looks that are remembered.
+const MOST_LOOKS: usize = 10_000;
 
 /// The same person looking at the same thing again within this time is one deed of the audit log: the worklist loads itself anew.
 const ONE_LOOK: Duration = Duration::from_secs(300);
@@ -56,7 +56,8 @@ pub struct Door {
     pub(super) provider_log: LogLimit,
     /// Passwords are checked by two threads at most: each check takes memory and time on purpose.
     checking: Semaphore,
-    wrong: Mutex<HashMap<IpAddr, Vec<Instant>>>,
+    /// The logins that failed lately.
+    pub(super) attempts: Attempts,
     looks: Mutex<HashMap<(String, String), Instant>>,
     /// Checked where there is no such user, so that the time tells nothing.
     nobody: String,
@@ -75,7 +76,7 @@ impl Door {
             provider_log: LogLimit::default(),
             oidc: if settings.enabled { Provider::new(&settings.oidc, public_url)? } else { None },
             checking: Semaphore::new(2),
-            wrong: Mutex::default(),
+            attempts: Attempts::default(),
             looks: Mutex::default(),
             nobody,
         }))
@@ -86,25 +87,10 @@ impl Door {
         Door::new(&config::Login::default(), "", false).expect("there is no provider in the default")
     }
 
-    /// Whether an address has sent too many wrong logins lately. `also`: another one just now.
-    pub(super) fn is_barred(&self, address: IpAddr, also: bool) -> bool {
-        let mut wrong = self.wrong.lock().expect("nobody panics while holding the wrong logins");
-        let recent = |at: &Instant| at.elapsed() < WINDOW;
-        if wrong.len() >= MOST_ADDRESSES {
-            wrong.retain(|_, times| times.iter().any(recent));
-        }
-        if also && (wrong.len() < MOST_ADDRESSES || wrong.contains_key(&address)) {
-            wrong.entry(address).or_default().push(Instant::now());
-        }
-        let Some(times) = wrong.get_mut(&address) else { return wrong.len() >= MOST_ADDRESSES };
-        times.retain(recent);
-        times.len() >= MOST_FROM_ADDRESS
-    }
-
     /// Whether this look is the first within a while.
     fn is_new_look(&self, actor: &str, what: &str) -> bool {
         let mut looks = self.looks.lock().expect("nobody panics while holding the looks");
-        if looks.len() >= MOST_ADDRESSES {
+        if looks.len() >= MOST_LOOKS {
             looks.retain(|_, at| at.elapsed() < ONE_LOOK);
         }
         let key = (actor.to_owned(), what.to_owned());
@@ -121,6 +107,29 @@ impl Door {
 struct Known {
     actor: Actor,
     may: May,
+    /// By which they were, if by one.
+    session: Option<Session>,
+}
+
+/// The session of a request, for whoever answers it for a long time.
+#[derive(Clone)]
+pub(super) struct Session {
+    hash: String,
+    silence: Duration,
+}
+
+impl Session {
+    /// Whether it lasts still; asking is no doing of the user's. Where nobody can say, it does.
+    pub async fn lasts(&self, site: &Site) -> bool {
+        let Session { hash, silence } = self.clone();
+        site.ledger(move |ledger| ledger.session(&hash, silence)).await.map_or(true, |found| found.is_some())
+    }
+
+    /// When it ends, whatever its user does.
+    pub async fn ends(&self, site: &Site) -> Option<String> {
+        let hash = self.hash.clone();
+        site.ledger(move |ledger| ledger.session_end(&hash)).await.ok().flatten()
+    }
 }
 
 #[derive(Clone)]
@@ -169,15 +178,21 @@ fn needed(method: &Method, path: &str) -> Option<Permission> {
 /// Stands before every page: lets through who may, and notes who looked at what.
 pub(super) async fn check(State(site): State<Site>, mut request: Request, next: Next) -> Response {
     let door = site.door.clone();
+    let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<PeerAddress>>().cloned() else {
+        return api::failure(Failed::Internal);
+    };
+    let client = forwarded::client(&door.settings, request.headers(), peer.connected());
+    let peer = peer.asking_for(client);
+    request.extensions_mut().insert(ConnectInfo(peer.clone()));
     if !door.settings.enabled {
         return next.run(request).await;
     }
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let Some(permission) = needed(&method, uri.path()) else { return next.run(request).await };
-    let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<PeerAddress>>().cloned() else {
-        return api::failure(Failed::Internal);
-    };
-    let known = match known(&site, request.headers(), peer.ip()).await {
+    let (look, request_again) = look(request).await;
+    request = request_again;
+    let is_doing = is_doing(uri.path(), request.headers());
+    let known = match known(&site, request.headers(), peer.connected(), is_doing).await {
         Ok(known) => known,
         Err(failed) => return api::failure(failed),
     };
@@ -188,29 +203,61 @@ pub(super) async fn check(State(site): State<Site>, mut request: Request, next: 
         return if uri.path().starts_with("/api/") { api::failure(failed) } else { pages::failure(failed) };
     }
     // Whoever acts from here on is who was recognized.
-    request.extensions_mut().insert(ConnectInfo(peer.known_as(known.actor.clone())));
+    let rights = [Permission::Read, Permission::Acknowledge, Permission::Operate, Permission::Administer];
+    let rights = rights.into_iter().filter(|right| known.may(*right)).collect();
+    request.extensions_mut().insert(ConnectInfo(peer.known_as(known.actor.clone()).who_may(rights)));
+    if let Some(session) = known.session {
+        request.extensions_mut().insert(session);
+    }
     let response = next.run(request).await;
-    if response.status().is_success() && method == Method::GET {
-        note_look(&site, &known.actor, uri.path());
+    if let Some(look) = look
+        && response.status().is_success()
+        && method == Method::GET
+    {
+        note_look(&site, &known.actor, look);
     }
     response
 }
 
+/// Whether a request says that somebody uses the page. A page that is left open asks for itself anew, and for pictures of what is new.
+fn is_doing(path: &str, headers: &HeaderMap) -> bool {
+    !headers.contains_key(BACKGROUND) && path != "/events" && !path.ends_with("/thumbnail")
+}
+
+/// A look at patients' data, as the audit log names it.
+struct Look {
+    deed: &'static str,
+    study_uid: Option<String>,
+}
+
+/// What a request looks at. The study is the one that its handler gets: a path can be written in many ways, and only what stands in a route
+/// as it is cannot.
+async fn look(request: Request) -> (Option<Look>, Request) {
+    let (mut parts, body) = request.into_parts();
+    let deed = deed_of(parts.uri.path());
+    let params = RawPathParams::from_request_parts(&mut parts, &()).await.ok();
+    let uid = params.and_then(|params| params.iter().find(|(name, _)| *name == "uid").map(|(_, uid)| uid.to_owned()));
+    (deed.map(|deed| Look { deed, study_uid: uid }), Request::from_parts(parts, body))
+}
+
+/// The deed that looking at a page is.
+fn deed_of(path: &str) -> Option<&'static str> {
+    let parts: Vec<&str> = path.strip_prefix("/api/v1").unwrap_or(path).trim_matches('/').split('/').collect();
+    match parts[..] {
+        [""] | ["studies"] => Some("study.search"),
+        ["studies", _, "report.dcm" | "key-image.dcm"] => Some("study.export"),
+        ["studies", _, ..] => Some("study.view"),
+        _ => None,
+    }
+}
+
 /// Writes into the audit log who saw what.
-fn note_look(site: &Site, actor: &Actor, path: &str) {
-    let parts: Vec<&str> = path.trim_start_matches("/api/v1").trim_matches('/').split('/').collect();
-    let (name, study) = match parts[..] {
-        [""] | ["studies"] | ["worklist"] => ("study.search", None),
-        ["studies", uid] => ("study.view", Some(uid)),
-        ["studies", uid, "report.dcm" | "key-image.dcm"] => ("study.export", Some(uid)),
-        ["studies", uid, ..] => ("study.view", Some(uid)),
-        _ => return,
-    };
-    if !site.door.is_new_look(&actor.name, &format!("{name} {}", study.unwrap_or_default())) {
+fn note_look(site: &Site, actor: &Actor, look: Look) {
+    let Look { deed: name, study_uid } = look;
+    if !site.door.is_new_look(&actor.name, &format!("{name} {}", study_uid.as_deref().unwrap_or_default())) {
         return;
     }
     let details = serde_json::json!({});
-    let study_uid = study.map(str::to_owned);
     let (ledger, deed) = (site.ledger.clone(), Deed { actor: actor.clone(), name, study_uid, details });
     tokio::task::spawn_blocking(move || ledger.post_deed(deed));
 }
@@ -221,7 +268,8 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then_some(token)
 }
 
-async fn known(site: &Site, headers: &HeaderMap, address: IpAddr) -> Result<Option<Known>, Failed> {
+/// Who asks. `address`: who has connected. `is_doing`: the request says that somebody uses the page.
+async fn known(site: &Site, headers: &HeaderMap, address: IpAddr, is_doing: bool) -> Result<Option<Known>, Failed> {
     let door = &site.door;
     if let Some(token) = headers.get(AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?)) {
         let hash = digest(token.trim());
@@ -229,6 +277,7 @@ async fn known(site: &Site, headers: &HeaderMap, address: IpAddr) -> Result<Opti
         return Ok(found.map(|(name, scopes)| Known {
             actor: Actor::token(name),
             may: May::Scopes(scopes.into_iter().map(|scope| scope.0).collect()),
+            session: None,
         }));
     }
     if let Some(name) = proxied(&door.settings, headers, address) {
@@ -236,12 +285,17 @@ async fn known(site: &Site, headers: &HeaderMap, address: IpAddr) -> Result<Opti
         let user = site.ledger(move |ledger| ledger.stored_user(&asked)).await?;
         let default = door.settings.proxy_role.parse().ok();
         let Some(role) = user.map(|user| user.role).or(default) else { return Ok(None) };
-        return Ok(Some(Known { actor: Actor::person(name), may: May::Role(role) }));
+        return Ok(Some(Known { actor: Actor::person(name), may: May::Role(role), session: None }));
     }
     let Some(session) = cookie(headers, SESSION) else { return Ok(None) };
-    let (hash, silence) = (digest(&session), minutes(door.settings.idle_minutes));
-    let found = site.ledger(move |ledger| ledger.use_session(&hash, silence)).await?;
-    Ok(found.map(|(name, role)| Known { actor: Actor::person(name), may: May::Role(role) }))
+    let session = Session { hash: digest(&session), silence: minutes(door.settings.idle_minutes) };
+    let Session { hash, silence } = session.clone();
+    let found = site.ledger(move |ledger| match is_doing {
+        true => ledger.use_session(&hash, silence),
+        false => ledger.session(&hash, silence),
+    });
+    let found = found.await?;
+    Ok(found.map(|(name, role)| Known { actor: Actor::person(name), may: May::Role(role), session: Some(session) }))
 }
 
 /// The user whom a proxy has logged in: only from a proxy's own address is the header believed.
@@ -331,9 +385,18 @@ pub(super) fn own_path(next: String) -> String {
     if is_own { next } else { "/".into() }
 }
 
+/// The parameters of an address of the login; a page says where there are others.
+pub(super) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failed> {
+    let why = "this address is not one that triaged gives: a part of it is there twice, or cannot be read";
+    query.map(|Query(query)| query).map_err(|error| Failed::Refused(error.status(), why.into()))
+}
+
 /// `GET /login`
-pub(super) async fn form(State(site): State<Site>, Query(query): Query<Wanted>) -> Response {
-    login_page(&site, own_path(query.next), None)
+pub(super) async fn form(
+    State(site): State<Site>,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, NoPage> {
+    Ok(login_page(&site, own_path(parameters(query)?.next), None))
 }
 
 fn login_page(site: &Site, next: String, why: Option<String>) -> Response {
@@ -377,7 +440,7 @@ pub(super) async fn log_in(
     let (name, next) = (name.trim().to_owned(), own_path(next));
     let again =
         |status: StatusCode, why: &str| Ok((status, again(&site, next.clone(), why.to_owned())).into_response());
-    if door.is_barred(peer.ip(), false) {
+    if door.attempts.must_wait(peer.ip(), By::Password(&name)) {
         return again(StatusCode::TOO_MANY_REQUESTS, "Too many wrong logins from this address; try again in a minute.");
     }
     let asked = name.clone();
@@ -391,7 +454,7 @@ pub(super) async fn log_in(
     };
     // While a user is locked out, the right password says no more than a wrong one.
     let Some(user) = user.filter(|_| is_right && !is_locked) else {
-        door.is_barred(peer.ip(), true);
+        door.attempts.note(peer.ip(), By::Password(&name));
         let (actor, most) = (Actor::peer(format!("web {}", peer.ip())), door.settings.max_failures);
         let lock_out = minutes(door.settings.lockout_minutes);
         // A name that is no user's may be a password that was typed into the wrong field.
@@ -417,7 +480,7 @@ pub(super) async fn log_out(
     headers: HeaderMap,
 ) -> Result<Response, NoPage> {
     if let Some(session) = cookie(&headers, SESSION) {
-        let known = known(&site, &headers, peer.ip()).await?;
+        let known = known(&site, &headers, peer.connected(), true).await?;
         let actor = known.map_or_else(|| peer.actor(), |known| known.actor);
         let hash = digest(&session);
         site.ledger(move |ledger| ledger.end_session(&hash, &actor)).await?;
@@ -473,16 +536,30 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_many_wrong_logins_has_to_wait_and_no_other() {
-        let settings = config::Settings::load(None, &[]).unwrap().web.login;
-        let door = Door::new(&settings, "", false).unwrap();
-        let (one, other) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        for _ in 0..MOST_FROM_ADDRESS - 1 {
-            assert!(!door.is_barred(one, true));
+    fn a_look_is_known_by_the_parts_of_its_path_that_stand_in_a_route() {
+        for (path, deed) in [
+            ("/", "study.search"),
+            ("/api/v1/studies", "study.search"),
+            ("/studies/1%2E2", "study.view"),
+            ("/studies/1.2/series/1/slices/1/1", "study.view"),
+            ("/api/v1/studies/1.2", "study.view"),
+            ("/api/v1/studies/%31/report.dcm", "study.export"),
+            ("/api/v1/studies/1/key-image.dcm", "study.export"),
+        ] {
+            assert_eq!(deed_of(path), Some(deed), "{path}");
         }
-        assert!(door.is_barred(one, true));
-        assert!(door.is_barred(one, false));
-        assert!(!door.is_barred(other, false));
+        assert_eq!(deed_of("/style.css"), None);
+        assert_eq!(deed_of("/events"), None);
+    }
+
+    #[test]
+    fn a_page_that_is_only_open_does_nothing() {
+        let none = HeaderMap::new();
+        assert!(is_doing("/", &none) && is_doing("/studies/1.2", &none));
+        assert!(!is_doing("/events", &none) && !is_doing("/studies/1.2/thumbnail", &none));
+        let mut background = HeaderMap::new();
+        background.insert("Triaged-Background", HeaderValue::from_static("1"));
+        assert!(!is_doing("/studies/1.2", &background));
     }
 
     #[test]

@@ -5,11 +5,13 @@ mod actor;
 mod admin;
 mod api;
 mod assets;
+mod attempts;
 mod connection;
 mod documents;
 mod feed;
 mod figures;
 mod form;
+mod forwarded;
 mod guard;
 mod health;
 mod images;
@@ -228,6 +230,7 @@ impl From<LedgerError> for Failed {
     fn from(error: LedgerError) -> Failed {
         match error {
             LedgerError::NotFound(what) => Failed::NotFound(what),
+            LedgerError::JudgedAgain(why) => Failed::Refused(StatusCode::CONFLICT, why),
             error => {
                 tracing::error!(%error, "a web request could not be answered");
                 Failed::Internal

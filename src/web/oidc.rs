@@ -16,7 +16,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthPrompt, CoreAuthenticationFlow, CoreErrorResponseType, CoreGenderClaim, CoreJsonWebKey,
@@ -36,6 +36,7 @@ use serde_json::Value;
 use crate::causes::in_full;
 use crate::config;
 use crate::ledger::Role;
+use crate::outside;
 
 /// A login at the provider takes no longer than this.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
@@ -52,6 +53,9 @@ const FRESH: Duration = Duration::from_secs(300);
 
 /// But not more often than this for missing keys: a provider that signs with a key that it does not publish is not asked for each login.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(2);
+
+/// The provider's clock may differ from the node's by so much.
+const LEEWAY: Duration = Duration::from_secs(60);
 
 /// An answer of the provider is shorter than this, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -274,19 +278,40 @@ impl Provider {
         let tokens = request.set_pkce_verifier(begun.verifier).request_async(&http).await;
         let tokens = tokens.map_err(|error| wrong("the provider gave no tokens", &error))?;
         let token = tokens.id_token().ok_or_else(|| Refusal::Provider("the provider gave no ID token".into()))?;
-        let mut claims = token.claims(&begun_client.id_token_verifier(), &begun.nonce);
+        // A token that ended a moment ago has not for a clock that is a little behind.
+        let late = || (SystemTime::now() - LEEWAY).into();
+        let mut claims = token.claims(&begun_client.id_token_verifier().set_time_fn(late), &begun.nonce);
         let renewed;
         if claims.as_ref().is_err_and(is_about_the_key)
             && let Some(metadata) = self.newer_metadata(known_at).await?
         {
             renewed = client(&self.settings, metadata);
-            claims = token.claims(&renewed.id_token_verifier(), &begun.nonce);
+            claims = token.claims(&renewed.id_token_verifier().set_time_fn(late), &begun.nonce);
         }
         let claims = claims.map_err(|error| wrong("the provider's ID token is not valid", &error))?;
         let all = serde_json::to_value(claims).map_err(|error| wrong("the claims cannot be read", &error))?;
+        check_rest(&all, &self.settings.client_id, jiff::Timestamp::now().as_second())
+            .map_err(|why| Refusal::Provider(format!("the provider's ID token is not valid: {why}")))?;
         let subject = format!("{} {}", claims.issuer().as_str(), claims.subject().as_str());
         person(&self.settings, subject, &all)
     }
+}
+
+/// What the library leaves open (OpenID Connect Core 1.0, 3.1.3.7): that the token was issued to this client, and that its time has come. `now` in
+/// seconds since 1970.
+fn check_rest(claims: &Value, client_id: &str, now: i64) -> Result<(), String> {
+    match claims.get("azp") {
+        None | Some(Value::Null) => {}
+        Some(party) if party.as_str() == Some(client_id) => {}
+        Some(party) => return Err(format!("it was issued to another client (azp {party})")),
+    }
+    for (claim, what) in [("iat", "it is issued"), ("nbf", "it is valid")] {
+        let Some(time) = claims.get(claim).filter(|time| !time.is_null()) else { continue };
+        if time.as_f64().is_none_or(|time| time > now as f64 + LEEWAY.as_secs_f64()) {
+            return Err(format!("{what} only from {time} on ({claim}), and now it is {now}"));
+        }
+    }
+    Ok(())
 }
 
 /// A login at the provider of these settings, with a code that it is to take: the name of whoever comes in, or why nobody does. For fuzzing
@@ -357,7 +382,8 @@ fn person(settings: &config::Oidc, subject: String, claims: &Value) -> Result<Pe
         () if has(&roles.viewer) => Some(Role::Viewer),
         () => settings.default_role.parse().ok(),
     };
-    Ok(Person { name: name.to_owned(), subject, role })
+    // A name that cannot be told from another's by looking at it would be that one's in the audit log.
+    Ok(Person { name: outside::shown(name).into_owned(), subject, role })
 }
 
 #[cfg(test)]
@@ -393,6 +419,34 @@ mod tests {
         }
         let open = config::Oidc { default_role: "viewer".into(), ..settings };
         assert_eq!(role(&open, json!({ "preferred_username": "a" })), Some(Role::Viewer));
+    }
+
+    #[test]
+    fn a_token_of_another_client_or_of_the_future_is_not_valid() {
+        let check = |claims: Value| check_rest(&claims, "triaged", 1_000_000);
+        for sound in [
+            json!({}),
+            json!({ "azp": "triaged", "iat": 1_000_059, "nbf": 1_000_060.0 }),
+            json!({ "azp": null, "iat": 1, "nbf": null }),
+        ] {
+            assert_eq!(check(sound.clone()), Ok(()), "{sound}");
+        }
+        for wrong in [
+            json!({ "azp": "other" }),
+            json!({ "azp": ["triaged"] }),
+            json!({ "iat": 1_000_061 }),
+            json!({ "nbf": 1_003_600 }),
+            json!({ "nbf": "soon" }),
+        ] {
+            assert!(check(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_looks_like_no_other() {
+        let claims = json!({ "preferred_username": "ad\u{202e}a", "groups": ["it"] });
+        let person = person(&settings(), "issuer subject".into(), &claims).ok().unwrap();
+        assert_eq!(person.name, "ad\u{fffd}a");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The parts that all pages for people share. Everything that came from outside is escaped by the templates.
+//! The parts that all pages for people share. Everything that came from outside is escaped by the templates, and shown as `outside` shows it.
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -122,6 +122,13 @@ pub(super) mod filters {
     #[askama::filter_fn]
     pub(in crate::web) fn score(value: impl Display, _: &dyn Values) -> Result<String> {
         Ok(format!("{value:.3}"))
+    }
+
+    /// A kept rule for people; what a later version wrote stays as it is.
+    #[askama::filter_fn]
+    pub(in crate::web) fn rule(kept: impl Display, _: &dyn Values) -> Result<String> {
+        let kept = kept.to_string();
+        Ok(triaged_model::VerdictRule::words_of(&kept).unwrap_or(kept))
     }
 }
 

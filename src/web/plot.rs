@@ -55,8 +55,8 @@ impl Span {
 
 /// The measurements of one bar.
 struct Bin<'a> {
-    /// Its first moment, as people read it.
-    begin: String,
+    /// From when to when, as people read it.
+    time: String,
     of: Vec<&'a Measurement>,
 }
 
@@ -68,7 +68,8 @@ fn bins(all: &[Measurement], span: Span, now: Timestamp) -> Vec<Bin<'_>> {
         usize::try_from(seconds / (60 * minutes)).ok().filter(|place| *place < count && seconds >= 0)
     };
     let moment = |n: usize| format_time(begin + SignedDuration::from_mins(minutes * n as i64))[..16].replace('T', " ");
-    let mut bins: Vec<Bin<'_>> = (0..count).map(|n| Bin { begin: moment(n), of: Vec::new() }).collect();
+    let bin = |n| Bin { time: format!("{} to {}", moment(n), &moment(n + 1)[11..]), of: Vec::new() };
+    let mut bins: Vec<Bin<'_>> = (0..count).map(bin).collect();
     for measurement in all {
         if let Some(place) = place(&measurement.at) {
             bins[place].of.push(measurement);
@@ -93,7 +94,7 @@ fn plot(
             x: n * 10,
             height: share(*value),
             class,
-            label: format!("{} UTC: {words}", bin.begin),
+            label: format!("{} UTC: {words}", bin.time),
         })
     });
     let measured = bins.iter().map(|bin| bin.of.len()).sum::<usize>();
@@ -197,7 +198,11 @@ mod tests {
         let [latency, waiting, disk] = measured(&all, Span::Day, now);
         assert_eq!((latency.places, latency.bars.len(), latency.highest.as_str()), (96, 2, "8.00 s"));
         assert_eq!((latency.bars[0].x, latency.bars[0].height, latency.bars[1].height), (940, 100.0, 50.0));
-        assert!(latency.bars[0].label.starts_with("2026-11-23 11:30 UTC: 8 slices"), "{}", latency.bars[0].label);
+        assert!(
+            latency.bars[0].label.starts_with("2026-11-23 11:30 to 11:45 UTC: 8 slices"),
+            "{}",
+            latency.bars[0].label
+        );
         assert_eq!((waiting.bars.len(), waiting.highest.as_str()), (2, "3 slices"));
         assert_eq!((disk.bars[0].height, disk.bars[1].height, disk.highest.as_str()), (100.0, 50.0, "40 GiB"));
         let [latency, ..] = measured(&all, Span::Week, now);

@@ -1,15 +1,16 @@
 //! The pages of a login by an OpenID provider: to the provider, and back.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use askama::Template;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::attempts::By;
 use super::connection::PeerAddress;
 use super::login::{self, Wanted};
 use super::oidc::{LONGEST, Refusal};
@@ -24,12 +25,12 @@ const BEGUN: &str = "triaged_oidc";
 pub(super) async fn begin(
     State(site): State<Site>,
     ConnectInfo(peer): ConnectInfo<PeerAddress>,
-    Query(query): Query<Wanted>,
+    query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, NoPage> {
     let Some(provider) = &site.door.oidc else { return Err(none().into()) };
-    if site.door.is_barred(peer.ip(), false) {
-        let why = "Too many logins from this address failed; try again in a minute.".to_owned();
-        return Ok((StatusCode::TOO_MANY_REQUESTS, login::again(&site, "/".into(), why)).into_response());
+    let query = login::parameters(query)?;
+    if site.door.attempts.must_wait(peer.ip(), By::Provider) {
+        return Ok(too_many(&site));
     }
     Ok(match provider.begin(login::own_path(query.next), peer.ip()).await {
         Ok((address, state)) => {
@@ -37,7 +38,7 @@ pub(super) async fn begin(
             bind(&site, &mut response, &state, LONGEST);
             response
         }
-        Err(refusal) => refused(&site, peer.ip(), refusal),
+        Err(refusal) => refused(&site, &peer, refusal),
     })
 }
 
@@ -65,14 +66,14 @@ pub(super) async fn callback(
     State(site): State<Site>,
     ConnectInfo(peer): ConnectInfo<PeerAddress>,
     headers: HeaderMap,
-    Query(answer): Query<Answer>,
+    answer: Result<Query<Answer>, QueryRejection>,
 ) -> Result<Response, NoPage> {
     let Some(provider) = &site.door.oidc else { return Err(none().into()) };
-    if site.door.is_barred(peer.ip(), false) {
-        let why = "Too many logins from this address failed; try again in a minute.".to_owned();
-        return Ok((StatusCode::TOO_MANY_REQUESTS, login::again(&site, "/".into(), why)).into_response());
+    let answer = login::parameters(answer)?;
+    if site.door.attempts.must_wait(peer.ip(), By::Provider) {
+        return Ok(too_many(&site));
     }
-    let again = |why: &str| Ok(refused(&site, peer.ip(), Refusal::Person(why.to_owned())));
+    let again = |why: &str| Ok(refused(&site, &peer, Refusal::Person(why.to_owned())));
     // A login that another browser began would log this one in as somebody else.
     if answer.state.is_empty() || login::cookie(&headers, BEGUN).as_deref() != Some(answer.state.as_str()) {
         return again("This login was not begun in this browser, or its cookies are off. Begin again.");
@@ -86,9 +87,13 @@ pub(super) async fn callback(
     let next = begun.next.clone();
     let person = match provider.person(answer.code, begun).await {
         Ok(person) => person,
-        Err(refusal) => return Ok(refused(&site, peer.ip(), refusal)),
+        Err(refusal) => {
+            site.door.attempts.note(peer.ip(), By::Provider);
+            return Ok(refused(&site, &peer, refusal));
+        }
     };
     let Some(role) = person.role else {
+        site.door.attempts.note(peer.ip(), By::Provider);
         // Whoever lost their groups loses what they have open, too.
         let subject = person.subject;
         site.ledger(move |ledger| ledger.end_provided_sessions(&subject)).await?;
@@ -99,6 +104,7 @@ pub(super) async fn callback(
     let actor = Actor::person(name.clone()).by_way_of(&from);
     let is_ours = site.ledger(move |ledger| ledger.put_provided_user(&name, &subject, role, &actor)).await?;
     if !is_ours {
+        site.door.attempts.note(peer.ip(), By::Provider);
         let why =
             format!("{} is somebody else's name here: a user's with a password, or another person's.", person.name);
         return again(&why);
@@ -115,13 +121,17 @@ fn none() -> Failed {
     Failed::Refused(StatusCode::NOT_FOUND, "there is no OpenID provider here (web.login.oidc.issuer)".into())
 }
 
-fn refused(site: &Site, from: IpAddr, refusal: Refusal) -> Response {
-    // Each costs the provider a request; whoever makes many waits, as after wrong passwords.
-    site.door.is_barred(from, true);
+/// What came back from the provider and failed has cost it a request; whoever makes many waits, as after wrong passwords.
+fn too_many(site: &Site) -> Response {
+    let why = "Too many logins from this address failed; try again in a minute.".to_owned();
+    (StatusCode::TOO_MANY_REQUESTS, login::again(site, "/".into(), why)).into_response()
+}
+
+fn refused(site: &Site, from: &PeerAddress, refusal: Refusal) -> Response {
     let (status, why) = match refusal {
         Refusal::Person(why) => (StatusCode::FORBIDDEN, why),
         Refusal::Provider(why) => {
-            if let Some(kept_back) = site.door.provider_log.admit(from, &why) {
+            if let Some(kept_back) = site.door.provider_log.admit(from.ip(), &why) {
                 tracing::error!(kept_back, "a login by the OpenID provider failed: {why}");
             }
             (StatusCode::BAD_GATEWAY, "The login by the provider failed; the node's log says why.".to_owned())

@@ -3,18 +3,20 @@
 use askama::Template;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::response::{Redirect, Response};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::api::{self, WholeStudy};
 use super::connection::PeerAddress;
-use super::form::FormSaid;
+use super::form::{Asker, FormSaid};
 use super::pages::{Around, NoPage, filters, page, shape, short_uid};
+use super::said::Said;
 use super::timeline::{Moment, timeline};
 use super::worklist::Row;
 use super::{Failed, Site};
-use crate::ledger::{ActorKind, Outbox, SeriesRow, SliceRow, WorklistRow};
+use crate::ledger::{ActorKind, Ledger, NotificationRow, Outbox, Permission, SeriesRow, SliceRow, WorklistRow, now};
 use crate::rendering::DisplayWindow;
 use triaged_imaging::PixelBox;
 
@@ -49,10 +51,39 @@ struct Study {
     may_agree: bool,
     /// Who was recognized; none without a login.
     me: Option<String>,
+    /// Whether who looks at it may acknowledge, and score again.
+    may_acknowledge: bool,
+    may_operate: bool,
+    /// When it was made.
+    as_of: String,
+    again: Option<Again>,
+}
+
+impl Study {
+    /// The verdict that the page shows, as forms name it.
+    fn shown(&self) -> i64 {
+        self.study.study.verdict_id.unwrap_or(0)
+    }
+
+    fn note(&self, is_remark: bool) -> &str {
+        self.again.as_ref().filter(|again| again.is_remark == is_remark).map_or("", |again| &again.note)
+    }
+
+    /// When a message that could not be delivered is tried again.
+    fn next_try<'a>(&self, message: &'a NotificationRow) -> Option<&'a str> {
+        let at = message.next_attempt_at.as_deref()?;
+        (at > self.as_of.as_str()).then_some(at)
+    }
+
+    fn by(&self) -> &str {
+        self.again.as_ref().map_or("", |again| &again.by)
+    }
 }
 
 /// The series that is shown.
 struct Stack {
+    /// The study's page.
+    page: String,
     series_uid: String,
     window: DisplayWindow,
     /// Whether what the model marks is drawn.
@@ -75,7 +106,7 @@ impl Stack {
     }
 
     fn address(&self, slice: usize, window: DisplayWindow) -> String {
-        address(&self.series_uid, slice, window, self.marks)
+        address(&self.page, &self.series_uid, slice, window, self.marks)
     }
 
     /// Whether the model says of any slice of the series where the finding is.
@@ -85,7 +116,7 @@ impl Stack {
 
     /// The address of the same slice with its marks, or without.
     fn other_marks(&self) -> String {
-        address(&self.series_uid, self.shown, self.window, !self.marks)
+        address(&self.page, &self.series_uid, self.shown, self.window, !self.marks)
     }
 
     /// What is drawn on the slice that is shown.
@@ -107,7 +138,7 @@ impl Stack {
 }
 
 /// The address, on the study's page, at which a slice is shown in a window, with what the model marks on it or without.
-fn address(series_uid: &str, slice: usize, window: DisplayWindow, marks: bool) -> String {
+fn address(page: &str, series_uid: &str, slice: usize, window: DisplayWindow, marks: bool) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query
         .append_pair("series", series_uid)
@@ -116,7 +147,7 @@ fn address(series_uid: &str, slice: usize, window: DisplayWindow, marks: bool) -
     if !marks {
         query.append_pair("marks", "off");
     }
-    format!("?{}#viewer", query.finish())
+    format!("{page}?{}#viewer", query.finish())
 }
 
 /// A slice in the chart.
@@ -176,10 +207,31 @@ pub(super) async fn study(
     query: Result<Query<ShownQuery>, QueryRejection>,
 ) -> Result<Response, NoPage> {
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
-    let mut whole = api::whole_study(&site, uid).await?;
+    show(&site, &peer, uid, query, None).await
+}
+
+/// A deed that was not done, because the study was judged again: its page is shown once more, with what was typed.
+struct Again {
+    why: String,
+    by: String,
+    note: String,
+    /// The note is one beside an opinion.
+    is_remark: bool,
+}
+
+async fn show(
+    site: &Site,
+    peer: &PeerAddress,
+    uid: Uid,
+    query: ShownQuery,
+    again: Option<Again>,
+) -> Result<Response, NoPage> {
+    let mut whole = api::whole_study(site, uid).await?;
     let link = escaped(&whole.row.study_uid);
     let stack = stack(&whole, &link, &query);
-    let series = whole.series.iter().map(|series| series_line(series, &whole.slices, stack.as_ref())).collect();
+    let here = format!("/studies/{link}");
+    let line = |series| series_line(series, &whole.slices, &here, stack.as_ref());
+    let series = whole.series.iter().map(line).collect();
     let timeline = timeline(&whole);
     let is_cut = whole.slices.len() > MOST_SLICES;
     whole.slices.truncate(MOST_SLICES);
@@ -188,7 +240,7 @@ pub(super) async fn study(
     }
     Ok(page(&Study {
         viewer_link: viewer_link(&site.viewer_url, &whole.row),
-        here: format!("/studies/{link}"),
+        here,
         link,
         stack,
         series,
@@ -196,8 +248,12 @@ pub(super) async fn study(
         is_cut,
         may_agree: !whole.verdicts.is_empty(),
         study: Row::from(whole.row.clone()),
-        around: Around::of(&site, Some(&peer)),
+        around: Around::of(site, Some(peer)),
         me: Some(peer.actor()).filter(|actor| actor.kind != ActorKind::Peer).map(|actor| actor.name),
+        may_acknowledge: peer.may(Permission::Acknowledge),
+        may_operate: peer.may(Permission::Operate),
+        as_of: now(),
+        again,
         whole,
     }))
 }
@@ -249,6 +305,7 @@ fn stack(whole: &WholeStudy, link: &str, query: &ShownQuery) -> Option<Stack> {
         None => most_suspicious(series),
     };
     let marks = query.marks != "off";
+    let page = format!("/studies/{link}");
     Some(Stack {
         series_uid: series[0].series_uid.clone(),
         window: query.window,
@@ -258,6 +315,7 @@ fn stack(whole: &WholeStudy, link: &str, query: &ShownQuery) -> Option<Stack> {
         // A series of one slice is a bar like others, not a wall.
         width: series.len().max(20) * 10,
         threshold: whole.slice_threshold.map(|threshold| (100.0 - threshold * 100.0, threshold)),
+        page,
     })
 }
 
@@ -282,12 +340,12 @@ fn bar(n: usize, slice: &SliceRow, link: &str, window: DisplayWindow, marks: boo
         class,
         label: format!("slice {number}, frame {}: {what}", slice.frame),
         image: format!("/studies/{link}/series/{series}/slices/{sop}/{}", slice.frame),
-        show: address(&slice.series_uid, n, window, marks),
+        show: address(&format!("/studies/{link}"), &slice.series_uid, n, window, marks),
         mark: Mark::of(slice),
     }
 }
 
-fn series_line(series: &SeriesRow, slices: &[SliceRow], stack: Option<&Stack>) -> SeriesLine {
+fn series_line(series: &SeriesRow, slices: &[SliceRow], page: &str, stack: Option<&Stack>) -> SeriesLine {
     let (class, shape) = series.verdict.as_deref().map_or(("unflagged", ""), shape);
     let window = stack.map(|stack| stack.window).unwrap_or_default();
     let query = form_urlencoded::Serializer::new(String::new())
@@ -299,7 +357,7 @@ fn series_line(series: &SeriesRow, slices: &[SliceRow], stack: Option<&Stack>) -
         shape,
         short_uid: short_uid(&series.series_uid),
         show: match slices.iter().any(|slice| slice.series_uid == series.series_uid) {
-            true => format!("?{query}#viewer"),
+            true => format!("{page}?{query}#viewer"),
             false => String::new(),
         },
         is_shown: stack.is_some_and(|stack| stack.series_uid == series.series_uid),
@@ -308,33 +366,84 @@ fn series_line(series: &SeriesRow, slices: &[SliceRow], stack: Option<&Stack>) -
 }
 
 type Uid = Result<Path<String>, PathRejection>;
+
 /// `POST /studies/{uid}/acknowledge`
-pub(super) async fn acknowledge(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
-    let (uid, back, said) = (api::study_uid(uid)?, form.way_back(), form.said);
-    site.ledger(move |ledger| ledger.acknowledge(&uid, &said.who, said.note.as_deref())).await?;
-    Ok(back)
+pub(super) async fn acknowledge(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Uid,
+    form: FormSaid,
+) -> Response {
+    about_verdict(&site, &peer, uid, &form, |ledger, uid, said| {
+        ledger.acknowledge_as_shown(uid, &said.who, said.note.as_deref(), &said.shown).map(drop)
+    })
+    .await
 }
 
 /// `POST /studies/{uid}/unacknowledge`
-pub(super) async fn unacknowledge(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
-    let (uid, back, said) = (api::study_uid(uid)?, form.way_back(), form.said);
-    site.ledger(move |ledger| ledger.undo_acknowledgement(&uid, &said.who)).await?;
-    Ok(back)
+pub(super) async fn unacknowledge(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Uid,
+    form: FormSaid,
+) -> Response {
+    about_verdict(&site, &peer, uid, &form, |ledger, uid, said| {
+        ledger.undo_acknowledgement_as_shown(uid, &said.who, &said.shown).map(drop)
+    })
+    .await
 }
 
 /// `POST /studies/{uid}/feedback`
-pub(super) async fn feedback(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
-    let (uid, back, said) = (api::study_uid(uid)?, form.way_back(), form.said);
-    let opinion = said.opinion()?;
-    site.ledger(move |ledger| ledger.give_feedback(&uid, &said.who, opinion, said.note.as_deref())).await?;
-    Ok(back)
+pub(super) async fn feedback(
+    State(site): State<Site>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
+    uid: Uid,
+    form: FormSaid,
+) -> Response {
+    let opinion = match form.said.opinion() {
+        Ok(opinion) => opinion,
+        Err(failed) => return form.answer(Err(failed)),
+    };
+    about_verdict(&site, &peer, uid, &form, move |ledger, uid, said| {
+        ledger.give_feedback(uid, &said.who, opinion, said.note.as_deref(), &said.shown)
+    })
+    .await
+}
+
+/// Does what a form asks for, unless the study says something else by now than the form's page: then its page is shown, with what
+/// was typed.
+async fn about_verdict(
+    site: &Site,
+    peer: &PeerAddress,
+    uid: Uid,
+    form: &FormSaid,
+    deed: impl FnOnce(&Ledger, &str, &Said) -> crate::ledger::Result<()> + Send + 'static,
+) -> Response {
+    let uid = match api::study_uid(uid) {
+        Ok(uid) => uid,
+        Err(failed) => return form.answer(Err(failed)),
+    };
+    let (said, of) = (form.said.clone(), uid.clone());
+    match site.ledger(move |ledger| deed(ledger, &of, &said)).await {
+        Err(Failed::Refused(StatusCode::CONFLICT, why)) if form.asker == Asker::Page => {
+            let again = Again {
+                why,
+                by: form.by.clone(),
+                note: form.said.note.clone().unwrap_or_default(),
+                is_remark: form.said.opinion().is_ok(),
+            };
+            let shown = show(site, peer, Ok(Path(uid)), ShownQuery::default(), Some(again)).await;
+            (StatusCode::CONFLICT, shown).into_response()
+        }
+        done => form.answer(done),
+    }
 }
 
 /// `POST /studies/{uid}/rescore`
-pub(super) async fn rescore(State(site): State<Site>, uid: Uid, form: FormSaid) -> Result<Redirect, NoPage> {
-    let back = form.way_back();
-    api::rescore_study(&site, api::study_uid(uid)?, form.said.who).await?;
-    Ok(back)
+pub(super) async fn rescore(State(site): State<Site>, uid: Uid, form: FormSaid) -> Response {
+    let who = form.said.who.clone();
+    let queued = async { api::rescore_study(&site, api::study_uid(uid)?, who).await.map(drop) };
+    form.answer(queued.await)
 }
 
 /// `POST /notifications/{id}/requeue`
@@ -342,10 +451,13 @@ pub(super) async fn requeue(
     State(site): State<Site>,
     id: Result<Path<i64>, PathRejection>,
     form: FormSaid,
-) -> Result<Redirect, NoPage> {
-    let (id, back, said) = (api::notification_id(id)?, form.way_back(), form.said);
-    site.ledger(move |ledger| ledger.requeue_dead(Some(id), &said.who)).await?;
-    Ok(back)
+) -> Response {
+    let who = form.said.who.clone();
+    let requeued = async {
+        let id = api::notification_id(id)?;
+        site.ledger(move |ledger| ledger.requeue_dead(Some(id), &who)).await.map(drop)
+    };
+    form.answer(requeued.await)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A study's life from its first byte to its acknowledgement, as one list.
 
 use super::api::WholeStudy;
+use crate::plural::counted;
 
 /// Something that happened.
 pub(super) struct Moment {
@@ -22,14 +23,20 @@ pub(super) fn timeline(whole: &WholeStudy) -> Vec<Moment> {
     let from = row.calling_ae.as_deref().map(|ae| format!(" from {ae}")).unwrap_or_default();
     add(&row.first_received_at, "received", format!("First object received{from}"), None);
     if row.last_received_at != row.first_received_at {
-        let count = row.slices_received;
-        add(&row.last_received_at, "received", format!("Last object so far received, {count} slices in all"), None);
+        let count = row.slices_received.unsigned_abs();
+        add(
+            &row.last_received_at,
+            "received",
+            format!("Last object so far received, {} in all", counted(count, "slice")),
+            None,
+        );
     }
     let scored = whole.slices.iter().filter_map(|slice| slice.scored_at.as_deref());
     if let (Some(first), Some(last)) = (scored.clone().min(), scored.max()) {
         add(first, "scored", "First slice scored".into(), None);
         if first != last {
-            add(last, "scored", format!("Last of {} slices scored", row.slices_scored), None);
+            let scored = counted(row.slices_scored.unsigned_abs(), "slice");
+            add(last, "scored", format!("Last of {scored} scored"), None);
         }
     }
     for verdict in &whole.verdicts {
@@ -48,12 +55,13 @@ pub(super) fn timeline(whole: &WholeStudy) -> Vec<Moment> {
         match (notification.state.as_str(), notification.delivered_at.as_deref()) {
             ("delivered", Some(at)) => add(at, "told", format!("{channel} told"), None),
             ("dead", _) => {
-                let attempts = notification.attempts;
-                let what = format!("{channel} could not be told: given up after {attempts} attempts");
+                let attempts = counted(notification.attempts.unsigned_abs(), "attempt");
+                let what = format!("{channel} could not be told, {attempts} so far");
                 add(&notification.created_at, "failed", what, notification.last_error.as_deref());
             }
             _ => {
-                let what = format!("{channel} is to be told, {} attempts so far", notification.attempts);
+                let attempts = counted(notification.attempts.unsigned_abs(), "attempt");
+                let what = format!("{channel} is to be told, {attempts} so far");
                 add(&notification.created_at, "told", what, notification.last_error.as_deref());
             }
         }

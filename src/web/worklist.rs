@@ -12,8 +12,11 @@ use serde::Deserialize;
 
 use super::connection::PeerAddress;
 use super::pages::{Around, NoPage, filters, page, shape, short_uid};
-use super::{Failed, Site};
-use crate::ledger::{Order, StandingCounts, VerdictFilter, WorklistFilter, WorklistPage, WorklistRow, format_time};
+use super::{Failed, Site, feed};
+use crate::ledger::{
+    ActorKind, Order, Permission, StandingCounts, Telling, VerdictFilter, WorklistFilter, WorklistPage, WorklistRow,
+    format_time,
+};
 use crate::person;
 
 /// Studies on a page.
@@ -179,6 +182,10 @@ struct Worklist {
     senders: Vec<String>,
     set_aside: u64,
     dead: usize,
+    /// Whether there is no login, so that a reader says who it is.
+    is_anonymous: bool,
+    may_acknowledge: bool,
+    may_administer: bool,
 }
 
 impl Worklist {
@@ -204,6 +211,11 @@ pub(super) struct Row {
     pub(super) person: String,
     pub(super) short_uid: String,
     pub(super) study_date: Option<String>,
+    pub(super) birth_date: Option<String>,
+    /// The name of the study's flag in the feed.
+    pub(super) flag: String,
+    /// What becomes of its messages, where that is still to be said.
+    pub(super) telling: Option<Telling>,
 }
 
 impl From<WorklistRow> for Row {
@@ -224,6 +236,9 @@ impl From<WorklistRow> for Row {
             person: age.into_iter().chain(sex).collect::<Vec<_>>().join(" · "),
             short_uid: short_uid(&study.study_uid),
             study_date: taken.map(|date| date.to_string()),
+            birth_date: birth.map(|date| date.to_string()).or_else(|| study.birth_date.clone()),
+            flag: feed::flag(&study.study_uid),
+            telling: None,
             study,
         }
     }
@@ -251,19 +266,21 @@ pub(super) async fn worklist(
 ) -> Result<Response, NoPage> {
     let Query(query) = query.map_err(|error| Failed::Refused(error.status(), error.body_text()))?;
     let filter = query.filter()?;
-    let (list, counts, senders, dead, [set_aside, ..]) = site
+    let (list, rows, counts, senders, dead, [set_aside, ..]) = site
         .ledger(move |ledger| {
             let dead = ledger.newest_notifications(Some("dead"), 100)?.len();
-            Ok((
-                ledger.worklist_page(&filter)?,
-                ledger.standing_counts()?,
-                ledger.senders(MOST_SENDERS)?,
-                dead,
-                ledger.count_set_aside()?,
-            ))
+            let mut list = ledger.worklist_page(&filter)?;
+            let mut rows: Vec<Row> = std::mem::take(&mut list.rows).into_iter().map(Row::from).collect();
+            for row in &mut rows {
+                let study = &row.study;
+                if study.flagged == Some(true) && study.notified_at.is_none() && study.acknowledged_at.is_none() {
+                    row.telling = Some(ledger.telling(&study.study_uid)?);
+                }
+            }
+            Ok((list, rows, ledger.standing_counts()?, ledger.senders(MOST_SENDERS)?, dead, ledger.count_set_aside()?))
         })
         .await?;
-    let WorklistPage { rows, total, more_than_total } = list;
+    let WorklistPage { total, more_than_total, .. } = list;
     let number = query.page()?;
     let before = u64::from(number - 1) * u64::from(ROWS);
     let (shown, page_of) = (rows.len() as u64, |number: u32| query.with("page", &number.to_string()));
@@ -279,11 +296,14 @@ pub(super) async fn worklist(
         last: before + shown,
         previous: (number > 1).then(|| page_of(number - 1)),
         next: (before + shown < total || (more_than_total && shown == u64::from(ROWS))).then(|| page_of(number + 1)),
-        rows: rows.into_iter().map(Row::from).collect(),
+        rows,
         here,
         senders,
         set_aside,
         dead,
+        is_anonymous: peer.actor().kind == ActorKind::Peer,
+        may_acknowledge: peer.may(Permission::Acknowledge),
+        may_administer: peer.may(Permission::Administer),
         query,
     }))
 }

@@ -140,7 +140,11 @@ fn the_box_is_shown_hidden_and_kept_in_the_address() {
     assert!((browser.eval(1, place).as_i64().unwrap() - left).abs() <= 2, "{}", browser.eval(1, place));
     for hide in ["key", "button"] {
         let toggle = |browser: &mut Browser| match hide {
-            "key" => browser.press(1, "m"),
+            // Keys are the viewer's where the pointer is over it.
+            "key" => {
+                browser.hover(1, "#slice");
+                browser.press(1, "m");
+            }
             _ => browser.click(1, "#marks"),
         };
         toggle(&mut browser);
@@ -155,6 +159,7 @@ fn the_box_is_shown_hidden_and_kept_in_the_address() {
             "!document.getElementById('overlay').hasAttribute('hidden') && !location.search.includes('marks')",
         );
     }
+    browser.hover(1, "#slice");
     browser.press(1, "h");
     browser.wait(1, "document.querySelector('#overlay image') !== null");
     // A slice without a box has none.
@@ -173,6 +178,7 @@ fn the_box_is_shown_hidden_and_kept_in_the_address() {
     assert_eq!(drawn(&mut browser), 0);
     if let Ok(folder) = std::env::var("TRIAGED_TEST_DOCUMENTS") {
         browser.open(3, json!({}), &format!("/studies/{study}"));
+        browser.hover(3, "#slice");
         browser.press(3, "h");
         browser.wait(3, "document.getElementById('slice')?.naturalWidth > 64");
         browser.shot(3, &format!("{folder}/study-with-box.png"));

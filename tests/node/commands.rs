@@ -96,6 +96,7 @@ impl Site {
             stat: false,
             about: Default::default(),
             concatenation: None,
+            images_in_acquisition: None,
         };
         self.runtime.block_on(self.ledger.store(instance)).unwrap();
     }
@@ -137,6 +138,7 @@ impl Site {
                 slices_ineligible: study.slices_ineligible,
                 slices_failed: study.slices_failed,
                 refused: 0,
+                is_broken_off: false,
                 decided_at: now(),
                 last_received_at: now(),
                 evidence: Default::default(),
@@ -317,6 +319,75 @@ fn the_audit_log_says_who_did_what() {
     assert!(!table.out.chars().any(|c| c.is_control() && c != '\n'), "{:?}", table.out);
     assert_eq!(site.run(&["audit", "--since", "2999-01-01"]).done(), "nothing has been done\n");
     site.run(&["audit", "--since", "tomorrow"]).refused("--since tomorrow");
+}
+
+#[test]
+fn who_runs_a_command_is_known_without_a_login_of_the_shell() {
+    let site = Site::with_three_studies();
+    let mut command = program(site.folder.path());
+    for name in ["USER", "LOGNAME", "SUDO_USER"] {
+        command.env_remove(name);
+    }
+    assert!(command.args(["ack", "ACC10"]).output().unwrap().status.success());
+    let json: serde_json::Value = serde_json::from_str(site.run(&["audit", "--format", "json"]).done()).unwrap();
+    let name = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    assert_eq!(json[0]["actor"], name.trim());
+}
+
+#[test]
+fn a_name_that_reads_otherwise_than_it_is_is_no_name() {
+    let site = Site::with_three_studies();
+    site.run(&["user", "add", "ad\u{202e}a"]).refused("no name");
+    let help = site.run(&["user", "add", "--help"]);
+    assert!(help.done().contains("name to log in with"), "{}", help.out);
+    let help = site.run(&["feedback", "--help"]);
+    assert!(help.done().contains("yesterday, or 2h"), "{}", help.out);
+    let backup = site.folder.path().join("copy.db");
+    assert!(site.run(&["backup", backup.to_str().unwrap()]).done().contains(": 3 studies, "));
+}
+
+/// A rule on a counter that begins with its first event does not see that event.
+#[test]
+fn a_fresh_node_has_every_metric_that_the_documents_name() {
+    let file = "[[notify.channels]]\nname = \"pager\"\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9\"\n\
+                [[forward]]\nname = \"pacs\"\naddress = \"127.0.0.1:9\"\ncalled_ae_title = \"PACS\"\n";
+    let node = Node::start_with_file(file, &[]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = std::fs::read_dir(folder.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let text: String = documents
+        .chain([folder.join("README.md")])
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let named: std::collections::BTreeSet<&str> = text
+        .split('`')
+        .flat_map(|part| part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
+        .filter(|word| word.starts_with("triaged_"))
+        .collect();
+    assert!(named.len() > 5, "{named:?}");
+    let metrics = || node.get("/metrics").1;
+    let is_there = |metrics: &str, name: &str| {
+        metrics.lines().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{', '_'])))
+    };
+    // There are none without certificates.
+    let named = named.into_iter().filter(|name| *name != "triaged_certificate_expiry_timestamp_seconds");
+    let begun = std::time::Instant::now();
+    for name in named {
+        while !is_there(&metrics(), name) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{name} is not there:\n{}", metrics());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    let metrics = metrics();
+    for line in [
+        "triaged_notifications_total{channel=\"pager\",outcome=\"delivered\"} 0",
+        "triaged_forwards_total{destination=\"pacs\",outcome=\"failed\"} 0",
+        "triaged_unrouted_events_total{kind=\"flagged\"} 0",
+        "triaged_verdicts_total{flagged=\"incomplete\"} 0",
+        "triaged_escalations_total 0",
+    ] {
+        assert!(metrics.lines().any(|there| there == line), "{line} is not there:\n{metrics}");
+    }
 }
 
 #[test]

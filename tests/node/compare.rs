@@ -139,8 +139,8 @@ fn people_see_a_table_and_spreadsheets_every_study() {
         "judged by  the highest slice, in shadow\n",
         "compared   4 studies, 6 slices\n",
         "left out   1 not all slices scored in shadow, 2 not triaged by one of the two\n",
-        "waiting    1 slices for the shadow model\n",
-        "failed     1 slices in shadow\n",
+        "waiting    1 slice for the shadow model\n",
+        "failed     1 slice in shadow\n",
     ] {
         assert!(page.contains(words), "{words}: {page}");
     }

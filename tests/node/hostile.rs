@@ -330,6 +330,7 @@ fn without_file(number: i64) -> triaged::ledger::NewInstance {
         stat: false,
         about: Default::default(),
         concatenation: None,
+        images_in_acquisition: None,
     }
 }
 

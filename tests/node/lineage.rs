@@ -232,8 +232,8 @@ fn the_database_of_another_node_is_refused_and_spoils_nothing() {
     // A person who says so gets both as one.
     let said = node.cli(&["recover", "--join"]);
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(text.contains("1 files of the archive had no row and were taken in again"), "{text}");
-    assert!(text.contains("1 files are gone of which there are rows"), "{text}");
+    assert!(text.contains("1 file of the archive had no row and was taken in again"), "{text}");
+    assert!(text.contains("1 file is gone of which there is a row"), "{text}");
     // And the right one back gets its node back.
     fs::write(database(&node), &own).unwrap();
     node.restart();
@@ -268,11 +268,11 @@ fn rows_without_files_are_marked_and_told_and_files_without_rows_go_where_they_b
     fs::write(node.folder.path().join("incoming/half"), b"half").unwrap();
     node.restart();
     let said = recovered(&node);
-    assert!(said.contains("1 files are gone of which there are rows"), "{said}");
+    assert!(said.contains("1 file is gone of which there is a row"), "{said}");
     assert!(node.get("/metrics").1.contains("\ntriaged_files_without_row 0\n"), "{said}");
     assert_eq!(node.query::<String>("SELECT group_concat(sop_uid) FROM lost_files"), "2.25.1");
     let told: serde_json::Value = serde_json::from_slice(&receiver.wait_for(1)[0].body).unwrap();
-    assert!(told["reasons"].to_string().contains("1 files are gone"), "{told}");
+    assert!(told["reasons"].to_string().contains("1 file is gone"), "{told}");
     // The head of the copy names another object than its data set: it is set aside as it would be if it had come so.
     let aside = "SELECT count(*) FROM quarantine WHERE path LIKE 'quarantine/%'";
     assert_eq!(node.query::<i64>(aside), 2, "{:?}", files(node.folder.path()));
@@ -280,12 +280,12 @@ fn rows_without_files_are_marked_and_told_and_files_without_rows_go_where_they_b
     assert_eq!(left.iter().filter(|name| !name.starts_with('.')).count(), 1, "{left:?}");
     assert!(files(&node.folder.path().join("incoming")).is_empty());
     let said = String::from_utf8(node.cli(&["check"]).stdout).unwrap();
-    assert!(said.contains("1 instances have lost their file"), "{said}");
+    assert!(said.contains("1 instance has lost its file"), "{said}");
     // Back at its place, it is one of the archive's again; so is one that is sent again.
     node.terminate();
     fs::write(&gone, &kept).unwrap();
     node.restart();
-    assert!(recovered(&node).contains("1 files that were gone are back"));
+    assert!(recovered(&node).contains("1 file that was gone is back"));
     assert_eq!(node.query::<i64>("SELECT count(*) FROM lost_files"), 0);
     node.terminate();
     fs::remove_file(&gone).unwrap();

@@ -6,13 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::support::ledgers::{Fixture, Study};
+use crate::support::ledgers::{Fixture, Study, study_event};
 use crate::support::receivers::{Running, from_file};
-use crate::support::{has, python, run};
+use crate::support::{dicom_files, has, phantom, python, run};
 use serde_json::Value;
-use triaged::event::{Event, NodeTrouble};
+use triaged::event::{Event, NodeTrouble, StudyEvent};
 use triaged::ledger::NewMessage;
-use triaged::notify::{Direct, Links, Surroundings};
+use triaged::notify::{Direct, Links, Message, Outcome, StudyFile, StudyFiles, Surroundings, channels};
 
 /// A mail server and the mails it accepts, one a recipient.
 struct MailServer {
@@ -114,7 +114,13 @@ fn settings(port: u16, more: &str) -> String {
 
 /// Quoted-printable undone, as far as these mails need it.
 fn readable(mail: &Value) -> String {
-    mail["data"].as_str().unwrap().replace("=\r\n", "").replace("=3D", "=").replace("=C2=A0", " ")
+    mail["data"]
+        .as_str()
+        .unwrap()
+        .replace("=\r\n", "")
+        .replace("=3D", "=")
+        .replace("=C2=A0", " ")
+        .replace("=EF=BF=BD", "\u{fffd}")
 }
 
 #[tokio::test]
@@ -141,12 +147,55 @@ async fn a_flag_is_mailed_without_patient_data_in_its_subject_and_the_same_at_ev
     for header in ["Auto-Submitted: auto-generated", "X-Triaged-Event: flagged", "Importance: high", "Message-ID: <"] {
         assert!(head.contains(header), "{header} in {head}");
     }
-    assert!(body.contains("Accession number: ACC-1  Bcc: evil@example.org <b>"), "{body}");
+    assert!(body.contains("Accession number: ACC-1\u{fffd}\u{fffd}Bcc: evil@example.org <b>"), "{body}");
     assert!(body.contains("&#60;b&#62;") || body.contains("&lt;b&gt;"), "the page escapes it: {body}");
     assert!(body.contains("https://triaged.example.org/studies/1.2.3"), "{body}");
     assert!(body.contains("/acknowledge?study="), "{body}");
     assert!(body.contains("instance 1") && body.contains("not a diagnosis") && !body.contains("PAT-1"), "{body}");
     running.stop().await;
+}
+
+/// A study of one file.
+struct OneFile(std::path::PathBuf);
+
+impl StudyFiles for OneFile {
+    fn files(&self, _: &str) -> Result<Vec<StudyFile>, String> {
+        Ok(vec![StudyFile { series_uid: "1".into(), sop_uid: "1".into(), path: self.0.clone() }])
+    }
+}
+
+#[tokio::test]
+async fn a_patients_name_is_in_the_mail_where_that_is_wanted_and_forges_no_line_of_it() {
+    let Some(server) = MailServer::start(&[]) else { return };
+    if !has("dcmodify") {
+        return;
+    }
+    let series = phantom(&["--lesion", "epidural"]);
+    let file = dicom_files(series.path()).remove(0);
+    let name = "(0010,0010)=Doe^Jane\nBcc: evil@example.org\n\nScore: 0.0";
+    run("dcmodify", &["-nb", "-m", name, file.to_str().unwrap()]).unwrap();
+    let more = "security = 'none'\nto = ['a@example.org']\ninclude_patient_name = true\ninclude_patient_id = true\n";
+    let settings = from_file(&settings(server.port, more));
+    let surroundings = Surroundings { files: Arc::new(OneFile(file)), ..Surroundings::default() };
+    let channel = channels(&settings, &surroundings).unwrap().remove(0);
+    let study = StudyEvent { patient_id: Some("12\u{202e}345".into()), ..study_event("1.2.3") };
+    let message = Message {
+        id: 0,
+        idempotency_key: "k".into(),
+        created_at: "2026-11-23T15:42:09.100Z".into(),
+        step: 0,
+        event: Event::Flagged(study),
+        study_url: None,
+        acknowledge_url: None,
+    };
+    assert!(matches!(channel.deliver(&message).await, Outcome::Delivered));
+    let text = readable(&server.next().await);
+    assert!(
+        text.contains("\r\nPatient name: Doe, Jane\u{fffd}Bcc: evil@example.org\u{fffd}\u{fffd}Score: 0.0\r\n"),
+        "{text}"
+    );
+    assert!(text.contains("Patient ID: 12\u{fffd}345\r\n"), "{text}");
+    assert!(text.lines().all(|line| !line.starts_with("Bcc") && !line.starts_with("Score: 0.0")), "{text}");
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ mod send;
 mod sequence;
 mod shadow;
 mod skips;
+mod stale;
 mod start;
 mod starve;
 mod tls;

@@ -219,18 +219,29 @@ fn an_id_token_with_a_fault_lets_nobody_in() {
     let Some(provider) = provider_with_faults() else { return };
     let node = node(&provider, &[]);
     assert_eq!(log_in(&node, "none").status, 200, "{}", node.log());
-    for fault in ["audience", "nonce", "expired", "key", "issuer", "unsigned"] {
+    assert_eq!(log_in(&node, "late").status, 200, "five seconds are a clock's difference: {}", node.log());
+    for fault in ["audience", "party", "nonce", "expired", "future", "key", "issuer", "unsigned"] {
         let answer = log_in(&node, fault);
         assert_eq!(answer.status, 502, "{fault}: {}", answer.body);
         assert!(answer.headers("set-cookie").iter().all(|cookie| !cookie.starts_with("triaged_session=")), "{fault}");
     }
-    assert_eq!(node.query::<i64>("SELECT count(*) FROM sessions"), 1);
-    // Whoever makes many such logins waits.
-    for _ in 0..20 {
-        let answer = ask(&node, "GET", "/login/oidc/callback?code=x&state=y", &[], "");
-        assert!([403, 429].contains(&answer.status), "{}", answer.status);
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM sessions"), 2);
+    // What costs the provider nothing keeps nobody out: any page can make a browser ask for it, as a picture.
+    for _ in 0..110 {
+        assert_eq!(ask(&node, "GET", "/login/oidc/callback?code=x&state=y", &[], "").status, 403);
+    }
+    assert_eq!(log_in(&node, "none").status, 200, "{}", node.log());
+    // Whoever makes many that do cost it something waits.
+    for _ in 0..92 {
+        assert_eq!(log_in(&node, "nonce").status, 502);
     }
     assert_eq!(ask(&node, "GET", "/login/oidc", &[], "").status, 429);
+    assert_eq!(ask(&node, "GET", "/login/oidc/callback?code=x&state=y", &[], "").status, 429);
+    // An address with a part twice is answered by a page, too.
+    for twice in ["/login/oidc?next=/a&next=/b", "/login/oidc/callback?code=x&state=y&state=z"] {
+        let answer = ask(&node, "GET", twice, &[], "");
+        assert_eq!((answer.status, answer.header("content-type")), (400, Some("text/html; charset=utf-8")), "{twice}");
+    }
 }
 
 #[test]

@@ -160,6 +160,7 @@ fn again(path: &str) -> NewInstance {
         stat: false,
         about: Default::default(),
         concatenation: None,
+        images_in_acquisition: None,
     }
 }
 
@@ -210,9 +211,6 @@ fn a_node_removes_what_is_due_and_takes_it_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_set_aside_goes_as_well_and_first_where_space_is_made() {
     let fixture = Fixture::new();
-    fixture.judge(&Study::new("1.1", &[0.1, 0.2]), "webhook").await;
-    fixture.receive(&Study::new("1.2", &[0.1])).await;
-    let archive = files(&fixture);
     let aside = |number: u32, study: Option<&str>| Quarantined {
         sop_uid: format!("1.9.{number}"),
         study_uid: study.map(str::to_owned),
@@ -233,8 +231,15 @@ async fn what_was_set_aside_goes_as_well_and_first_where_space_is_made() {
         left.sort();
         left
     };
-    for (number, study) in [(1, None), (2, Some("1.1")), (3, Some("1.2")), (4, None)] {
+    let numbers = [(1, None), (2, Some("1.1")), (3, Some("1.2")), (4, None)];
+    for (number, study) in numbers {
         fixture.ledger.quarantine(aside(number, study)).await.unwrap();
+    }
+    // Judged with what was set aside of it: what comes later has it judged again.
+    fixture.judge(&Study::new("1.1", &[0.1, 0.2]), "webhook").await;
+    fixture.receive(&Study::new("1.2", &[0.1])).await;
+    let archive = files(&fixture);
+    for (number, _) in numbers {
         std::fs::write(archive.file(&format!("quarantine/{number}.dcm")), b"x").unwrap();
     }
     // 4 MiB are set aside; room for 2 and a half: the two oldest go, and no study loses a file.

@@ -197,7 +197,7 @@ fn recover_takes_in_again_what_a_lost_database_had() {
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    assert!(check(&node).contains("1 of 3 files are not as they came"));
+    assert!(check(&node).contains("1 of 3 files is not as it came"));
 }
 
 /// A peer of the settings gets in while others hold every place that there is.

@@ -185,6 +185,23 @@ async fn the_worklist_is_in_reading_order_and_calls_nothing_normal() {
     node.stop().await;
 }
 
+/// What reorders or hides text would make one patient's identifier read as another's.
+#[tokio::test]
+async fn identifiers_read_as_they_are() {
+    let node = Served::new().await;
+    let study = Study { accession_number: Some("12\u{202e}345\u{200b}"), ..Study::new("1.1", &[0.9]) };
+    node.fixture.judge(&study, "webhook").await;
+    for path in ["/", "/studies/1.1"] {
+        let page = node.page(path).await;
+        assert!(page.contains("12\u{fffd}345\u{fffd}"), "{page}");
+        assert!(!page.contains(['\u{202e}', '\u{200b}']), "{page}");
+    }
+    // Programs get what came.
+    let answer = node.json("/api/v1/studies").await;
+    assert_eq!(answer["studies"][0]["accession_number"], "12\u{202e}345\u{200b}");
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn a_study_shows_its_slices_verdicts_and_notifications() {
     let node = Served::new().await;
@@ -199,7 +216,7 @@ async fn a_study_shows_its_slices_verdicts_and_notifications() {
         "slice 3, frame 1: ineligible",
         "body part KNEE",
         "m10, CPU",
-        "top_k_mean",
+        "by the highest slice",
         "flagged from 0.500",
         "pending",
     ] {
@@ -319,8 +336,8 @@ async fn what_is_not_there_is_said_in_the_askers_language() {
 async fn an_alert_is_acknowledged_once_and_a_dead_letter_sent_again() {
     let node = Served::new().await;
     let id = node.dead_letter("1.1").await;
-    assert!(node.page("/").await.contains("1 notification could not be delivered"));
-    assert!(node.page("/studies/1.1").await.contains("not delivered, given up"));
+    assert!(node.page("/").await.contains("1 notification could not be delivered so far"));
+    assert!(node.page("/studies/1.1").await.contains("<strong>not delivered</strong>"));
     let dead = node.json("/api/v1/notifications?state=dead").await;
     assert_eq!((dead["notifications"].as_array().unwrap().len(), &dead["notifications"][0]["id"]), (1, &json!(id)));
 
@@ -345,6 +362,102 @@ async fn an_alert_is_acknowledged_once_and_a_dead_letter_sent_again() {
     assert_eq!(post("/api/v1/studies/9/acknowledge".into()).await.unwrap().status(), StatusCode::NOT_FOUND);
     let large = node.post("/api/v1/studies/1.1/acknowledge").header(CONTENT_TYPE, "application/json");
     assert_eq!(large.body("x".repeat(20_000)).send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    node.stop().await;
+}
+
+/// The value of a form's hidden field.
+fn hidden<'a>(page: &'a str, name: &str) -> &'a str {
+    page.split(&format!("name=\"{name}\" value=\"")).nth(1).unwrap().split('"').next().unwrap()
+}
+
+#[tokio::test]
+async fn a_deed_is_about_the_verdict_that_was_shown_and_no_other() {
+    let node = Served::new().await;
+    let own = format!("http://{}", node.address);
+    let form = |path: &'static str, fields: String, script: bool| {
+        let request = node.post(path).header(CONTENT_TYPE, "application/x-www-form-urlencoded").header("origin", &own);
+        let request = if script { request.header("accept", "application/json") } else { request };
+        request.body(fields).send()
+    };
+    let api = |deed: &str, body: Value| {
+        let request = node.post(&format!("/api/v1/studies/1.1/{deed}"));
+        request.header(CONTENT_TYPE, "application/json").body(body.to_string()).send()
+    };
+    node.fixture.judge(&Study::new("1.1", &[0.2]), "webhook").await;
+    let page = node.page("/studies/1.1").await;
+    assert!(page.contains("Mark as seen"), "{page}");
+    let (old, kind) = (hidden(&page, "verdict").to_owned(), hidden(&page, "kind").to_owned());
+    assert_eq!(kind, "seen");
+
+    // Meanwhile the study is flagged.
+    node.fixture.judge_again(&Study::new("1.1", &[0.7])).await;
+    let fields = format!("verdict={old}&kind={kind}&note=called+%26+told&by=Dr+A&back=/");
+    let refused = form("/studies/1.1/acknowledge", fields.clone(), false).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::CONFLICT);
+    let page = refused.text().await.unwrap();
+    for shown in
+        ["FLAGGED</h1>", "Nothing was done: the study was judged since", "called &#38; told</textarea>", "Dr A"]
+    {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    let refused = form("/studies/1.1/acknowledge", fields, true).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::CONFLICT);
+    assert!(json_of(refused).await["error"].as_str().unwrap().contains("FLAGGED"));
+    let number: i64 = old.parse().unwrap();
+    for (deed, said) in [
+        ("acknowledge", json!({ "verdict_id": number })),
+        ("acknowledge", json!({ "verdict_id": 0 })),
+        ("acknowledge", json!({ "revision": 1 })),
+        ("acknowledge", json!({ "kind": "seen" })),
+        ("acknowledge", json!({ "verdict_id": 999 })),
+        ("feedback", json!({ "opinion": "agree", "verdict_id": number })),
+        ("unacknowledge", json!({ "verdict_id": number })),
+    ] {
+        let refused = api(deed, said.clone()).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::CONFLICT, "{deed} {said}");
+        assert!(json_of(refused).await["error"].is_string());
+    }
+    assert!(!node.acknowledged("1.1"));
+    assert!(node.fixture.ledger.feedback(None, None, 9).unwrap().is_empty());
+
+    // A verdict that says the same is covered, and the log names the one that was seen.
+    let row = node.json("/api/v1/studies").await;
+    let seen = row["studies"][0]["verdict_id"].as_i64().unwrap();
+    assert_eq!(hidden(&page, "verdict"), seen.to_string());
+    assert_eq!(hidden(&node.page("/").await, "verdict"), seen.to_string(), "the worklist's rows say it, too");
+    node.fixture.judge_again(&Study::new("1.1", &[0.72])).await;
+    let done =
+        form("/studies/1.1/acknowledge", format!("verdict={seen}&kind=acknowledged&back=/"), true).await.unwrap();
+    assert_eq!((done.status(), json_of(done).await), (StatusCode::OK, json!({ "done": true })));
+    assert_eq!(node.fixture.ledger.acknowledgements("1.1").unwrap()[0].revision, Some(2));
+    let given = api("feedback", json!({ "opinion": "agree", "verdict_id": seen })).await.unwrap();
+    assert_eq!(given.status(), StatusCode::OK);
+    let undone = json_of(api("unacknowledge", json!({ "verdict_id": seen + 1 })).await.unwrap()).await;
+    assert_eq!(undone, json!({ "undone": true }));
+    // Materially more evidence is another matter; a script of old that says nothing still may.
+    node.fixture.judge_again(&Study::new("1.1", &[0.99])).await;
+    let refused = api("acknowledge", json!({ "verdict_id": seen })).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::CONFLICT);
+    assert_eq!(json_of(api("acknowledge", json!({})).await.unwrap()).await["first"], true);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_list_says_who_is_told_and_who_never_will_be() {
+    let node = Served::new().await;
+    let told =
+        |page: String| page.split("data-label=\"Told\">").nth(1).unwrap().split("</td>").next().unwrap().to_owned();
+    node.fixture.judge_and_route(&Study::new("1.1", &[0.9]), &Routing::silent()).await;
+    assert!(told(node.page("/?q=1.1").await).contains("nobody"));
+    node.dead_letter("1.2").await;
+    assert!(told(node.page("/?q=1.2").await).contains("not delivered"));
+    node.fixture.judge(&Study::new("1.3", &[0.9]), "webhook").await;
+    assert_eq!(told(node.page("/?q=1.3").await), "not yet");
+    let acknowledged = node.post("/api/v1/studies/1.3/acknowledge").header(CONTENT_TYPE, "application/json").body("{}");
+    assert_eq!(acknowledged.send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(told(node.page("/?q=1.3").await), "–");
+    let empty = node.page("/?view=all&page=9").await;
+    assert!(!empty.contains("0 to ") && empty.contains("There are no more studies"), "{empty}");
     node.stop().await;
 }
 

@@ -10,6 +10,7 @@ opened again is a new one.
     ["eval", 1, "expression"]                 the value of a JavaScript expression, promises awaited
     ["wait", 1, "expression", milliseconds]   until the expression is true; the milliseconds that took
     ["click", 1, "selector"]  ["fill", 1, "selector", "text"]  ["press", 1, "Key"]  ["hover", 1, "selector"]  ["wheel", 1, y]
+    ["answer", 1, "METHOD", "/path", {"status": 500}]  what the browser gets from now on instead of the node's answer; null: the node's again
     ["axe", 1]  ["axe", 1, ["a-rule", …]]     what axe-core finds, by all its rules or by these
     ["shot", 1, "name.png"]                   a picture of the whole page into FOLDER
     ["weight", 1]                             bytes that came over the wire since the page was opened
@@ -105,6 +106,13 @@ def main():
                 return page.hover(rest[0])
             if name == "wheel":
                 return page.mouse.wheel(0, rest[0])
+            if name == "answer":
+                method, path, answer = rest
+                page.unroute_all()
+                if answer:
+                    is_it = lambda request: request.method == method and request.resource_type in ("xhr", "fetch")
+                    page.route(base + path, lambda route: route.fulfill(**answer) if is_it(route.request) else route.fallback())
+                return None
             if name == "axe":
                 page.add_script_tag(content=axe)
                 options = {"resultTypes": ["violations"]} | ({"runOnly": rest[0]} if rest else {})

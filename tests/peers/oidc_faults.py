@@ -1,5 +1,6 @@
-"""An OpenID provider whose ID tokens have a fault that the code asks for: `FAULT.NONCE`, with FAULT one of none, audience, nonce,
-expired, key, issuer, unsigned, rotated (a sound token, signed with a key that is published from then on instead of the one before) and
+"""An OpenID provider whose ID tokens have a fault that the code asks for: `FAULT.NONCE`, with FAULT one of none, audience, party
+(issued to another client, whatever the audience says), nonce, expired, late (ended five seconds ago, by this clock), future (valid in an hour), key, issuer,
+unsigned, rotated (a sound token, signed with a key that is published from then on instead of the one before) and
 unpublished. Prints its port. /asked tells how often its keys were asked for. For tests of what a client must refuse (OpenID Connect Core 1.0, 3.1.3.7)."""
 import base64, json, time, urllib.parse
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,8 +22,12 @@ def token(fault, nonce, issuer):
         "nonce": nonce if fault != "nonce" else "of another login",
         "sub": "eve", "preferred_username": "Eve", "groups": ["radiology"],
         "iat": now - 7200 if fault == "expired" else now,
-        "exp": now - 3600 if fault == "expired" else now + 300,
+        "exp": {"expired": now - 3600, "late": now - 5}.get(fault, now + 300),
     }
+    if fault == "party":
+        claims["azp"] = "another"
+    if fault == "future":
+        claims["nbf"] = now + 3600
     if fault == "unsigned":
         part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
         return f"{part({'alg': 'none'})}.{part(claims)}."

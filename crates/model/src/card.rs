@@ -73,17 +73,26 @@ pub enum CardError {
 }
 
 impl ModelCard {
-    /// The terms of use of the data that the model was trained on, each once: what `about.data[].terms` of the card says. A
-    /// network is made of its data, so whoever runs it asks whether they allow that. Empty where the card says nothing.
-    pub fn data_terms(&self) -> Vec<&str> {
+    /// The terms of use of the data that the model was trained on, each once, behind the names of the sources that have them: what
+    /// `about.data[]` of the card says in `source` and `terms`. A network is made of its data, so whoever runs it asks whether they
+    /// allow that. Empty where the card says nothing.
+    pub fn data_terms(&self) -> Vec<String> {
         let data = self.about.get("data").and_then(|data| data.as_array());
-        let mut terms: Vec<&str> = Vec::new();
-        for said in data.into_iter().flatten().filter_map(|source| source.get("terms")?.as_str()) {
-            if !terms.contains(&said) {
-                terms.push(said);
-            }
+        let mut terms: Vec<(&str, Vec<&str>)> = Vec::new();
+        for source in data.into_iter().flatten() {
+            let text = |key| source.get(key).and_then(|value| value.as_str());
+            let Some(said) = text("terms") else { continue };
+            let place = terms.iter().position(|(known, _)| *known == said).unwrap_or_else(|| {
+                terms.push((said, Vec::new()));
+                terms.len() - 1
+            });
+            terms[place].1.extend(text("source"));
         }
-        terms
+        let words = |(said, sources): (&str, Vec<&str>)| match sources.is_empty() {
+            true => said.to_owned(),
+            false => format!("{}: {said}", sources.join(", ")),
+        };
+        terms.into_iter().map(words).collect()
     }
 
     /// Reads and checks a card, then reads the ONNX file it names and checks its SHA-256.

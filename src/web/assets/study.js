@@ -136,7 +136,8 @@ document.addEventListener("DOMContentLoaded", () => {
         show(chosen);
       });
     }
-    document.getElementById("viewer").addEventListener("click", (event) => {
+    const viewer = document.getElementById("viewer");
+    viewer.addEventListener("click", (event) => {
       const bar = event.target.closest("svg > a");
       if (!bar || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
@@ -153,7 +154,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }, { passive: false });
     let dragged = null;
     const screen = document.getElementById("screen");
-    screen.addEventListener("pointerdown", (event) => { dragged = { y: event.clientY, from: chosen }; });
+    screen.addEventListener("pointerdown", (event) => { screen.focus({ preventScroll: true }); dragged = { y: event.clientY, from: chosen }; });
     screen.addEventListener("pointermove", (event) => {
       if (!dragged || event.buttons === 0) { dragged = null; return; }
       const steps = Math.round((event.clientY - dragged.y) / 12);
@@ -163,13 +164,14 @@ document.addEventListener("DOMContentLoaded", () => {
     image.addEventListener("dragstart", (event) => event.preventDefault());
     document.addEventListener("keydown", (event) => {
       if (event.target.closest("input, textarea, select, [contenteditable]") || event.altKey || event.ctrlKey || event.metaKey) return;
+      // Only what is done in the viewer is for it: a table beneath scrolls by the same keys.
+      const active = document.activeElement;
+      const inViewer = viewer.contains(active) || ((!active || active === document.body) && screen.matches(":hover"));
+      if (!inViewer) return;
       if (event.key === "m" || event.key === "M") { mark(() => { marks = !marks; }); return; }
       if (event.key === "h" || event.key === "H") { mark(() => { heat = !heat || !marks; marks = true; }); return; }
       const to = { ArrowDown: chosen + 1, ArrowRight: chosen + 1, ArrowUp: chosen - 1, ArrowLeft: chosen - 1, Home: 0, End: bars().length - 1 }[event.key];
       if (to === undefined) return;
-      // Up and down scroll the page, unless the viewer has been chosen.
-      const inViewer = document.getElementById("viewer").contains(document.activeElement) || screen.matches(":hover");
-      if (!inViewer && !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
       event.preventDefault();
       stop();
       show(to);

@@ -5,80 +5,31 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const rows = () => Array.from(list.querySelectorAll("tbody > tr"));
   const isAlarm = (row) => row.classList.contains("flagged") && row.classList.contains("unread");
-  const alarms = new Set(rows().filter(isAlarm).map((row) => row.dataset.uid));
+  const flags = () => rows().filter(isAlarm).map((row) => row.dataset.flag);
+  // What this list alone shows to be new, for the way to it.
+  const alarms = new Set(flags());
   const others = ["counts", "notices", "pager"].map((id) => document.getElementById(id));
   for (const row of rows()) for (const cell of row.cells) triaged.remember(cell);
   for (const part of others) triaged.remember(part);
   triaged.prepare(document.body);
 
-  // ---- Sound and notification.
-  const button = document.getElementById("alerts");
-  let alerting = triaged.memory.get("alerts") === "on";
-  let sound = null;
-  const showAlerts = () => {
-    button.setAttribute("aria-pressed", String(alerting));
-    const waits = alerting && (!sound || sound.state !== "running");
-    button.textContent = "Sound and notification: " + (alerting ? (waits ? "on, click once for sound" : "on") : "off");
-  };
-  const wakeSound = async () => {
-    sound ??= new AudioContext();
-    await sound.resume();
-    showAlerts();
-  };
-  const beep = () => {
-    if (!sound || sound.state !== "running") return;
-    // Two tones, twice: not a sound that other devices of a ward make.
-    [[880, 0], [660, 0.18], [880, 0.5], [660, 0.68]].forEach(([hertz, at]) => {
-      const tone = new OscillatorNode(sound, { frequency: hertz, type: "triangle" });
-      const level = new GainNode(sound, { gain: 0 });
-      const start = sound.currentTime + at;
-      level.gain.setValueAtTime(0, start);
-      level.gain.linearRampToValueAtTime(0.25, start + 0.02);
-      level.gain.linearRampToValueAtTime(0, start + 0.16);
-      tone.connect(level).connect(sound.destination);
-      tone.start(start);
-      tone.stop(start + 0.17);
-    });
-  };
-  button.addEventListener("click", async () => {
-    if (alerting && sound && sound.state !== "running") { await wakeSound(); beep(); return; }
-    alerting = !alerting;
-    triaged.memory.set("alerts", alerting ? "on" : "off");
-    showAlerts();
-    if (!alerting) return;
-    await wakeSound();
-    beep();
-    if ("Notification" in window && Notification.permission === "default") await Notification.requestPermission();
-  });
-  triaged.listenWhileHidden(() => alerting);
-  // A browser plays no sound before the reader has done something on the page.
-  if (alerting) document.addEventListener("pointerdown", () => { if (alerting) wakeSound(); }, { once: true });
-  showAlerts();
-
-  const alarm = (count) => {
-    const words = count === 1 ? "1 new flagged study" : count + " new flagged studies";
-    triaged.announce(words);
-    if (!alerting) return;
-    beep();
-    if ("Notification" in window && Notification.permission === "granted") {
-      // No name and no number: others see the screen.
-      const note = new Notification(words, { body: "The worklist shows it on top.", tag: "triaged" });
-      note.onclick = () => { window.focus(); scrollTo({ top: 0 }); note.close(); };
-    }
-  };
-
   // ---- What came above the part in sight.
   const above = document.getElementById("above");
   let unseen = new Set();
   const showAbove = () => {
-    for (const uid of unseen) {
-      const row = rows().find((row) => row.dataset.uid === uid);
-      if (!row || row.getBoundingClientRect().bottom > 40) unseen.delete(uid);
+    for (const flag of unseen) {
+      const row = rows().find((row) => row.dataset.flag === flag);
+      if (!row || row.getBoundingClientRect().bottom > 40) unseen.delete(flag);
     }
     above.hidden = unseen.size === 0;
     above.textContent = "▲ " + unseen.size + (unseen.size === 1 ? " new flagged study" : " new flagged studies") + " above";
   };
-  above.addEventListener("click", () => { scrollTo({ top: 0, behavior: "smooth" }); unseen.clear(); showAbove(); });
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  above.addEventListener("click", () => {
+    scrollTo({ top: 0, behavior: still.matches ? "instant" : "smooth" });
+    unseen.clear();
+    showAbove();
+  });
   addEventListener("scroll", showAbove, { passive: true });
 
   // ---- The row that stays where it is: under the pointer, or with the focus.
@@ -109,7 +60,9 @@ document.addEventListener("DOMContentLoaded", () => {
     const freshBody = fresh.querySelector("tbody");
     if (!body || !freshBody) {
       if (list.innerHTML !== fresh.innerHTML) {
+        const had = list.contains(document.activeElement);
         list.replaceChildren(...Array.from(fresh.childNodes, (node) => document.importNode(node, true)));
+        if (had) { list.tabIndex = -1; list.focus({ preventScroll: true }); }
         for (const row of rows()) for (const cell of row.cells) triaged.remember(cell);
         triaged.prepare(list);
       }
@@ -123,6 +76,7 @@ document.addEventListener("DOMContentLoaded", () => {
       known.delete(freshRow.dataset.uid);
       if (row) {
         if (row.className !== freshRow.className) row.className = freshRow.className;
+        row.dataset.flag = freshRow.dataset.flag;
         Array.from(freshRow.cells).forEach((cell, n) => triaged.replace(row.cells[n], cell));
       } else {
         row = document.importNode(freshRow, true);
@@ -134,9 +88,14 @@ document.addEventListener("DOMContentLoaded", () => {
       if (row === place) place = place.nextElementSibling;
       else body.insertBefore(row, place);
     }
+    // Of a row that goes, the next one takes the focus.
+    const goes = Array.from(known.values()).find((row) => row.contains(focused));
+    const stays = (row, step) => { do row = row[step]; while (row && known.has(row.dataset.uid)); return row; };
+    const next = goes && (stays(goes, "nextElementSibling") ?? stays(goes, "previousElementSibling"));
     for (const row of known.values()) row.remove();
+    if (next) next.querySelector("a.main").focus({ preventScroll: true });
     // A node that is moved loses the focus.
-    if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
+    else if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
   };
 
   triaged.onPage((page) => {
@@ -148,14 +107,12 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const part of others) triaged.replace(part, page.getElementById(part.id));
     stay(kept, top);
     document.title = page.title;
-    const present = rows().filter(isAlarm).map((row) => row.dataset.uid);
-    const come = present.filter((uid) => !alarms.has(uid));
+    const present = flags();
+    const come = present.filter((flag) => !alarms.has(flag));
     alarms.clear();
-    present.forEach((uid) => alarms.add(uid));
-    if (come.length > 0) {
-      alarm(come.length);
-      come.forEach((uid) => unseen.add(uid));
-    }
+    present.forEach((flag) => alarms.add(flag));
+    come.forEach((flag) => unseen.add(flag));
+    triaged.alarm.rows(present);
     showAbove();
   });
 
@@ -168,12 +125,25 @@ document.addEventListener("DOMContentLoaded", () => {
     event.preventDefault();
     next.querySelector("a.main").focus();
   });
-  // A choice in the filter is applied at once, and empty ones stay out of the address.
+  // A choice in the filter is applied when it was made: with a pointer at once, with the keyboard by Enter or on leaving, for a closed list
+  // changes with each arrow key. Empty ones stay out of the address.
   const search = document.getElementById("search");
   const go = () => {
     const chosen = new URLSearchParams(Array.from(new FormData(search)).filter(([, value]) => value !== ""));
     location.assign(chosen.size ? "/?" + chosen : "/");
   };
+  let byKeyboard = false;
+  let chosen = null;
   search.addEventListener("submit", (event) => { event.preventDefault(); go(); });
-  search.addEventListener("change", (event) => { if (event.target.matches("select")) go(); });
+  search.addEventListener("pointerdown", () => { byKeyboard = false; });
+  search.addEventListener("keydown", (event) => {
+    byKeyboard = true;
+    if (event.key === "Enter" && event.target.matches("select") && chosen === event.target) { event.preventDefault(); go(); }
+  });
+  search.addEventListener("change", (event) => {
+    if (!event.target.matches("select")) return;
+    if (byKeyboard) chosen = event.target;
+    else go();
+  });
+  search.addEventListener("focusout", (event) => { if (chosen === event.target && !search.contains(event.relatedTarget?.closest?.("button"))) go(); });
 });

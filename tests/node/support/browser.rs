@@ -92,6 +92,11 @@ impl Browser {
         self.tell(json!(["wheel", page, y]));
     }
 
+    /// What scripts of the page get from now on for a method and a path, instead of the node's answer; null: the node's again.
+    pub fn answer(&mut self, page: u32, method: &str, path: &str, answer: Value) {
+        self.tell(json!(["answer", page, method, path, answer]));
+    }
+
     /// The faults that axe-core finds in a page that was opened with `bypass`.
     pub fn axe(&mut self, page: u32) -> Vec<String> {
         serde_json::from_value(self.tell(json!(["axe", page]))).unwrap()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use triaged::event::{Event, StudyEvent, TopSlice};
 use triaged::ledger::{
-    Claim, Instances, LeaseRequest, Ledger, NewInstance, NewMessage, NotificationRow, Queue, Score, SliceStart,
+    Actor, Claim, Instances, LeaseRequest, Ledger, NewInstance, NewMessage, NotificationRow, Queue, Score, SliceStart,
     Studies, Verdict, WorkerId, now,
 };
 use triaged::notify::Routing;
@@ -122,11 +122,17 @@ impl Fixture {
                 stat: false,
                 about: Default::default(),
                 concatenation: None,
+                images_in_acquisition: None,
             };
             self.ledger.store(instance).await.unwrap();
         }
-        let claims = self.lease(study.probabilities.len()).await;
-        assert_eq!(claims.len(), study.probabilities.len());
+        self.score(study.probabilities).await;
+    }
+
+    /// Scores the slices that wait.
+    async fn score(&self, probabilities: &[f64]) {
+        let claims = self.lease(probabilities.len()).await;
+        assert_eq!(claims.len(), probabilities.len());
         let score = |(claim, &probability): (&Claim, &f64)| Score {
             shows: triaged_imaging::Shows::Head,
             lease: claim.lease,
@@ -141,7 +147,7 @@ impl Fixture {
             decoded_at: now(),
             scored_at: now(),
         };
-        self.ledger.complete(claims.iter().zip(study.probabilities).map(score).collect()).await.unwrap();
+        self.ledger.complete(claims.iter().zip(probabilities).map(score).collect()).await.unwrap();
     }
 
     /// Receives a study and judges it by its highest probability; a flagged one alerts on `channel`.
@@ -158,8 +164,21 @@ impl Fixture {
         self.judge_and_tell(study, |event| routing.messages(event)).await;
     }
 
+    /// Scores a study again, with other probabilities, and judges it.
+    pub async fn judge_again(&self, study: &Study<'_>) {
+        let (ledger, uid) = (self.ledger.clone(), study.uid.to_owned());
+        let requeue = move || ledger.requeue_study(&uid, &Actor::person("somebody")).unwrap();
+        tokio::task::spawn_blocking(requeue).await.unwrap();
+        self.score(study.probabilities).await;
+        self.decide(study, |_| vec![]).await;
+    }
+
     async fn judge_and_tell(&self, study: &Study<'_>, messages: impl FnOnce(Event) -> Vec<NewMessage>) {
         self.receive(study).await;
+        self.decide(study, messages).await;
+    }
+
+    async fn decide(&self, study: &Study<'_>, messages: impl FnOnce(Event) -> Vec<NewMessage>) {
         let open = self
             .ledger
             .open_studies(&"ab".repeat(32))
@@ -184,6 +203,7 @@ impl Fixture {
             slices_ineligible: open.slices_ineligible,
             slices_failed: open.slices_failed,
             refused: 0,
+            is_broken_off: false,
             decided_at: now(),
             last_received_at: now(),
             evidence: Default::default(),
