@@ -195,7 +195,7 @@ pub struct Figures {
 /// Figures over patients' cases, with percentile intervals from `rounds` bootstrap samples of whole patients: a
 /// patient's slices stand or fall together. A sample in which a figure does not exist (AUC with one class,
 /// sensitivity without a positive) is left out of that figure's interval. Shares, and what is 1 or 0, have the wider of that and the exact
-/// limits with patients as cases ([`Interval::widened`]).
+/// limits with patients as cases (`Interval::widened`).
 pub fn figures(patients: &[Vec<Case>], threshold: f64, rounds: usize, seed: u64) -> Figures {
     let verdicts: Vec<Vec<Case>> = patients.iter().map(|cases| answers(cases, threshold)).collect();
     judged_figures(patients, &verdicts, rounds, seed)

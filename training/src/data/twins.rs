@@ -82,7 +82,7 @@ pub fn twins<'a>(known: &[&'a Slice], others: &[&'a Slice]) -> Vec<Twin<'a>> {
 /// Refuses folders that hold a patient of another one, unless both are only trained on.
 ///
 /// # Errors
-/// [`TwinError`], of the first patient found.
+/// `TwinError`, of the first patient found.
 pub fn check_apart(slices: &[Slice], train_only: &[String]) -> Result<(), TwinError> {
     let (only, measured): (Vec<&Slice>, Vec<&Slice>) =
         slices.iter().partition(|slice| train_only.contains(&slice.source));

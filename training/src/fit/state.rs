@@ -54,7 +54,7 @@ pub struct State {
     /// another was since, with epochs trained and figures to be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_sensitivity: Option<f64>,
-    /// The trainings of which the run's network has the mean weights ([`crate::fit::mean`]); none where it was trained itself. The epochs
+    /// The trainings of which the run's network has the mean weights ([`crate::fit::mean()`]); none where it was trained itself. The epochs
     /// are the first's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mean_of: Vec<Member>,
