@@ -211,6 +211,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_part_that_does_not_say_of_how_many_tells_that_those_before_it_are_parts_too() {
+        use dicom_core::{DataElement, VR};
+        let part = |number: Option<&'static str>, total: Option<&'static str>| {
+            let spec = triaged_imaging::phantom::PhantomSpec { slices: 1, lesion: None, seed: 1 };
+            let mut object = triaged_imaging::phantom::series(&spec).next().expect("a slice");
+            object.put(DataElement::new(tags::CONCATENATION_UID, VR::UI, "1.2.3"));
+            let numbers = [(tags::IN_CONCATENATION_NUMBER, number), (tags::IN_CONCATENATION_TOTAL_NUMBER, total)];
+            for (tag, value) in numbers {
+                if let Some(value) = value.map(|value| value.parse::<u16>().expect("a number")) {
+                    object.put(DataElement::new(tag, VR::US, dicom_core::PrimitiveValue::from(value)));
+                }
+            }
+            let mut bytes = Vec::new();
+            object.write_all(&mut bytes).expect("written");
+            let header = triaged_imaging::read_header_bytes(&bytes).expect("a header");
+            concatenation(&header).map(|concatenation| concatenation.total)
+        };
+        assert_eq!(part(Some("2"), Some("3")), Some(3));
+        assert_eq!(part(Some("3"), None), Some(3));
+        assert_eq!(part(None, Some("2")), Some(2));
+        assert_eq!(part(None, None), None);
+    }
+
+    #[test]
     fn a_value_that_is_too_long_is_cut_between_characters_and_marked() {
         let cut = |value: &str| bounded(Some(value.to_owned()), 4).unwrap();
         assert_eq!([cut(""), cut("éa☃b")], ["", "éa☃b"]);

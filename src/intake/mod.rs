@@ -214,7 +214,7 @@ impl Drop for Transfer {
         let broken_off = self.intake.activity.latest_of(self.id).filter(|_| !self.is_released);
         let brought = self.intake.activity.ended(self.id);
         self.intake.instances.transfer_ended();
-        if brought.is_empty() {
+        if brought.is_empty() && broken_off.is_none() {
             return;
         }
         let (instances, actor) = (self.intake.instances.clone(), self.sender.actor());

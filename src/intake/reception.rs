@@ -96,12 +96,9 @@ impl<'t> Reception<'t> {
             Some(outcome) => Err(outcome),
             None => check_instance_uid(&announced.sop_instance_uid),
         };
-        let begun = begun.and_then(|()| meta.head().map_err(Outcome::not_stored)).and_then(|head| {
-            match transfer.intake.room.check(&transfer.sender.source()) {
-                Ok(()) => Ok(head),
-                Err(refused) => Err(refused),
-            }
-        });
+        let begun = begun
+            .and_then(|()| meta.head().map_err(Outcome::not_stored))
+            .and_then(|head| transfer.intake.room.check(&transfer.sender.source()).map(|()| head));
         // It tells whose the object is, with the bytes that follow.
         if begun.is_err() {
             beginning = meta.head().unwrap_or_default();
@@ -190,6 +187,10 @@ impl<'t> Reception<'t> {
         if let State::Refused(outcome) = &self.state {
             let intake = &self.transfer.intake;
             let of = intake.whose(std::mem::take(&mut self.beginning)).await;
+            if let Some(of) = &of {
+                // The study before had come to its end.
+                intake.activity.turn_to(&of.study, self.transfer.id);
+            }
             intake.note_refused(of, &self.announced, outcome).await;
         }
     }

@@ -386,16 +386,10 @@ impl Intake {
                 break;
             }
         }
-        let (unnoted, is_done) = (self.unnoted.clone(), waiting.is_empty());
-        let file = move || match is_done {
-            true => {
-                unnoted.noted();
-                false
-            }
-            false => {
-                refused.iter().for_each(|refused| unnoted.keep(refused));
-                unnoted.wait(waiting)
-            }
+        let unnoted = self.unnoted.clone();
+        let file = move || {
+            refused.iter().filter(|refused| waiting.contains(refused)).for_each(|refused| unnoted.keep(refused));
+            unnoted.give_back(waiting)
         };
         // Whoever finds it empty again sees to the rest, where nothing else comes that would.
         if tokio::task::spawn_blocking(file).await.unwrap_or(false) {

@@ -32,6 +32,8 @@ pub struct Unnoted {
 #[derive(Default)]
 struct Waiting {
     objects: Vec<Refused>,
+    /// How many have taken some, and are noting them.
+    takers: usize,
     /// None where it cannot be kept: then what waits is forgotten with the process.
     file: Option<File>,
     /// Bytes of it that hold lines.
@@ -53,18 +55,29 @@ impl Unnoted {
         self.lock().objects.is_empty()
     }
 
-    /// Takes all that wait, to note them. They stay in the file.
+    /// Takes all that wait, to note them. They stay in the file. [`Unnoted::give_back`] follows.
     pub fn take(&self) -> Vec<Refused> {
-        std::mem::take(&mut self.lock().objects)
+        let mut waiting = self.lock();
+        waiting.takers += 1;
+        std::mem::take(&mut waiting.objects)
     }
 
-    /// Has objects wait again, or for the first time. Returns whether none waited: then nobody sees to them yet. Blocks.
-    pub fn wait(&self, objects: Vec<Refused>) -> bool {
+    /// Whoever took some has noted all but these, which wait again. The file is emptied where nobody has any more. Returns whether these are the
+    /// first that wait: then nobody sees to them yet. Blocks.
+    pub fn give_back(&self, objects: Vec<Refused>) -> bool {
         let mut waiting = self.lock();
-        let is_first = waiting.objects.is_empty();
+        waiting.takers = waiting.takers.saturating_sub(1);
+        let is_first = waiting.objects.is_empty() && !objects.is_empty();
         waiting.objects.extend(objects);
         let most = waiting.objects.len().saturating_sub(MOST);
         waiting.objects.drain(..most);
+        if waiting.objects.is_empty()
+            && waiting.takers == 0
+            && let Err(error) = waiting.clear()
+        {
+            // They are noted once more at the next start, which changes nothing.
+            warn!("{FILE} cannot be emptied: {error}");
+        }
         is_first
     }
 
@@ -72,17 +85,6 @@ impl Unnoted {
     pub fn keep(&self, object: &Refused) {
         if let Err(error) = self.lock().keep(object) {
             warn!("that an object was refused would be forgotten at a restart: {error}");
-        }
-    }
-
-    /// All were noted: the file is emptied. Blocks.
-    pub fn noted(&self) {
-        let mut waiting = self.lock();
-        if waiting.objects.is_empty()
-            && let Err(error) = waiting.clear()
-        {
-            // They are noted once more at the next start, which changes nothing.
-            warn!("{FILE} cannot be emptied: {error}");
         }
     }
 
@@ -109,7 +111,7 @@ impl Waiting {
             file.write_all_at(&missing, bytes.len() as u64)?;
             file.sync_all()?;
         }
-        Ok(Waiting { objects, file: Some(file), written: written as u64 })
+        Ok(Waiting { objects, takers: 0, file: Some(file), written: written as u64 })
     }
 
     fn keep(&mut self, object: &Refused) -> io::Result<()> {
@@ -149,13 +151,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let before = Unnoted::open(folder.path());
         for sop in ["a", "b", "a"] {
+            before.take();
             before.keep(&object(sop));
-            before.wait(vec![object(sop)]);
+            before.give_back(vec![object(sop)]);
         }
         drop(before);
         let after = Unnoted::open(folder.path());
         assert_eq!(after.take(), [object("a"), object("b")]);
-        after.noted();
+        after.give_back(Vec::new());
         assert!(Unnoted::open(folder.path()).is_empty());
         assert_eq!(std::fs::metadata(folder.path().join(FILE)).expect("a file").len(), ROOM);
     }
@@ -174,6 +177,20 @@ mod tests {
         // A folder that is not there keeps nothing, and says so.
         let none = Unnoted::open(&folder.path().join("none"));
         none.keep(&object("a"));
-        assert!(none.wait(vec![object("a")]) && !none.is_empty());
+        assert!(none.give_back(vec![object("a")]) && !none.is_empty());
+    }
+
+    #[test]
+    fn what_one_is_noting_is_not_forgotten_when_another_has_noted_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let unnoted = Unnoted::open(folder.path());
+        unnoted.take();
+        unnoted.keep(&object("a"));
+        // Another object, refused meanwhile, is noted at once.
+        assert!(unnoted.take().is_empty());
+        unnoted.give_back(Vec::new());
+        assert_eq!(Unnoted::open(folder.path()).take(), [object("a")], "its noting has not ended");
+        unnoted.give_back(Vec::new());
+        assert!(Unnoted::open(folder.path()).is_empty());
     }
 }

@@ -53,8 +53,13 @@ impl Activity {
     /// A transfer brings an object of this study. Called before the object is recorded, so that the study is never seen as
     /// quiet while a slice of it is on its way into the ledger.
     pub fn touch(&self, study_uid: &str, transfer: TransferId) {
+        *self.lock().brought.entry(transfer).or_default().entry(study_uid.to_owned()).or_default() += 1;
+        self.turn_to(study_uid, transfer);
+    }
+
+    /// A transfer has begun to bring an object of this study, and none of it came yet.
+    pub fn turn_to(&self, study_uid: &str, transfer: TransferId) {
         let mut known = self.lock();
-        *known.brought.entry(transfer).or_default().entry(study_uid.to_owned()).or_default() += 1;
         let before = known.latest.insert(transfer, study_uid.to_owned());
         if let Some(before) = before.filter(|before| before != study_uid)
             && let Some(study) = known.studies.get_mut(&before)

@@ -508,6 +508,33 @@ fn an_object_that_was_being_sent_when_its_association_was_broken_off_is_missing(
 }
 
 #[test]
+fn a_study_that_was_whole_before_the_association_was_broken_off_is_left_alone() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_flags_from(1000, &[]);
+    // Each says that its acquisition has more images than a study gets: a second reconstruction that is not sent.
+    let of = |number: u64| {
+        slices(number, |_, object| {
+            object.put(DataElement::new(tags::IMAGES_IN_ACQUISITION, VR::IS, PrimitiveValue::from("60")));
+        })
+    };
+    let (whole, begun) = (of(46), of(47));
+    let mut sender = Sender::associate(&node, "CT1", EXPLICIT);
+    for object in &whole {
+        let (uid, bytes) = bytes_of(object);
+        assert_eq!(sender.store(&uid, &bytes), 0);
+    }
+    let (uid, bytes) = bytes_of(&begun[0]);
+    sender.break_off(&uid, &bytes[..16 << 10]);
+    assert_eq!(decided(&node, &study_of(&begun)).0, "incomplete");
+    assert_eq!(decided(&node, &study_of(&whole)).0, "not flagged");
+    let sql =
+        format!("SELECT warnings FROM verdicts WHERE study_uid = '{}' ORDER BY id DESC LIMIT 1", study_of(&whole));
+    assert!(!node.query::<Option<String>>(&sql).unwrap_or_default().contains("broken off"));
+}
+
+#[test]
 fn what_a_full_disk_refused_leaves_no_study_unflagged() {
     if !has("storescu") {
         return;

@@ -108,29 +108,12 @@ impl Index {
         let read: Vec<Result<(Slice, Told), (PathBuf, String)>> = joined
             .into_par_iter()
             .map(|(id, positive, file)| match header(&file) {
-                Ok(Header { patient, study, series, instance, is_synthetic, size, position }) => {
-                    let told = Told { by_patient_id: patient.is_some(), is_synthetic };
-                    let patient = patient.or_else(|| study.clone()).unwrap_or_else(|| id.clone());
-                    let origin = origins.as_ref().and_then(|origins| origins.get(&patient)).cloned();
-                    let patient = format!("{source}/{patient}");
+                Ok(header) => {
+                    let told = Told { by_patient_id: header.patient.is_some(), is_synthetic: header.is_synthetic };
                     let mask = masks.join(format!("{id}.pbm"));
                     let mask = (masked && positive && mask.is_file()).then_some(mask);
-                    let (source, size) = (source.clone(), Some(size));
-                    let slice = Slice {
-                        id,
-                        source,
-                        patient,
-                        study,
-                        series,
-                        instance,
-                        positive,
-                        file,
-                        mask,
-                        size,
-                        position,
-                        origin,
-                    };
-                    Ok((slice, told))
+                    let origin = origins.as_ref().and_then(|origins| origins.get(patient_of(&header, &id))).cloned();
+                    Ok((Slice { positive, mask, origin, ..slice(&source, id, file, header) }, told))
                 }
                 Err(why) => Err((file, why)),
             })
@@ -184,25 +167,7 @@ impl Index {
         let mut slices = Vec::new();
         for (id, file) in list_images(folder)? {
             match header(&file) {
-                Ok(Header { patient, study, series, instance, size, position, .. }) => {
-                    let patient = patient.or_else(|| study.clone()).unwrap_or_else(|| id.clone());
-                    let patient = format!("{source}/{patient}");
-                    let (source, size, positive, mask, origin) = (source.clone(), Some(size), false, None, None);
-                    slices.push(Slice {
-                        id,
-                        source,
-                        patient,
-                        study,
-                        series,
-                        instance,
-                        positive,
-                        file,
-                        mask,
-                        size,
-                        position,
-                        origin,
-                    });
-                }
+                Ok(header) => slices.push(slice(&source, id, file, header)),
                 Err(why) => problems.unreadable.push((file, why)),
             }
         }
@@ -367,6 +332,31 @@ fn join_patients(slices: &mut [Slice], by_patient_id: &BTreeSet<String>) -> BTre
         }
     }
     names
+}
+
+/// Whose a slice is: by Patient ID, else Study Instance UID, else its own id.
+fn patient_of<'a>(header: &'a Header, id: &'a str) -> &'a str {
+    header.patient.as_deref().or(header.study.as_deref()).unwrap_or(id)
+}
+
+/// A slice of a folder by its header: without hemorrhage, mask and origin.
+fn slice(source: &str, id: String, file: PathBuf, header: Header) -> Slice {
+    let patient = format!("{source}/{}", patient_of(&header, &id));
+    let Header { study, series, instance, size, position, .. } = header;
+    Slice {
+        id,
+        source: source.to_owned(),
+        patient,
+        study,
+        series,
+        instance,
+        positive: false,
+        file,
+        mask: None,
+        size: Some(size),
+        position,
+        origin: None,
+    }
 }
 
 /// The name of a folder's slices: its own, or where the path has none, as `.`, that of the folder it leads to.
