@@ -469,7 +469,7 @@ fn dimse(settings: &Settings) -> Finding {
 
 /// Whether a node works on the data folder. Nothing is made where none ever did.
 fn works_here(data_dir: &Path) -> bool {
-    data_dir.join("triaged.lock").is_file() && matches!(node::try_lock(data_dir), Ok(None))
+    data_dir.join(node::LOCK).is_file() && matches!(node::try_lock(data_dir), Ok(None))
 }
 
 /// Who may associate. Settings::load has checked each entry.

@@ -52,6 +52,7 @@ pub fn run(settings: Settings, args: Args, log_chosen: bool) -> Result {
 
 async fn rescore(settings: Settings, reader: &Reader, studies: &[String]) -> Result {
     let mut signals = Signals::new()?;
+    let data_dir = settings.data_dir.clone();
     let wrong = |error: StartError| Failure::wrong(error.to_string());
     // A node that works on this data folder does the scoring; else it is done here. The model is loaded before anything
     // is queued: without it, every study would be left waiting.
@@ -92,6 +93,9 @@ async fn rescore(settings: Settings, reader: &Reader, studies: &[String]) -> Res
                 if node.as_ref().is_some_and(|node| !node.is_alive()) {
                     break Ended::Dead;
                 }
+                if node.is_some() && node::is_wanted(&data_dir) {
+                    break Ended::Wanted;
+                }
             }
         }
     };
@@ -108,6 +112,10 @@ async fn rescore(settings: Settings, reader: &Reader, studies: &[String]) -> Res
         Ended::Interrupted => {
             stop(node).await;
             Some("interrupted")
+        }
+        Ended::Wanted => {
+            stop(node).await;
+            return Err(Failure::failed("a node starts on this data folder, and goes on with what is queued"));
         }
         Ended::Done => {
             stop(node).await;
@@ -129,6 +137,8 @@ async fn rescore(settings: Settings, reader: &Reader, studies: &[String]) -> Res
 enum Ended {
     Done,
     Interrupted,
+    /// A node starts, which must not wait.
+    Wanted,
     /// The node that was started for it is no longer alive.
     Dead,
 }

@@ -12,16 +12,10 @@ pub(super) fn locate(card: &ModelCard, answer: &Answer, placement: &Placement) -
     if answer.probability < card.slice_threshold.min(card.study_rule.threshold()) {
         return None;
     }
+    let pixel_box = map.locate(placement)?;
     let (rows, columns) = placement.frame_size();
-    Some(Location {
-        pixel_box: map.locate(placement)?,
-        rows,
-        columns,
-        map: StoredMap {
-            rows: map.rows() as u32,
-            columns: map.columns() as u32,
-            values: map.to_bytes(),
-            covers: placement.covers(),
-        },
-    })
+    let covers = placement.covers();
+    let (values, map_rows, map_columns) =
+        placement.turned_back(map.to_bytes(), map.rows() as u32, map.columns() as u32);
+    Some(Location { pixel_box, rows, columns, map: StoredMap { rows: map_rows, columns: map_columns, values, covers } })
 }

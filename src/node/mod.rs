@@ -50,7 +50,7 @@ use crate::trouble::Trouble;
 use crate::web::{self, Door, Site};
 
 pub use error::{StartError, StorageError};
-pub use lock::{lock, try_lock};
+pub use lock::{LOCK, is_wanted, lock, try_lock};
 pub use storage::{Storage, Strangers, open_storage};
 
 use triaged_model::ModelCard;
@@ -113,7 +113,9 @@ impl Node {
         let metrics = crate::metrics::install().map_err(StartError::Metrics)?;
         let data_dir = settings.data_dir.clone();
         let stat = StatRule::new(&settings.triage);
-        let lock = lock(&data_dir)?;
+        let locked = data_dir.clone();
+        let lock = tokio::task::spawn_blocking(move || lock::lock_as(&locked, role)).await;
+        let lock = lock.map_err(|_| LedgerError::Closed)??;
         let opened = settings.clone();
         let opened = tokio::task::spawn_blocking(move || open_storage(&opened, Strangers::Refuse)).await;
         let Storage { archive, ledger, remark } = opened.map_err(|_| LedgerError::Closed)??;

@@ -144,6 +144,12 @@ impl Judge {
                 "the association that brought its last object was broken off, and nothing came since: images may be missing".into(),
             );
         }
+        // A sender that sends each image in an association of its own, and stops on the way, breaks none off.
+        if let Some(fewer) = study.fewer_images.as_ref().filter(|_| !study.is_broken_off && !provisional) {
+            warnings.push(format!(
+                "{fewer} (Images in Acquisition): the sender may have kept the others, or not sent them yet"
+            ));
+        }
         if study.set_aside > 0 {
             warnings.push(format!(
                 "{} of its objects were set aside: other content under UIDs that it has",
@@ -294,6 +300,7 @@ mod tests {
             has_several_patients: false,
             has_several_names: false,
             is_broken_off: false,
+            fewer_images: None,
             has_more_refused: false,
             refused: 0,
             refused_elsewhere: 0,

@@ -5,7 +5,7 @@
 //! that waits, and the address as a whole only after many more.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ impl Attempts {
     pub fn must_wait(&self, address: IpAddr, by: By<'_>) -> bool {
         let mut failed = self.failed.lock().expect("nobody panics while holding the failures");
         by.bounds().into_iter().any(|(of, most)| {
-            let Some(times) = failed.get_mut(&(address, of)) else { return false };
+            let Some(times) = failed.get_mut(&(network(address), of)) else { return false };
             times.retain(is_recent);
             times.len() >= most
         })
@@ -73,7 +73,7 @@ impl Attempts {
             failed.retain(|_, times| times.iter().any(is_recent));
         }
         for (of, most) in by.bounds() {
-            let key = (address, of);
+            let key = (network(address), of);
             if failed.len() < MOST_KNOWN || failed.contains_key(&key) {
                 let times = failed.entry(key).or_default();
                 times.retain(is_recent);
@@ -83,6 +83,14 @@ impl Attempts {
                 }
             }
         }
+    }
+}
+
+/// What counts as one address: of IPv6 the network of 64 bits, of which one machine may have every address (RFC 6177).
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
     }
 }
 
@@ -106,6 +114,22 @@ mod tests {
         assert!(!attempts.must_wait(proxy, By::Password("bob")));
         assert!(!attempts.must_wait(proxy, By::Provider));
         assert!(!attempts.must_wait(other, By::Password("ada")));
+    }
+
+    #[test]
+    fn one_machine_has_one_count_whatever_address_it_takes() {
+        let attempts = Attempts::default();
+        let at = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for number in 0..MOST_OF_NAME {
+            attempts.note(at(&format!("2001:db8:0:7::{number:x}")), By::Password("ada"));
+        }
+        assert!(attempts.must_wait(at("2001:db8:0:7:ffff::1"), By::Password("ada")));
+        assert!(!attempts.must_wait(at("2001:db8:0:8::1"), By::Password("ada")), "another network");
+        for _ in 0..MOST_OF_NAME {
+            attempts.note(at("::ffff:10.0.0.1"), By::Password("bob"));
+        }
+        assert!(attempts.must_wait(at("10.0.0.1"), By::Password("bob")), "an IPv4 address by IPv6");
+        assert!(!attempts.must_wait(at("::ffff:10.0.0.2"), By::Password("bob")));
     }
 
     #[test]

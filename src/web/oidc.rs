@@ -33,6 +33,7 @@ use reqwest::redirect;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::attempts::network;
 use crate::causes::in_full;
 use crate::config;
 use crate::ledger::Role;
@@ -245,6 +246,7 @@ impl Provider {
         let (address, state, nonce) = request.set_pkce_challenge(challenge).url();
         let mut begun = self.begun.lock().expect("nobody panics while holding it");
         begun.retain(|_, login| login.at.elapsed() < LONGEST);
+        let from = network(from);
         // Whoever begins many of them loses their own.
         let of_address = begun.values().filter(|login| login.address == from).count();
         let is_full = begun.len() >= MOST_BEGUN;

@@ -191,7 +191,7 @@ fn an_object_that_takes_a_decoders_time_is_given_up_at_once_and_for_good() {
     assert!(state.starts_with("failed: decoding took more than 1 s of processor time"), "{state}");
     assert_eq!(node.query::<String>("SELECT state FROM slice_results WHERE sop_uid = '2.25.2'"), "scored");
     assert_eq!(node.query::<i64>("SELECT max(attempts) FROM slices"), 1);
-    assert!(node.get("/metrics").1.contains("triaged_decoder_ends_total{why=\"time\"} 1"));
+    node.wait_for_metric("triaged_decoder_ends_total{why=\"time\"} 1");
 }
 
 fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {

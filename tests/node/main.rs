@@ -27,6 +27,7 @@ mod mail;
 mod notify;
 mod oidc;
 mod openapi;
+mod orientation;
 mod orthanc;
 mod pacs;
 mod pages;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::support::{Node, command};
+use crate::support::{Node, PATIENCE, command};
 
 fn out(output: &Output) -> String {
     let err = String::from_utf8_lossy(&output.stderr);
@@ -54,6 +54,50 @@ fn rescore_without_its_model_queues_nothing() {
     assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.starts_with("triaged: ") && err.contains("SHA-256") && err.lines().count() == 1, "{err}");
     assert_eq!(node.query::<i64>("SELECT revision FROM worklist"), 1);
+}
+
+/// Scanners do not wait until everything is scored again.
+#[test]
+fn rescore_gives_way_to_a_node_that_starts() {
+    let mut node = Node::start(&[("TRIAGED__INFERENCE__MODEL", "models/m11.json")]);
+    let phantom = node.folder.path().join("phantom");
+    let phantom = phantom.to_str().unwrap();
+    out(&node.cli(&["phantom", "--slices", "20", "--out", phantom]));
+    out(&node.cli(&["send", "--to", &node.dimse.to_string(), phantom]));
+    node.wait_until("SELECT state = 'decided' FROM worklist");
+    assert!(node.terminate().success());
+    let settings = [("TRIAGED__INFERENCE__MODEL".to_owned(), "models/m11.json".to_owned())];
+    let mut rescore = command(node.folder.path(), &settings);
+    let rescore = rescore.args(["rescore", "--all"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // Held where it has the lock, so that it is not done before the node asks for it.
+    let signal = |name: &str, pid: u32| {
+        assert!(std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    };
+    let lock = node.folder.path().join(triaged::node::LOCK);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::fs::read(&lock).unwrap() != b"scores\n" {
+        assert!(std::time::Instant::now() < deadline, "rescore has not begun");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let pid = rescore.id();
+    signal("-STOP", pid);
+    let wanted = node.folder.path().join("triaged.wanted");
+    assert!(!wanted.exists());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !wanted.exists() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            signal("-CONT", pid);
+        });
+        node.restart();
+    });
+    let output = rescore.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && err.contains("a node starts on this data folder"), "{err}");
+    node.wait_until("SELECT revision = 2 AND state = 'decided' AND slices_scored = 20 FROM worklist");
+    // A second node is refused as ever.
+    assert!(std::fs::read(&lock).unwrap().is_empty());
 }
 
 #[test]

@@ -201,8 +201,7 @@ fn a_node_removes_what_is_due_and_takes_it_again() {
         assert_eq!(node.query::<i64>("SELECT count(*) FROM slice_results WHERE probability IS NOT NULL"), 9);
         assert_eq!(node.query::<i64>("SELECT count(*) FROM scores"), 9, "a score that stands is not given again");
         node.wait_for_log("files of a study removed from the archive");
-        let (_, metrics) = node.get("/metrics");
-        assert!(metrics.contains(&format!("triaged_removed_files_total {}", 9 * times)), "{metrics}");
+        node.wait_for_metric(&format!("triaged_removed_files_total {}", 9 * times));
     }
     assert_eq!(node.query::<i64>("SELECT count(*) FROM quarantine"), 0);
 }

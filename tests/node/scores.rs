@@ -20,7 +20,7 @@ const SHIPPED: [(&str, f64); 7] = [
 ];
 
 /// A node with this card says of the files, sent with these options, what Python says.
-fn probabilities_agree((card, tolerance): (&str, f64), sent: &[(&[PathBuf], &[&str])]) {
+pub fn probabilities_agree((card, tolerance): (&str, f64), sent: &[(&[PathBuf], &[&str])]) {
     if python().is_none() {
         return;
     }

@@ -116,7 +116,7 @@ fn a_positive_shadow_alerts_nobody_and_changes_no_result() {
     let (_, metrics) = node.get("/metrics");
     let info = metrics.lines().find(|line| line.starts_with("triaged_model_info") && line.contains("role=\"shadow\""));
     assert!(info.is_some_and(|line| line.contains(sha256) && line.contains("CPUExecutionProvider")), "{metrics}");
-    assert!(metrics.contains("triaged_shadow_slices_total{state=\"scored\"} 16"), "{metrics}");
+    node.wait_for_metric("triaged_shadow_slices_total{state=\"scored\"} 16");
     let checked = String::from_utf8(node.cli(&["check"]).stdout).unwrap();
     assert!(checked.contains("ok    shadow model   second version 1"), "{checked}");
 
@@ -287,8 +287,7 @@ fn a_shadow_that_fails_is_recorded_and_fails_nothing() {
     node.wait_until("SELECT state = 'decided' AND slices_scored = 5 AND slices_failed = 0 FROM worklist");
     let (status, ready) = node.get("/readyz");
     assert!(status == 200 && ready.contains("0 slices wait for it"), "{ready}");
-    let (_, metrics) = node.get("/metrics");
-    assert!(metrics.contains("triaged_shadow_slices_total{state=\"failed\"} 5"), "{metrics}");
+    node.wait_for_metric("triaged_shadow_slices_total{state=\"failed\"} 5");
     let said = String::from_utf8(node.cli(&["results", "compare"]).stdout).unwrap();
     assert!(
         said.contains("failed     5 slices in shadow") && said.contains("1 not triaged by one of the two"),

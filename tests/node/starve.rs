@@ -84,7 +84,7 @@ fn an_archive_that_fails_makes_the_node_not_ready_and_is_told() {
     let told: serde_json::Value = serde_json::from_slice(&receiver.wait_for(1)[0].body).unwrap();
     assert_eq!((told["kind"].as_str(), told["ready"].as_bool()), (Some("node_trouble"), Some(false)), "{told}");
     assert!(told["reasons"].to_string().contains("archive"), "{told}");
-    assert!(node.get("/metrics").1.contains("triaged_check_ok{check=\"archive\"} 0"));
+    node.wait_for_metric("triaged_check_ok{check=\"archive\"} 0");
     std::fs::remove_file(&archive).unwrap();
     std::fs::rename(&aside, &archive).unwrap();
     let deadline = Instant::now() + PATIENCE;

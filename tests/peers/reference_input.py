@@ -87,10 +87,29 @@ def cropped(hounsfield, crop, air):
     return padded[top + side : top + 2 * side, left + side : left + 2 * side]
 
 
+def upright(image, one):
+    """Turned by quarters and mirrored so that the patient's back is below and the left on the right, as Image Orientation says; only of a
+    plane within 45 degrees of the axial one."""
+    if not (cosines := one.get("ImageOrientationPatient")):
+        return image
+    row, column = numpy.array(cosines, float).reshape(2, 3)
+    normal = numpy.cross(row, column)
+    length = numpy.linalg.norm(normal)
+    if not 0.5 <= length < 2 or abs(normal[2]) < 0.707 * length:
+        return image
+    if abs(row[0]) + abs(column[1]) < abs(row[1]) + abs(column[0]):
+        image, row, column = image.T, column, row
+    if row[0] < 0:
+        image = image[:, ::-1]
+    if column[1] < 0:
+        image = image[::-1]
+    return image
+
+
 def tensor(card, file):
     """The model's input, made by other people's software from the same object."""
     one = pydicom.dcmread(file)
-    stored = one.pixel_array.astype(numpy.float64)
+    stored = upright(one.pixel_array.astype(numpy.float64), one)
     transform = card["transform"]
     size = (transform["height"], transform["width"])
     if transform["name"] == "stored_values":
@@ -100,7 +119,10 @@ def tensor(card, file):
     else:
         hounsfield = stored * float(one.get("RescaleSlope", 1)) + float(one.get("RescaleIntercept", 0))
         if "PixelPaddingValue" in one:
-            hounsfield[stored == one.PixelPaddingValue] = -1024
+            padding = stored == one.PixelPaddingValue
+            border = numpy.ones_like(padding)
+            border[1:-1, 1:-1] = False
+            hounsfield[padding & ((hounsfield < -200) | joined(padding, border))] = -1024
         if crop := transform.get("crop_to_head"):
             hounsfield = cropped(hounsfield, crop, air=-1024)
         hounsfield = resampled(hounsfield, *size, air=-1024)

@@ -20,6 +20,7 @@ mod same;
 #[cfg(test)]
 mod tests;
 mod transform;
+mod turn;
 
 pub use codec::can_decode;
 pub use crop::{HeadCrop, Square};
@@ -35,3 +36,4 @@ pub use pixels::{AIR, Frame, ModalityLut, decode_frame, frame_count, most_frames
 pub use placement::{PixelBox, Placement, Region};
 pub use same::is_same_object;
 pub use transform::{Normalization, Tensor, Transform, Window, frame_input, model_input, placed_frame, placed_input};
+pub use turn::{Turn, image_orientation};

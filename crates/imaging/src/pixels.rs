@@ -13,9 +13,12 @@ use super::codec::{self, Decoded};
 use super::error::ImagingError;
 use super::layout::{Layout, MAX_FRAMES, MAX_SIDE, MIN_SIDE};
 use super::object::{DicomObject, ObjectHeader};
+use super::turn::Turn;
 
 /// Pixels outside the field of view count as air, and nothing is less dense than air (HU).
 pub const AIR: f32 = -1024.0;
+/// From here on a value may be tissue, fat first (HU).
+const TISSUE: f32 = -200.0;
 
 /// One decoded frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +32,8 @@ pub struct Frame {
     /// Stored values that stand for no measurement (PS3.3 C.7.5.1.1.2), such as the corners outside a round field of
     /// view.
     pub padding: Option<RangeInclusive<i32>>,
+    /// What brings the patient upright in it, by Image Orientation. Nothing here is turned yet.
+    pub turn: Turn,
 }
 
 /// The modality LUT (PS3.3 C.11.1): from stored values to Hounsfield units.
@@ -62,6 +67,9 @@ fn rescale(slope: f64, intercept: f64, stored: i32) -> f32 {
 impl Frame {
     /// Hounsfield units, row by row: the modality LUT applied, padding as [`AIR`], nothing below [`AIR`].
     ///
+    /// Padding lies around what was measured. Values of tissue ([`TISSUE`] and above) that the padding's range covers count as padding only
+    /// where such values join them to the border: a range that is wrong hides no blood within the skull.
+    ///
     /// MONOCHROME1 changes nothing here: the photometric interpretation says how values are *shown* (PS3.3
     /// C.7.6.3.1.2), behind the VOI LUT; the modality LUT gives HU for MONOCHROME1 and MONOCHROME2 alike. Inverting
     /// would make bone of air.
@@ -75,13 +83,42 @@ impl Frame {
             ModalityLut::Table { .. } => stored.map(|&stored| self.modality_lut.hounsfield(stored).max(AIR)).collect(),
         };
         if let Some(padding) = &self.padding {
+            let mut is_in_doubt = false;
             for (hounsfield, stored) in hounsfield.iter_mut().zip(&self.stored) {
                 if padding.contains(stored) {
-                    *hounsfield = AIR;
+                    match *hounsfield < TISSUE {
+                        true => *hounsfield = AIR,
+                        false => is_in_doubt = true,
+                    }
                 }
+            }
+            if is_in_doubt {
+                self.clear_border(padding, &mut hounsfield);
             }
         }
         hounsfield
+    }
+
+    /// Makes air of the padding that padding (up, down, left, right) joins to the border of the frame.
+    fn clear_border(&self, padding: &RangeInclusive<i32>, hounsfield: &mut [f32]) {
+        let (rows, columns) = (self.rows as usize, self.columns as usize);
+        if self.stored.is_empty() || self.stored.len() != rows * columns {
+            return;
+        }
+        let mut is_left: Vec<bool> = self.stored.iter().map(|stored| padding.contains(stored)).collect();
+        let sides = (0..rows).flat_map(|row| [row * columns, (row + 1) * columns - 1]);
+        let mut front: Vec<usize> = (0..columns).chain((rows - 1) * columns..rows * columns).chain(sides).collect();
+        while let Some(place) = front.pop() {
+            if !std::mem::take(&mut is_left[place]) {
+                continue;
+            }
+            hounsfield[place] = AIR;
+            let (row, column) = (place / columns, place % columns);
+            front.extend((row > 0).then(|| place - columns));
+            front.extend((row + 1 < rows).then_some(place + columns));
+            front.extend((column > 0).then(|| place - 1));
+            front.extend((column + 1 < columns).then_some(place + 1));
+        }
     }
 
     /// The stored value that stands for air: what HU of [`AIR`] would be stored as, or the least stored value of the
@@ -167,7 +204,14 @@ pub fn decode_frame(object: &DicomObject, frame: u32) -> Result<Frame, ImagingEr
     let padding = padding(object, &layout);
     let layout = sample_bits(object, &layout, &decoded);
     let stored = stored_values(&decoded.cells, &layout, padding.as_ref());
-    Ok(Frame { rows: layout.rows.into(), columns: layout.columns.into(), stored, modality_lut, padding })
+    Ok(Frame {
+        rows: layout.rows.into(),
+        columns: layout.columns.into(),
+        stored,
+        modality_lut,
+        padding,
+        turn: Turn::of(object, frame),
+    })
 }
 
 /// The image pixel module (PS3.3 C.7.6.3), checked.

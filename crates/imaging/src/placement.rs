@@ -3,19 +3,23 @@
 use serde::{Deserialize, Serialize};
 
 use super::crop::Square;
+use super::turn::Turn;
 
 /// The rectangle of a frame that was brought to a model's input: the square around the head where the transform crops, else
-/// the frame, padded to a square where it had to be. It may reach beyond the frame.
+/// the frame, padded to a square where it had to be. It may reach beyond the frame. A frame that was turned upright before that
+/// is turned back on the way out: boxes and maps are of the frame as it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// The frame's size, in pixels.
+    /// The upright frame's size, in pixels.
     rows: u32,
     columns: u32,
-    /// The rectangle's first row and column, in the frame's pixels; negative above the frame and to the left of it.
+    /// The rectangle's first row and column, in the upright frame's pixels; negative above the frame and to the left of it.
     top: i64,
     left: i64,
     height: u32,
     width: u32,
+    /// What brought the frame upright.
+    turn: Turn,
 }
 
 /// A part of a model's input: shares of its height and width, from 0 at the upper left corner to 1.
@@ -41,32 +45,40 @@ pub struct PixelBox {
 }
 
 impl Placement {
-    /// The frame as it is.
-    pub(crate) fn whole(rows: u32, columns: u32) -> Placement {
-        Placement { rows, columns, top: 0, left: 0, height: rows, width: columns }
+    /// An upright frame as it is.
+    pub(crate) fn whole(rows: u32, columns: u32, turn: Turn) -> Placement {
+        Placement { rows, columns, top: 0, left: 0, height: rows, width: columns, turn }
     }
 
     /// The frame, centered in the square that it is padded to.
-    pub(crate) fn padded(rows: u32, columns: u32) -> Placement {
+    pub(crate) fn padded(rows: u32, columns: u32, turn: Turn) -> Placement {
         let side = rows.max(columns);
         let before = |edge: u32| -i64::from((side - edge) / 2);
-        Placement { rows, columns, top: before(rows), left: before(columns), height: side, width: side }
+        Placement { rows, columns, top: before(rows), left: before(columns), height: side, width: side, turn }
     }
 
     /// A square of the frame.
-    pub(crate) fn cropped(rows: u32, columns: u32, square: Square) -> Placement {
+    pub(crate) fn cropped(rows: u32, columns: u32, square: Square, turn: Turn) -> Placement {
         let Square { top, left, side } = square;
-        Placement { rows, columns, top, left, height: side, width: side }
+        Placement { rows, columns, top, left, height: side, width: side, turn }
     }
 
-    /// The frame's rows and columns.
+    /// The frame's rows and columns, as it was sent.
     pub fn frame_size(&self) -> (u32, u32) {
-        (self.rows, self.columns)
+        self.turn.back().size(self.rows, self.columns)
+    }
+
+    /// Values on a grid over the input, row by row, and its rows and columns, as they lie in the frame as it was sent.
+    pub fn turned_back<T: Copy>(&self, grid: Vec<T>, rows: u32, columns: u32) -> (Vec<T>, u32, u32) {
+        let back = self.turn.back();
+        let size = back.size(rows, columns);
+        (back.turned(grid, rows, columns), size.0, size.1)
     }
 
     /// The part of the frame that the whole input shows, in the frame's pixels: left, top, width and height. It may reach beyond it.
     pub fn covers(&self) -> [i64; 4] {
-        [self.left, self.top, i64::from(self.width), i64::from(self.height)]
+        let covers = [self.left, self.top, i64::from(self.width), i64::from(self.height)];
+        self.turn.back().rectangle(covers, self.rows, self.columns)
     }
 
     /// The pixels of the frame that a region of the input shows: each that it touches. None where it lies beyond the frame.
@@ -80,6 +92,10 @@ impl Placement {
         };
         let (top, height) = span(region.top, region.bottom, self.top, self.height, self.rows)?;
         let (left, width) = span(region.left, region.right, self.left, self.width, self.columns)?;
+        let upright = [left, top, width, height].map(i64::from);
+        let edges = self.turn.back().rectangle(upright, self.rows, self.columns);
+        let [left, top, width, height] =
+            edges.map(|edge| u32::try_from(edge).expect("a box within a frame stays within it"));
         Some(PixelBox { left, top, width, height })
     }
 }
@@ -101,23 +117,39 @@ mod tests {
 
     #[test]
     fn a_region_of_the_input_is_found_in_the_frame() {
-        let whole = Placement::whole(100, 200);
+        let whole = Placement::whole(100, 200, Turn::default());
         assert_eq!(whole.to_frame(ALL), Some(PixelBox { left: 0, top: 0, width: 200, height: 100 }));
         assert_eq!(whole.to_frame(LOWER_RIGHT), Some(PixelBox { left: 100, top: 50, width: 100, height: 50 }));
         // 50 rows of air above and below: the lower half of the square begins in the middle of the frame.
-        let padded = Placement::padded(100, 200);
+        let padded = Placement::padded(100, 200, Turn::default());
         assert_eq!(padded.to_frame(LOWER_RIGHT), Some(PixelBox { left: 100, top: 50, width: 100, height: 50 }));
         let air = Region { top: 0.0, left: 0.0, bottom: 0.25, right: 1.0 };
         assert_eq!(padded.to_frame(air), None);
         let square = Square { top: -20, left: 30, side: 80 };
-        let cropped = Placement::cropped(512, 512, square);
+        let cropped = Placement::cropped(512, 512, square, Turn::default());
         assert_eq!(cropped.to_frame(ALL), Some(PixelBox { left: 30, top: 0, width: 80, height: 60 }));
         assert_eq!(cropped.to_frame(LOWER_RIGHT), Some(PixelBox { left: 70, top: 20, width: 40, height: 40 }));
     }
 
     #[test]
+    fn what_lies_in_a_turned_frame_is_found_where_it_was_sent() {
+        // A frame of 100 rows and 200 columns whose rows run from the front to the back: upright it has 200 and 100.
+        let turn = Turn::upright(&[0.0, 1.0, 0.0, -1.0, 0.0, 0.0]);
+        let whole = Placement::whole(200, 100, turn);
+        assert_eq!(whole.frame_size(), (100, 200));
+        assert_eq!(whole.covers(), [0, 0, 200, 100]);
+        // The back on the left: of the frame the right half, and there the upper one, for its columns run to the right.
+        assert_eq!(whole.to_frame(LOWER_RIGHT), Some(PixelBox { left: 100, top: 0, width: 100, height: 50 }));
+        let grid = vec![1, 2, 3, 4, 5, 6];
+        assert_eq!(whole.turned_back(grid, 3, 2), (vec![2, 4, 6, 1, 3, 5], 2, 3));
+        let padded = Placement::padded(200, 100, turn);
+        assert_eq!(padded.covers(), [0, -50, 200, 200]);
+        assert_eq!(padded.to_frame(LOWER_RIGHT), Some(PixelBox { left: 100, top: 0, width: 100, height: 50 }));
+    }
+
+    #[test]
     fn nonsense_is_within_the_frame_or_nowhere() {
-        let placement = Placement::whole(64, 64);
+        let placement = Placement::whole(64, 64, Turn::default());
         let nan = Region { top: f64::NAN, left: 0.0, bottom: f64::NAN, right: 1.0 };
         assert_eq!(placement.to_frame(nan), None);
         let far = Region { top: -5.0, left: -5.0, bottom: 9.0, right: 9.0 };

@@ -151,6 +151,8 @@ pub fn placed_input(
 
 /// The model's input for a decoded frame.
 ///
+/// Where the patient does not lie upright in the frame, it is turned by quarters first ([`Frame::turn`]).
+///
 /// If the transform crops to the head, the square around it ([`HeadCrop::square`]) is the image, with air where it
 /// reaches beyond the frame; a frame without a head is taken whole.
 ///
@@ -175,24 +177,27 @@ pub fn placed_frame(
     transform: &Transform,
 ) -> Result<(Tensor, Placement), ImagingError> {
     let shape = transform.shape();
-    let uncropped = |height: u32, width: u32| match (frame.rows, frame.columns) == (height, width) {
-        true => Placement::whole(frame.rows, frame.columns),
-        false => Placement::padded(frame.rows, frame.columns),
+    let turn = frame.turn;
+    let (rows, columns) = turn.size(frame.rows, frame.columns);
+    let uncropped = |height: u32, width: u32| match (rows, columns) == (height, width) {
+        true => Placement::whole(rows, columns, turn),
+        false => Placement::padded(rows, columns, turn),
     };
     match transform {
         Transform::StoredValues { height, width } => {
             let stored = frame.stored.iter().map(|&stored| stored as f32).collect();
-            let data = fit(stored, (frame.rows, frame.columns), (*height, *width), frame.stored_air())?;
+            let stored = turn.turned(stored, frame.rows, frame.columns);
+            let data = fit(stored, (rows, columns), (*height, *width), frame.stored_air())?;
             Ok((Tensor { shape, data }, uncropped(*height, *width)))
         }
         Transform::HounsfieldWindows { height, width, crop_to_head, windows, normalization } => {
-            let (rows, columns) = (frame.rows, frame.columns);
+            let hounsfield = turn.turned(hounsfield, frame.rows, frame.columns);
             let head = crop_to_head.and_then(|crop| crop.square(&hounsfield, rows, columns));
             let (image, from, placement) = match head {
                 Some(square) => (
                     square.of(&hounsfield, columns, AIR),
                     (square.side, square.side),
-                    Placement::cropped(rows, columns, square),
+                    Placement::cropped(rows, columns, square, turn),
                 ),
                 None => (hounsfield, (rows, columns), uncropped(*height, *width)),
             };

@@ -95,6 +95,7 @@ pub(in crate::ledger) async fn what_a_broken_association_left_out_is_missing(bac
     instances.store(of("1", 2)).await.unwrap();
     let open = super::open(backend);
     assert!(!open.is_broken_off && open.slices[0].lacking.is_none(), "more may follow");
+    assert_eq!(open.fewer_images.as_deref(), Some("only 1 of the 2 images of the acquisition came"));
     // It is not decided by what was known before.
     broken_off().await;
     assert!(!backend.studies().decide(super::verdict(&open, false, false), Vec::new()).await.unwrap());
@@ -104,7 +105,7 @@ pub(in crate::ledger) async fn what_a_broken_association_left_out_is_missing(bac
     // The sender has come again.
     instances.store(of("2", 2)).await.unwrap();
     let open = super::open(backend);
-    assert!(!open.is_broken_off && open.slices[0].lacking.is_none());
+    assert!(!open.is_broken_off && open.slices[0].lacking.is_none() && open.fewer_images.is_none());
     // A decided study of which all came is left alone; one that lacks something is judged again.
     let decide = async |open: &OpenStudy| {
         assert!(backend.studies().decide(super::verdict(open, false, false), Vec::new()).await.unwrap());

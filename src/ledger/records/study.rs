@@ -30,6 +30,8 @@ pub struct OpenStudy {
     pub refused_elsewhere: i64,
     /// The association that brought its last object was broken off, and nothing has come since.
     pub is_broken_off: bool,
+    /// In words: of a series with scored or waiting slices fewer images came than their acquisition has (Images in Acquisition).
+    pub fewer_images: Option<String>,
     /// More were refused than are still listed.
     pub has_more_refused: bool,
     /// Objects of it that were set aside.

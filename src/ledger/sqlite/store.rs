@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Ledger;
 use super::retention::restore_file;
 use super::search::{add_words, has_new_words};
-use super::study::{BROKEN_OFF, reopen};
+use super::study::{FEWER_IMAGES, reopen};
 use super::verdict::FILE_REMOVED;
 use crate::ledger::{
     Actor, Deed, Instances, NewInstance, Pending, Quarantined, Queue, Refused, Result, SliceStart, Stored, Studies,
@@ -303,7 +303,7 @@ fn forget_refused(connection: &Connection, last: i64) -> Result<()> {
 fn note_broken_off(connection: &Connection, study_uid: &str) -> Result<()> {
     connection.execute("UPDATE studies SET broken_off = 1 WHERE study_uid = ?1", [study_uid])?;
     // A study that was decided while its association stood still is judged again where something is known to be missing.
-    if connection.prepare_cached(BROKEN_OFF)?.exists([study_uid])? {
+    if connection.prepare_cached(FEWER_IMAGES)?.exists([study_uid])? {
         reopen(connection, study_uid)?;
     }
     Ok(())

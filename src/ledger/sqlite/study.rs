@@ -6,11 +6,10 @@ use serde_json::json;
 use super::{Ledger, audit};
 use crate::ledger::{Actor, Deed, Queue, Result, now};
 
-/// Of the study ?1, whose last association was broken off: the series of which its acquisition has more images than came. Series, words,
-/// and 0, for nobody knows how many objects these are.
-pub(super) const BROKEN_OFF: &str =
-    "SELECT i.series_uid, 'the association was broken off, and only ' || count(*) || ' of the '
-            || max(i.images_in_acquisition) || ' images of the acquisition came', 0
+/// Of the study ?1: the series of which its acquisition has more images than came. Series, words, and 0, for nobody knows how many objects
+/// these are. They are missing where the last association was broken off; else the sender may have kept them.
+pub(super) const FEWER_IMAGES: &str =
+    "SELECT i.series_uid, 'only ' || count(*) || ' of the ' || max(i.images_in_acquisition) || ' images of the acquisition came', 0
      FROM slices s JOIN instances i ON i.id = s.instance_id WHERE s.study_uid = ?1
      GROUP BY i.series_uid HAVING count(*) < max(i.images_in_acquisition) AND sum(s.state <> 'ineligible') > 0";
 

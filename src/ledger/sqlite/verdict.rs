@@ -8,7 +8,7 @@ use triaged_imaging::Shows;
 use super::Ledger;
 use super::acknowledgement::keep_or_clear;
 use super::outbox::post;
-use super::study::BROKEN_OFF;
+use super::study::FEWER_IMAGES;
 use crate::event::TopSlice;
 use crate::ledger::records::pixel_box;
 use crate::ledger::{
@@ -54,9 +54,12 @@ impl Studies for Ledger {
                 let is_broken_off: bool = row.get(14)?;
                 let said = |row: &Row<'_>| -> rusqlite::Result<(String, String, i64)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
                 let mut rows = lacking.query_map([&study_uid], said)?.collect::<rusqlite::Result<Vec<_>>>()?;
+                let mut fewer_images = connection.prepare_cached(FEWER_IMAGES)?;
+                let fewer = fewer_images.query_map([&study_uid], said)?.collect::<rusqlite::Result<Vec<_>>>()?;
+                let fewer_images = fewer.first().map(|(_, said, _)| said.clone());
                 if is_broken_off {
-                    let mut broken_off = connection.prepare_cached(BROKEN_OFF)?;
-                    rows.extend(broken_off.query_map([&study_uid], said)?.collect::<rusqlite::Result<Vec<_>>>()?);
+                    let broken_off = |(series, said, count)| (series, format!("the association was broken off, and {said}"), count);
+                    rows.extend(fewer.into_iter().map(broken_off));
                 }
                 for (series_uid, said, count) in rows {
                     refused += count;
@@ -84,6 +87,7 @@ impl Studies for Ledger {
                     set_aside: row.get(12)?,
                     has_several_names: row.get(13)?,
                     is_broken_off,
+                    fewer_images,
                     has_more_refused: row.get(15)?,
                     refused,
                     refused_elsewhere,

@@ -5,13 +5,14 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
-use triaged_imaging::DicomObject;
 use triaged_imaging::attributes::{integer, item, values};
+use triaged_imaging::{DicomObject, image_orientation};
 
 /// One frame of an object.
 #[derive(Clone, Copy)]
 pub(super) struct Frame<'a> {
     object: &'a DicomObject,
+    index: u32,
     groups: [Option<&'a InMemDicomObject>; 2],
 }
 
@@ -20,6 +21,7 @@ impl<'a> Frame<'a> {
     pub fn new(object: &'a DicomObject, index: u32) -> Frame<'a> {
         Frame {
             object,
+            index,
             groups: [
                 item(object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, index as usize),
                 item(object, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0),
@@ -29,6 +31,11 @@ impl<'a> Frame<'a> {
 
     pub fn object(&self) -> &'a DicomObject {
         self.object
+    }
+
+    /// The direction cosines of its rows and columns; none where they are absent or no numbers.
+    pub fn orientation(&self) -> Option<[f64; 6]> {
+        image_orientation(self.object, self.index)
     }
 
     /// The items of a functional group macro, the frame's before the shared one.

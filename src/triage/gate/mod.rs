@@ -42,6 +42,8 @@ pub enum Decision {
 
 /// Frames that an object may say beside twice as many as can be there. They fail, each with its reason.
 const MISSING_FRAMES: u64 = 16;
+/// Degrees by which a head may lie aslant in the image: training turns images by 15 (m11) or 20 (m12), and heads are inclined besides.
+const MOST_SLANT: f64 = 30.0;
 
 /// The rules of the gate.
 #[derive(Debug, Clone)]
@@ -120,10 +122,16 @@ impl Gate {
                 decision => decision,
             },
         };
-        if notes.plane.is_turned {
-            // Rotations of some degrees are all that the models have seen.
-            let said = "the head lies otherwise in the image than a patient's on the back (Image Orientation), which the model was not made for";
+        if !notes.plane.turn.is_none() {
+            let said = "the head lies otherwise in the image than a patient's on the back, or mirrored (Image Orientation): it was turned upright to be \
+                        scored. Where the image shows it upright, Image Orientation is wrong, and the score does not count";
             notes.doubts.push(said.into());
+        }
+        if notes.plane.slant > MOST_SLANT {
+            let said = format!(
+                "the head lies aslant in the image by more than {MOST_SLANT} degrees (Image Orientation), more than the model has seen"
+            );
+            notes.doubts.push(said);
         }
         let Notes { plane, doubts, is_substitute } = notes;
         Assessment { decision, doubts, is_substitute, plane }

@@ -1,6 +1,7 @@
 //! The place of a slice along the normal of its own plane (PS3.3 C.7.6.2).
 
 use dicom_dictionary_std::tags;
+use triaged_imaging::Turn;
 
 use super::frame::Frame;
 
@@ -15,15 +16,17 @@ pub struct Plane {
     pub location: Option<f64>,
     /// Slice Thickness in mm.
     pub thickness: Option<f64>,
-    /// The patient's left is not to the right in the image, or the back not below, by more than 50 degrees: the image shows a patient who lay on the
-    /// side or prone, or is mirrored.
-    pub is_turned: bool,
+    /// What brings the head upright in the image, where the patient lay on the side or prone, or the image is mirrored. The model's input
+    /// is turned so.
+    pub turn: Turn,
+    /// The degrees by which the head lies aslant in the image then: 0 to 45.
+    pub slant: f64,
 }
 
 impl Plane {
     pub(super) fn of(frame: &Frame) -> Plane {
-        let orientation = frame.numbers(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT);
-        let normal = orientation.as_deref().and_then(normal);
+        let orientation = frame.orientation();
+        let normal = orientation.as_ref().and_then(normal);
         // One position of a whole object is none of its several frames.
         let position = match frame.is_one_of_several() {
             true => frame.numbers_of_macro(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT),
@@ -42,8 +45,11 @@ impl Plane {
             _ => location(),
         };
         let thickness = frame.number(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS).filter(|mm| *mm > 0.0);
-        let is_turned = orientation.as_deref().is_some_and(is_turned);
-        Plane { normal, place, location: location(), thickness, is_turned }
+        // What spans no plane says nothing of how a head lies.
+        let lies = orientation.filter(|_| normal.is_some());
+        let turn = lies.as_ref().map_or_else(Turn::default, Turn::upright);
+        let slant = lies.as_ref().map_or(0.0, |orientation| turn.left_over(orientation));
+        Plane { normal, place, location: location(), thickness, turn, slant }
     }
 
     /// Degrees between the plane and the axial one; none where the orientation is absent.
@@ -60,8 +66,8 @@ impl Plane {
 
 /// The unit normal of Image Orientation's six direction cosines; none where they span no plane. Of the two it is the one whose
 /// greatest component is positive, so that slices whose rows run the other way lie in the same order.
-fn normal(cosines: &[f64]) -> Option<[f64; 3]> {
-    let [a, b, c, d, e, f] = *cosines else { return None };
+fn normal(cosines: &[f64; 6]) -> Option<[f64; 3]> {
+    let [a, b, c, d, e, f] = *cosines;
     let normal = [b * f - c * e, c * d - a * f, a * e - b * d];
     let length = dot(normal, normal).sqrt();
     // Direction cosines of a plane give length 1; what is far from it is no orientation.
@@ -70,12 +76,6 @@ fn normal(cosines: &[f64]) -> Option<[f64; 3]> {
     }
     let greatest = normal.into_iter().fold(0.0_f64, |most, n| if n.abs() > most.abs() { n } else { most });
     Some(normal.map(|n| n / length * greatest.signum()))
-}
-
-/// By Image Orientation's six direction cosines, of its rows and its columns.
-fn is_turned(cosines: &[f64]) -> bool {
-    const LEAST: f64 = 0.64;
-    matches!(*cosines, [left, _, _, _, back, _] if left < LEAST || back < LEAST)
 }
 
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
@@ -100,17 +100,6 @@ mod tests {
         assert!((ge - 18.5).abs() < 0.01, "{ge}");
         assert_eq!(plane([0.0; 6]).tilt(), None);
         assert_eq!(plane([1.0, 0.0, 0.0, 1.0, 0.0, 0.0]).tilt(), None, "the same direction twice");
-    }
-
-    #[test]
-    fn a_patient_on_the_side_or_prone_is_turned() {
-        assert!(!is_turned(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]));
-        assert!(!is_turned(&[0.94, 0.34, 0.0, -0.34, 0.9, -0.3]), "the head inclined, the gantry tilted");
-        for turned in
-            [[0.0, 1.0, 0.0, -1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0], [-1.0, 0.0, 0.0, 0.0, 1.0, 0.0]]
-        {
-            assert!(is_turned(&turned), "{turned:?}");
-        }
     }
 
     #[test]

@@ -178,6 +178,19 @@ impl Node {
         self.wait_until(&format!("SELECT count(*) = {slices} AND total(state = 'queued') = 0 FROM slice_results"));
     }
 
+    /// Waits until `/metrics` has a line that begins so: what is counted is counted after it is committed.
+    pub fn wait_for_metric(&self, begin: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (_, metrics) = self.get("/metrics");
+            if metrics.lines().any(|line| line.starts_with(begin)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never came: {begin}\n{metrics}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn states(&self) -> String {
         let database = self.database();
         let mut statement = database

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use triaged_imaging::{self as imaging, HeadCrop, Normalization, Transform};
+use triaged_imaging::{self as imaging, HeadCrop, Normalization, Transform, Turn};
 
 use super::context::{Neighbours, NoOrder};
 use super::mask::{self, Way};
@@ -105,7 +105,7 @@ impl Cache {
     pub fn mask(&self, file: &Path, mask: &Path) -> Result<Vec<f32>, LoadError> {
         let [_, height, width] = self.shape();
         let (way, place) = match self.transform.crop_to_head() {
-            None => (Way::Whole, None),
+            None => (Way { turn: turn(file)?, crop: None }, None),
             Some(crop) => {
                 let keys = self.folder.as_ref().and_then(|_| Some((self.key(file)?, self.key(mask)?)));
                 let place = self.folder.as_ref().zip(keys).map(|(folder, (image, mask))| {
@@ -140,12 +140,16 @@ fn place_of(folder: &Path, key: &str) -> PathBuf {
     folder.join(&key[..2]).join(format!("{key}.f32"))
 }
 
-/// Where an image is cropped: its file is decoded for that. One without a head is taken whole.
+/// What brings an image upright.
+fn turn(file: &Path) -> Result<Turn, LoadError> {
+    Ok(Turn::of(&*imaging::read_header(file)?, 0))
+}
+
+/// Where an image is cropped: its file is decoded for that.
 fn way(file: &Path, crop: HeadCrop) -> Result<Way, LoadError> {
     let object = imaging::read_file(file)?;
     let frame = imaging::decode_frame(&object, 0).map_err(|source| LoadError::Decode { file: file.into(), source })?;
-    let square = crop.square(&frame.hounsfield(), frame.rows, frame.columns);
-    Ok(square.map_or(Way::Whole, |square| Way::Cropped { square, frame: [frame.rows, frame.columns] }))
+    Ok(Way::of(&frame, Some(crop)))
 }
 
 /// The `count` values that were kept at a place.

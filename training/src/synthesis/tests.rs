@@ -83,7 +83,7 @@ fn synthetic_studies_keep_to_their_masks_labels_and_heads() {
                 last = None;
                 continue;
             };
-            let blood = mask::read(path, mask::Way::Whole, 512, 512).expect("a mask");
+            let blood = mask::read(path, mask::Way::default(), 512, 512).expect("a mask");
             let section = section.expect("blood is drawn where there is a closed skull");
             let marked: Vec<usize> = (0..blood.len()).filter(|&place| blood[place] > 0.5).collect();
             let area = marked.len() as f32 * heads.stack.spacing.powi(2);

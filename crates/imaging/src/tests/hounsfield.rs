@@ -88,6 +88,31 @@ fn a_padding_range_counts_in_either_order() {
 }
 
 #[test]
+fn a_padding_range_that_covers_tissue_hides_none_within_bone() {
+    // Six by five: padding at the border and in a bay of it, bone around two values of the range and a cavity of the range's lowest.
+    #[rustfmt::skip]
+    let values = [
+        50, 50, 50, 50, 50, 50,
+        9, 900, 900, 900, 50, 9,
+        9, 900, 40, 60, 900, 9,
+        9, 900, 60, 9, 900, 9,
+        50, 900, 900, 900, 900, 9,
+    ];
+    let [range, limit] =
+        [(tags::PIXEL_PADDING_VALUE, 40), (tags::PIXEL_PADDING_RANGE_LIMIT, 60)].map(|(tag, value)| us(tag, value));
+    let object = image(6, [us(tags::ROWS, 5), range, limit, words(&values)]);
+    #[rustfmt::skip]
+    let expected = [
+        -1024.0, -1024.0, -1024.0, -1024.0, -1024.0, -1024.0,
+        9.0, 900.0, 900.0, 900.0, -1024.0, 9.0,
+        9.0, 900.0, 40.0, 60.0, 900.0, 9.0,
+        9.0, 900.0, 60.0, 9.0, 900.0, 9.0,
+        -1024.0, 900.0, 900.0, 900.0, 900.0, 9.0,
+    ];
+    assert_eq!(hu(&object), expected);
+}
+
+#[test]
 fn padding_that_needs_more_bits_than_are_stored_is_still_padding() {
     // -2000 as US in a 12-bit image: masked it would be 48, brain
     let signed = [us(tags::PIXEL_REPRESENTATION, 1), us(tags::PIXEL_PADDING_VALUE, 63536), words(&[63536, 48])];

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::phantom::{self, PhantomSpec};
-use crate::{Frame, HeadCrop, ModalityLut, Normalization, Transform, Window, decode_frame, frame_input, model_input};
+use crate::{
+    Frame, HeadCrop, ModalityLut, Normalization, Transform, Turn, Window, decode_frame, frame_input, model_input,
+};
 
 fn frame(rows: u32, columns: u32, stored: Vec<i32>) -> Frame {
     Frame {
@@ -11,6 +13,7 @@ fn frame(rows: u32, columns: u32, stored: Vec<i32>) -> Frame {
         stored,
         modality_lut: ModalityLut::Rescale { slope: 2.0, intercept: -1024.0 },
         padding: None,
+        turn: Turn::default(),
     }
 }
 
