@@ -218,6 +218,8 @@ fn instance(number: u64, path: &str, slices: SliceStart) -> NewInstance {
         about: Default::default(),
         concatenation: None,
         images_in_acquisition: None,
+        resumes: true,
+        is_taken_in_again: false,
     }
 }
 

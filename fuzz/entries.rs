@@ -149,6 +149,8 @@ static WEB: LazyLock<[SocketAddr; 2]> = LazyLock::new(|| {
         about: Default::default(),
         concatenation: None,
         images_in_acquisition: None,
+        resumes: true,
+        is_taken_in_again: false,
     };
     runtime.block_on(ledger.store(instance)).expect("a new ledger takes an instance");
     let doors = [Door::none(), Door::new(&settings.web.login, "", false).expect("there is no provider")];

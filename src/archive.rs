@@ -110,6 +110,7 @@ impl Archive {
                 parts += 1;
             }
         }
+        one_file_system(data_dir)?;
         let about = fs::metadata(data_dir.join("archive"))?;
         archive.home = Some((about.dev(), about.ino()));
         Ok((archive, parts))
@@ -141,7 +142,8 @@ impl Archive {
         incoming.write(bytes)
     }
 
-    fn room(&self) -> io::Result<()> {
+    /// Whether as much is free as the archive leaves free: an error says that it is not.
+    pub fn room(&self) -> io::Result<()> {
         match self.free_bytes()? < self.min_free {
             true => Err(io::Error::new(io::ErrorKind::StorageFull, "less than archive.min_free_mib is free")),
             false => Ok(()),
@@ -326,6 +328,27 @@ impl Drop for Incoming {
     }
 }
 
+/// An error where the folders of the data folder that are there lie on different file systems: an object is moved from one into the other, at once
+/// or not at all, and between two file systems that is not possible.
+pub fn one_file_system(data_dir: &Path) -> io::Result<()> {
+    let device = |folder: &str| match fs::metadata(data_dir.join(folder)) {
+        Ok(about) => Ok(Some(about.dev())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let Some(incoming) = device("incoming")? else { return Ok(()) };
+    for folder in ["archive", "quarantine"] {
+        if device(folder)?.is_some_and(|device| device != incoming) {
+            let why = format!(
+                "its folder {folder} lies on another disk than its folder incoming, so that no object can be moved there; mount the disk where the \
+                 whole data folder is (data_dir)"
+            );
+            return Err(io::Error::new(io::ErrorKind::CrossesDevices, why));
+        }
+    }
+    Ok(())
+}
+
 /// The place of an instance's file, relative to the data folder.
 fn place_of(study_uid: &str, sop_uid: &str, digest: &str) -> String {
     let study = hashed(study_uid);
@@ -392,6 +415,27 @@ mod tests {
             let real = archive.file(&path).canonicalize().unwrap();
             assert!(real.starts_with(folder.path().canonicalize().unwrap().join("archive")), "{uid:?}: {real:?}");
         }
+    }
+
+    #[test]
+    fn folders_on_two_file_systems_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else {
+            eprintln!(
+                "SKIP folders_on_two_file_systems_are_refused: no second file system: /dev/shm cannot be written"
+            );
+            return;
+        };
+        if fs::metadata(elsewhere.path()).unwrap().dev() == fs::metadata(folder.path()).unwrap().dev() {
+            eprintln!(
+                "SKIP folders_on_two_file_systems_are_refused: no second file system: /dev/shm is on the one of temporary files"
+            );
+            return;
+        }
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("archive")).unwrap();
+        let said = Archive::open(folder.path()).unwrap_err();
+        assert!(said.to_string().contains("its folder archive lies on another disk"), "{said}");
+        assert!(one_file_system(&folder.path().join("new")).is_ok(), "nothing is there yet");
     }
 
     #[test]

@@ -214,10 +214,12 @@ pub struct Gate {
     pub max_tilt_degrees: f64,
     pub localizer_words: Vec<String>,
     pub image_types_out: Vec<String>,
+    pub derived_words: Vec<String>,
     pub reformat_words: Vec<String>,
     pub other_plane_words: Vec<String>,
     pub head_words: Vec<String>,
     pub contrast_words: Vec<String>,
+    pub plain_words: Vec<String>,
     pub sharp_kernels: Vec<String>,
     pub sharp_series_words: Vec<String>,
     pub quality_phrases: Vec<String>,
@@ -481,10 +483,12 @@ impl Settings {
                 .with_list_parse_key("web.login.oidc.roles.admin")
                 .with_list_parse_key("triage.gate.localizer_words")
                 .with_list_parse_key("triage.gate.image_types_out")
+                .with_list_parse_key("triage.gate.derived_words")
                 .with_list_parse_key("triage.gate.reformat_words")
                 .with_list_parse_key("triage.gate.other_plane_words")
                 .with_list_parse_key("triage.gate.head_words")
                 .with_list_parse_key("triage.gate.contrast_words")
+                .with_list_parse_key("triage.gate.plain_words")
                 .with_list_parse_key("triage.gate.sharp_kernels")
                 .with_list_parse_key("triage.gate.sharp_series_words")
                 .with_list_parse_key("triage.gate.quality_phrases"),

@@ -2,13 +2,18 @@
 //!
 //! Only files go. The rows stay with all their results, and an object that comes again is taken in again. A study keeps its
 //! files while it is not decided, while a slice of it waits to be scored, and while a notification of it is pending. Objects that were set aside
-//! (quarantine) go by the same rules, and before others where space is made.
+//! (quarantine) go by the same rules, and before others where space is made. While the clock is in doubt, nothing goes by its age.
 
-use std::time::Duration;
+mod clock;
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+
+use clock::{Belief, Clock};
 
 use crate::archive::Archive;
 use crate::config;
@@ -27,14 +32,28 @@ pub struct Retention {
     archive: Archive,
     keep: Option<Duration>,
     budget: Option<u64>,
+    clock: Mutex<Clock>,
 }
 
 impl Retention {
     /// `None` where everything is kept for ever.
-    pub fn new(settings: &config::Archive, ledger: Ledger, archive: Archive) -> Option<Retention> {
+    ///
+    /// `before`: when the node noted last how it does, which it does each minute.
+    pub fn new(
+        settings: &config::Archive,
+        ledger: Ledger,
+        archive: Archive,
+        before: Option<Timestamp>,
+    ) -> Option<Retention> {
         let keep = (settings.retention_days > 0.0).then(|| Duration::from_secs_f64(settings.retention_days * 86_400.0));
         let budget = (settings.max_gib > 0.0).then_some((settings.max_gib * f64::from(1 << 30)) as u64);
-        (keep.is_some() || budget.is_some()).then_some(Retention { ledger, archive, keep, budget })
+        let clock = Clock::new(Instant::now(), Timestamp::now(), before);
+        if let Some(before) = before.filter(|_| keep.is_some() && clock.is_doubted()) {
+            warn!(
+                "no file is removed for its age for a day: the node ran last at {before}, by a clock that may have been another"
+            );
+        }
+        (keep.is_some() || budget.is_some()).then_some(Retention { ledger, archive, keep, budget, clock: clock.into() })
     }
 
     /// Removes what is due until `stop`.
@@ -155,10 +174,26 @@ impl Retention {
     /// The rules in force, each with the moment before which it takes files.
     fn rules(&self, past_budget: bool) -> impl Iterator<Item = (RemovalRule, String)> + use<> {
         let rules = [
-            self.keep.map(|keep| (RemovalRule::Age, Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN))),
+            self.keep
+                .filter(|_| self.is_sure())
+                .map(|keep| (RemovalRule::Age, Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN))),
             past_budget.then(|| (RemovalRule::Space, Timestamp::now())),
         ];
         rules.into_iter().flatten().map(|(rule, before)| (rule, format_time(before)))
+    }
+
+    /// Whether the clock is believed.
+    fn is_sure(&self) -> bool {
+        let belief =
+            self.clock.lock().expect("nobody panics while looking at the clock").look(Instant::now(), Timestamp::now());
+        if let Belief::DoubtedFirst(ahead) = &belief {
+            error!(
+                "the system clock has jumped ahead by {} hours: no file is removed for its age until it is right again, or for a day \
+                 (archive.retention_days)",
+                ahead.as_hours()
+            );
+        }
+        belief == Belief::Sure
     }
 
     /// The next study to lose its files, by which rule, and before when it was quiet.

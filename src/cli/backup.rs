@@ -31,8 +31,7 @@ pub fn run(settings: &Settings, args: Args) -> Result {
     let partial = PathBuf::from(partial);
     reserve(&partial)?;
     let copied = copy(&source, &partial).and_then(|studies| {
-        // A hard link fails where a file has appeared meanwhile; a rename would overwrite it.
-        fs::hard_link(&partial, to).map_err(|error| cannot(to, &error))?;
+        give_name(&partial, to).map_err(|error| cannot(to, &error))?;
         sync_folder_of(to);
         Ok(studies)
     });
@@ -74,6 +73,43 @@ fn copy(source: &Reader, to: &Path) -> Result<u64> {
     Ok(copy.studies)
 }
 
+/// Gives the copy the name that was asked for, unless a file has appeared there meanwhile. What a network share or a memory stick cannot do is
+/// done in another way.
+fn give_name(partial: &Path, to: &Path) -> io::Result<()> {
+    // A hard link fails where there is a file; a plain rename would overwrite it.
+    named_by([
+        &|| fs::hard_link(partial, to),
+        &|| {
+            let flags = rustix::fs::RenameFlags::NOREPLACE;
+            Ok(rustix::fs::renameat_with(rustix::fs::CWD, partial, rustix::fs::CWD, to, flags)?)
+        },
+        &|| match to.try_exists()? {
+            true => Err(io::ErrorKind::AlreadyExists.into()),
+            false => fs::rename(partial, to),
+        },
+    ])
+}
+
+/// Does the first of these that the file system can do.
+fn named_by(ways: [&dyn Fn() -> io::Result<()>; 3]) -> io::Result<()> {
+    let [link, rename_to_none, rename] = ways;
+    link().or_else(unless_unable(rename_to_none)).or_else(unless_unable(rename))
+}
+
+/// Does `other` where an error says that the file system cannot do such a thing. EPERM is what FAT says to a hard link.
+fn unless_unable(other: &dyn Fn() -> io::Result<()>) -> impl FnOnce(io::Error) -> io::Result<()> {
+    move |error| match rustix::io::Errno::from_io_error(&error) {
+        Some(
+            rustix::io::Errno::OPNOTSUPP
+            | rustix::io::Errno::PERM
+            | rustix::io::Errno::NOSYS
+            | rustix::io::Errno::MLINK
+            | rustix::io::Errno::INVAL,
+        ) => other(),
+        _ => Err(error),
+    }
+}
+
 fn sync_folder_of(file: &Path) {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The copy is there either way; not every file system can sync a folder.
@@ -82,4 +118,40 @@ fn sync_folder_of(file: &Path) {
 
 fn cannot(path: &Path, error: &io::Error) -> Failure {
     Failure::wrong(format!("cannot write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_hard_links_gets_its_copy_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (partial, to) = (folder.path().join("copy.partial"), folder.path().join("copy"));
+        let unable = |errno: rustix::io::Errno| move || Err(io::Error::from(errno));
+        for errno in [rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::PERM, rustix::io::Errno::MLINK] {
+            fs::write(&partial, b"copy").unwrap();
+            let no_link = unable(errno);
+            named_by([&no_link, &unable(rustix::io::Errno::INVAL), &|| fs::rename(&partial, &to)]).unwrap();
+            assert_eq!(fs::read(&to).unwrap(), b"copy");
+            fs::remove_file(&to).unwrap();
+        }
+        // What is wrong otherwise is said.
+        let full = unable(rustix::io::Errno::NOSPC);
+        let said = named_by([&full, &|| Ok(()), &|| Ok(())]).unwrap_err();
+        assert_eq!(said.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn no_file_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (partial, to) = (folder.path().join("copy.partial"), folder.path().join("copy"));
+        fs::write(&partial, b"copy").unwrap();
+        fs::write(&to, b"another's").unwrap();
+        assert_eq!(give_name(&partial, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&to).unwrap(), b"another's");
+        fs::remove_file(&to).unwrap();
+        give_name(&partial, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"copy");
+    }
 }

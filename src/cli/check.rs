@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use triaged::archive::Archive;
+use triaged::archive::{Archive, one_file_system};
 use triaged::assets;
 use triaged::config::{self, Device, Settings};
 use triaged::dimse::scu::{self, Peer, ScuError};
@@ -169,8 +169,9 @@ fn data_folder(folder: &Path) -> Finding {
         file.sync_all()
     });
     let removed = fs::remove_file(&probe);
-    match written.and(removed) {
-        Ok(()) => (Fine, format!("{} can be written", folder.display())),
+    match written.and(removed).map(|()| one_file_system(folder)) {
+        Ok(Ok(())) => (Fine, format!("{} can be written", folder.display())),
+        Ok(Err(error)) => (Fail, format!("{}: {error}", folder.display())),
         Err(error) => (Fail, format!("{} cannot be written: {error}", folder.display())),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +15,10 @@ use triaged::node::{Node, Role};
 
 use super::{Failure, Result};
 
+/// How often systemd is told that the start goes on …
+const STARTING: Duration = Duration::from_secs(30);
+/// … and for how long: what takes longer hangs.
+const LONGEST_START: Duration = Duration::from_secs(12 * 3600);
 /// How often the node is asked whether it is alive where systemd asks for no watchdog.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -68,13 +72,22 @@ pub fn run(settings: Settings) -> Result {
 async fn serve(settings: Settings) -> Result {
     let mut signals = Signals::new()?;
     // Loading a model takes seconds; whoever ends the node meanwhile need not wait for it.
-    let node = tokio::select! {
-        // An error that may pass by itself (`triaged rescore` at work, a disk that is not mounted yet) makes the service manager try again.
-        node = Node::start(settings, Role::Serve) => node.map_err(|error| match error.may_pass() {
-            true => Failure::failed(error.to_string()),
-            false => Failure::wrong(error.to_string()),
-        })?,
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    let mut start = std::pin::pin!(Node::start(settings, Role::Serve));
+    let began = Instant::now();
+    let mut patience = tokio::time::interval(STARTING);
+    let node = loop {
+        tokio::select! {
+            // An error that may pass by itself (`triaged rescore` at work, a disk that is not mounted yet) makes the service manager try again.
+            node = &mut start => break node.map_err(|error| match error.may_pass() {
+                true => Failure::failed(error.to_string()),
+                false => Failure::wrong(error.to_string()),
+            })?,
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
+            // A large database of an earlier version takes longer to bring to this one's than a service manager waits.
+            _ = patience.tick(), if began.elapsed() < LONGEST_START => {
+                tell_systemd(NotifyState::ExtendTimeoutUsec(4 * STARTING.as_micros() as u32));
+            }
+        }
     };
     tell_systemd(NotifyState::Ready);
     let watchdog = sd_notify::watchdog_enabled();

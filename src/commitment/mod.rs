@@ -13,12 +13,18 @@ use tracing::warn;
 
 use crate::archive::Archive;
 use crate::config;
-use crate::ledger::{CommitmentRow, KeptInstance, Ledger, LedgerError, NewCommitment, format_time};
+use crate::ledger::{CommitmentRow, KeptInstance, Ledger, LedgerError, NewCommitment, PendingCommitments, format_time};
+use crate::plural::counted;
 
 pub use information::{FailureReason, Reference, Report};
 
 /// The part of a budget (`archive.max_gib`) from which files are so near to their removal that none is committed.
 const NEARLY_FULL: f64 = 0.9;
+
+/// Requests that may wait for their reports: of a sender, by AE title or address, and of all. A sender that asks for each image of a day
+/// alone, and cannot be called, does not reach them.
+const MOST_PENDING: [PendingCommitments; 2] =
+    [PendingCommitments { requests: 5_000, bytes: 256 << 20 }, PendingCommitments { requests: 20_000, bytes: 1 << 30 }];
 
 /// Requests and their reports. Cheap to clone.
 #[derive(Clone)]
@@ -34,12 +40,14 @@ pub struct Commitments {
 }
 
 /// The state of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requested {
     /// It is recorded: a report with this number follows.
     Accepted(i64),
     /// The same requestor has used the transaction UID for other instances.
     DuplicateTransaction,
+    /// The node keeps no more requests now, for this reason; the requestor should ask again later.
+    OutOfResources(String),
 }
 
 impl Commitments {
@@ -57,8 +65,30 @@ impl Commitments {
 
     /// Records a request. When this returns `Ok`, it is on disk.
     pub async fn request(&self, request: NewCommitment) -> Result<Requested, LedgerError> {
+        let (commitments, calling_ae, address) = (self.clone(), request.calling_ae.clone(), request.address.clone());
+        let full = tokio::task::spawn_blocking(move || commitments.is_full(&calling_ae, &address)).await;
+        if let Some(why) = full.map_err(|_| LedgerError::Closed)?? {
+            return Ok(Requested::OutOfResources(why));
+        }
         let recorded = self.ledger.request_commitment(request).await?;
         Ok(recorded.map_or(Requested::DuplicateTransaction, Requested::Accepted))
+    }
+
+    /// Why no more requests of a sender are kept now, if that is so. Blocks.
+    fn is_full(&self, calling_ae: &str, address: &str) -> Result<Option<String>, LedgerError> {
+        // Requests are on the disk that the archive is on, and what is free there is for objects.
+        if let Err(error) = self.archive.room() {
+            return Ok(Some(error.to_string()));
+        }
+        let pending = self.ledger.pending_commitments(calling_ae, address)?;
+        let is_past = |(pending, most): (&PendingCommitments, &PendingCommitments)| {
+            pending.requests >= most.requests || pending.bytes >= most.bytes
+        };
+        let past = pending.iter().zip(&MOST_PENDING).position(is_past);
+        Ok(past.map(|which| {
+            let whose = ["of this sender", "of all senders"][which];
+            format!("{} {whose} wait for reports", counted(pending[which].requests, "request"))
+        }))
     }
 
     /// Makes the report of a request from what is there now: each file is read again. Blocks, for as long as that takes.

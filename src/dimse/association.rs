@@ -128,8 +128,11 @@ pub async fn serve(connection: Connection, waiting: Place, scp: Arc<Scp>, stop: 
     let mut serving = Association { link, calls, scp: &scp, handlers, peer, stop, stored: 0, refused: 0 };
     let end = serving.run().await;
     let Association { link, mut handlers, peer, stored, refused, .. } = serving;
-    if end.is_ok() {
-        handlers.iter_mut().flatten().for_each(|handler| handler.released());
+    let open_handlers = handlers.iter_mut().flatten();
+    match &end {
+        Ok(()) => open_handlers.for_each(|handler| handler.released()),
+        Err(End::Pdu(PduError::Timeout(_))) => open_handlers.for_each(|handler| handler.fell_silent()),
+        Err(_) => (),
     }
     let seconds = format!("{:.1}", began.elapsed().as_secs_f64());
     match &end {

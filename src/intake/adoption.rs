@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use tokio::runtime::Handle;
 
 use crate::archive::{Meta, sha256};
-use crate::ledger::{LedgerError, Stored, now};
+use crate::ledger::{LedgerError, NewInstance, Stored, now};
 use crate::triage::TransferId;
 use triaged_imaging as imaging;
 
@@ -40,7 +40,8 @@ impl Drop for Adoption {
 }
 
 impl Adoption {
-    /// Whether objects that come in have more than half of the queue's room left.
+    /// Whether at most half of the slices that may wait do. What waits in the archive is no worse off than in the queue, and a study that is
+    /// in the queue is told of as incomplete when it waits for too long there.
     pub fn leaves_room(&self) -> bool {
         self.intake.room.is_half_free()
     }
@@ -111,7 +112,7 @@ impl Intake {
         // From here to the row nothing is removed, so no row says of the file that it went. Others that place files do not wait for what was
         // read before.
         let _placing = Handle::current().block_on(self.archive.placing());
-        self.activity.touch(&header.study_uid, transfer);
+        self.activity.touch(&header.study_uid, &header.series_uid, transfer);
         let (study, series) = (header.study_uid.clone(), header.series_uid.clone());
         // A copy that was set aside may have become the instance's; its file stays where it is.
         let place = match path.starts_with("quarantine/") {
@@ -119,8 +120,10 @@ impl Intake {
             false => self.archive.to_its_place(path, &study, &object.announced.sop_instance_uid, &object.digest)?,
         };
         let queued = queued(&header);
-        let row = instance(header, place.clone(), size, object.clone());
-        let room = self.room.take_anyway(&object.sender.source(), queued);
+        // A file that lay there says nothing of who sends now.
+        let row = instance(header, place.clone(), size, object.clone(), false);
+        let row = NewInstance { is_taken_in_again: true, ..row };
+        let room = self.room.take_beside(queued);
         match Handle::current().block_on(self.instances.store(row))? {
             Stored::New | Stored::Replaced | Stored::Restored => {
                 room.recorded();

@@ -175,7 +175,7 @@ impl Intake {
 
     /// Begins a transfer: the studies that it brings objects of are not complete before it is dropped.
     pub fn begin_transfer(&self, sender: Sender) -> Transfer {
-        Transfer { id: self.activity.begin(), intake: self.clone(), sender, is_released: false }
+        Transfer { id: self.activity.begin(), intake: self.clone(), sender, end: Ending::BrokenOff }
     }
 }
 
@@ -184,14 +184,28 @@ pub struct Transfer {
     id: TransferId,
     intake: Intake,
     sender: Sender,
-    /// Whether its sender has said that nothing more comes.
-    is_released: bool,
+    end: Ending,
+}
+
+/// How a transfer ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Its sender has said that nothing more comes.
+    Released,
+    /// Its sender said nothing for long. Some leave an association open when all is sent.
+    Silent,
+    BrokenOff,
 }
 
 impl Transfer {
     /// Its sender says that nothing more comes. One that is dropped without that was broken off.
     pub fn released(&mut self) {
-        self.is_released = true;
+        self.end = Ending::Released;
+    }
+
+    /// Its sender has said nothing for so long that it is given up.
+    pub fn fell_silent(&mut self) {
+        self.end = Ending::Silent;
     }
 
     pub fn id(&self) -> TransferId {
@@ -211,7 +225,9 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        let broken_off = self.intake.activity.latest_of(self.id).filter(|_| !self.is_released);
+        let is_released = self.end == Ending::Released;
+        let broken_off = (!is_released).then(|| self.intake.activity.broken_off(self.id)).flatten();
+        let is_silent = self.end == Ending::Silent;
         let brought = self.intake.activity.ended(self.id);
         self.intake.instances.transfer_ended();
         if brought.is_empty() && broken_off.is_none() {
@@ -220,7 +236,7 @@ impl Drop for Transfer {
         let (instances, actor) = (self.intake.instances.clone(), self.sender.actor());
         let note = move || {
             if let Some(study_uid) = broken_off {
-                instances.note_broken_off(study_uid);
+                instances.note_broken_off(study_uid, is_silent);
             }
             for (study_uid, objects) in brought {
                 instances.note_transfer(&actor, study_uid, objects);

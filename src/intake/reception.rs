@@ -189,7 +189,7 @@ impl<'t> Reception<'t> {
             let of = intake.whose(std::mem::take(&mut self.beginning)).await;
             if let Some(of) = &of {
                 // The study before had come to its end.
-                intake.activity.turn_to(&of.study, self.transfer.id);
+                intake.activity.turn_to(&of.study, of.series.as_deref(), self.transfer.id);
             }
             intake.note_refused(of, &self.announced, outcome).await;
         }

@@ -75,8 +75,8 @@ enum Placed {
     Refused(Outcome, Uids),
 }
 
-/// The row of an object whose file is at `path`.
-pub(super) fn instance(header: Header, path: String, size: u64, object: Object) -> NewInstance {
+/// The row of an object whose file is at `path`. `resumes`: it is the rest of what was broken off, if anything was.
+pub(super) fn instance(header: Header, path: String, size: u64, object: Object, resumes: bool) -> NewInstance {
     let Object { announced, sender, digest, received_at, .. } = object;
     NewInstance {
         sop_uid: announced.sop_instance_uid,
@@ -98,6 +98,8 @@ pub(super) fn instance(header: Header, path: String, size: u64, object: Object) 
         about: header.about,
         concatenation: header.concatenation,
         images_in_acquisition: header.images_in_acquisition,
+        resumes,
+        is_taken_in_again: false,
     }
 }
 
@@ -166,7 +168,8 @@ impl Intake {
         let taken = match placed {
             Ok(Placed::Kept { path, header, placing, room }) => {
                 let (study_uid, series_uid) = (header.study_uid.clone(), header.series_uid.clone());
-                let instance = instance(*header, path.clone(), size, object);
+                let resumes = self.activity.resumes(&study_uid, &series_uid, object.transfer);
+                let instance = instance(*header, path.clone(), size, object, resumes);
                 // If the ledger is closed, nothing can be noted either.
                 let then = move |stored| {
                     if let Ok(Stored::New | Stored::Replaced | Stored::Restored) = stored {
@@ -262,7 +265,7 @@ impl Intake {
                         return Ok(Placed::Refused(refused, of));
                     }
                 };
-                self.activity.touch(&header.study_uid, object.transfer);
+                self.activity.touch(&header.study_uid, &header.series_uid, object.transfer);
                 let placing = Handle::current().block_on(self.archive.placing());
                 let path = self.archive.keep(received, &header.study_uid, sop_uid)?;
                 Ok(Placed::Kept { path, header: Box::new(header), placing, room })

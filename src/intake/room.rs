@@ -1,4 +1,5 @@
-//! How many slices may wait to be scored: of all senders together, and of each of them.
+//! How many slices may wait to be scored: of all senders together, and of each of them. Only what comes counts: slices that are scored again,
+//! or whose files were taken in again, keep no new patient out.
 //!
 //! The ledger counts its queue every second. Between two counts, what was let in since is added, so the bounds are never exceeded, whatever
 //! an object brings and however many come at one time.
@@ -27,12 +28,15 @@ struct LetIn {
     entries: HashMap<u64, Entry>,
     total: u64,
     by_source: HashMap<Arc<str>, u64>,
+    /// Slices of files that were taken in again: beside the room that the others fill.
+    beside: u64,
     /// The count that the entries were last held against.
     counted_as_of: Option<Instant>,
 }
 
 struct Entry {
-    source: Arc<str>,
+    /// None: beside the room that senders fill.
+    source: Option<Arc<str>>,
     slices: u64,
     recorded: Option<Instant>,
 }
@@ -62,12 +66,12 @@ impl Room {
         if let_in.counted_as_of != Some(count.as_of) {
             let_in.forget_counted(count.as_of);
         }
-        count.total + let_in.total <= self.max / 2
+        count.waiting + let_in.total + let_in.beside <= self.max / 2
     }
 
-    /// Takes room whether there is any or not: for slices of an object that is on the disk already.
-    pub fn take_anyway(self: &Arc<Room>, source: &str, slices: u64) -> Place {
-        self.place(source, slices, &mut self.let_in())
+    /// Takes no room from anybody: for slices of an object that is on the disk already. They only count in [`Room::is_half_free`].
+    pub fn take_beside(self: &Arc<Room>, slices: u64) -> Place {
+        self.place(None, slices, &mut self.let_in())
     }
 
     /// Takes room for the slices of an object.
@@ -76,14 +80,19 @@ impl Room {
         if slices > 0 {
             self.fits(source, slices, &mut let_in)?;
         }
-        Ok(self.place(source, slices, &mut let_in))
+        Ok(self.place(Some(source), slices, &mut let_in))
     }
 
-    fn place(self: &Arc<Room>, source: &str, slices: u64, let_in: &mut LetIn) -> Place {
-        let (id, source): (u64, Arc<str>) = (let_in.next, source.into());
+    fn place(self: &Arc<Room>, source: Option<&str>, slices: u64, let_in: &mut LetIn) -> Place {
+        let (id, source): (u64, Option<Arc<str>>) = (let_in.next, source.map(Into::into));
         let_in.next += 1;
-        let_in.total += slices;
-        *let_in.by_source.entry(source.clone()).or_default() += slices;
+        match &source {
+            Some(source) => {
+                let_in.total += slices;
+                *let_in.by_source.entry(source.clone()).or_default() += slices;
+            }
+            None => let_in.beside += slices,
+        }
         let_in.entries.insert(id, Entry { source, slices, recorded: None });
         Place { room: self.clone(), id, is_recorded: false }
     }
@@ -93,9 +102,9 @@ impl Room {
         if let_in.counted_as_of != Some(count.as_of) {
             let_in.forget_counted(count.as_of);
         }
-        let waiting = count.total + let_in.total;
+        let waiting = count.new + let_in.total;
         let of_source = |map: Option<&u64>| map.copied().unwrap_or(0);
-        let waiting_of_source = of_source(count.by_source.get(source)) + of_source(let_in.by_source.get(source));
+        let waiting_of_source = of_source(count.new_by_source.get(source)) + of_source(let_in.by_source.get(source));
         let more = if slices > 1 { format!(", and the object has {slices} frames") } else { String::new() };
         if waiting + slices > self.max {
             return refused(
@@ -139,6 +148,10 @@ impl LetIn {
 
     fn forget(&mut self, id: u64) {
         let Some(Entry { source, slices, .. }) = self.entries.remove(&id) else { return };
+        let Some(source) = source else {
+            self.beside -= slices;
+            return;
+        };
         self.total -= slices;
         if let Some(of_source) = self.by_source.get_mut(&source) {
             *of_source -= slices;
@@ -204,14 +217,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_in_again_leaves_half_of_the_room() {
+    fn what_is_taken_in_again_is_at_most_half_of_the_queue_and_takes_no_room() {
         let (_folder, room) = room(10, 10);
-        let first = room.take_anyway("A", 5);
+        let first = room.take_beside(5);
         assert!(room.is_half_free());
         first.recorded();
-        let _second = room.take_anyway("A", 1);
+        let _second = room.take_beside(1);
         assert!(!room.is_half_free(), "before any count has them");
-        room.take("B", 4).unwrap();
+        let _new = room.take("B", 10).unwrap();
+        assert!(room.take("B", 1).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn work_that_is_done_again_keeps_nobody_out() {
+        use crate::ledger::port_tests::{instance, request, score};
+        use crate::ledger::{Actor, Instances, NewInstance};
+
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("triaged.db")).unwrap();
+        let limits = Limits { max_object_bytes: 1, max_queue: 4, max_queue_of_source: 4, max_bytes_of_source: 0 };
+        let room = Arc::new(Room::new(limits, Arc::new(ledger.clone())));
+        for sop in ["1", "2", "3", "4"] {
+            ledger.store(instance(sop, "old")).await.unwrap();
+        }
+        let mut claims = ledger.lease(request("run", 4, std::time::Duration::from_secs(60))).await.unwrap();
+        ledger.fail(claims.pop().unwrap().lease, "no GPU".into()).await.unwrap();
+        ledger.complete(claims.iter().map(|claim| score(claim, 0.1)).collect()).await.unwrap();
+        let again = tokio::task::block_in_place(|| ledger.requeue_study("old", &Actor::system()));
+        assert_eq!(again.unwrap(), 4);
+        ledger.store(NewInstance { is_taken_in_again: true, ..instance("5", "found") }).await.unwrap();
+        assert_eq!(ledger.queue_depth().unwrap(), 5, "all are shown");
+        let source = instance("6", "new").source();
+        let _place = room.take(&source, 4).expect("nothing new waits");
+        assert!(room.take(&source, 1).is_err());
+        ledger.store(instance("6", "new")).await.unwrap();
+        ledger.queue_depth().unwrap();
+        assert_eq!((ledger.last_count().new, ledger.last_count().waiting), (1, 6));
     }
 
     #[test]

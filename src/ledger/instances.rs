@@ -29,8 +29,9 @@ pub trait Instances: Send + Sync {
     fn transfer_ended(&self);
 
     /// Notes that the association that brought a study's last object was broken off. A study that is decided is judged again where its
-    /// objects say that more belongs to it. Does not wait until that is on disk; blocks while the ledger is full of writes.
-    fn note_broken_off(&self, study_uid: String);
+    /// objects say that more belongs to it, and, unless its sender just fell silent (`is_silent`), where it was left unflagged and they do not
+    /// say that all came. Does not wait until that is on disk; blocks while the ledger is full of writes.
+    fn note_broken_off(&self, study_uid: String, is_silent: bool);
 
     /// Writes into the audit log that `actor` brought so many objects of a study. Does not wait until that is on disk; blocks
     /// while the ledger is full of writes.

@@ -10,7 +10,7 @@ mod escalations;
 mod instances;
 mod outbox;
 #[cfg(test)]
-mod port_tests;
+pub(crate) mod port_tests;
 mod queue;
 pub mod records;
 pub mod sqlite;

@@ -21,7 +21,8 @@ use super::{Actor, Delivery, NewMessage, OutboxRow, Pending, Result, Revival};
 ///
 /// One that was overtaken before it arrived is withdrawn: it is over as one that was delivered, and stands in no log.
 pub trait Outbox: Send + Sync {
-    /// The messages of a channel that are due, oldest first. Blocks.
+    /// The messages of a channel that are due: alerts, oldest first, and then the others, oldest first; at most `most` of each, so
+    /// that its worker can see both. Blocks.
     ///
     /// News of an acknowledgement waits until the channel's alerts of the study have gone: a pager that got them the other way round
     /// would leave its incident open.
@@ -30,7 +31,7 @@ pub trait Outbox: Send + Sync {
     /// back, and is due now, for an alarm must not wait for the clock to catch up.
     fn due(&self, channel: &str, most: usize, longest: Duration) -> Result<Vec<OutboxRow>>;
 
-    /// The dead messages of a channel that are to be tried again now, oldest first. Blocks.
+    /// The dead messages of a channel that are to be tried again now, in the same order. Blocks.
     fn due_dead(&self, channel: &str, most: usize, revival: Revival) -> Result<Vec<OutboxRow>>;
 
     /// When the next message of a channel is due: for the channel's worker to sleep until then.

@@ -32,7 +32,8 @@ pub trait Queue: Send + Sync {
     fn recover(&self, node: &str) -> Pending<'_, u64>;
 
     /// Leases the next slices: STAT ones before others, three of four while both wait; new ones before those that are scored
-    /// again. Within each kind senders take turns, and the studies of each. A suspect is leased alone ([`Claim::cut_at_suspect`]).
+    /// again or were taken in again, likewise. Within each kind senders take turns, and the studies of each. A suspect is leased
+    /// alone ([`Claim::cut_at_suspect`]).
     ///
     /// The lease is counted before the slice is touched: a slice that takes the process with it must not do so for ever. A
     /// lease that its own worker lets expire and takes again is counted once.
@@ -79,13 +80,17 @@ pub trait Queue: Send + Sync {
 pub struct QueueCount {
     /// Before the count began: what was committed until then is counted.
     pub as_of: Instant,
-    pub total: u64,
-    /// By [`source`](super::source).
-    pub by_source: HashMap<String, u64>,
+    /// All that waited.
+    pub waiting: u64,
+    /// Those of them that came from a sender and were not tried before. Work that is done again keeps nobody out, so only these count where
+    /// objects are refused.
+    pub new: u64,
+    /// These by [`source`](super::source).
+    pub new_by_source: HashMap<String, u64>,
 }
 
 impl Default for QueueCount {
     fn default() -> QueueCount {
-        QueueCount { as_of: Instant::now(), total: 0, by_source: HashMap::new() }
+        QueueCount { as_of: Instant::now(), waiting: 0, new: 0, new_by_source: HashMap::new() }
     }
 }

@@ -41,8 +41,6 @@ pub enum StartError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Decoder(#[from] DecoderError),
-    #[error("the shadow model (inference.shadow): {0}")]
-    Shadow(#[source] EngineError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
     #[error("{0}")]
@@ -67,9 +65,7 @@ impl StartError {
             // A disk that is mounted later.
             StartError::Storage(error) => matches!(error, StorageError::ArchiveAway { .. }),
             // After a power cut the driver may come later than the node.
-            StartError::Engine(error) | StartError::Shadow(error) => {
-                matches!(error, EngineError::Device { .. } | EngineError::Run(_))
-            }
+            StartError::Engine(error) => matches!(error, EngineError::Device { .. } | EngineError::Run(_)),
             // An address that the network has yet to give to this machine; a port in use stays so.
             StartError::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
             StartError::Channel(_)

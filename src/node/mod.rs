@@ -229,7 +229,7 @@ impl Node {
         let judge = Stage::start(|stop| judge.run(stop));
         let retention = match serve {
             false => None,
-            true => Retention::new(&settings.archive, ledger.clone(), archive.clone())
+            true => Retention::new(&settings.archive, ledger.clone(), archive.clone(), ledger.last_measurement()?)
                 .map(|retention| Stage::start(|stop| retention.run(stop))),
         };
         let stop = CancellationToken::new();
@@ -252,9 +252,12 @@ impl Node {
             scoring: pipeline.scoring(),
             recovery: progress.clone(),
         };
-        let status = shadow.as_ref().map(|shadow| shadow.status().clone());
+        let status =
+            shadow.as_ref().map(|shadow| shadow.as_ref().map(|shadow| shadow.status().clone()).map_err(String::clone));
+        let shadow = shadow.and_then(Result::ok);
         let shadow_judge = status
             .as_ref()
+            .and_then(|status| status.as_ref().ok())
             .map(|status| ShadowJudge::new(status.info.card.clone(), status.sequence.clone()))
             .unwrap_or_default();
         let readiness = readiness(&settings, &info, status, &ledger, &archive, troubles, listening.clone());
@@ -607,28 +610,32 @@ async fn note_start(ledger: &Ledger, settings: &Settings) -> Result<(), LedgerEr
     ledger.record_deed(deed("node.start", details)).await
 }
 
-/// Loads the second model, if one is named, and starts it in shadow; else notes that there is none.
+/// Loads the second model, if one is named, and starts it in shadow; else notes that there is none. One that cannot be loaded, which the inner
+/// error says, keeps no node from its work.
 async fn start_shadow(
     settings: &Settings,
     engine: &EngineInfo,
     ledger: &Ledger,
     archive: &Archive,
-) -> Result<Option<Shadow>, StartError> {
+) -> Result<Option<Result<Shadow, String>>, StartError> {
     let Some(inference) = settings.inference.of_shadow() else {
         ledger.stop_shadow().await?;
         return Ok(None);
     };
     let loaded = inference.clone();
     let second = tokio::task::spawn_blocking(move || Engine::load(&loaded)).await;
-    let second = second.map_err(|panic| StartError::Shadow(EngineError::Run(panic.to_string())))?;
-    let shadow = Shadow::start(
-        decoder_program(),
-        second.map_err(StartError::Shadow)?,
-        ledger.clone(),
-        Arc::new(archive.clone()),
-        &inference,
-    )
-    .await?;
+    let second = match second.unwrap_or_else(|panic| Err(EngineError::Run(panic.to_string()))) {
+        Ok(second) => second,
+        Err(error) => {
+            tracing::error!(
+                "the node works without the shadow model (inference.shadow), which cannot be loaded: {error}"
+            );
+            ledger.stop_shadow().await?;
+            return Ok(Some(Err(error.to_string())));
+        }
+    };
+    let shadow =
+        Shadow::start(decoder_program(), second, ledger.clone(), Arc::new(archive.clone()), &inference).await?;
     let info = &shadow.status().info;
     if info.card.sha256 == engine.card.sha256 {
         warn!("inference.shadow is the model that gives the verdicts: it will agree with itself");
@@ -638,5 +645,5 @@ async fn start_shadow(
         provider = info.provider,
         "a second model runs in shadow: its results are stored and used for nothing"
     );
-    Ok(Some(shadow))
+    Ok(Some(Ok(shadow)))
 }

@@ -74,7 +74,7 @@ fn files(recovery: &Progress, ledger: &Ledger) -> Check {
 pub fn readiness(
     settings: &Settings,
     engine: &EngineInfo,
-    shadow: Option<ShadowStatus>,
+    shadow: Option<Result<ShadowStatus, String>>,
     ledger: &Ledger,
     archive: &Archive,
     troubles: Troubles,
@@ -120,7 +120,11 @@ pub fn readiness(
             ],
         };
         // The node does its work with or without it, so it is never the reason to be not ready.
-        if let Some(shadow) = &shadow {
+        if let Some(Err(why)) = &shadow {
+            let detail = format!("inference.shadow cannot be loaded, and the node works without it: {why}");
+            readiness.checks.push(check("shadow", true, detail));
+        }
+        if let Some(Ok(shadow)) = &shadow {
             let model = model_in_words(&shadow.info);
             let detail = match (shadow.ended(), ledger.shadow_queue_depth()) {
                 (Some(why), _) => format!("{model}; works no longer, until the node is started again: {why}"),

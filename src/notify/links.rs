@@ -162,6 +162,7 @@ mod tests {
             attempts: 0,
             created_at,
             dead: false,
+            is_alert: true,
         }
     }
 

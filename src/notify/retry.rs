@@ -113,6 +113,7 @@ mod tests {
             attempts,
             created_at: format_time(Timestamp::now().checked_sub(age).unwrap()),
             dead,
+            is_alert: true,
         }
     }
 

@@ -17,6 +17,10 @@ use crate::ledger::{Delivery, Outbox, OutboxRow, Result};
 /// Deliveries at one time: enough that one slow answer holds no other alert up, few enough to be polite.
 const MOST_IN_FLIGHT: usize = 4;
 
+/// Of these, what nobody hurries for has no more than this, so that an alert begins at once beside a channel's slow answers; and one while
+/// it waits, so that a stream of alerts does not keep it waiting for ever.
+const MOST_OTHERS: usize = MOST_IN_FLIGHT - 1;
+
 /// The longest sleep between looks at the outbox. Another process (`triaged requeue`) can make a message due without
 /// ringing here.
 const POLL: Duration = Duration::from_secs(1);
@@ -70,7 +74,8 @@ impl Worker {
             if held.len() < MOST_IN_FLIGHT && !self.quiet.hold(Timestamp::now()) {
                 match self.due(held.values().map(|row| row.id).collect()).await {
                     Ok((rows, next)) => {
-                        for row in rows.into_iter().take(MOST_IN_FLIGHT - held.len()) {
+                        let others = held.values().filter(|row| !row.is_alert).count();
+                        for row in next_in_turn(rows, MOST_IN_FLIGHT - held.len(), others) {
                             let flight = flights.spawn(self.clone_for_flight().fly(row.clone(), stop.clone()));
                             held.insert(flight.id(), row);
                         }
@@ -100,8 +105,8 @@ impl Worker {
         }
     }
 
-    /// The rows to deliver that are not `held`, pending ones before dead ones, oldest first, and how long until the next
-    /// pending one is due.
+    /// The rows to deliver that are not `held`, of alerts and of others pending ones before dead ones, oldest first, and how long until the
+    /// next pending one is due.
     async fn due(&self, held: Vec<i64>) -> Result<(Vec<OutboxRow>, Option<Duration>)> {
         let (outbox, channel, retry) = (self.outbox.clone(), self.channel.name().to_owned(), self.retry);
         let revival = retry.revival(self.keeps_documents);
@@ -236,6 +241,15 @@ impl Worker {
     }
 }
 
+/// Which of the rows that are due are delivered now, while so many `others` are in flight: alerts first, within [`MOST_OTHERS`].
+fn next_in_turn(due: Vec<OutboxRow>, free: usize, others: usize) -> Vec<OutboxRow> {
+    let (alerts, waiting): (Vec<OutboxRow>, Vec<OutboxRow>) = due.into_iter().partition(|row| row.is_alert);
+    let mut waiting = waiting.into_iter().take(MOST_OTHERS.saturating_sub(others));
+    let one = if others == 0 { waiting.next() } else { None };
+    let alerts: Vec<OutboxRow> = alerts.into_iter().take(free - usize::from(one.is_some())).collect();
+    alerts.into_iter().chain(one).chain(waiting).take(free).collect()
+}
+
 /// How attempts end, in the metric.
 const OUTCOMES: [&str; 5] = ["delivered", "partly", "withdrawn", "retry", "dead"];
 
@@ -317,5 +331,44 @@ async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + '
     match tokio::task::spawn_blocking(read).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(alerts: i64, others: i64) -> Vec<OutboxRow> {
+        let row = |id: i64| OutboxRow {
+            id,
+            study_uid: None,
+            idempotency_key: String::new(),
+            event: String::new(),
+            step: 0,
+            attempts: 0,
+            created_at: String::new(),
+            dead: false,
+            is_alert: id < 100,
+        };
+        (0..alerts).chain(100..100 + others).map(row).collect()
+    }
+
+    fn ids(rows: Vec<OutboxRow>) -> Vec<i64> {
+        rows.into_iter().map(|row| row.id).collect()
+    }
+
+    #[test]
+    fn alerts_go_first_and_others_keep_one_place_while_they_wait() {
+        assert_eq!(ids(next_in_turn(rows(9, 9), 4, 0)), [0, 1, 2, 100]);
+        assert_eq!(ids(next_in_turn(rows(9, 9), 1, 0)), [100], "three alerts are in flight");
+        assert_eq!(ids(next_in_turn(rows(9, 9), 3, 1)), [0, 1, 2]);
+        assert_eq!(ids(next_in_turn(rows(9, 0), 4, 0)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_place_is_free_for_an_alert_however_many_others_wait() {
+        assert_eq!(ids(next_in_turn(rows(0, 9), 4, 0)), [100, 101, 102]);
+        assert!(next_in_turn(rows(0, 9), 1, 3).is_empty());
+        assert_eq!(ids(next_in_turn(rows(1, 9), 1, 3)), [0]);
     }
 }

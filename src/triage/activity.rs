@@ -23,11 +23,24 @@ pub struct Activity {
 #[derive(Default)]
 struct Known {
     studies: HashMap<String, Study>,
-    /// The study that a transfer brought an object of last.
-    latest: HashMap<TransferId, String>,
+    /// The study and series that a transfer brought an object of last.
+    latest: HashMap<TransferId, (String, Option<String>)>,
+    /// Studies of which a transfer was broken off, and what of it came last.
+    broken: HashMap<String, Broken>,
     /// How many objects of which study a transfer has brought.
     brought: HashMap<TransferId, BTreeMap<String, u64>>,
 }
+
+/// Where a transfer of a study was broken off.
+struct Broken {
+    /// None where what came did not tell it.
+    series: Option<String>,
+    /// The last transfer that had begun by then.
+    begun: TransferId,
+}
+
+/// Studies whose broken transfer is remembered. Of one that was forgotten whatever comes counts as the rest.
+const MOST_BROKEN: usize = 1000;
 
 struct Study {
     /// Transfers that are open and brought an object of this study last.
@@ -52,16 +65,16 @@ impl Activity {
 
     /// A transfer brings an object of this study. Called before the object is recorded, so that the study is never seen as
     /// quiet while a slice of it is on its way into the ledger.
-    pub fn touch(&self, study_uid: &str, transfer: TransferId) {
+    pub fn touch(&self, study_uid: &str, series_uid: &str, transfer: TransferId) {
         *self.lock().brought.entry(transfer).or_default().entry(study_uid.to_owned()).or_default() += 1;
-        self.turn_to(study_uid, transfer);
+        self.turn_to(study_uid, Some(series_uid), transfer);
     }
 
     /// A transfer has begun to bring an object of this study, and none of it came yet.
-    pub fn turn_to(&self, study_uid: &str, transfer: TransferId) {
+    pub fn turn_to(&self, study_uid: &str, series_uid: Option<&str>, transfer: TransferId) {
         let mut known = self.lock();
-        let before = known.latest.insert(transfer, study_uid.to_owned());
-        if let Some(before) = before.filter(|before| before != study_uid)
+        let before = known.latest.insert(transfer, (study_uid.to_owned(), series_uid.map(str::to_owned)));
+        if let Some((before, _)) = before.filter(|(before, _)| before != study_uid)
             && let Some(study) = known.studies.get_mut(&before)
         {
             study.open.remove(&transfer);
@@ -72,9 +85,32 @@ impl Activity {
         study.last = Instant::now();
     }
 
-    /// The study that a transfer brought an object of last.
-    pub fn latest_of(&self, transfer: TransferId) -> Option<String> {
-        self.lock().latest.get(&transfer).cloned()
+    /// A transfer was broken off. Returns the study that it brought an object of last.
+    pub fn broken_off(&self, transfer: TransferId) -> Option<String> {
+        let begun = self.transfers.load(Ordering::Relaxed);
+        let mut known = self.lock();
+        let (study_uid, series) = known.latest.get(&transfer).cloned()?;
+        if known.broken.len() >= MOST_BROKEN {
+            let oldest = known.broken.iter().min_by_key(|(_, broken)| broken.begun).map(|(study, _)| study.clone());
+            oldest.and_then(|oldest| known.broken.remove(&oldest));
+        }
+        known.broken.insert(study_uid.clone(), Broken { series, begun });
+        Some(study_uid)
+    }
+
+    /// Whether an object is the rest of what was broken off, as far as can be told: of the same series, in a transfer that began since. What comes
+    /// beside it, in transfers that were open already, or a localizer, does not say that the sender has come again. So of a study of which
+    /// nothing is known to be broken off.
+    pub fn resumes(&self, study_uid: &str, series_uid: &str, transfer: TransferId) -> bool {
+        let mut known = self.lock();
+        let is_rest = |broken: &Broken| {
+            transfer > broken.begun && broken.series.as_deref().is_none_or(|series| series == series_uid)
+        };
+        let resumes = known.broken.get(study_uid).is_none_or(is_rest);
+        if resumes {
+            known.broken.remove(study_uid);
+        }
+        resumes
     }
 
     /// A transfer has ended, however it did. The quiet time of its last study begins now. Returns how many objects of which study
@@ -122,15 +158,31 @@ mod tests {
     fn a_transfer_is_open_for_the_study_it_brings_and_for_no_other() {
         let activity = Activity::default();
         assert_eq!(activity.quiet_for("s").lasting, Duration::MAX);
-        activity.touch("s", 1);
-        activity.touch("s", 2);
+        activity.touch("s", "a", 1);
+        activity.touch("s", "a", 2);
         activity.ended(1);
         assert!(activity.quiet_for("s").is_open);
-        activity.touch("other", 2);
+        activity.touch("other", "b", 2);
         assert!(!activity.quiet_for("s").is_open && activity.quiet_for("other").is_open);
         activity.ended(2);
         assert!(!activity.quiet_for("other").is_open);
         activity.forget("s");
         assert_eq!(activity.quiet_for("s").lasting, Duration::MAX);
+    }
+
+    #[test]
+    fn the_rest_of_a_broken_transfer_is_of_its_series_and_comes_later() {
+        let activity = Activity::default();
+        let [first, beside] = [activity.begin(), activity.begin()];
+        assert!(activity.resumes("s", "a", first), "nothing was broken off");
+        activity.touch("s", "a", first);
+        activity.touch("s", "b", beside);
+        assert_eq!(activity.broken_off(first).as_deref(), Some("s"));
+        assert!(!activity.resumes("s", "b", beside) && !activity.resumes("s", "a", beside), "it was open already");
+        let later = activity.begin();
+        assert!(!activity.resumes("s", "localizer", later));
+        assert!(activity.resumes("s", "a", later));
+        assert!(activity.resumes("s", "b", beside), "that has come again");
+        assert_eq!(activity.broken_off(later), None, "it brought nothing");
     }
 }

@@ -132,6 +132,7 @@ impl Judge {
             warn!(study = study.study_uid, "the sequence network failed, and the study rule decides: {why}");
             warnings.insert(0, format!("judged by the study rule alone, for the sequence network failed ({why})"));
         }
+        warnings.extend(judgement.asides.iter().cloned());
         warnings.extend(contradicted(&study, &judgement));
         if study.has_several_patients {
             warnings.insert(0, "several patient IDs came under this Study Instance UID".into());
@@ -183,11 +184,13 @@ impl Judge {
             },
         };
         let (studies, finding, decided) = (self.studies.clone(), self.card.finding.clone(), verdict.clone());
-        let (was_flagged, has_several_patients) =
-            (study.flagged, study.has_several_patients || study.has_several_names);
+        let (was_flagged, is_acknowledged) = (study.flagged, study.is_acknowledged);
+        let has_several_patients = study.has_several_patients || study.has_several_names;
         let event = tokio::task::spawn_blocking(move || study_event(&*studies, &study, &decided, finding)).await;
         let event = event.map_err(|_| LedgerError::Closed)??;
         let events = match verdict.flagged {
+            // Somebody takes care of it: another model that flags it too is no alert.
+            Some(true) if was_flagged && is_acknowledged => vec![Event::Revised(event)],
             // Whoever has not been told of the flag by this model is told of it, the others of its revision.
             Some(true) if was_flagged => vec![Event::Flagged(event.clone()), Event::Revised(event)],
             Some(true) => vec![Event::Flagged(event)],
@@ -248,7 +251,10 @@ fn due(
         false => settings.quiet_seconds,
     };
     let quiet_enough = lasting.as_secs_f64() >= wanted;
-    if quiet_enough && study.slices_queued() == 0 || open_for.as_secs_f64() >= settings.hard_cap_seconds {
+    // What is only scored again has been judged and told of. Its time is that of the queue, which comes to it in the end: to call the study
+    // incomplete meanwhile would take a verdict away, and tell people, for nothing.
+    let is_capped = open_for.as_secs_f64() >= settings.hard_cap_seconds && !study.waits_to_be_scored_again;
+    if quiet_enough && study.slices_queued() == 0 || is_capped {
         Due::Final
     } else if settings.provisional_alerts && flags && !study.flagged {
         Due::Provisional
@@ -290,6 +296,8 @@ mod tests {
             patient_id: None,
             revision: 1,
             flagged: false,
+            is_acknowledged: false,
+            waits_to_be_scored_again: false,
             slices_received: received,
             slices_ineligible: 0,
             slices_failed: 0,
@@ -358,6 +366,15 @@ mod tests {
     fn the_hard_cap_does_not_wait() {
         let cap = Duration::from_secs(900);
         assert_eq!(due(&study(2, 1), false, quiet(SHORT), SHORT, cap, &settings()), Due::Final);
+    }
+
+    #[test]
+    fn the_hard_cap_does_not_end_a_study_that_only_waits_to_be_scored_again() {
+        let again = |scored| OpenStudy { waits_to_be_scored_again: scored < 2, ..study(2, scored) };
+        let due = |study: &OpenStudy, flags| due(study, flags, quiet(LONG), LONG, 100 * LONG, &settings());
+        assert_eq!(due(&again(1), false), Due::Nothing);
+        assert_eq!(due(&again(1), true), Due::Provisional, "an alert never waits");
+        assert_eq!(due(&again(2), false), Due::Final, "all are scored");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use triaged_imaging::Shows;
 use triaged_model::{MadeFor, SAME_PLACE_MM, SeriesInput, SeriesPlace};
 
+use super::gate;
 use crate::ledger::{SliceEvidence, SliceId, SliceState};
 
 /// A series that shows its places so often follows something over time. Two or three kernels in one series show them two or
@@ -20,6 +21,16 @@ const WITHIN_A_HEAD: f64 = 100.0;
 
 /// So many slices are a head where nothing says how much of it they cover.
 const MIN_UNPLACED: usize = 20;
+
+/// So far must slices that show a head reach from the first to the last, in mm, for a series to be one of a head: a neck with the base of the
+/// skull is none. Of 53 real series 51 reach over 90 mm or more.
+const MIN_HEAD_MM: f64 = 45.0;
+
+/// Slices that lie side by side are no further apart than so many times their thickness.
+const APART: f64 = 1.5;
+
+/// Of whatever there may be many, so many are told.
+const MOST_TOLD: usize = 3;
 
 /// Two stacks of different tilt that meet diverge to the front and the back. They are no gap up to so many mm more.
 const SEAM: f64 = 10.0;
@@ -49,23 +60,46 @@ pub struct Place {
 #[derive(Debug, Clone, Default)]
 pub struct Stack {
     pub parts: Vec<Part>,
+    /// The slices that the gate put out.
+    left_out: Vec<LeftOut>,
+    /// The instance numbers of all slices, those that the gate put out too, in order, each once. None where most share theirs with others:
+    /// then they count no slices.
+    numbers: Vec<i64>,
+}
+
+/// A slice that the gate put out.
+#[derive(Debug, Clone)]
+struct LeftOut {
+    reason: String,
+    position: Option<f64>,
+    orientation: Option<String>,
+}
+
+/// Where a slice lies that the gate put out.
+enum Lies {
+    /// Where the series has no other slice.
+    Alone,
+    /// In a plane of its own (a localizer, a reformat), or where another slice was scored.
+    Elsewhere,
+    Unknown,
 }
 
 /// The places of one orientation, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Part {
     pub places: Vec<Place>,
+    orientation: Option<String>,
     /// How far its normal goes along the body (z) for each mm of its length; none where the orientation is absent.
     along: Option<f64>,
 }
 
 impl Stack {
-    /// Orders the slices of one series that may be of a head. Those that the gate put out have no part in it.
-    pub fn new(slices: &[&SliceEvidence]) -> Stack {
-        let mut slices: Vec<&SliceEvidence> = slices.iter().copied().filter(|slice| slice.has_place()).collect();
-        let places = Places::of(&slices);
+    /// Orders the slices of one series that may be of a head. Those that the gate put out are no places of it.
+    pub fn new(of_series: &[&SliceEvidence]) -> Stack {
+        let mut slices: Vec<&SliceEvidence> = of_series.iter().copied().filter(|slice| slice.has_place()).collect();
+        let orientations = orientations(of_series);
+        let places = Places::of(&slices, &orientations);
         let known = |slice: &SliceEvidence| places.of_slice(slice);
-        let orientations = orientations(&slices);
         slices.sort_by(|a, b| {
             let position = |slice: &SliceEvidence| known(slice).unwrap_or(f64::INFINITY);
             let number = |slice: &SliceEvidence| (slice.instance_number.unwrap_or(i64::MAX), slice.frame);
@@ -74,13 +108,22 @@ impl Stack {
                 .then(position(a).total_cmp(&position(b)))
                 .then(number(a).cmp(&number(b)))
         });
-        let mut stack = Stack::default();
+        let left_out = of_series.iter().filter(|slice| !slice.has_place()).map(|slice| LeftOut {
+            reason: slice.reason.clone().unwrap_or_else(|| "no reason recorded".into()),
+            position: known(slice),
+            orientation: named(slice, &orientations).map(str::to_owned),
+        });
+        let mut stack = Stack { parts: Vec::new(), left_out: left_out.collect(), numbers: numbers(of_series) };
         let mut orientation = None;
         for slice in slices {
             if stack.parts.is_empty() || orientation != Some(named(slice, &orientations)) {
                 orientation = Some(named(slice, &orientations));
                 let along = named(slice, &orientations).and_then(along_the_body);
-                stack.parts.push(Part { places: Vec::new(), along });
+                stack.parts.push(Part {
+                    places: Vec::new(),
+                    orientation: orientation.flatten().map(str::to_owned),
+                    along,
+                });
             }
             let part = &mut stack.parts.last_mut().expect("one was just pushed").places;
             let is_same = |last: &&mut Place| match (last.position, known(slice)) {
@@ -154,7 +197,30 @@ impl Stack {
             }
             _ => {}
         }
+        // What is short anyway is told once.
+        if let Some(reach) = self.head_reach().filter(|reach| said.is_empty() && *reach < MIN_HEAD_MM) {
+            said.push(format!("slices that show a head over {reach:.0} mm, at least {MIN_HEAD_MM:.0} mm are needed"));
+        }
         said
+    }
+
+    /// How far slices that show a head reach along the body, from the first to the last, in mm; those without a position as far as they are
+    /// thick. None where nothing is known of it, or none shows a head. What was scored before pixels were looked at may show one.
+    fn head_reach(&self) -> Option<f64> {
+        let is_head = |place: &&Place| !place.is_no_head && place.shows.is_none_or(|shows| shows == Shows::Head);
+        let heads = |part: &'_ Part| part.places.iter().filter(is_head).cloned().collect::<Vec<Place>>();
+        let unplaced = (self.parts.iter()).flat_map(heads).filter(|place| place.position.is_none());
+        let unplaced = unplaced.map(|place| place.thickness).sum::<Option<f64>>()?;
+        let along = |part: &Part| {
+            let along = part.along.unwrap_or(1.0);
+            heads(part).into_iter().filter_map(move |place| Some(place.position? / along)).collect::<Vec<f64>>()
+        };
+        let placed: Vec<f64> = self.parts.iter().flat_map(along).collect();
+        let reach = placed.iter().copied().reduce(f64::max).zip(placed.iter().copied().reduce(f64::min));
+        match reach {
+            Some((last, first)) => Some(last - first + unplaced),
+            None => Some(unplaced).filter(|reach| *reach > 0.0),
+        }
     }
 
     /// Why the slices themselves cannot leave a study unflagged: too thick or too far apart.
@@ -208,6 +274,104 @@ impl Stack {
         said
     }
 
+    /// Why slices are missing that no gap tells of, for all of the series is as sparse: of several transfers at one time, one may have
+    /// brought nothing. Where the thickness is not known either, this is only to be told.
+    pub fn thinned_out(&self) -> (Option<String>, Option<String>) {
+        let Some(usual) = usual_step(&self.numbers).filter(|usual| *usual >= 2.0) else {
+            return (None, None);
+        };
+        let said = |slices: &str, those: &str| {
+            format!("{slices}, with instance numbers in steps of {usual:.0}: {those} between did not come")
+        };
+        let apart = median(self.parts.iter().flat_map(|part| steps(&part.places)).map(|step| step.length).collect());
+        let thick = median(self.places().filter_map(|place| place.thickness).collect());
+        match (apart, thick) {
+            (Some(apart), Some(thick)) => {
+                let is_sparse = apart > APART * thick;
+                (
+                    is_sparse
+                        .then(|| said(&format!("slices {apart:.1} mm apart that are {thick:.1} mm thick"), "those")),
+                    None,
+                )
+            }
+            _ => (None, Some(said("slices of unknown thickness or distance", "perhaps those"))),
+        }
+    }
+
+    /// The instance numbers between which some are missing, in words, where positions show no gap: of two scans in one series the one
+    /// hides what the other lacks. Numbers that leave out many count something else.
+    pub fn missing_numbers(&self) -> Vec<String> {
+        let has_positions = self.places().any(|place| place.position.is_some());
+        let holes = holes(&self.numbers);
+        if !has_positions || holes.len() * 4 > self.numbers.len() || !self.gaps().is_empty() {
+            return Vec::new();
+        }
+        first_few(holes.iter().map(|(from, to)| between_numbers(*from, *to)).collect())
+    }
+
+    /// The places that so many slices show where others are shown by few: their positions are wrong, and they count as one place.
+    pub fn crowded(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        for part in &self.parts {
+            let mut counts: Vec<usize> = part.places.iter().map(|place| place.slices).collect();
+            counts.sort_unstable();
+            let usual = counts.get(counts.len() / 2).copied().unwrap_or(0);
+            let most = DYNAMIC.max(2 * usual + 2);
+            let crowded = part.places.iter().filter(|place| usual < DYNAMIC && place.slices >= most);
+            said.extend(crowded.map(|place| format!("{} at one position", slices(place.slices))));
+        }
+        first_few(said)
+    }
+
+    /// The slices that the gate put out though they lie where the series has no other: what they show is not known.
+    pub fn left_out(&self) -> Vec<String> {
+        self.left_out_that(|lies| matches!(lies, Lies::Alone))
+    }
+
+    /// The slices that the gate put out and that may belong to the stack.
+    pub fn perhaps_left_out(&self) -> Vec<String> {
+        self.left_out_that(|lies| matches!(lies, Lies::Unknown))
+    }
+
+    fn left_out_that(&self, is: impl Fn(Lies) -> bool) -> Vec<String> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for slice in self.left_out.iter().filter(|slice| is(self.lies(slice))) {
+            *counts.entry(&slice.reason).or_default() += 1;
+        }
+        let said = |(reason, count): (&str, usize)| {
+            format!("{} of it {} not scored ({reason})", slices(count), if count == 1 { "was" } else { "were" })
+        };
+        first_few(counts.into_iter().map(said).collect())
+    }
+
+    fn lies(&self, slice: &LeftOut) -> Lies {
+        let unless_view = || if gate::is_other_view(&slice.reason) { Lies::Elsewhere } else { Lies::Unknown };
+        let Some(part) = self.parts.iter().find(|part| part.orientation == slice.orientation) else {
+            return match slice.orientation.as_deref() {
+                // Coronal, sagittal, or nearer to these than to axial.
+                Some(plane) if along_the_body(plane).is_none_or(|along| along.abs() < 0.5) => Lies::Elsewhere,
+                Some(_) => Lies::Unknown,
+                None => unless_view(),
+            };
+        };
+        let nearest = |position: f64| {
+            let distances = part.places.iter().filter_map(|place| Some((place.position? - position).abs()));
+            distances.reduce(f64::min)
+        };
+        match slice.position.and_then(nearest) {
+            // Thinner slices between those of the stack, or pictures of them, lie where it is.
+            Some(nearest) => {
+                let usual = median(steps(&part.places).map(|step| step.length).collect());
+                let thick = part.places.iter().filter_map(|place| place.thickness).reduce(f64::max);
+                match nearest > 0.75 * usual.or(thick).unwrap_or(0.0).max(SAME_PLACE_MM) {
+                    true => Lies::Alone,
+                    false => Lies::Elsewhere,
+                }
+            }
+            None => unless_view(),
+        }
+    }
+
     /// How much of the body's length the places of a head cover, in mm: of those without a position as much as they are thick. None where
     /// that is not known either.
     pub fn coverage(&self) -> Option<f64> {
@@ -216,7 +380,7 @@ impl Stack {
             return self.covered_by_places();
         }
         let thick = unplaced.iter().map(|place| place.thickness).sum::<Option<f64>>()?;
-        let placed = Stack { parts: self.parts.iter().map(Part::placed).collect() };
+        let placed = Stack { parts: self.parts.iter().map(Part::placed).collect(), ..Stack::default() };
         Some(thick + placed.covered_by_places().unwrap_or(0.0))
     }
 
@@ -270,6 +434,12 @@ impl Stack {
         is_none.then(|| why.to_owned()).into_iter().collect()
     }
 
+    /// How many places it has, and whether one of them shows a head, or may.
+    pub fn shows_head(&self) -> (usize, bool) {
+        let may_show = |place: &Place| place.shows.is_none_or(|shows| shows == Shows::Head);
+        (self.of_head().count(), self.of_head().any(may_show))
+    }
+
     /// The places without anything in the image though slices on both sides show a head.
     pub fn empty_within(&self) -> Option<String> {
         let empty: usize = self.parts.iter().map(|part| empty_within(&part.places)).sum();
@@ -281,13 +451,15 @@ impl Part {
     /// Without the places that have no position.
     fn placed(&self) -> Part {
         let places = self.places.iter().filter(|place| place.position.is_some()).cloned().collect();
-        Part { places, along: self.along }
+        Part { places, orientation: self.orientation.clone(), along: self.along }
     }
 }
 
 /// Which attribute says where the slices of a series lie.
 enum Places {
     Position,
+    /// Some have a position of zeros that nobody set, so these have none.
+    PositionButZeros,
     /// All have one Image Position, which so is none of a slice.
     Location,
     /// All have one that nobody set, and nothing else says more.
@@ -295,14 +467,17 @@ enum Places {
 }
 
 impl Places {
-    fn of(slices: &[&SliceEvidence]) -> Places {
+    fn of(slices: &[&SliceEvidence], orientations: &BTreeMap<String, String>) -> Places {
         let is_one = |of: &dyn Fn(&SliceEvidence) -> Option<f64>| {
             let mut known = slices.iter().map(|slice| of(slice));
             let first = known.next().flatten();
             first.filter(|first| known.all(|other| other.is_some_and(|other| (other - first).abs() < SAME_PLACE_MM)))
         };
         let Some(position) = is_one(&|slice| slice.position).filter(|_| slices.len() > 1) else {
-            return Places::Position;
+            return match has_unset_zeros(slices, orientations) {
+                true => Places::PositionButZeros,
+                false => Places::Position,
+            };
         };
         let has_locations = slices.iter().all(|slice| slice.location.is_some());
         match (has_locations && is_one(&|slice| slice.location).is_none(), position == 0.0) {
@@ -316,10 +491,79 @@ impl Places {
     fn of_slice(&self, slice: &SliceEvidence) -> Option<f64> {
         match self {
             Places::Position => slice.position,
+            Places::PositionButZeros => slice.position.filter(|_| !is_zero(slice)),
             Places::Location => slice.location,
             Places::Unknown => None,
         }
     }
+}
+
+/// Whether its position is nothing but zeros, as far as can be told: one slice of a series may truly lie there.
+fn is_zero(slice: &SliceEvidence) -> bool {
+    slice.position == Some(0.0) && slice.location.is_none_or(|location| location == 0.0)
+}
+
+/// Whether more slices of one orientation lie at zero than at other places: then systems wrote it that did not know the position.
+fn has_unset_zeros(slices: &[&SliceEvidence], orientations: &BTreeMap<String, String>) -> bool {
+    let mut zeros: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+    let mut elsewhere: BTreeMap<(Option<&str>, i64), usize> = BTreeMap::new();
+    for slice in slices {
+        let orientation = named(slice, orientations);
+        match slice.position {
+            Some(_) if is_zero(slice) => *zeros.entry(orientation).or_default() += 1,
+            Some(position) => {
+                *elsewhere.entry((orientation, (position / SAME_PLACE_MM).round() as i64)).or_default() += 1;
+            }
+            None => {}
+        }
+    }
+    let usual = median(elsewhere.into_values().map(|count| count as f64).collect());
+    let most = zeros.into_values().max().unwrap_or(0);
+    usual.is_some_and(|usual| most as f64 > usual)
+}
+
+/// The instance numbers of a series' slices, in order, each once; none where half of the slices or more share theirs: then each kernel
+/// has its own count, say, or they are the frames of one object.
+fn numbers(slices: &[&SliceEvidence]) -> Vec<i64> {
+    distinct(slices.iter().filter_map(|slice| slice.instance_number).collect(), slices.len())
+}
+
+/// In order, each once; none where they are at most half as many as `slices`.
+fn distinct(mut numbers: Vec<i64>, slices: usize) -> Vec<i64> {
+    numbers.sort_unstable();
+    numbers.dedup();
+    if numbers.len() * 2 <= slices {
+        numbers.clear();
+    }
+    numbers
+}
+
+/// The steps between numbers, in order, that are twice as long as usual or longer.
+fn holes(numbers: &[i64]) -> Vec<(i64, i64)> {
+    let Some(usual) = usual_step(numbers) else { return Vec::new() };
+    let is_hole = |pair: &&[i64]| step(pair) >= 2.0 * usual;
+    numbers.windows(2).filter(is_hole).map(|pair| (pair[0], pair[1])).collect()
+}
+
+/// From a number to the next, as a rule.
+fn usual_step(numbers: &[i64]) -> Option<f64> {
+    median(numbers.windows(2).map(step).collect())
+}
+
+fn step(pair: &[i64]) -> f64 {
+    pair[1] as f64 - pair[0] as f64
+}
+
+fn between_numbers(from: i64, to: i64) -> String {
+    format!("nothing between the instance numbers {from} and {to}")
+}
+
+/// The first of what may be many, and how many more there are.
+fn first_few(mut said: Vec<String>) -> Vec<String> {
+    let more = said.len().saturating_sub(MOST_TOLD);
+    said.truncate(MOST_TOLD);
+    said.extend((more > 0).then(|| format!("and {more} more")));
+    said
 }
 
 /// The orientation that each one of these slices counts as: names that lie next to each other are one stack's, whose cosines were rounded
@@ -382,19 +626,13 @@ fn along_the_body(orientation: &str) -> Option<f64> {
     normal.get(2).map(|z| z / length).filter(|along| along.abs() > 0.3)
 }
 
-/// What is missing between instance numbers, where places have no positions and every object is one slice with a number of its own.
+/// What is missing between instance numbers, where places have no positions and objects are slices, nearly all with a number of their own.
 fn missing_numbers(places: &[Place]) -> Vec<String> {
-    let mut numbers: Vec<i64> = places.iter().filter_map(|place| place.number).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    if places.iter().any(|place| place.position.is_some()) || numbers.len() < places.len() {
+    if places.iter().any(|place| place.position.is_some()) {
         return Vec::new();
     }
-    let steps: Vec<f64> = numbers.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
-    let Some(usual) = median(steps) else { return Vec::new() };
-    let is_gap = |pair: &&[i64]| (pair[1] - pair[0]) as f64 >= 2.0 * usual;
-    let said = |pair: &[i64]| format!("nothing between the instance numbers {} and {}", pair[0], pair[1]);
-    numbers.windows(2).filter(is_gap).map(said).collect()
+    let numbers = distinct(places.iter().filter_map(|place| place.number).collect(), places.len());
+    holes(&numbers).into_iter().map(|(from, to)| between_numbers(from, to)).collect()
 }
 
 /// The places that show nothing though there is a head on both sides.
@@ -452,8 +690,8 @@ fn gaps(part: &[Place]) -> Vec<Step> {
         let after = median(lengths[(index + 1).min(lengths.len())..(index + 4).min(lengths.len())].to_vec());
         let around = before.into_iter().chain(after).fold(step.thickness.unwrap_or(0.0), f64::max);
         // Alone between two places, or within a series that is else contiguous.
-        let longer = around > 0.0 && step.length > 1.5 * around + 0.5;
-        let open = step.thickness.is_some_and(|thick| step.length > 1.5 * thick + 0.5 && usual_least <= 1.2 * thick);
+        let longer = around > 0.0 && step.length > APART * around + 0.5;
+        let open = step.thickness.is_some_and(|thick| step.length > APART * thick + 0.5 && usual_least <= 1.2 * thick);
         longer || open
     };
     steps(part).enumerate().filter(|(index, step)| is_gap(*index, step)).map(|(_, step)| step).collect()
@@ -602,6 +840,178 @@ mod tests {
         // Frames of one object share its number.
         assert!(numbered(&[1; 20], None).gaps().is_empty());
         assert!(numbered(&[1; 20], Some(35.0)).dynamic().is_some(), "one place again and again");
+    }
+
+    fn of(slices: &[SliceEvidence]) -> Stack {
+        Stack::new(&slices.iter().collect::<Vec<_>>())
+    }
+
+    /// So many contiguous slices of 5 mm, numbered from 1.
+    fn numbered(count: usize) -> Vec<SliceEvidence> {
+        let slice = |index: usize| SliceEvidence {
+            instance_number: Some(index as i64 + 1),
+            ..slice(Some(5.0 * index as f64), Some(5.0), 0.1)
+        };
+        (0..count).map(slice).collect()
+    }
+
+    #[test]
+    fn one_instance_number_twice_or_none_hides_no_gap() {
+        let without_positions = |numbers: &[Option<i64>]| {
+            let slice =
+                |number: &Option<i64>| SliceEvidence { instance_number: *number, ..slice(None, Some(5.0), 0.1) };
+            of(&numbers.iter().map(slice).collect::<Vec<_>>()).gaps()
+        };
+        let mut numbers: Vec<Option<i64>> = (1..11).chain(21..31).map(Some).collect();
+        let said = ["nothing between the instance numbers 10 and 21"];
+        assert_eq!(without_positions(&numbers), said);
+        numbers[19] = numbers[18];
+        assert_eq!(without_positions(&numbers), said);
+        numbers[0] = None;
+        assert_eq!(without_positions(&numbers), said);
+        let twice: Vec<Option<i64>> = (1..11).chain(1..11).chain(21..31).chain(21..31).map(Some).collect();
+        assert!(without_positions(&twice).is_empty(), "each kernel counts for itself");
+    }
+
+    #[test]
+    fn every_second_slice_of_a_contiguous_series_is_missing_by_its_numbers() {
+        let every_second = |change: &dyn Fn(&mut SliceEvidence)| {
+            let mut slices: Vec<SliceEvidence> = numbered(40).into_iter().step_by(2).collect();
+            slices.iter_mut().for_each(change);
+            slices
+        };
+        assert!(of(&every_second(&|_| {})).gaps().is_empty(), "all steps are alike");
+        let (thinned_out, perhaps) = of(&every_second(&|_| {})).thinned_out();
+        let said = "slices 10.0 mm apart that are 5.0 mm thick, with instance numbers in steps of 2: those between did not come";
+        assert_eq!((thinned_out.as_deref(), perhaps), (Some(said), None));
+        // One of three that brought nothing, and one number twice.
+        let mut third: Vec<SliceEvidence> = numbered(60).into_iter().step_by(3).collect();
+        third[3].instance_number = third[4].instance_number;
+        assert!(of(&third).thinned_out().0.is_some_and(|said| said.contains("in steps of 3")));
+        let (thinned_out, perhaps) = of(&every_second(&|slice| slice.thickness = None)).thinned_out();
+        assert!(
+            thinned_out.is_none() && perhaps.is_some_and(|said| said.contains("perhaps those between did not come"))
+        );
+        // As they were numbered: contiguous; with what lies between; spaced, but numbered one by one.
+        assert_eq!(of(&every_second(&|slice| slice.thickness = Some(10.0))).thinned_out(), (None, None));
+        let mut interleaved = numbered(40);
+        interleaved.iter_mut().skip(1).step_by(2).for_each(|slice| slice.state = SliceState::Out);
+        assert_eq!(of(&interleaved).thinned_out(), (None, None));
+        let spaced = |slice: &mut SliceEvidence| slice.instance_number = slice.instance_number.map(|n| n / 2);
+        assert_eq!(of(&every_second(&spaced)).thinned_out(), (None, None));
+        assert_eq!(of(&numbered(30)).thinned_out(), (None, None));
+    }
+
+    #[test]
+    fn a_scan_that_hides_the_gap_of_another_does_not_hide_its_numbers() {
+        let mut twice = [numbered(30), numbered(30)].concat();
+        (31..).zip(&mut twice[30..]).for_each(|(number, slice)| slice.instance_number = Some(number));
+        assert!(of(&twice).missing_numbers().is_empty());
+        twice.drain(40..50);
+        assert_eq!(of(&twice).missing_numbers(), ["nothing between the instance numbers 40 and 51"]);
+        assert!(of(&twice).gaps().is_empty());
+        // A gap is told as such, and numbers that leave out many count something else.
+        let mut gap = numbered(30);
+        gap.remove(12);
+        assert!(of(&gap).missing_numbers().is_empty() && !of(&gap).gaps().is_empty());
+        let mut odd = numbered(30);
+        (0..).zip(&mut odd).for_each(|(n, slice)| slice.instance_number = Some(n / 2 * 100 + n % 2));
+        assert!(of(&odd).missing_numbers().is_empty());
+        // What the gate put out has a number, too.
+        let mut scout = numbered(30);
+        scout[10].state = SliceState::Out;
+        assert!(of(&scout).missing_numbers().is_empty());
+    }
+
+    #[test]
+    fn slices_that_share_a_position_that_is_none_are_a_place_each() {
+        let mut slices = numbered(30);
+        slices[20..].iter_mut().for_each(|slice| slice.position = Some(0.0));
+        slices[20..].iter_mut().for_each(|slice| slice.state = SliceState::Scored { probability: 0.9, positive: true });
+        let stack = of(&slices);
+        // The first of the series truly lies there; nobody can tell it from the others.
+        assert_eq!((stack.places().count(), stack.positives(), stack.coverage()), (30, 10, Some(150.0)));
+        let only_one = of(&numbered(30));
+        assert!(only_one.places().all(|place| place.position.is_some()), "a place at 0 is one");
+        let twice = [numbered(30), numbered(30)].concat();
+        assert_eq!(of(&twice).places().count(), 30, "two kernels");
+        slices.iter_mut().for_each(|slice| slice.location = Some(7.0));
+        assert_eq!(of(&slices).places().count(), 20, "a location says that they lie there");
+    }
+
+    #[test]
+    fn many_slices_at_one_position_where_others_have_their_own_are_told() {
+        let mut slices = numbered(30);
+        slices[20..].iter_mut().for_each(|slice| slice.position = Some(95.0));
+        assert_eq!(of(&slices).crowded(), ["11 slices at one position"]);
+        assert!(of(&numbered(30)).crowded().is_empty());
+        assert!(of(&[numbered(30), numbered(30), numbered(30)].concat()).crowded().is_empty(), "three kernels");
+        assert!(of(&vec![numbered(16); 20].concat()).crowded().is_empty(), "dynamic");
+    }
+
+    #[test]
+    fn a_neck_with_the_base_of_the_skull_is_no_head() {
+        let card = MadeFor::default();
+        let showing = |heads: std::ops::Range<usize>| {
+            let mut slices = numbered(30);
+            for (index, slice) in slices.iter_mut().enumerate() {
+                slice.shows = Some(if heads.contains(&index) { Shows::Head } else { Shows::Body });
+            }
+            slices
+        };
+        let said = ["slices that show a head over 20 mm, at least 45 mm are needed"];
+        assert_eq!(of(&showing(25..30)).too_short(&card), said);
+        assert!(of(&showing(18..30)).too_short(&card).is_empty());
+        assert!(of(&showing(0..0)).too_short(&card).is_empty(), "that it shows none is told otherwise");
+        assert!(of(&numbered(30)).too_short(&card).is_empty(), "scored by an earlier version");
+        let mut unplaced = showing(25..30);
+        unplaced.iter_mut().for_each(|slice| slice.position = None);
+        assert_eq!(of(&unplaced).too_short(&card), ["slices that show a head over 25 mm, at least 45 mm are needed"]);
+    }
+
+    #[test]
+    fn slices_that_the_gate_put_out_at_the_end_of_a_series_are_told() {
+        let out = |change: &dyn Fn(&mut SliceEvidence)| {
+            let mut slices = numbered(30);
+            for slice in &mut slices[20..] {
+                (slice.state, slice.reason) = (SliceState::Out, Some("160 kV".into()));
+                change(slice);
+            }
+            let stack = of(&slices);
+            (stack.left_out(), stack.perhaps_left_out())
+        };
+        let none = || (Vec::<String>::new(), Vec::<String>::new());
+        let said = || vec!["10 slices of it were not scored (160 kV)".to_owned()];
+        assert_eq!(out(&|_| {}), (said(), vec![]));
+        let scout =
+            |slice: &mut SliceEvidence| slice.reason = Some("a localizer: series description Head scout".into());
+        assert_eq!(out(&scout).0.len(), 1, "in the planes of the stack it is none");
+        // Localizers and reformats have planes of their own; without a plane it is as they say.
+        assert_eq!(out(&|slice| slice.orientation = Some("50,0,0".into())), none());
+        assert_eq!(out(&|slice| slice.orientation = Some("0,50,0".into())), none());
+        let unplaced = |slice: &mut SliceEvidence| (slice.orientation, slice.position) = (None, None);
+        assert_eq!(out(&unplaced), (vec![], said()));
+        assert_eq!(
+            out(&|slice| {
+                unplaced(slice);
+                scout(slice)
+            }),
+            none()
+        );
+        // Tilted, it may be of the head.
+        assert_eq!(out(&|slice| slice.orientation = Some("0,-35,35".into())), (vec![], said()));
+        // Beside the others of the stack, or between them.
+        assert_eq!(out(&|slice| slice.position = slice.position.map(|z| z - 50.0)), none());
+        assert_eq!(out(&|slice| slice.position = slice.position.map(|z| z - 52.5)), none());
+        let many: Vec<SliceEvidence> = numbered(30)
+            .into_iter()
+            .enumerate()
+            .map(|(index, slice)| match index {
+                0..20 => slice,
+                _ => SliceEvidence { state: SliceState::Out, reason: Some(format!("reason {}", index / 2)), ..slice },
+            })
+            .collect();
+        assert_eq!(of(&many).left_out().len(), MOST_TOLD + 1);
     }
 
     /// Two stacks of different tilt, each with slices 5 mm apart from one place along the body to another.

@@ -97,6 +97,8 @@ impl Site {
             about: Default::default(),
             concatenation: None,
             images_in_acquisition: None,
+            resumes: true,
+            is_taken_in_again: false,
         };
         self.runtime.block_on(self.ledger.store(instance)).unwrap();
     }

@@ -215,3 +215,17 @@ a.release()
     run(python.to_str().unwrap(), &["-c", script, &node.dimse.port().to_string()]).unwrap();
     assert_eq!(node.query::<i64>("SELECT count(*) FROM commitments"), 0);
 }
+
+/// A request is kept on the disk that objects are kept on.
+#[test]
+fn a_request_that_there_is_no_room_for_is_refused() {
+    let Some(_) = python() else { return };
+    let node = Node::start(&[("TRIAGED__ARCHIVE__MIN_FREE_MIB", "1000000000000")]);
+    let port = node.dimse.port().to_string();
+    let mut asked = requestor(&["same", &port, "0", "CT1", "1.2.3.8", "1.2.840.10008.5.1.4.1.1.2=1.2.3"]).unwrap();
+    let first = BufReader::new(asked.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    assert_eq!(first, "status 0213");
+    asked.kill().unwrap();
+    asked.wait().unwrap();
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM commitments"), 0);
+}

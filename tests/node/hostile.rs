@@ -331,6 +331,8 @@ fn without_file(number: i64) -> triaged::ledger::NewInstance {
         about: Default::default(),
         concatenation: None,
         images_in_acquisition: None,
+        resumes: true,
+        is_taken_in_again: false,
     }
 }
 

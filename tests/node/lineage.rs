@@ -161,6 +161,35 @@ fn a_database_that_is_lost_while_the_node_is_off_is_made_of_the_archive() {
     assert_eq!(recovered(&node), "every file has its row, and every row its file");
 }
 
+/// What a person has taken in before the node starts is much more than may wait, and keeps no scanner out.
+#[test]
+fn what_the_command_takes_in_again_keeps_nobody_out_and_is_judged() {
+    let bound = [("TRIAGED__INFERENCE__MAX_QUEUE", "4"), ("TRIAGED__INFERENCE__MAX_QUEUE_OF_SOURCE", "4")];
+    let mut node = Node::start(&bound);
+    let uids = ["2.25.1", "2.25.2", "2.25.3", "2.25.4", "2.25.5", "2.25.6"];
+    for uid in uids {
+        while store_one(&node, uid, &[]) == 0xA700 {
+            node.wait_until("SELECT total(state = 'queued') < 4 FROM slice_results");
+        }
+    }
+    node.wait_for_slices(6);
+    node.terminate();
+    fs::remove_file(database(&node)).unwrap();
+    let said = node.cli(&["recover"]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let behind = "SELECT count(*) FROM slices WHERE state = 'queued' AND priority = 2";
+    assert_eq!(node.query::<i64>(behind), 6);
+    // None of them may be scored before the scanner comes.
+    let far = "UPDATE slices SET lease = lease, available_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+500 seconds')
+               WHERE priority = 2 AND state = 'queued'";
+    node.restart();
+    node.meddle().execute(far, []).unwrap();
+    store(&node, &["2.25.11", "2.25.12", "2.25.13"]);
+    node.meddle().execute("UPDATE slices SET available_at = NULL WHERE priority = 2 AND state = 'queued'", []).unwrap();
+    node.wait_for_slices(9);
+    node.wait_until("SELECT total(state <> 'decided') = 0 FROM worklist");
+}
+
 /// The usual mistake: the node was killed, and its write-ahead log is left beside the copy that is put in place.
 #[test]
 fn an_older_copy_with_the_log_of_a_later_state_beside_it_is_restored_whole() {

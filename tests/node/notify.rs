@@ -582,3 +582,32 @@ async fn a_study_that_is_flagged_is_not_reported_as_incomplete_later() {
     assert!(requests.try_recv().is_err());
     assert_eq!(fixture.notifications().len(), 1, "what was not sent is no notification");
 }
+
+/// A channel is slow, and hears of much that nobody hurries for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_goes_before_messages_that_wait_however_many_these_are() {
+    let fixture = Fixture::new();
+    let uids: Vec<String> = (0..20).map(|n| format!("1.2.{n}")).collect();
+    for uid in &uids {
+        fixture.receive(&Study::new(uid, &[0.9])).await;
+        let event = Arc::new(Event::Incomplete(study_event(uid)));
+        fixture.ledger.post(vec![NewMessage { channel: "webhook".into(), event, escalation: None }]).await.unwrap();
+    }
+    let (address, receiver, mut requests) = receiver(any_port(), vec![], false).await;
+    let (stop, worker) = start(&fixture.ledger, &settings(format!("http://{address}/")));
+    for _ in 0..3 {
+        assert_eq!(next(&mut requests).await.json()["kind"], "incomplete");
+    }
+    // The receiver answers none of these, and has the alert all the same.
+    let study = Study::new("1.3", &[0.9]);
+    fixture.receive(&study).await;
+    let event = Arc::new(Event::Flagged(study_event("1.3")));
+    fixture.ledger.post(vec![NewMessage { channel: "webhook".into(), event, escalation: None }]).await.unwrap();
+    assert_eq!(next(&mut requests).await.json()["study_uid"], "1.3");
+    receiver.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    for _ in 3..uids.len() {
+        assert_eq!(next(&mut requests).await.json()["kind"], "incomplete");
+    }
+    stop.cancel();
+    worker.await.unwrap();
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::support::{Node, PATIENCE, command};
+use crate::support::{Node, PATIENCE, Receiver, SPOT, command, phantom, phantoms};
 
 fn out(output: &Output) -> String {
     let err = String::from_utf8_lossy(&output.stderr);
@@ -54,6 +54,88 @@ fn rescore_without_its_model_queues_nothing() {
     assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.starts_with("triaged: ") && err.contains("SHA-256") && err.lines().count() == 1, "{err}");
     assert_eq!(node.query::<i64>("SELECT revision FROM worklist"), 1);
+}
+
+/// Work that is done again fills nobody's room, and takes no verdict away while it waits.
+#[test]
+fn what_waits_to_be_scored_again_keeps_no_patient_out_and_is_not_told_of_as_incomplete() {
+    let receiver = Receiver::start(&[]);
+    let file = format!(
+        "[[notify.channels]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"{}\"\n\
+         [[notify.routes]]\nevents = [\"incomplete\", \"flagged\"]\nchannels = [\"hook\"]\n",
+        receiver.url
+    );
+    let bounds = [("TRIAGED__INFERENCE__MAX_QUEUE", "16"), ("TRIAGED__INFERENCE__MAX_QUEUE_OF_SOURCE", "16")];
+    let node = Node::start_with_file(&file, &bounds);
+    let to = node.dimse.to_string();
+    let send = |number| {
+        let (folder, _files) = phantoms::study_files(&["--slices", "16"], number);
+        out(&node.cli(&["send", "--to", &to, folder.path().to_str().unwrap()]));
+    };
+    send(1);
+    node.wait_until("SELECT count(*) = 1 AND total(state = 'decided' AND flagged = 0) = 1 FROM worklist");
+    let old: String = node.query("SELECT study_uid FROM worklist");
+    // As `triaged rescore` leaves it, but that no slice gets its turn; and the hard cap is long past.
+    let waits = format!(
+        "BEGIN IMMEDIATE;
+         UPDATE slices SET state = 'queued', priority = 1, attempts = 0, claims = 0, score_id = NULL,
+             available_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+500 seconds');
+         UPDATE studies SET state = 'receiving', revision = 2, opened_at = '2026-01-01T00:00:00.000Z', decided_at = NULL,
+             flagged = NULL, verdict = NULL WHERE study_uid = '{old}';
+         COMMIT;"
+    );
+    node.meddle().execute_batch(&waits).unwrap();
+    send(2);
+    // The judge has passed over the first while it judged the second.
+    node.wait_until(&format!("SELECT state = 'decided' AND flagged = 0 FROM worklist WHERE study_uid <> '{old}'"));
+    let still = format!("SELECT state = 'receiving' AND revision = 2 FROM worklist WHERE study_uid = '{old}'");
+    assert_eq!(node.query::<i64>(&still), 1);
+    node.meddle().execute("UPDATE slices SET available_at = NULL WHERE state = 'queued'", []).unwrap();
+    node.wait_until(&format!(
+        "SELECT state = 'decided' AND flagged = 0 AND revision = 2 FROM worklist WHERE study_uid = '{old}'"
+    ));
+    assert_eq!(node.query::<i64>("SELECT count(*) FROM notification_log"), 0, "nobody was told anything");
+}
+
+/// Another network flags what was acknowledged long ago, and what none has flagged before.
+#[test]
+fn another_network_pages_nobody_for_what_was_acknowledged() {
+    let cards = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&[]);
+    let mut node = Node::start(&[("TRIAGED__NOTIFY__WEBHOOK__URL", &receiver.url)]);
+    let to = node.dimse.to_string();
+    for lesion in ["epidural", "none"] {
+        let folder = phantom(&["--slices", "16", "--lesion", lesion]);
+        out(&node.cli(&["send", "--to", &to, folder.path().to_str().unwrap()]));
+    }
+    node.wait_until("SELECT count(*) = 2 AND total(state = 'decided') = 2 AND total(flagged = 1) = 1 FROM worklist");
+    let bleed: String = node.query("SELECT study_uid FROM worklist WHERE flagged = 1");
+    let healthy: String = node.query("SELECT study_uid FROM worklist WHERE flagged = 0");
+    receiver.wait_for(1);
+    out(&node.cli(&["ack", &bleed]));
+
+    // The same operations under another digest (ModelProto.doc_string), and a rule that flags everything.
+    let mut network = std::fs::read(Path::new(SPOT).with_extension("onnx")).unwrap();
+    network.extend([0x32, 1, b'x']);
+    std::fs::write(cards.path().join("other.onnx"), &network).unwrap();
+    let mut card: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(SPOT).unwrap()).unwrap();
+    card["file"] = "other.onnx".into();
+    card["sha256"] = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&network)).into();
+    card["study_rule"]["threshold"] = 1e-9.into();
+    let path = cards.path().join("other.json");
+    std::fs::write(&path, card.to_string()).unwrap();
+    node.restart_with(&[("TRIAGED__INFERENCE__MODEL", path.to_str().unwrap())]);
+    out(&node.cli(&["rescore", "--all"]));
+    node.wait_until(
+        "SELECT count(*) = 2 AND total(state = 'decided') = 2 AND total(flagged = 1) = 2 AND min(revision) = 2 FROM worklist",
+    );
+    // The study that none had flagged is an alert, and the only one.
+    let told: serde_json::Value = serde_json::from_slice(&receiver.wait_for(2)[1].body).unwrap();
+    assert_eq!(told["study_uid"].as_str(), Some(healthy.as_str()), "{told}");
+    let of_bleed = format!("SELECT count(*) FROM notification_log WHERE study_uid = '{bleed}'");
+    assert_eq!(node.query::<i64>(&of_bleed), 1);
+    let read = format!("SELECT acknowledged_at IS NOT NULL FROM worklist WHERE study_uid = '{bleed}'");
+    assert_eq!(node.query::<i64>(&read), 1);
 }
 
 /// Scanners do not wait until everything is scored again.

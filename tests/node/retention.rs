@@ -40,7 +40,7 @@ async fn round(fixture: &Fixture, archive: &Archive, retention_days: f64, max_gi
     (settings.retention_days, settings.max_gib) = (retention_days, max_gib);
     // The ledger's clock has milliseconds.
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    let retention = Retention::new(&settings, fixture.ledger.clone(), archive.clone()).unwrap();
+    let retention = Retention::new(&settings, fixture.ledger.clone(), archive.clone(), None).unwrap();
     retention.round(&CancellationToken::new()).await.unwrap()
 }
 
@@ -124,7 +124,8 @@ async fn what_was_left_marked_and_comes_again_keeps_its_file() {
     let placing = archive.placing().await;
     let (ledger, retained) = (fixture.ledger.clone(), archive.clone());
     let settings = Settings::load(None, &[]).unwrap().archive;
-    let retention = Retention::new(&config::Archive { retention_days: 1.0, ..settings }, ledger, retained).unwrap();
+    let retention =
+        Retention::new(&config::Archive { retention_days: 1.0, ..settings }, ledger, retained, None).unwrap();
     let round = tokio::spawn(async move { retention.round(&CancellationToken::new()).await.unwrap() });
     // The round waits for us once nobody else may place an object.
     let moment = std::time::Duration::from_millis(20);
@@ -161,6 +162,8 @@ fn again(path: &str) -> NewInstance {
         about: Default::default(),
         concatenation: None,
         images_in_acquisition: None,
+        resumes: true,
+        is_taken_in_again: false,
     }
 }
 

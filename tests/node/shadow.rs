@@ -318,3 +318,17 @@ fn a_shadow_model_that_cannot_be_loaded_is_an_error_at_start() {
     assert_eq!(output.status.code(), Some(1), "{lines}");
     assert!(lines.lines().any(|line| line.starts_with("FAIL") && line.contains("shadow model")), "{lines}");
 }
+
+#[test]
+fn a_shadow_that_cannot_be_loaded_keeps_no_node_from_its_work() {
+    let node =
+        Node::start(&[("TRIAGED__INFERENCE__MODEL", MEAN), ("TRIAGED__INFERENCE__SHADOW", "/nowhere/second.json")]);
+    node.wait_for_log("the node works without the shadow model");
+    let (status, ready) = node.get("/readyz");
+    assert!(status == 200 && ready.contains("inference.shadow cannot be loaded"), "{ready}");
+    let series = phantom(&["--slices", "5"]);
+    send(&node, series.path());
+    node.wait_until("SELECT state = 'decided' AND slices_scored = 5 FROM worklist");
+    let check = String::from_utf8(node.cli(&["check"]).stdout).unwrap();
+    assert!(check.lines().any(|line| line.starts_with("FAIL  shadow model")), "{check}");
+}

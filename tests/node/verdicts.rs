@@ -316,6 +316,113 @@ fn evidence_of_two_reconstructions_is_not_pooled() {
     assert_eq!(node.query::<i64>("SELECT count(*) FROM series_results WHERE verdict = 'not flagged'"), 2);
 }
 
+/// The same slices as another series of the study.
+fn as_second_series(object: &mut DicomObject) {
+    let sop = object.element(tags::SOP_INSTANCE_UID).unwrap().to_str().unwrap().trim_end_matches('\0').to_owned();
+    let sop = format!("{}7", &sop[..sop.len().min(62)]);
+    put(object, tags::SERIES_INSTANCE_UID, VR::UI, "1.2.3.7");
+    put(object, tags::SOP_INSTANCE_UID, VR::UI, &sop);
+    object.meta_mut().media_storage_sop_instance_uid = sop;
+}
+
+#[test]
+fn a_second_scan_that_would_flag_is_not_passed_over_for_its_description_or_in_silence() {
+    if !has("storescu") {
+        return;
+    }
+    // The first scan has too few places to flag.
+    let (node, _card) = node_that_flags_from(25, &[]);
+    let scans = |number: u64, tag: Tag, said: &str| {
+        let second = slices(number, |_, object| {
+            as_second_series(object);
+            put(object, tag, VR::LO, said);
+        });
+        [slices(number, |_, _| {})[..22].to_vec(), second].concat()
+    };
+    for (number, said) in [(50, "HEAD LOW DOSE 5.0"), (51, "Head 5mm MOTION REPEAT"), (52, "Kopf nativ vor CTA")] {
+        let study = scans(number, tags::SERIES_DESCRIPTION, said);
+        send(&node, &study);
+        assert_eq!(decided(&node, &study_of(&study)).0, "flagged", "{said}");
+    }
+    let contrast = scans(53, tags::CONTRAST_BOLUS_AGENT, "IOHEXOL");
+    send(&node, &contrast);
+    assert_eq!(decided(&node, &study_of(&contrast)), ("not flagged".into(), String::new()));
+    let sql = format!("SELECT warnings FROM worklist WHERE study_uid = '{}'", study_of(&contrast));
+    let warnings = node.query::<String>(&sql);
+    assert!(
+        warnings.contains("series 1.2.3.7 was not judged (contrast agent IOHEXOL), though its score"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_of_a_contrast_series_is_not_made_good_by_a_plain_one() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let contrast = slices(54, |index, object| {
+        as_second_series(object);
+        put(object, tags::CONTRAST_BOLUS_AGENT, VR::LO, "IOHEXOL");
+        if index >= 20 {
+            cut_short(object);
+        }
+    });
+    let study = [slices(54, |_, _| {}), contrast].concat();
+    send(&node, &study);
+    let (verdict, missing) = decided(&node, &study_of(&study));
+    assert!(verdict == "incomplete" && missing.contains("10 of 30 slices failed"), "{verdict}, {missing}");
+}
+
+#[test]
+fn slices_that_are_out_or_did_not_come_all_along_a_series_leave_no_study_unflagged() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let at_the_end = slices(55, |index, object| {
+        if index >= 20 {
+            put(object, tags::KVP, VR::DS, "160");
+        }
+    });
+    let every_second: Vec<DicomObject> = slices(56, |_, _| {}).into_iter().step_by(2).collect();
+    let without_rescale = slices(57, |index, object| {
+        if index >= 10 {
+            object.remove_element(tags::RESCALE_INTERCEPT);
+            object.remove_element(tags::RESCALE_SLOPE);
+        }
+    });
+    for (objects, why) in [
+        (at_the_end, "10 slices of it were not scored (160 kV"),
+        (every_second, "with instance numbers in steps of 2: those between did not come"),
+        (without_rescale, "20 of 30 slices without rescale slope or intercept"),
+    ] {
+        send(&node, &objects);
+        let (verdict, missing) = decided(&node, &study_of(&objects));
+        assert!(verdict == "incomplete" && missing.contains(why), "{why}: {verdict}, {missing}");
+    }
+}
+
+#[test]
+fn a_later_scan_that_has_no_part_in_the_verdict_is_told() {
+    if !has("storescu") {
+        return;
+    }
+    let (node, _card) = node_that_never_flags();
+    let maps = slices(58, |_, object| {
+        as_second_series(object);
+        put(object, tags::RESCALE_TYPE, VR::LO, "MGML");
+    });
+    let study = [slices(58, |_, _| {}), maps].concat();
+    send(&node, &study);
+    assert_eq!(decided(&node, &study_of(&study)), ("not flagged".into(), String::new()));
+    let warnings = node.query::<String>("SELECT warnings FROM worklist");
+    assert!(
+        warnings.contains("series 1.2.3.7 was not judged: 30 slices not scored (no Hounsfield units"),
+        "{warnings}"
+    );
+}
+
 #[test]
 fn a_head_that_is_called_chest_is_scored_and_a_body_is_not() {
     if !has("storescu") {

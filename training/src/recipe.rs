@@ -78,6 +78,8 @@ pub struct Recipe {
     #[serde(default)]
     pub averaging: f64,
     #[serde(default)]
+    pub statistics: usize,
+    #[serde(default)]
     pub label_smoothing: f64,
     #[serde(default)]
     pub operating_point: OperatingPoint,
@@ -179,6 +181,7 @@ impl Recipe {
             sources: BTreeMap::new(),
             level_sources: false,
             averaging: 0.0,
+            statistics: 0,
             label_smoothing: 0.0,
             operating_point: OperatingPoint::default(),
         }
@@ -249,6 +252,7 @@ impl Recipe {
             sources: self.sources.clone(),
             level_sources: self.level_sources,
             averaging: self.averaging,
+            statistics: self.statistics,
             label_smoothing: self.label_smoothing,
             operating_point: self.operating_point,
             // No matter of a recipe.
@@ -285,6 +289,9 @@ impl Recipe {
                 value("crop_to_head", "needs windows: stored values are fed as they are")
             }
             () if !(0.0..1.0).contains(&self.averaging) => value("averaging", "must be at least 0 and below 1"),
+            () if self.statistics > 0 && self.monitor != Monitor::Last => {
+                value("statistics", "are taken of the last epoch: set monitor to \"last\"")
+            }
             () if !(0.0..1.0).contains(&self.label_smoothing) => {
                 value("label_smoothing", "must be at least 0 and below 1")
             }
@@ -338,6 +345,7 @@ mod tests {
             crop_to_head: m12.crop_to_head,
             level_sources: true,
             averaging: 0.98,
+            statistics: 0,
             label_smoothing: 0.0,
             operating_point: m12.operating_point,
         };
@@ -389,6 +397,8 @@ mod tests {
         assert!(why(&text.replace("batch = 4", "batch = 4\npatience = 0")).contains("patience is 0"));
         assert!(why(&(text.replace("balance = 2000", "") + "[sources]\na = 1.0\n")).contains("set balance"));
         assert!(why(&(text.to_owned() + "[sources]\na = -1.0\n")).contains("weight below 0"));
+        let best = text.replace("monitor = \"last\"", "monitor = \"loss\"\nstatistics = 2048");
+        assert!(why(&best).contains("set monitor to \"last\""), "{}", why(&best));
         for share in ["0.0", "1.1", "nan"] {
             let text = text.replace("localization = 1.0", &format!("localization = 1.0\nstudy_sensitivity = {share}"));
             assert!(why(&text).contains("study_sensitivity must be above 0 and at most 1"), "{share}");

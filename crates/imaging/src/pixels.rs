@@ -386,7 +386,8 @@ fn padding(object: &DicomObject, layout: &Layout) -> Option<RangeInclusive<i32>>
 }
 
 /// The modality LUT of a frame: the functional groups of the frame, those shared by all frames (enhanced multi-frame
-/// objects, PS3.3 C.7.6.16.2.9), then the object itself. Without any, stored values are Hounsfield units.
+/// objects, PS3.3 C.7.6.16.2.9), then the object itself. Without any, stored values are Hounsfield units. Where a functional group has
+/// one of slope and intercept, the other must be somewhere: both are type 1 there, and what is missing is nobody's to guess.
 fn modality_lut(object: &DicomObject, frame: u32) -> Result<ModalityLut, ImagingError> {
     if let Some(table) = item(object, tags::MODALITY_LUT_SEQUENCE, 0) {
         return lut_table(table, is_signed(object));
@@ -404,6 +405,17 @@ fn modality_lut(object: &DicomObject, frame: u32) -> Result<ModalityLut, Imaging
             None => Ok(absent),
         }
     };
+    let has = |place: &InMemDicomObject, tag: Tag| decimal(place, tag).is_some();
+    for (tag, other, name) in [
+        (tags::RESCALE_SLOPE, tags::RESCALE_INTERCEPT, "rescale slope without intercept"),
+        (tags::RESCALE_INTERCEPT, tags::RESCALE_SLOPE, "rescale intercept without slope"),
+    ] {
+        let is_half = transformations.clone().any(|group| has(group, tag))
+            && !transformations.clone().chain([&**object]).any(|place| has(place, other));
+        if is_half {
+            return Err(ImagingError::Rescale(name.into()));
+        }
+    }
     let slope = number(tags::RESCALE_SLOPE, "rescale slope", 1.0)?;
     let intercept = number(tags::RESCALE_INTERCEPT, "rescale intercept", 0.0)?;
     if slope == 0.0 {

@@ -132,6 +132,11 @@ impl Committing {
                 let why = "the transaction UID was used before, for other instances";
                 Err(Status::new(Status::INVALID_ARGUMENT_VALUE, why))
             }
+            Ok(Requested::OutOfResources(why)) => {
+                let (calling_ae, association) = (&self.peer.calling_ae, self.peer.association);
+                warn!(association, calling_ae, "a request of storage commitment was refused: {why}");
+                Err(Status::new(Status::RESOURCE_LIMITATION, why))
+            }
             Err(error) => {
                 warn!(%error, "a request of storage commitment could not be recorded");
                 Err(failed(&error))

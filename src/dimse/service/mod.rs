@@ -55,6 +55,9 @@ pub trait Handler: Send {
 
     /// The peer has released the association: nothing more comes. Not called where it ends otherwise.
     fn released(&mut self) {}
+
+    /// The peer has said nothing for so long that the association is given up.
+    fn fell_silent(&mut self) {}
 }
 
 /// The future that [`Handler::serve`] returns.

@@ -128,6 +128,10 @@ impl Handler for Storing {
     fn released(&mut self) {
         self.transfer.released();
     }
+
+    fn fell_silent(&mut self) {
+        self.transfer.fell_silent();
+    }
 }
 
 /// Refuses a request for a reason that is known before a byte of the data set was read.

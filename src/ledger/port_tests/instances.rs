@@ -86,8 +86,8 @@ pub(in crate::ledger) async fn what_was_refused_is_missing_until_it_comes(backen
 pub(in crate::ledger) async fn what_a_broken_association_left_out_is_missing(backend: &dyn Backend) {
     let of = |sop: &str, images: i64| NewInstance { images_in_acquisition: Some(images), ..instance(sop, "s") };
     let instances = backend.instances();
-    let broken_off = async || {
-        instances.note_broken_off("s".into());
+    let ended = async |is_silent: bool| {
+        instances.note_broken_off("s".into(), is_silent);
         // Its writes are in turn: when a later one is on disk, it is, too.
         let nobodys = Quarantined { study_uid: None, series_uid: None, ..set_aside("later") };
         instances.quarantine(nobodys).await.unwrap();
@@ -97,7 +97,7 @@ pub(in crate::ledger) async fn what_a_broken_association_left_out_is_missing(bac
     assert!(!open.is_broken_off && open.slices[0].lacking.is_none(), "more may follow");
     assert_eq!(open.fewer_images.as_deref(), Some("only 1 of the 2 images of the acquisition came"));
     // It is not decided by what was known before.
-    broken_off().await;
+    ended(false).await;
     assert!(!backend.studies().decide(super::verdict(&open, false, false), Vec::new()).await.unwrap());
     let said = "the association was broken off, and only 1 of the 2 images of the acquisition came";
     let open = super::open(backend);
@@ -111,12 +111,41 @@ pub(in crate::ledger) async fn what_a_broken_association_left_out_is_missing(bac
         assert!(backend.studies().decide(super::verdict(open, false, false), Vec::new()).await.unwrap());
     };
     decide(&open).await;
-    broken_off().await;
+    ended(false).await;
     assert_eq!(backend.row("s").state, "decided");
     instances.store(of("3", 4)).await.unwrap();
     decide(&super::open(backend)).await;
-    broken_off().await;
+    ended(false).await;
     assert!(super::open(backend).slices[0].lacking.is_some());
+}
+
+pub(in crate::ledger) async fn an_unflagged_study_of_a_broken_association_is_told_of_again(backend: &dyn Backend) {
+    let instances = backend.instances();
+    let ended = async |is_silent: bool| {
+        instances.note_broken_off("s".into(), is_silent);
+        let nobodys = Quarantined { study_uid: None, series_uid: None, ..set_aside("later") };
+        instances.quarantine(nobodys).await.unwrap();
+    };
+    instances.store(instance("1", "s")).await.unwrap();
+    let decide = async |flagged: bool| {
+        let open = super::open(backend);
+        assert!(backend.studies().decide(super::verdict(&open, false, flagged), Vec::new()).await.unwrap());
+    };
+    decide(false).await;
+    // Some senders leave their associations open.
+    ended(true).await;
+    assert_eq!(backend.row("s").state, "decided");
+    ended(false).await;
+    assert!(super::open(backend).is_broken_off);
+    // What comes beside it, or by associations that were open already, is not the rest.
+    instances.store(NewInstance { resumes: false, ..instance("2", "s") }).await.unwrap();
+    assert!(super::open(backend).is_broken_off);
+    instances.store(instance("3", "s")).await.unwrap();
+    assert!(!super::open(backend).is_broken_off);
+    // Somebody reads a flagged study already.
+    decide(true).await;
+    ended(false).await;
+    assert_eq!(backend.row("s").state, "decided");
 }
 
 pub(in crate::ledger) async fn parts_of_a_concatenation_that_did_not_come_are_missing(backend: &dyn Backend) {

@@ -55,6 +55,7 @@ macro_rules! port_tests {
                 what_was_refused_is_missing_until_it_comes
                 parts_of_a_concatenation_that_did_not_come_are_missing
                 what_a_broken_association_left_out_is_missing
+                an_unflagged_study_of_a_broken_association_is_told_of_again
                 several_patients_are_known_by_name_and_birth_date_too
                 what_is_set_aside_of_another_patient_mixes_no_two
                 what_failed_for_want_of_its_file_is_scored_when_it_comes_again
@@ -72,6 +73,7 @@ macro_rules! port_tests {
             }
             outbox {
                 a_message_is_due_until_it_is_delivered
+                an_alert_is_due_before_what_nobody_hurries_for
                 an_alert_does_not_wait_for_a_clock_that_was_set_back
                 a_dead_message_is_sent_again_when_a_person_wants_it
                 a_dead_message_is_tried_again_when_its_channel_works
@@ -105,7 +107,7 @@ pub(super) use port_tests;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub(in crate::ledger) fn instance(sop: &str, study: &str) -> NewInstance {
+pub(crate) fn instance(sop: &str, study: &str) -> NewInstance {
     NewInstance {
         sop_uid: sop.into(),
         sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
@@ -126,6 +128,8 @@ pub(in crate::ledger) fn instance(sop: &str, study: &str) -> NewInstance {
         about: Default::default(),
         concatenation: None,
         images_in_acquisition: None,
+        resumes: true,
+        is_taken_in_again: false,
     }
 }
 
@@ -134,11 +138,11 @@ pub(in crate::ledger) fn worker(run: &str) -> WorkerId {
 }
 
 /// A request of a worker that is idle.
-pub(in crate::ledger) fn request(run: &str, most: usize, duration: Duration) -> LeaseRequest {
+pub(crate) fn request(run: &str, most: usize, duration: Duration) -> LeaseRequest {
     LeaseRequest { worker: worker(run), most, duration, is_idle: true }
 }
 
-pub(in crate::ledger) fn score(claim: &Claim, probability: f64) -> Score {
+pub(crate) fn score(claim: &Claim, probability: f64) -> Score {
     Score {
         shows: triaged_imaging::Shows::Head,
         lease: claim.lease,

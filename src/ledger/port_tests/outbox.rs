@@ -118,3 +118,34 @@ pub(in crate::ledger) async fn news_of_an_acknowledgement_waits_for_the_alert(ba
     outbox.settle(alert.id, Delivery::Delivered).await.unwrap();
     assert_eq!(outbox.due("webhook", 10, HOUR).unwrap().len(), 1);
 }
+
+pub(in crate::ledger) async fn an_alert_is_due_before_what_nobody_hurries_for(backend: &dyn Backend) {
+    let outbox = backend.outbox();
+    scored(backend, "1", 0.9).await;
+    let trouble = |number: u32| NewMessage {
+        channel: "webhook".into(),
+        event: std::sync::Arc::new(Event::NodeTrouble(event::NodeTrouble {
+            ae_title: "TRIAGED".into(),
+            ready: false,
+            since: number.to_string(),
+            reasons: vec![],
+            software: "triaged".into(),
+        })),
+        escalation: None,
+    };
+    outbox.post((0..5).map(trouble).collect()).await.unwrap();
+    outbox.post(vec![alert()]).await.unwrap();
+    let due = outbox.due("webhook", 2, HOUR).unwrap();
+    // Its worker sees both, so that neither waits for ever.
+    assert_eq!(due.iter().map(|row| row.is_alert).collect::<Vec<_>>(), [true, false, false]);
+    assert!(due[1].id < due[2].id, "the oldest first");
+    for row in outbox.due("webhook", 10, HOUR).unwrap() {
+        outbox.settle(row.id, Delivery::Dead { at: now(), error: "404".into() }).await.unwrap();
+    }
+    let revival = crate::ledger::Revival { longest: HOUR, oldest: HOUR, acknowledged: false };
+    let due = outbox.due_dead("webhook", 2, revival).unwrap();
+    assert_eq!(
+        due.iter().map(|row| (row.is_alert, row.dead)).collect::<Vec<_>>(),
+        [(true, true), (false, true), (false, true)]
+    );
+}

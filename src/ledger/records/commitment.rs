@@ -30,6 +30,22 @@ pub struct CommitmentRow {
     pub requested_at: String,
 }
 
+/// A request whose report is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueCommitment {
+    pub id: i64,
+    /// Whom to tell: the name of a peer, or else the AE title that asked.
+    pub who: String,
+}
+
+/// Requests that wait for their reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PendingCommitments {
+    pub requests: u64,
+    /// Of what they name, as it is stored.
+    pub bytes: u64,
+}
+
 /// How an attempt to deliver a report ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitmentEnd {

@@ -31,6 +31,10 @@ pub struct NewInstance {
     pub concatenation: Option<Concatenation>,
     /// Images in Acquisition (0020,1002): how many images its acquisition has.
     pub images_in_acquisition: Option<i64>,
+    /// Whether it is the rest of what was broken off, where a transfer of its study was.
+    pub resumes: bool,
+    /// Whether it lay in the archive without a row. Its slices give way to those of objects that come, and keep none out.
+    pub is_taken_in_again: bool,
 }
 
 /// The part of the header of a study and its series that the worklist and administrators see. Which of it is kept is the

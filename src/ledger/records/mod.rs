@@ -18,7 +18,7 @@ mod slice;
 mod study;
 
 pub use audit::{Actor, ActorKind, AuditFilter, AuditRow, Chain, Deed};
-pub use commitment::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment};
+pub use commitment::{CommitmentEnd, CommitmentRow, DueCommitment, KeptInstance, NewCommitment, PendingCommitments};
 pub use evidence::{EvidenceSlice, ReportedVerdict};
 pub use fields::{Field, FieldError, Record};
 pub use instance::{

@@ -41,6 +41,8 @@ pub struct OutboxRow {
     pub created_at: String,
     /// It was given up before, and is tried again all the same.
     pub dead: bool,
+    /// It goes before others: it says that a study is flagged, is a step of an escalation, or says that one of these does not arrive.
+    pub is_alert: bool,
 }
 
 /// How an attempt to deliver ended.

@@ -12,6 +12,10 @@ pub struct OpenStudy {
     pub patient_id: Option<String>,
     pub revision: i64,
     pub flagged: bool,
+    /// Somebody has acknowledged that it is flagged, and that stands.
+    pub is_acknowledged: bool,
+    /// Slices of it wait, and all that do have a score before and are only scored again.
+    pub waits_to_be_scored_again: bool,
     pub slices_received: i64,
     pub slices_ineligible: i64,
     pub slices_failed: i64,

@@ -6,7 +6,9 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::outbox::from_now;
 use super::{Ledger, Reader};
-use crate::ledger::{CommitmentEnd, CommitmentRow, KeptInstance, NewCommitment, Result, now};
+use crate::ledger::{
+    CommitmentEnd, CommitmentRow, DueCommitment, KeptInstance, NewCommitment, PendingCommitments, Result, now,
+};
 
 const COLUMNS: &str = "id, transaction_uid, calling_ae, called_ae, peer, items, attempts, requested_at";
 
@@ -19,8 +21,9 @@ impl Ledger {
                 "INSERT INTO commitments (transaction_uid, calling_ae, called_ae, peer, address, items, requested_at, next_attempt_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                  ON CONFLICT (calling_ae, transaction_uid) DO UPDATE
-                 SET state = 'pending', attempts = 0, called_ae = ?3, peer = ?4, address = ?5, next_attempt_at = ?8, last_error = NULL
-                 WHERE items = ?6
+                 SET state = 'pending', attempts = 0, called_ae = ?3, peer = ?4, address = ?5, next_attempt_at = ?8, last_error = NULL,
+                     items = ?6, instances = NULL
+                 WHERE items = ?6 OR items = '[]'
                  RETURNING id",
             )?;
             let NewCommitment { transaction_uid, calling_ae, called_ae, peer, address, items, next_attempt_at } = request;
@@ -36,6 +39,19 @@ impl Ledger {
             let sql = "UPDATE commitments SET next_attempt_at = ?1 WHERE state = 'pending' AND attempts = 0 AND next_attempt_at > ?1";
             connection.execute(sql, [now()])?;
             Ok(())
+        })
+        .await
+    }
+
+    /// Forgets which instances the requests name that ended before this moment, as the ledger writes it; how many they were stays. At most
+    /// `most` requests. Returns how many there were.
+    pub async fn forget_commitment_items(&self, before: String, most: usize) -> Result<u64> {
+        self.write(move |connection| {
+            let sql = "UPDATE commitments SET instances = json_array_length(items), items = '[]' WHERE id IN
+                           (SELECT id FROM commitments INDEXED BY commitments_ended
+                            WHERE state <> 'pending' AND items <> '[]' AND next_attempt_at < ?1
+                            ORDER BY next_attempt_at LIMIT ?2)";
+            Ok(connection.execute(sql, params![before, most as i64])? as u64)
         })
         .await
     }
@@ -75,17 +91,40 @@ impl Reader {
         })
     }
 
-    /// The requests whose next attempt is due, at most `most`, those that wait longest first. Blocks.
+    /// The requests whose next attempt is due, at most `most` of each peer, those that wait longest first. Blocks.
     ///
     /// `longest` is the longest wait: what is due later than that was written before the clock was set back, and is due now.
-    pub fn due_commitments(&self, most: usize, longest: Duration) -> Result<Vec<CommitmentRow>> {
+    pub fn due_commitments(&self, most: usize, longest: Duration) -> Result<Vec<DueCommitment>> {
         self.read(|connection| {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM commitments INDEXED BY commitments_pending
-                 WHERE state = 'pending' AND (next_attempt_at <= ?1 OR next_attempt_at > ?3) ORDER BY next_attempt_at LIMIT ?2"
-            );
-            let mut statement = connection.prepare_cached(&sql)?;
-            Ok(statement.query_map(params![now(), most as i64, from_now(longest)], row)?.collect::<rusqlite::Result<_>>()?)
+            let mut statement = connection.prepare_cached(
+                "SELECT id, who FROM
+                     (SELECT id, coalesce(peer, calling_ae) AS who, next_attempt_at,
+                             row_number() OVER (PARTITION BY coalesce(peer, calling_ae) ORDER BY next_attempt_at, id) AS place
+                      FROM commitments INDEXED BY commitments_pending
+                      WHERE state = 'pending' AND (next_attempt_at <= ?1 OR next_attempt_at > ?3))
+                 WHERE place <= ?2 ORDER BY next_attempt_at, id",
+            )?;
+            let due = |row: &Row<'_>| Ok(DueCommitment { id: row.get(0)?, who: row.get(1)? });
+            Ok(statement.query_map(params![now(), most as i64, from_now(longest)], due)?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// The requests that wait for their reports: those of a sender, by its AE title or its address, and all. Blocks.
+    pub fn pending_commitments(&self, calling_ae: &str, address: &str) -> Result<[PendingCommitments; 2]> {
+        self.read(|connection| {
+            // Of a text that long, octet_length reads no more than how long it is.
+            let sql = "SELECT count(*) FILTER (WHERE calling_ae = ?1 OR address = ?2),
+                              coalesce(sum(octet_length(items)) FILTER (WHERE calling_ae = ?1 OR address = ?2), 0),
+                              count(*), coalesce(sum(octet_length(items)), 0)
+                       FROM commitments INDEXED BY commitments_pending WHERE state = 'pending'";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_row([calling_ae, address], |row| {
+                let pending = |at: usize| -> rusqlite::Result<PendingCommitments> {
+                    let (requests, bytes) = (row.get::<_, i64>(at)?, row.get::<_, i64>(at + 1)?);
+                    Ok(PendingCommitments { requests: requests.unsigned_abs(), bytes: bytes.unsigned_abs() })
+                };
+                Ok([pending(0)?, pending(2)?])
+            })?)
         })
     }
 

@@ -20,6 +20,7 @@ mod forward;
 mod login;
 mod operation;
 mod outbox;
+mod priority;
 mod pulse;
 mod queue;
 mod reader;
@@ -94,7 +95,8 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Ledger> {
         let mut connection = connect(path)?;
         refuse_newer(&connection, path)?;
-        migrations().to_latest(&mut connection).map_err(|error| LedgerError::Migrate {
+        let found = schema_of(&connection, path)?;
+        migrate(&mut connection, found).map_err(|error| LedgerError::Migrate {
             path: path.into(),
             source: match error {
                 rusqlite_migration::Error::RusqliteError { err, .. } => err.into(),
@@ -205,6 +207,20 @@ fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
+/// Brings a database of schema `found` to this version's, a step at a time: of a large one a step may take minutes, and what is done stays done if
+/// the node is ended meanwhile.
+fn migrate(connection: &mut Connection, found: usize) -> rusqlite_migration::Result<()> {
+    let (migrations, newest) = (migrations(), steps().len());
+    if found == 0 {
+        return migrations.to_latest(connection);
+    }
+    for next in found + 1..=newest {
+        tracing::info!("the database is brought to schema {next} of {newest}");
+        migrations.to_version(connection, next)?;
+    }
+    Ok(())
+}
+
 fn migrations() -> Migrations<'static> {
     Migrations::new(steps())
 }
@@ -241,6 +257,7 @@ fn steps() -> Vec<M<'static>> {
         M::up(include_str!("migrations/0020_delivery.sql")),
         M::up(include_str!("migrations/0021_broken_off.sql")),
         M::up(include_str!("migrations/0022_verdict_id.sql")),
+        M::up(include_str!("migrations/0023_turns.sql")),
     ]
 }
 

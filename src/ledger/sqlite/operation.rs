@@ -100,6 +100,13 @@ impl Reader {
 }
 
 impl Ledger {
+    /// When the last measurement was. Blocks.
+    pub fn last_measurement(&self) -> Result<Option<Timestamp>> {
+        let at: Option<String> = self
+            .read(|connection| Ok(connection.query_row("SELECT max(at) FROM measurements", [], |row| row.get(0))?))?;
+        Ok(at.and_then(|at| at.parse().ok()))
+    }
+
     /// Writes a measurement, and forgets those that are too old.
     pub async fn note_measurement(&self, measurement: Measurement) -> Result<()> {
         self.write(move |connection| {

@@ -17,6 +17,10 @@ use crate::ledger::{
     Actor, Deed, Delivery, LedgerError, NewMessage, Outbox, OutboxRow, Pending, Result, Revival, Step, format_time, now,
 };
 
+/// People hurry for a message: it says that a study is flagged, is a step of an escalation, or says that one of these does not arrive.
+/// Word for word as in the index `outbox_waiting`.
+const ALERT: &str = "kind IN ('flagged', 'revised', 'delivery_failed') OR step > 0";
+
 /// Of a message that is pending: it tells of an acknowledgement, and an alert of the same study is still to go before it.
 const WAITS_FOR_ITS_ALERT: &str = "kind = 'acknowledged' AND EXISTS (
     SELECT 1 FROM outbox alert
@@ -27,31 +31,35 @@ impl Outbox for Ledger {
     fn due(&self, channel: &str, most: usize, longest: Duration) -> Result<Vec<OutboxRow>> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state
-                 FROM outbox INDEXED BY outbox_pending
-                 WHERE state = 'pending' AND channel = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?4)
-                    AND NOT ({WAITS_FOR_ITS_ALERT})
+                "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state, {ALERT}
+                 FROM outbox INDEXED BY outbox_waiting
+                 WHERE state = 'pending' AND state <> 'delivered' AND channel = ?1 AND ({ALERT}) = ?5
+                    AND (next_attempt_at <= ?2 OR next_attempt_at > ?4) AND NOT ({WAITS_FOR_ITS_ALERT})
                  ORDER BY next_attempt_at LIMIT ?3"
             ))?;
-            let rows = statement.query_map(params![channel, now(), most as i64, from_now(longest)], outbox_row)?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let (now, latest) = (now(), from_now(longest));
+            alerts_first(|is_alert| {
+                let values = params![channel, now, most as i64, latest, is_alert];
+                Ok(statement.query_map(values, outbox_row)?.collect::<rusqlite::Result<_>>()?)
+            })
         })
     }
 
     fn due_dead(&self, channel: &str, most: usize, revival: Revival) -> Result<Vec<OutboxRow>> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state
-                 FROM outbox INDEXED BY outbox_dead
-                 WHERE state = 'dead' AND channel = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?4)
-                    AND created_at >= ?5
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT id, study_uid, idempotency_key, event, step, attempts, created_at, state, {ALERT}
+                 FROM outbox INDEXED BY outbox_waiting
+                 WHERE state = 'dead' AND state <> 'delivered' AND channel = ?1 AND ({ALERT}) = ?7
+                    AND (next_attempt_at <= ?2 OR next_attempt_at > ?4) AND created_at >= ?5
                     AND (?6 OR acknowledged_at IS NULL OR kind NOT IN ('flagged', 'revised', 'incomplete'))
-                 ORDER BY next_attempt_at LIMIT ?3",
-            )?;
-            let (latest, oldest) = (from_now(revival.longest), ago(revival.oldest));
-            let values = params![channel, now(), most as i64, latest, oldest, revival.acknowledged];
-            let rows = statement.query_map(values, outbox_row)?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+                 ORDER BY next_attempt_at LIMIT ?3"
+            ))?;
+            let (now, latest, oldest) = (now(), from_now(revival.longest), ago(revival.oldest));
+            alerts_first(|is_alert| {
+                let values = params![channel, now, most as i64, latest, oldest, revival.acknowledged, is_alert];
+                Ok(statement.query_map(values, outbox_row)?.collect::<rusqlite::Result<_>>()?)
+            })
         })
     }
 
@@ -328,6 +336,13 @@ fn escalate_later(connection: &Connection, channel: &str, event: &Event, step: S
     Ok(())
 }
 
+/// What `of` gives of alerts, and then of the others: each an index's beginning, for a sort would read all that waits.
+fn alerts_first(mut of: impl FnMut(bool) -> Result<Vec<OutboxRow>>) -> Result<Vec<OutboxRow>> {
+    let mut rows = of(true)?;
+    rows.extend(of(false)?);
+    Ok(rows)
+}
+
 fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
     Ok(OutboxRow {
         id: row.get(0)?,
@@ -338,6 +353,7 @@ fn outbox_row(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
         attempts: row.get(5)?,
         created_at: row.get(6)?,
         dead: row.get::<_, String>(7)? == "dead",
+        is_alert: row.get(8)?,
     })
 }
 

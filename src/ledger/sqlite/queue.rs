@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Notify;
 use triaged_imaging::Shows;
 
+use super::priority::{KINDS, TAKEN_IN_AGAIN, is_new};
 use super::store::replace_by_quarantined;
 use super::study::reopen;
 use super::{Ledger, Reader};
@@ -20,7 +21,7 @@ use crate::ledger::{
 };
 
 /// While STAT slices wait, one in so many claims is another slice's, so that no patient waits for ever. So it is with new slices, while
-/// others wait to be scored again: those of a study that failed are the only evidence of it.
+/// others wait that are scored again or were taken in again: these are the only evidence of their study.
 const OTHERS_TURN: u64 = 4;
 
 /// No slice is kept from workers for longer than this. One that would be was written before the clock was set back, and is
@@ -44,8 +45,16 @@ pub(super) struct Turns {
     claims: AtomicU64,
     /// Claims made of others while new ones and some to be scored again waited.
     claims_of_others: AtomicU64,
-    /// Who had the last turn: of STAT slices, of new ones, of those that are scored again.
-    last: Mutex<[LastTurn; 3]>,
+    last: Mutex<LastTurns>,
+}
+
+/// Who had the last turn.
+#[derive(Default)]
+struct LastTurns {
+    /// The priority, of each of [`KINDS`].
+    priorities: [i64; 3],
+    /// Whose slices, of each priority.
+    of: HashMap<i64, LastTurn>,
 }
 
 #[derive(Default)]
@@ -73,6 +82,13 @@ impl Queue for Ledger {
                 "UPDATE slices INDEXED BY slices_queued SET lease_owner = NULL, available_at = NULL
                  WHERE state = 'queued' AND available_at IS NOT NULL",
                 [],
+            )?;
+            // `triaged recover` takes in what nothing scores before the node starts. Without this, the hard cap would be past by then, and
+            // every study be told of as incomplete before its first slice was looked at.
+            connection.execute(
+                "UPDATE studies SET opened_at = ?2 WHERE state = 'receiving' AND study_uid IN
+                     (SELECT study_uid FROM slices INDEXED BY slices_turns WHERE state = 'queued' AND priority = ?1)",
+                params![TAKEN_IN_AGAIN, now()],
             )?;
             Ok(recovered as u64)
         }))
@@ -187,25 +203,32 @@ impl Queue for Ledger {
 
     fn queue_depth(&self) -> Result<u64> {
         let as_of = Instant::now();
-        let by_source = self.read(|connection| {
+        let (waiting, new_by_source) = self.read(|connection| {
             let mut count = connection.prepare_cached(
-                "SELECT source, count(*) FROM slices INDEXED BY slices_turns WHERE state = 'queued' GROUP BY priority, source",
+                "SELECT priority, source, count(*) FROM slices INDEXED BY slices_turns WHERE state = 'queued'
+                 GROUP BY priority, source",
             )?;
-            let rows = count.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64)))?;
-            let mut by_source = HashMap::new();
+            let rows = count.query_map([], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)? as u64))
+            })?;
+            let mut waiting = 0;
+            let mut new_by_source = HashMap::new();
             for row in rows {
-                let (source, waiting) = row?;
-                *by_source.entry(source).or_default() += waiting;
+                let (priority, source, slices) = row?;
+                waiting += slices;
+                if is_new(priority) {
+                    *new_by_source.entry(source).or_default() += slices;
+                }
             }
-            Ok(by_source)
+            Ok((waiting, new_by_source))
         })?;
-        let total = by_source.values().sum();
+        let new = new_by_source.values().sum();
         let mut count = self.shared.count.lock().expect("nobody panics while holding it");
         // Two may count at the same time.
         if count.as_of < as_of {
-            *count = Arc::new(QueueCount { as_of, total, by_source });
+            *count = Arc::new(QueueCount { as_of, waiting, new, new_by_source });
         }
-        Ok(total)
+        Ok(waiting)
     }
 
     fn last_count(&self) -> Arc<QueueCount> {
@@ -261,16 +284,23 @@ fn from_now(duration: Duration) -> String {
 }
 
 /// Chooses the next slices: STAT ones before others, three of four while both wait; new arrivals before slices
-/// that are scored again, likewise.
+/// that are scored again or were taken in again, likewise.
 fn choose(connection: &Connection, turns: &Turns, request: &LeaseRequest) -> Result<Vec<Claim>> {
     let most = request.most;
     let mut last = turns.last.lock().expect("nobody panics while holding it");
-    let next = |priority, last: &LastTurn| {
-        by_turns(connection, priority, last, most).map(|claims| claims.into_iter().peekable())
+    let mut next = |kind: usize| -> Result<_> {
+        let mut priorities = KINDS[kind];
+        // Beginning behind the one that had the last turn: a lease may be of one slice.
+        if last.priorities[kind] == priorities[0] {
+            priorities.reverse();
+        }
+        let mut lists = Vec::new();
+        for priority in priorities {
+            lists.push(by_turns(connection, priority, last.of.entry(priority).or_default(), most)?);
+        }
+        Ok(alternating(lists).into_iter().peekable())
     };
-    let mut stat = next(-1, &last[0])?;
-    let mut new = next(0, &last[1])?;
-    let mut again = next(1, &last[2])?;
+    let [mut stat, mut new, mut again] = [next(0)?, next(1)?, next(2)?];
     let mut claims = Vec::new();
     while claims.len() < most {
         let both = stat.peek().is_some() && (new.peek().is_some() || again.peek().is_some());
@@ -289,8 +319,9 @@ fn choose(connection: &Connection, turns: &Turns, request: &LeaseRequest) -> Res
             1 => new.next(),
             _ => again.next(),
         };
-        let Some(Waiting { claim, source, .. }) = claim else { break };
-        last[kind].note(&source, &claim.study_uid);
+        let Some(Waiting { claim, source, priority, .. }) = claim else { break };
+        last.priorities[kind] = priority;
+        last.of.entry(priority).or_default().note(&source, &claim.study_uid);
         claims.push(claim);
     }
     drop(last);
@@ -319,6 +350,7 @@ fn take(connection: &Connection, chosen: Vec<Claim>, request: &LeaseRequest) -> 
 struct Waiting {
     claim: Claim,
     source: Arc<str>,
+    priority: i64,
     is_large: bool,
 }
 
@@ -363,7 +395,7 @@ fn by_turns(connection: &Connection, priority: i64, last: &LastTurn, most: usize
         for study in studies {
             let waiting = |row: &Row<'_>| {
                 let is_large = row.get::<_, i64>(10)? >= LARGE_BYTES;
-                Ok(Waiting { claim: claim(row, row.get(9)?, &now)?, source: source.clone(), is_large })
+                Ok(Waiting { claim: claim(row, row.get(9)?, &now)?, source: source.clone(), priority, is_large })
             };
             let rows = slices.query_map(params![priority, study, most as i64, now, longest, &*source], waiting)?;
             of_studies.push(rows.collect::<rusqlite::Result<Vec<Waiting>>>()?);

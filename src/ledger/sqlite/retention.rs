@@ -10,7 +10,11 @@ const MAY_LOSE_FILES: &str = "s.state = 'decided' AND s.last_received_at < ?1
     AND (NOT ?2 OR s.flagged IS NOT 1 OR s.acknowledged_at IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM slices WHERE study_uid = s.study_uid AND state = 'queued')
     AND NOT EXISTS (SELECT 1 FROM outbox WHERE study_uid = s.study_uid AND state = 'pending')
-    AND NOT EXISTS (SELECT 1 FROM forwards WHERE study_uid = s.study_uid AND state = 'pending')";
+    AND NOT EXISTS (SELECT 1 FROM forwards WHERE study_uid = s.study_uid AND state = 'pending')
+    -- Of what came, or was flagged, since a destination's mark there is no row of it yet.
+    AND NOT EXISTS (SELECT 1 FROM forward_destinations d
+                    WHERE EXISTS (SELECT 1 FROM instances WHERE study_uid = s.study_uid AND id > d.last_instance)
+                       OR EXISTS (SELECT 1 FROM verdicts WHERE study_uid = s.study_uid AND id > d.last_verdict))";
 
 impl Ledger {
     /// Bytes of the files that the archive keeps, with those that are set aside. Blocks.

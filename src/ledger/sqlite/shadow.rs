@@ -57,7 +57,7 @@ impl Ledger {
         let slices = self.read(|connection| {
             let mut statement = connection.prepare(
                 "SELECT s.id FROM studies t INDEXED BY studies_by_time CROSS JOIN slices s ON s.study_uid = t.study_uid
-                 CROSS JOIN instances i ON i.id = s.instance_id AND i.removed_at IS NULL
+                 CROSS JOIN instances i ON i.id = s.instance_id AND i.removed_at IS NULL AND i.lost_at IS NULL
                  WHERE t.last_received_at >= ?1 AND s.state IN ('scored', 'failed')
                    AND NOT EXISTS (SELECT 1 FROM shadow_scores x WHERE x.slice_id = s.id AND x.model_id = ?2)
                  ORDER BY t.last_received_at DESC LIMIT ?3",

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use serde_json::json;
 
 use super::Ledger;
+use super::priority::{NEW, STAT, TAKEN_IN_AGAIN};
 use super::retention::restore_file;
 use super::search::{add_words, has_new_words};
 use super::study::{FEWER_IMAGES, reopen};
@@ -123,10 +124,10 @@ impl Instances for Ledger {
         });
     }
 
-    fn note_broken_off(&self, study_uid: String) {
+    fn note_broken_off(&self, study_uid: String, is_silent: bool) {
         let shared = self.shared.clone();
         let posted = self.shared.writer.post(
-            move |connection| note_broken_off(connection, &study_uid),
+            move |connection| note_broken_off(connection, &study_uid, is_silent),
             move |written| match written {
                 Ok(()) => shared.wakeups.changed.notify_waiters(),
                 Err(error) => tracing::error!(%error, "that an association was broken off could not be noted"),
@@ -199,10 +200,12 @@ fn set_aside_unreadable(connection: &Connection, instance: i64) -> Result<()> {
 }
 
 fn store(connection: &Connection, instance: &NewInstance) -> Result<Stored> {
-    // Whoever broke off has come again.
-    connection
-        .prepare_cached("UPDATE studies SET broken_off = 0 WHERE study_uid = ?1 AND broken_off")?
-        .execute([&instance.study_uid])?;
+    if instance.resumes {
+        // Whoever broke off has come again.
+        connection
+            .prepare_cached("UPDATE studies SET broken_off = 0 WHERE study_uid = ?1 AND broken_off")?
+            .execute([&instance.study_uid])?;
+    }
     let kept: Option<(i64, String)> = connection
         .prepare_cached("SELECT id, digest FROM instances WHERE study_uid = ?1 AND series_uid = ?2 AND sop_uid = ?3")?
         .query_row(params![instance.study_uid, instance.series_uid, instance.sop_uid], |row| {
@@ -300,10 +303,18 @@ fn forget_refused(connection: &Connection, last: i64) -> Result<()> {
     Ok(())
 }
 
-fn note_broken_off(connection: &Connection, study_uid: &str) -> Result<()> {
+/// Whether a study was left unflagged, and nothing says how many images it should have.
+const UNFLAGGED_AND_UNCOUNTED: &str = "SELECT 1 FROM studies WHERE study_uid = ?1 AND state = 'decided' AND flagged = 0
+    AND EXISTS (SELECT 1 FROM slices s JOIN instances i ON i.id = s.instance_id
+                WHERE s.study_uid = ?1 AND s.state <> 'ineligible' AND i.images_in_acquisition IS NULL)";
+
+fn note_broken_off(connection: &Connection, study_uid: &str, is_silent: bool) -> Result<()> {
     connection.execute("UPDATE studies SET broken_off = 1 WHERE study_uid = ?1", [study_uid])?;
-    // A study that was decided while its association stood still is judged again where something is known to be missing.
-    if connection.prepare_cached(FEWER_IMAGES)?.exists([study_uid])? {
+    // A study that was decided while its association stood still is judged again where something is known to be missing. Where that is not
+    // known, what was left unflagged is told with the warning; but not for each sender that leaves its associations open until they are
+    // closed for it.
+    let is_known = connection.prepare_cached(FEWER_IMAGES)?.exists([study_uid])?;
+    if is_known || !is_silent && connection.prepare_cached(UNFLAGGED_AND_UNCOUNTED)?.exists([study_uid])? {
         reopen(connection, study_uid)?;
     }
     Ok(())
@@ -550,6 +561,11 @@ fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Re
              head_check = excluded.head_check, lacking = excluded.lacking, location = excluded.location, shows = NULL, attempts = 0, claims = 0, score_id = NULL",
     )?;
     let source = instance.source();
+    let priority = match (instance.is_taken_in_again, instance.stat) {
+        (true, _) => TAKEN_IN_AGAIN,
+        (false, true) => STAT,
+        (false, false) => NEW,
+    };
     for (frame, slice) in (1i64..).zip(&instance.slices) {
         let (state, reason) = match &slice.start {
             SliceStart::Queued => ("queued", None),
@@ -562,7 +578,7 @@ fn insert_slices(connection: &Connection, id: i64, instance: &NewInstance) -> Re
             frame,
             state,
             reason,
-            if instance.stat { -1 } else { 0 },
+            priority,
             facts.position,
             facts.orientation,
             facts.thickness,

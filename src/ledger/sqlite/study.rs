@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 use serde_json::json;
 
+use super::priority::{FAILED_AGAIN, FAILED_STAT_AGAIN, SCORED_AGAIN};
 use super::{Ledger, audit};
 use crate::ledger::{Actor, Deed, Queue, Result, now};
 
@@ -30,16 +31,19 @@ pub(super) fn reopen(connection: &Connection, study_uid: &str) -> Result<()> {
 impl Ledger {
     /// Puts every slice of a study that was scored or failed back into the queue, as far as the archive still has its file, and
     /// reopens the study as its next revision. Returns how many slices that is. Blocks.
+    ///
+    /// A file that is known to be lost cannot be read again: its score is the best that there is, and stays.
     pub fn requeue_study(&self, study_uid: &str, actor: &Actor) -> Result<u64> {
         let (study_uid, actor) = (study_uid.to_owned(), actor.clone());
         let slices = self.write_blocking(move |connection| {
             let slices = connection.execute(
                 "UPDATE slices SET state = 'queued', reason = NULL, attempts = 0, claims = 0,
                     -- What failed was never scored: it waits in its own turn, and a STAT slice before others.
-                    priority = iif(state = 'failed', min(priority, 0), 1), score_id = NULL
+                    priority = CASE WHEN state <> 'failed' THEN ?2 WHEN priority < 0 THEN ?3 ELSE ?4 END, score_id = NULL
                  WHERE study_uid = ?1 AND state IN ('scored', 'failed')
-                   AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NULL)",
-                [&study_uid],
+                   AND instance_id IN
+                       (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NULL AND lost_at IS NULL)",
+                params![study_uid, SCORED_AGAIN, FAILED_STAT_AGAIN, FAILED_AGAIN],
             )?;
             if slices > 0 {
                 reopen(connection, &study_uid)?;

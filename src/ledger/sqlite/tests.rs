@@ -9,7 +9,9 @@ use crate::ledger::{
     now,
 };
 
+mod again;
 mod audit;
+mod commitment;
 mod former;
 mod forward;
 mod life;
@@ -198,6 +200,22 @@ fn an_alert_of_the_former_version_is_still_delivered_and_not_raised_again() {
     assert_eq!(log.len(), 1, "the same flag is told once a channel: {log:?}");
     assert_eq!((log[0].kind.as_str(), log[0].state.as_str()), ("flagged", "pending"));
     assert_eq!(row(&ledger, "s").notified_at, None, "the view finds the new table");
+}
+
+/// The database of a node that was ended in the middle goes on where it was.
+#[test]
+fn steps_that_are_done_stay_done_when_a_later_one_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("triaged.db");
+    let mut connection = connect(&path).unwrap();
+    migrations().to_version(&mut connection, 4).unwrap();
+    // What the sixteenth step makes is there already.
+    connection.execute_batch("CREATE TABLE identity (x)").unwrap();
+    assert!(matches!(Ledger::open(&path), Err(LedgerError::Migrate { .. })));
+    assert_eq!(schema_of(&connection, &path).unwrap(), 15);
+    connection.execute_batch("DROP TABLE identity").unwrap();
+    drop(connection);
+    Ledger::open(&path).unwrap();
 }
 
 #[test]

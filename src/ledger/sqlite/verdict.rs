@@ -8,6 +8,7 @@ use triaged_imaging::Shows;
 use super::Ledger;
 use super::acknowledgement::keep_or_clear;
 use super::outbox::post;
+use super::priority::SCORED_AGAIN;
 use super::study::FEWER_IMAGES;
 use crate::event::TopSlice;
 use crate::ledger::records::pixel_box;
@@ -35,12 +36,12 @@ impl Studies for Ledger {
             let mut studies = connection.prepare_cached(
                 "SELECT study_uid, accession_number, patient_id, revision, flagged, slices_received, slices_ineligible,
                         slices_failed, opened_at, first_received_at, last_received_at,
-                        former_patient_ids IS NOT NULL, set_aside, several_names, broken_off, refused_more
+                        former_patient_ids IS NOT NULL, set_aside, several_names, broken_off, refused_more, acknowledged_at IS NOT NULL
                  FROM studies INDEXED BY studies_open WHERE state = 'receiving'",
             )?;
             let mut slices = connection.prepare_cached(
                 "SELECT i.series_uid, s.reason, i.instance_number, s.frame, s.position, s.orientation, s.thickness, s.doubts,
-                        s.is_substitute, s.id, s.shows, s.lacking, s.location, s.state, s.attempts > 0, s.shows IS NOT NULL, c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0)
+                        s.is_substitute, s.id, s.shows, s.lacking, s.location, s.state, s.attempts > 0, s.shows IS NOT NULL, c.probability, c.positive, coalesce(c.model_sha256 <> ?2, 0), s.priority
                  FROM slices s JOIN instances i ON i.id = s.instance_id LEFT JOIN scores c ON c.id = s.score_id
                  WHERE s.study_uid = ?1",
             )?;
@@ -48,8 +49,13 @@ impl Studies for Ledger {
             let rows = studies.query_map([], |row| {
                 let study_uid: String = row.get(0)?;
                 let slices =
-                    slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(18)?)))?;
-                let mut slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool)>>>()?;
+                    slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(18)?, row.get(19)?)))?;
+                let slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool, i64)>>>()?;
+                let mut waiting = slices.iter().filter(|(slice, ..)| slice.state == SliceState::Queued).peekable();
+                let waits_to_be_scored_again =
+                    waiting.peek().is_some() && waiting.all(|(.., priority)| *priority == SCORED_AGAIN);
+                let mut slices: Vec<(SliceEvidence, bool)> =
+                    slices.into_iter().map(|(slice, other, _)| (slice, other)).collect();
                 let (mut refused, mut refused_elsewhere) = (0, 0);
                 let is_broken_off: bool = row.get(14)?;
                 let said = |row: &Row<'_>| -> rusqlite::Result<(String, String, i64)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
@@ -77,6 +83,8 @@ impl Studies for Ledger {
                     patient_id: row.get(2)?,
                     revision: row.get(3)?,
                     flagged: row.get::<_, Option<bool>>(4)? == Some(true),
+                    is_acknowledged: row.get::<_, Option<bool>>(4)? == Some(true) && row.get(16)?,
+                    waits_to_be_scored_again,
                     slices_received: row.get(5)?,
                     slices_ineligible: row.get(6)?,
                     slices_failed: row.get(7)?,

@@ -8,7 +8,7 @@ use triaged_model::{MadeFor, Tolerance};
 
 use super::frame::Frame;
 use super::words::{Part, fold, has_phrase, part};
-use super::{Notes, shown};
+use super::{CONTRAST, Notes, SHARP, shown};
 use crate::config;
 
 /// Applies the card's tolerance to what was found: nothing, a mark that lets another series of the study go first, or out.
@@ -35,16 +35,19 @@ pub(super) fn contrast(frame: &Frame, card: &MadeFor, rules: &config::Gate, note
     let administered = frame.text(tags::CONTRAST_BOLUS_USAGE_SEQUENCE, tags::CONTRAST_BOLUS_AGENT_ADMINISTERED);
     let has_items = |tag: Tag| object.get(tag).and_then(|e| e.items()).is_some_and(|items| !items.is_empty());
     let series = text(object, tags::SERIES_DESCRIPTION);
-    let angiography = series.as_deref().and_then(|series| has_phrase(series, &rules.contrast_words));
+    // `HEAD NC PRE CTA` is the plain scan before the angiography.
+    let angiography = (series.as_deref())
+        .filter(|series| has_phrase(series, &rules.plain_words).is_none())
+        .and_then(|series| has_phrase(series, &rules.contrast_words));
     let said = if let Some(agent) = agent {
-        format!("contrast agent {}", shown(&agent))
+        format!("{CONTRAST} {}", shown(&agent))
     } else if administered.is_some_and(|said| said.eq_ignore_ascii_case("YES"))
         || volume.is_some_and(|volume| volume > 0.0)
         || has_items(tags::CONTRAST_BOLUS_AGENT_SEQUENCE)
     {
-        "contrast agent given".into()
+        format!("{CONTRAST} given")
     } else if angiography.is_some() {
-        format!("contrast agent, by the series description {}", shown(&series.unwrap_or_default()))
+        format!("{CONTRAST}, by the series description {}", shown(&series.unwrap_or_default()))
     } else {
         return None;
     };
@@ -64,9 +67,9 @@ pub(super) fn kernel(frame: &Frame, card: &MadeFor, rules: &config::Gate, notes:
     let kernel = frame.text(tags::CT_RECONSTRUCTION_SEQUENCE, tags::CONVOLUTION_KERNEL);
     let series = text(frame.object(), tags::SERIES_DESCRIPTION);
     let said = match (kernel, series) {
-        (Some(kernel), _) if is_sharp(&kernel, rules) => format!("sharp kernel {}", shown(&kernel)),
+        (Some(kernel), _) if is_sharp(&kernel, rules) => format!("{SHARP} {}", shown(&kernel)),
         (_, Some(series)) if has_phrase(&series, &rules.sharp_series_words).is_some() => {
-            format!("sharp kernel, by the series description {}", shown(&series))
+            format!("{SHARP}, by the series description {}", shown(&series))
         }
         _ => return None,
     };

@@ -8,15 +8,20 @@ use triaged_imaging::attributes::{integer, item, text, values};
 
 use super::frame::Frame;
 use super::words::{fold, has_phrase};
-use super::{Notes, shown};
+use super::{
+    LOCALIZER, NO_RESCALE, NOT_A_SLICE, NOT_AS_ACQUIRED, NOT_AXIAL, NOT_CT_IMAGE, NOT_MONOCHROME, NOT_ORIGINAL, Notes,
+    shown,
+};
 use crate::config;
+
+/// The standard's classes of CT images.
+const CT_IMAGES: [&str; 3] =
+    [uids::CT_IMAGE_STORAGE, uids::ENHANCED_CT_IMAGE_STORAGE, uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE];
 
 /// Whether objects of this SOP class may be CT images: those of a private class may.
 pub fn may_be_ct_image(sop_class_uid: &str) -> bool {
     let class = sop_class_uid.trim_end_matches(['\0', ' ']);
-    !class.starts_with("1.2.840.10008.")
-        || [uids::CT_IMAGE_STORAGE, uids::ENHANCED_CT_IMAGE_STORAGE, uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE]
-            .contains(&class)
+    !class.starts_with("1.2.840.10008.") || CT_IMAGES.contains(&class)
 }
 
 /// Storage classes of CT images (PS3.4 annex B.5); an object of another standard class is something else, secondary captures
@@ -38,7 +43,7 @@ pub(super) fn sop_class(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Optio
                 uids::SEGMENTATION_STORAGE => " (segmentation)",
                 _ => "",
             };
-            Some(format!("not a CT image: SOP class {}{name}", shown(other)))
+            Some(format!("{NOT_CT_IMAGE}: SOP class {}{name}", shown(other)))
         }
     }
 }
@@ -58,17 +63,17 @@ pub(super) fn image_type(frame: &Frame, rules: &config::Gate, notes: &mut Notes)
         let said = || format!("{name} {}", shown(&values.join("\\")));
         let has = |words: &[String]| values.iter().any(|value| has_phrase(value, words).is_some());
         if has(&rules.localizer_words) {
-            return Some(format!("a localizer: {}", said()));
+            return Some(format!("{LOCALIZER}: {}", said()));
         }
         if has(&rules.image_types_out) {
-            return Some(format!("not slices as they were acquired: {}", said()));
+            return Some(format!("{NOT_AS_ACQUIRED}: {}", said()));
         }
         if let [derived, secondary, ..] = &values[..]
             && derived == "DERIVED"
             && secondary == "SECONDARY"
         {
             if !has(&rules.reformat_words) || notes.plane.normal.is_none() {
-                return Some(format!("not an original slice: {}", said()));
+                return Some(format!("{NOT_ORIGINAL}: {}", said()));
             }
             notes.substitute(format!("a reformat: {}", said()));
         }
@@ -76,7 +81,7 @@ pub(super) fn image_type(frame: &Frame, rules: &config::Gate, notes: &mut Notes)
     None
 }
 
-/// A localizer by any of its names.
+/// A localizer by any of its names; pictures, projections and maps by theirs.
 pub(super) fn description(frame: &Frame, rules: &config::Gate, notes: &mut Notes) -> Option<String> {
     let description = text(frame.object(), tags::SERIES_DESCRIPTION)?;
     let said = || format!("series description {}", shown(&description));
@@ -85,14 +90,14 @@ pub(super) fn description(frame: &Frame, rules: &config::Gate, notes: &mut Notes
         if values(frame.object(), tags::IMAGE_TYPE).iter().any(|value| fold(value) == "AXIAL") {
             notes.doubts.push(format!("perhaps a localizer, though its image type is axial: {}", said()));
         } else {
-            return Some(format!("a localizer: {}", said()));
+            return Some(format!("{LOCALIZER}: {}", said()));
         }
     }
     if notes.plane.normal.is_none() && has_phrase(&description, &rules.other_plane_words).is_some() {
-        return Some(format!("not axial: {}", said()));
+        return Some(format!("{NOT_AXIAL}: {}", said()));
     }
-    if has_phrase(&description, &rules.image_types_out).is_some() {
-        notes.substitute(format!("perhaps not slices as they were acquired: {}", said()));
+    if has_phrase(&description, &rules.derived_words).is_some() {
+        notes.substitute(format!("perhaps {NOT_AS_ACQUIRED}: {}", said()));
     }
     None
 }
@@ -111,16 +116,30 @@ pub(super) fn rescale_type(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Op
     })
 }
 
+/// Rescale Slope and Intercept (type 1 in the CT Image module, PS3.3 C.8.2.1, and in the macro, C.7.6.16.2.9), or a modality LUT. Their
+/// absence puts nothing out, but an object that says that it is a CT image is to have them.
+pub(super) fn rescale(frame: &Frame, _: &config::Gate, notes: &mut Notes) -> Option<String> {
+    let object = frame.object();
+    let class = text(object, tags::SOP_CLASS_UID)?;
+    let is_absent = |tag| frame.text(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tag).is_none();
+    let lacks = item(object, tags::MODALITY_LUT_SEQUENCE, 0).is_none()
+        && (is_absent(tags::RESCALE_SLOPE) || is_absent(tags::RESCALE_INTERCEPT));
+    if lacks && CT_IMAGES.contains(&class.trim_end_matches(['\0', ' '])) {
+        notes.doubts.push(NO_RESCALE.into());
+    }
+    None
+}
+
 pub(super) fn monochrome(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<String> {
     let object = frame.object();
     if let Some(samples) = integer(object, tags::SAMPLES_PER_PIXEL)
         && samples != 1
     {
-        return Some(format!("not a monochrome image: {samples} samples a pixel"));
+        return Some(format!("{NOT_MONOCHROME}: {samples} samples a pixel"));
     }
     let photometric = text(object, tags::PHOTOMETRIC_INTERPRETATION)?;
     let monochrome = ["MONOCHROME1", "MONOCHROME2"].contains(&photometric.as_str());
-    (!monochrome).then(|| format!("not a monochrome image: photometric interpretation {}", shown(&photometric)))
+    (!monochrome).then(|| format!("{NOT_MONOCHROME}: photometric interpretation {}", shown(&photometric)))
 }
 
 /// A thumbnail or an icon. An object of a few KiB could have thousands of such frames.
@@ -128,5 +147,5 @@ pub(super) fn size(frame: &Frame, _: &config::Gate, _: &mut Notes) -> Option<Str
     let side = |tag| integer(frame.object(), tag).filter(|side| *side > 0);
     let (rows, columns) = (side(tags::ROWS)?, side(tags::COLUMNS)?);
     let is_small = rows.min(columns) < i64::from(MIN_SIDE);
-    is_small.then(|| format!("not a slice: {rows} rows and {columns} columns, less than {MIN_SIDE}"))
+    is_small.then(|| format!("{NOT_A_SLICE}: {rows} rows and {columns} columns, less than {MIN_SIDE}"))
 }

@@ -40,6 +40,44 @@ pub enum Decision {
     Out(String),
 }
 
+/// What the reasons begin with for which whole series of any study are out.
+const LOCALIZER: &str = "a localizer";
+const NOT_AXIAL: &str = "not axial";
+const NOT_CT_IMAGE: &str = "not a CT image";
+const NOT_AS_ACQUIRED: &str = "not slices as they were acquired";
+const NOT_ORIGINAL: &str = "not an original slice";
+const NOT_MONOCHROME: &str = "not a monochrome image";
+const NOT_A_SLICE: &str = "not a slice";
+const NOT_THE_HEAD: &str = "not the head";
+const CONTRAST: &str = "contrast agent";
+const SHARP: &str = "sharp kernel";
+
+/// The doubt about a CT image that lacks what makes Hounsfield units of its stored values.
+pub(super) const NO_RESCALE: &str = "no rescale slope or intercept, so stored values were taken for Hounsfield units";
+
+/// Whether series that are out for this reason belong to the routine: localizers, other planes, captures, dose reports, maps, other parts of
+/// the body, and what the card excludes. What is out for another reason (no Hounsfield units, the tube voltage) may be a scan of the head.
+pub(super) fn is_routine(reason: &str) -> bool {
+    let routine = [
+        LOCALIZER,
+        NOT_AXIAL,
+        NOT_CT_IMAGE,
+        NOT_AS_ACQUIRED,
+        NOT_ORIGINAL,
+        NOT_MONOCHROME,
+        NOT_A_SLICE,
+        NOT_THE_HEAD,
+        CONTRAST,
+        SHARP,
+    ];
+    routine.iter().any(|begin| reason.starts_with(begin))
+}
+
+/// Whether a slice is out because it is a view from elsewhere than along the body.
+pub(super) fn is_other_view(reason: &str) -> bool {
+    reason.starts_with(LOCALIZER) || reason.starts_with(NOT_AXIAL)
+}
+
 /// Frames that an object may say beside twice as many as can be there. They fail, each with its reason.
 const MISSING_FRAMES: u64 = 16;
 /// Degrees by which a head may lie aslant in the image: training turns images by 15 (m11) or 20 (m12), and heads are inclined besides.
@@ -146,6 +184,7 @@ impl Gate {
             kind::image_type,
             kind::description,
             kind::rescale_type,
+            kind::rescale,
             kind::monochrome,
             kind::size,
         ];
@@ -160,7 +199,7 @@ impl Gate {
 
     fn not_axial(&self, notes: &Notes) -> Option<String> {
         let tilt = notes.plane.tilt().filter(|tilt| *tilt > self.rules.max_tilt_degrees)?;
-        Some(format!("not axial: the plane is tilted by {tilt:.0} degrees"))
+        Some(format!("{NOT_AXIAL}: the plane is tilted by {tilt:.0} degrees"))
     }
 }
 

@@ -13,7 +13,7 @@ use triaged_imaging::attributes::text;
 
 use super::frame::Frame;
 use super::words::{Part, names_another_part, part};
-use super::{Decision, shown};
+use super::{Decision, NOT_THE_HEAD, shown};
 use crate::config;
 
 /// `conf/anatomic-regions.csv`: the codes of CID 4 (PS3.16) and those that earlier editions had, by SNOMED CT and by SNOMED RT.
@@ -65,7 +65,7 @@ pub(super) fn decide(frame: &Frame, rules: &config::Gate) -> Decision {
         return if worded == Some(Part::Head) {
             Decision::Look(claim)
         } else {
-            Decision::Out(format!("not the head: {claim}"))
+            Decision::Out(format!("{NOT_THE_HEAD}: {claim}"))
         };
     }
     match (worded, coded.first()) {

@@ -134,6 +134,89 @@ fn an_axial_reformat_is_a_substitute_and_another_is_out() {
 }
 
 #[test]
+fn words_that_a_plain_scan_may_have_in_its_description_make_it_no_substitute() {
+    let described = |said: &str| assess(&object(&[(tags::SERIES_DESCRIPTION, VR::LO, said), AXIAL]));
+    for said in [
+        "HEAD LOW DOSE 5.0",
+        "Head 5mm MOTION REPEAT",
+        "Head 5.0 3D",
+        "Hirn MPR ax 4.0",
+        "HEAD NC PRE CTA",
+        "Kopf nativ vor CTA",
+        "CTA w/o contrast",
+    ] {
+        let assessment = described(said);
+        assert_eq!((assessment.is_substitute, assessment.doubts), (false, Vec::new()), "{said}");
+    }
+    for said in [
+        "Dose Report",
+        "AX MIP 10mm",
+        "Iodine 5.0",
+        "Eff Z",
+        "Monoenergetic 40 keV",
+        "CBF",
+        "CTA head",
+        "CTA w/o and w contrast",
+        "Head bone 3D",
+    ] {
+        assert!(described(said).is_substitute, "{said}");
+    }
+    let given = object(&[
+        (tags::SERIES_DESCRIPTION, VR::LO, "Kopf nativ"),
+        (tags::CONTRAST_BOLUS_AGENT, VR::LO, "Ultravist 370"),
+    ]);
+    assert!(assess(&given).is_substitute, "the attribute is believed");
+}
+
+#[test]
+fn a_ct_image_without_rescale_is_marked() {
+    let class = (tags::SOP_CLASS_UID, VR::UI, uids::CT_IMAGE_STORAGE);
+    let (slope, intercept) = ((tags::RESCALE_SLOPE, VR::DS, "1"), (tags::RESCALE_INTERCEPT, VR::DS, "-1024"));
+    assert!(assess(&object(&[class, slope, intercept])).doubts.is_empty());
+    assert_eq!(assess(&object(&[class])).doubts, [NO_RESCALE]);
+    assert_eq!(assess(&object(&[class, slope])).doubts, [NO_RESCALE]);
+    assert!(assess(&object(&[])).doubts.is_empty(), "whoever leaves out the class leaves out more");
+    let mut lut = object(&[class]);
+    lut.put(sequence(tags::MODALITY_LUT_SEQUENCE, vec![item(&[(tags::MODALITY_LUT_TYPE, VR::LO, "HU")])]));
+    assert!(assess(&lut).doubts.is_empty());
+    let mut enhanced = object(&[(tags::SOP_CLASS_UID, VR::UI, uids::ENHANCED_CT_IMAGE_STORAGE)]);
+    let transformation = sequence(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, vec![item(&[slope, intercept])]);
+    let shared = InMemDicomObject::from_element_iter([transformation]);
+    enhanced.put(sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]));
+    assert!(assess(&enhanced).doubts.is_empty());
+}
+
+#[test]
+fn reasons_of_the_routine_are_known_as_such() {
+    for routine in [
+        vec![(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER")],
+        vec![(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\0\\-1")],
+        vec![(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY\\SCREEN SAVE")],
+        vec![(tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY")],
+        vec![(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE)],
+        vec![(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB")],
+    ] {
+        let reason = reason(&routine).expect("out");
+        assert!(is_routine(&reason), "{reason}");
+    }
+    for odd in [
+        vec![(tags::RESCALE_TYPE, VR::LO, "MGML")],
+        vec![(tags::KVP, VR::DS, "160")],
+        vec![(tags::MODALITY, VR::CS, "OT")],
+        vec![(tags::QUALITY_CONTROL_IMAGE, VR::CS, "YES")],
+    ] {
+        let reason = reason(&odd).expect("out");
+        assert!(!is_routine(&reason), "{reason}");
+    }
+    let excluding = MadeFor { contrast: Tolerance::Excluded, sharp_kernel: Tolerance::Excluded, ..MadeFor::default() };
+    let gate = Gate::new(&config::Gate::default(), &excluding);
+    for excluded in [(tags::CONTRAST_BOLUS_AGENT, VR::LO, "Ultravist"), (tags::CONVOLUTION_KERNEL, VR::SH, "H60s")] {
+        let decision = gate.assess(&object(&[excluded]), None).remove(0).decision;
+        assert!(matches!(&decision, Decision::Out(reason) if is_routine(reason)), "{decision:?}");
+    }
+}
+
+#[test]
 fn localizers_by_their_descriptions_and_planes() {
     for description in
         ["Topogram 0.6 T20f", "SCOUT", "Surview", "Scanogram", "Localizers", "Lateral Radiograph", "Dual Scano"]

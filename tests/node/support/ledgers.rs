@@ -123,6 +123,8 @@ impl Fixture {
                 about: Default::default(),
                 concatenation: None,
                 images_in_acquisition: None,
+                resumes: true,
+                is_taken_in_again: false,
             };
             self.ledger.store(instance).await.unwrap();
         }

@@ -28,6 +28,13 @@ impl Ensemble {
 
 /// Of a network with the mean weights of several, for people.
 pub fn mean_of(members: &[Member]) -> String {
+    if let [member] = members {
+        return format!(
+            "The statistics that the network's layers normalise by were taken anew after its training ({}), on draws of the training side; so \
+             were those of the networks by which each patient was scored for the figures below, one of the training's folds, that have not seen them.",
+            self::members(std::slice::from_ref(member))
+        );
+    }
     format!(
         "The network has the mean of the weights of {} networks that began with the same weights and were trained by the recipe independently of \
          each other ({}); the statistics that its layers normalise by were taken anew, on draws of the training side. For the figures \

@@ -73,6 +73,12 @@ impl Trained<'_> {
             0.0 => String::new(),
             decay => format!("; kept is the average of the weights, which keeps {decay} of itself at a step"),
         };
+        let averaged = match config.statistics {
+            0 => averaged,
+            draws => format!(
+                "{averaged}; the statistics that layers normalise by were taken anew at the end, from {draws} draws"
+            ),
+        };
         let parity = match (self.parity, self.quantized) {
             (_, Some(_)) => String::new(),
             (Some(parity), None) => {

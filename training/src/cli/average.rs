@@ -1,4 +1,5 @@
-//! `average`: one network with the mean weights of several trainings, as a run that is exported and measured like any other.
+//! `average`: one network with the mean weights of several trainings, as a run that is exported and measured like any other; of one training, its
+//! own with BatchNorm's statistics taken anew.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,8 @@ use crate::network::Network;
 
 #[derive(Clone, Args)]
 pub struct AverageArgs {
-    /// A folder of `train`, with its folds in `folds`; two or more, of the same network, input, seed, pretrained weights, measured slices
-    /// and folds; what they only trained on may differ
+    /// A folder of `train`, with its folds in `folds`; several of the same network, input, seed, pretrained weights, measured slices
+    /// and folds (what they only trained on may differ), or one, of which only BatchNorm's statistics are taken anew
     #[arg(long = "run", required = true)]
     pub runs: Vec<PathBuf>,
     /// The run's folder, which must not be there yet; its folds come to `folds` in it
@@ -38,9 +39,6 @@ where
     B: AutodiffBackend + ConvBackend,
     B::InnerBackend: ConvBackend,
 {
-    if args.runs.len() < 2 {
-        bail!("--run: an average is of two trainings or more");
-    }
     if args.out.exists() {
         bail!("{} is there already; take another folder or delete it", args.out.display());
     }

@@ -12,6 +12,7 @@ use super::arguments::MachineArgs;
 use super::copies::{self, Costs};
 use super::evaluate::warn_of;
 use super::export::{commit, write};
+use super::folds::CROSS_VALIDATION;
 use super::run_data::data_of;
 use super::scores::{scores_file, write_scores};
 use super::trainings::{self, check_name, data_of_all, folds, networks, trainings};
@@ -20,6 +21,7 @@ use crate::cross_validation::CrossValidation;
 use crate::data::{Cache, Index, LoadError, OtherSizes, Side, Slice, Split, stratified};
 use crate::evaluate::{ROUNDS, Study, strata};
 use crate::export;
+use crate::files::write_json;
 use crate::fit::{self, FitConfig, Scores};
 use crate::logistic::sigmoid;
 use crate::metrics::{Case, auc_difference};
@@ -131,6 +133,7 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
     println!("{}\n{}", figures.table(), quantized.text());
     warn_of(&figures.decision);
     let ensemble = (trainings.len() > 1).then(|| trainings::ensemble(name.clone(), &trainings));
+    let crossed = figures.clone();
     let trained = Trained {
         name: &name,
         config: &config,
@@ -154,7 +157,9 @@ pub fn do_quantize<B: ConvBackend>(args: &QuantizeArgs, device: &B::Device, devi
         let scores = Scores { plain: copy.clone(), mirrored: None };
         write_scores(&mut rows, name, &slices.iter().collect::<Vec<_>>(), &scores)?;
     }
-    rows.flush().context("cannot write scores.csv")
+    rows.flush().context("cannot write scores.csv")?;
+    // Beside the scores that they are of: `sequence` reads both.
+    Ok(write_json(&args.out.join(CROSS_VALIDATION), &crossed)?)
 }
 
 /// An eight-bit copy of an exported model, without its trainings.

@@ -60,6 +60,9 @@ pub struct FitConfig {
     /// The share of itself that the average of the weights keeps at a step; 0: the weights as they are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub averaging: f64,
+    /// Draws that BatchNorm's statistics are taken anew from when the training is done; 0: those of the last steps stay.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub statistics: usize,
     /// The share of each label that is spread over both classes: 0.1 trains on 0.95 and 0.05 in place of 1 and 0; 0: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub label_smoothing: f64,
@@ -74,6 +77,10 @@ pub struct FitConfig {
     /// input: for experiments.
     #[serde(default)]
     pub context: bool,
+}
+
+fn is_none(draws: &usize) -> bool {
+    *draws == 0
 }
 
 /// Runs of before it could be asked for have none.

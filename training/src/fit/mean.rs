@@ -19,7 +19,7 @@ use crate::data::{Cache, Draw, Loader, Slice};
 use crate::network::Network;
 use crate::progress::Progress;
 
-/// Draws that BatchNorm's statistics are taken from: 128 steps of 16 leave nothing of chance that counts.
+/// Draws that BatchNorm's statistics are taken from where the recipe does not say: 128 steps of 16 leave nothing of chance that counts.
 const STATISTICS_DRAWS: usize = 2048;
 
 /// The network with the mean of some networks' numbers, which have the same layers; none where there are none.
@@ -33,7 +33,10 @@ pub fn mean<B: Backend>(networks: &[Network<B>]) -> Option<Network<B>> {
     Some(first.clone().map(&mut Put { values: means.iter() }))
 }
 
-/// The network with BatchNorm's statistics of draws from these slices, augmented as in training.
+/// The network with BatchNorm's statistics of draws from these slices, augmented as in training, as many as the recipe says.
+///
+/// Those that a training notes on the way are of the weights of its last hundred steps, none of which are the ones that are kept: of networks
+/// that were trained alike some said two logits more of every slice than others (Y. Wu, J. Johnson: Rethinking "Batch" in BatchNorm, 2021).
 ///
 /// # Errors
 /// A slice that cannot be read, or slices of one class only where draws are balanced.
@@ -55,13 +58,12 @@ where
         norm.running_mean = RunningState::new(Tensor::zeros(channels, device));
         norm.running_var = RunningState::new(Tensor::ones(channels, device));
     }
+    let wanted = if config.statistics > 0 { config.statistics } else { STATISTICS_DRAWS };
     // Those of epochs that no training had.
     let (of_training, next) = (Draws::new(config, train)?, config.epochs + 1);
     let draws: Vec<Draw> = match config.balance {
-        Some(_) => of_training.of_epoch(config, train, next, Some(STATISTICS_DRAWS)),
-        None => {
-            (next..).flat_map(|epoch| of_training.of_epoch(config, train, epoch, None)).take(STATISTICS_DRAWS).collect()
-        }
+        Some(_) => of_training.of_epoch(config, train, next, Some(wanted)),
+        None => (next..).flat_map(|epoch| of_training.of_epoch(config, train, epoch, None)).take(wanted).collect(),
     };
     let mut progress = Progress::new("statistics", draws.len());
     let mut steps = 0;

@@ -160,7 +160,13 @@ where
 
         let averaged = average.as_ref().map_or_else(|| network.valid(), |average| average.network(network.valid()));
         let kept = averaged.clone().into_record();
-        let settled = averaged.settled(epoch * steps, config.pretrained.is_some()).spread(input)?;
+        let settled = match config.statistics {
+            draws if draws > 0 && epoch == config.epochs => {
+                mean::with_statistics_of::<B>(averaged, config, train, cache, device)?
+            }
+            _ => averaged.settled(epoch * steps, config.pretrained.is_some()),
+        };
+        let settled = settled.spread(input)?;
         let scores = predict(&settled, held.clone(), cache, config.batch, "validation", device)?;
         // The last steps may have overflowed the weights with no loss after them to show it.
         if scores.iter().any(|score| !score.is_finite()) {

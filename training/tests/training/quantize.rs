@@ -211,6 +211,9 @@ fn a_copy_in_eight_bits_says_what_the_network_says_and_tells_how_far_it_does() {
     let copy_auc = value(&card.about["cross_validation"]["pooled"]["slices"]["auc"]);
     // The folds of so small a network are calibrated very differently: with each fold on its own scale this was not so.
     assert!((copy_auc - float_auc - value(&about["slice_auc_difference"])).abs() < 1e-9);
+    // `sequence` reads the figures beside the scores.
+    let crossed: CrossValidation = read_json(&out.join("cross-validation.json")).expect("figures");
+    assert!((crossed.decision.slice_threshold - card.slice_threshold).abs() < 1e-6);
     let rows = fs::read_to_string(out.join("scores.csv")).expect("scores");
     assert_eq!(rows.lines().count(), 73);
     assert_eq!(card.about["cross_validation"]["pooled"]["patients"], 12);

@@ -133,6 +133,7 @@ fn made(folder: &Path, tested: Tested, change: impl FnOnce(&mut Vec<Slice>)) -> 
         sources: Default::default(),
         level_sources: false,
         averaging: 0.0,
+        statistics: 0,
         label_smoothing: 0.0,
         operating_point: Default::default(),
         sample: None,

@@ -197,6 +197,33 @@ fn an_enhanced_object_has_a_rescale_for_all_frames_or_for_each() {
 }
 
 #[test]
+fn half_a_rescale_in_a_functional_group_is_none() {
+    let whole = group;
+    let group = |tag: Tag, value: &str| {
+        let item = InMemDicomObject::from_element_iter([text(tag, VR::DS, value)]);
+        InMemDicomObject::from_element_iter([sequence(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, vec![item])])
+    };
+    let object = |shared: &[InMemElement], each: Vec<InMemDicomObject>| {
+        let frames = [text(tags::NUMBER_OF_FRAMES, VR::IS, "2 "), words(&[1, 2, 3, 4])];
+        let each = sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, each);
+        image(2, frames.into_iter().chain(shared.iter().cloned()).chain([each]))
+    };
+    let slope = || group(tags::RESCALE_SLOPE, "2");
+    let half = object(&[], vec![whole("1", "-10"), slope()]);
+    assert_eq!(decode_frame(&half, 0).expect("a whole one").hounsfield(), [-9.0, -8.0]);
+    let error = decode_frame(&half, 1).expect_err("half of one");
+    assert!(matches!(&error, ImagingError::Rescale(why) if why == "rescale slope without intercept"), "{error}");
+    let other = object(&[], vec![group(tags::RESCALE_INTERCEPT, "-1024"), slope()]);
+    assert!(matches!(decode_frame(&other, 0), Err(ImagingError::Rescale(_))));
+    // The other half stands elsewhere.
+    let shared = sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![group(tags::RESCALE_INTERCEPT, "-10")]);
+    let whole = object(&[shared], vec![slope(), slope()]);
+    assert_eq!(decode_frame(&whole, 1).expect("slope and intercept").hounsfield(), [-4.0, -2.0]);
+    let own = text(tags::RESCALE_INTERCEPT, VR::DS, "-10");
+    assert_eq!(decode_frame(&object(&[own], vec![slope(), slope()]), 1).expect("both").hounsfield(), [-4.0, -2.0]);
+}
+
+#[test]
 fn objects_that_cannot_be_triaged_are_contradictions() {
     let pixels = || words(&[0, 0]);
     let cases: [(&str, Vec<InMemElement>); 9] = [

@@ -107,3 +107,50 @@ async fn a_copy_that_was_replaced_while_it_was_sent_is_not_what_the_peer_has() {
     ledger.settle_forwards(vec![(again, stored())]).await.unwrap();
     assert!(due(&ledger).is_empty());
 }
+
+#[tokio::test]
+async fn files_that_a_destination_has_no_row_for_yet_stay() {
+    use crate::ledger::RemovalRule;
+
+    let (_folder, ledger) = ledger();
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    ledger.store(instance("1", "a", "aa")).await.unwrap();
+    let claim = next(&ledger, 1).await.remove(0);
+    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
+    let decide = async |provisional| {
+        let study = ledger.open_studies("00").unwrap().remove(0);
+        assert!(ledger.decide(verdict(&study, provisional, true), vec![]).await.unwrap());
+    };
+    decide(true).await;
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    let sent = async || {
+        let due = ledger.due_forwards("pacs", 10, HOUR).unwrap();
+        let stored = || ForwardEnd::Stored { transfer_syntax: "1.2".into() };
+        ledger.settle_forwards(due.into_iter().map(|row| (row.copy, stored())).collect()).await.unwrap();
+    };
+    sent().await;
+    // The verdict that ends the study, and then another object of it: the forwarder hangs, and has looked at neither.
+    decide(false).await;
+    let late = crate::ledger::format_time(jiff::Timestamp::now() + Duration::from_secs(60));
+    let may_go = async || ledger.oldest_removable(RemovalRule::Age, &late).unwrap().is_some();
+    assert!(!may_go().await, "a verdict that was not looked at");
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    assert!(may_go().await);
+    ledger.store(instance("2", "a", "bb")).await.unwrap();
+    let claim = next(&ledger, 1).await.remove(0);
+    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
+    decide(false).await;
+    assert!(!may_go().await, "an object that was not looked at");
+    while ledger.enqueue_forwards(rule(true)).await.unwrap() {}
+    assert!(!may_go().await, "it is to be sent");
+    sent().await;
+    assert!(may_go().await);
+    // A destination that is not configured any more waits for nothing.
+    ledger.store(instance("3", "a", "cc")).await.unwrap();
+    let claim = next(&ledger, 1).await.remove(0);
+    ledger.complete(vec![score(&claim, 0.9)]).await.unwrap();
+    decide(false).await;
+    assert!(!may_go().await);
+    ledger.drop_destinations_but(vec![]).await.unwrap();
+    assert!(may_go().await);
+}
