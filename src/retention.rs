@@ -23,6 +23,8 @@ use crate::objects::Objects;
 /// Files removed at a time: receiving waits for no more than these.
 const BATCH: usize = 64;
 
+/// The file of the data folder that says since when the clock is in doubt.
+const DOUBTED: &str = "clock.doubted";
 /// The longest time between two looks at the archive.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -47,13 +49,21 @@ impl Retention {
     ) -> Option<Retention> {
         let keep = (settings.retention_days > 0.0).then(|| Duration::from_secs_f64(settings.retention_days * 86_400.0));
         let budget = (settings.max_gib > 0.0).then_some((settings.max_gib * f64::from(1 << 30)) as u64);
-        let clock = Clock::new(Instant::now(), Timestamp::now(), before);
-        if let Some(before) = before.filter(|_| keep.is_some() && clock.is_doubted()) {
+        // What was noted since the clock is in doubt was noted by that clock.
+        let doubted = std::fs::read_to_string(archive.file(DOUBTED)).ok().and_then(|base| base.trim().parse().ok());
+        let clock = Clock::new(Instant::now(), Timestamp::now(), doubted.or(before), doubted.is_some());
+        let doubted = clock.doubted();
+        if let Some(before) = doubted.filter(|_| keep.is_some()) {
             warn!(
                 "no file is removed for its age for a day: the node ran last at {before}, by a clock that may have been another"
             );
         }
-        (keep.is_some() || budget.is_some()).then_some(Retention { ledger, archive, keep, budget, clock: clock.into() })
+        let retention = Retention { ledger, archive, keep, budget, clock: clock.into() };
+        let is_wanted = keep.is_some() || budget.is_some();
+        if is_wanted {
+            retention.note(doubted);
+        }
+        is_wanted.then_some(retention)
     }
 
     /// Removes what is due until `stop`.
@@ -184,8 +194,14 @@ impl Retention {
 
     /// Whether the clock is believed.
     fn is_sure(&self) -> bool {
-        let belief =
-            self.clock.lock().expect("nobody panics while looking at the clock").look(Instant::now(), Timestamp::now());
+        let mut clock = self.clock.lock().expect("nobody panics while looking at the clock");
+        let before = clock.doubted();
+        let belief = clock.look(Instant::now(), Timestamp::now());
+        let doubted = clock.doubted();
+        drop(clock);
+        if doubted != before {
+            self.note(doubted);
+        }
         if let Belief::DoubtedFirst(ahead) = &belief {
             error!(
                 "the system clock has jumped ahead by {} hours: no file is removed for its age until it is right again, or for a day \
@@ -194,6 +210,21 @@ impl Retention {
             );
         }
         belief == Belief::Sure
+    }
+
+    /// Notes since when the clock is in doubt, so that a node that is started again does not believe it at once.
+    fn note(&self, doubted: Option<Timestamp>) {
+        let file = self.archive.file(DOUBTED);
+        let noted = match doubted {
+            Some(base) => std::fs::write(&file, format!("{base}\n")),
+            None => std::fs::remove_file(&file).or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
+        };
+        if let Err(error) = noted {
+            warn!("{} cannot be written: {error}", file.display());
+        }
     }
 
     /// The next study to lose its files, by which rule, and before when it was quiet.

@@ -299,7 +299,8 @@ fn send(peer: &scu::Peer, report: &Report) -> Result<(), Undelivered> {
     };
     let data_set = report.write(&context.transfer_syntax).map_err(Undelivered::ForNow)?;
     let asked = association.ask(context.id, Operation::NEventReport, 1, event(report), Some(&data_set));
-    let response = asked.map_err(unreachable)?;
+    // What it does with one report says nothing of the others.
+    let response = asked.map_err(|error| Undelivered::ForNow(error.to_string()))?;
     association.release();
     match response.status {
         0 => Ok(()),

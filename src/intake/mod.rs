@@ -225,9 +225,8 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        let is_released = self.end == Ending::Released;
-        let broken_off = (!is_released).then(|| self.intake.activity.broken_off(self.id)).flatten();
-        let is_silent = self.end == Ending::Silent;
+        let (is_released, is_silent) = (self.end == Ending::Released, self.end == Ending::Silent);
+        let broken_off = (!is_released).then(|| self.intake.activity.broken_off(self.id, is_silent)).flatten();
         let brought = self.intake.activity.ended(self.id);
         self.intake.instances.transfer_ended();
         if brought.is_empty() && broken_off.is_none() {

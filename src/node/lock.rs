@@ -27,7 +27,10 @@ const WANTED: &str = "triaged.wanted";
 
 /// Makes the data folder and takes its lock, which is held while the file lives.
 pub fn lock(data_dir: &Path) -> Result<File, StartError> {
-    lock_within(data_dir, |_| PATIENCE)
+    let lock = lock_within(data_dir, |_| PATIENCE)?;
+    // Whoever had it before may have given way.
+    lock.set_len(0).map_err(|source| StartError::DataFolder { path: data_dir.into(), source })?;
+    Ok(lock)
 }
 
 /// [`lock`] for a node of this role: one that serves has one that only scores give way.

@@ -22,10 +22,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// At `at` the clock says `now`; `before` is the last time that the node noted, when it ran last.
-    pub fn new(at: Instant, now: Timestamp, before: Option<Timestamp>) -> Clock {
+    /// At `at` the clock says `now`; `before` is the last time that the node noted, when it ran last. `was_doubted`: that was the last one that was
+    /// believed, for the clock was in doubt when it ended.
+    pub fn new(at: Instant, now: Timestamp, before: Option<Timestamp>, was_doubted: bool) -> Clock {
         // Of a node that was off nobody knows how long: what it noted last is the base.
-        let is_late = before.is_some_and(|before| now.duration_since(before) > LONGEST_OFF);
+        let most = if was_doubted { MOST_AHEAD } else { LONGEST_OFF };
+        let is_late = before.is_some_and(|before| now.duration_since(before) > most);
         let base = before.filter(|_| is_late).map_or(now, |before| before);
         Clock { base: (at, base), doubted: is_late.then_some(at) }
     }
@@ -54,9 +56,9 @@ impl Clock {
         }
     }
 
-    /// Whether it was in doubt from the start.
-    pub fn is_doubted(&self) -> bool {
-        self.doubted.is_some()
+    /// Since when by a clock that was believed, if it is in doubt.
+    pub fn doubted(&self) -> Option<Timestamp> {
+        self.doubted.map(|_| self.base.1)
     }
 }
 
@@ -83,7 +85,7 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_ahead_is_not_believed_for_a_day_or_until_it_is_right_again() {
         let (at, now) = (Instant::now(), Timestamp::now());
-        let mut clock = Clock::new(at, now, None);
+        let mut clock = Clock::new(at, now, None, false);
         assert_eq!(clock.look(at + HOUR, now + SignedDuration::from_hours(1)), Belief::Sure);
         let (later, at_noon) = (at + HOUR, now + SignedDuration::from_hours(1));
         assert_eq!(clock.look(later, at_noon + day(40)), Belief::DoubtedFirst(day(40)));
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_or_goes_a_little_wrong_is_believed() {
         let (at, now) = (Instant::now(), Timestamp::now());
-        let mut clock = Clock::new(at, now, None);
+        let mut clock = Clock::new(at, now, None, false);
         assert_eq!(clock.look(at + HOUR, now - day(3)), Belief::Sure);
         assert_eq!(clock.look(at + HOUR, now - day(3) + SignedDuration::from_mins(50)), Belief::Sure);
     }
@@ -109,18 +111,21 @@ mod tests {
     #[test]
     fn a_node_that_starts_long_after_it_ran_last_waits() {
         let (at, now) = (Instant::now(), Timestamp::now());
-        let mut clock = Clock::new(at, now, Some(now - day(40)));
-        assert!(clock.is_doubted());
+        let mut clock = Clock::new(at, now, Some(now - day(40)), false);
+        assert_eq!(clock.doubted(), Some(now - day(40)));
         assert_eq!(clock.look(at + HOUR, now + SignedDuration::from_hours(1)), Belief::Doubted);
         assert_eq!(
             clock.look(at + 2 * HOUR, now - day(40) + SignedDuration::from_hours(2)),
             Belief::Sure,
             "it was wrong"
         );
-        let mut clock = Clock::new(at, now, Some(now - day(40)));
+        let mut clock = Clock::new(at, now, Some(now - day(40)), false);
         assert_eq!(clock.look(at + DOUBT, now + day(1)), Belief::Sure);
         for before in [now - day(2), now + day(30)] {
-            assert!(!Clock::new(at, now, Some(before)).is_doubted());
+            assert_eq!(Clock::new(at, now, Some(before), false).doubted(), None);
         }
+        // Started again in the middle of it.
+        assert!(Clock::new(at, now, Some(now - day(2)), true).doubted().is_some());
+        assert_eq!(Clock::new(at, now, Some(now), true).doubted(), None, "it is right again");
     }
 }

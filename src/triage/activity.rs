@@ -25,8 +25,8 @@ struct Known {
     studies: HashMap<String, Study>,
     /// The study and series that a transfer brought an object of last.
     latest: HashMap<TransferId, (String, Option<String>)>,
-    /// Studies of which a transfer was broken off, and what of it came last.
-    broken: HashMap<String, Broken>,
+    /// Studies of which transfers were broken off, and what of each came last.
+    broken: HashMap<String, Vec<Broken>>,
     /// How many objects of which study a transfer has brought.
     brought: HashMap<TransferId, BTreeMap<String, u64>>,
 }
@@ -85,28 +85,39 @@ impl Activity {
         study.last = Instant::now();
     }
 
-    /// A transfer was broken off. Returns the study that it brought an object of last.
-    pub fn broken_off(&self, transfer: TransferId) -> Option<String> {
+    /// A transfer was broken off. Returns the study that it brought an object of last. Of one whose sender only fell silent (`is_silent`), which may
+    /// have sent all, whatever comes counts as the rest.
+    pub fn broken_off(&self, transfer: TransferId, is_silent: bool) -> Option<String> {
         let begun = self.transfers.load(Ordering::Relaxed);
         let mut known = self.lock();
         let (study_uid, series) = known.latest.get(&transfer).cloned()?;
+        if is_silent {
+            return Some(study_uid);
+        }
         if known.broken.len() >= MOST_BROKEN {
-            let oldest = known.broken.iter().min_by_key(|(_, broken)| broken.begun).map(|(study, _)| study.clone());
+            let begun_last = |broken: &Vec<Broken>| broken.iter().map(|broken| broken.begun).max();
+            let oldest =
+                known.broken.iter().min_by_key(|(_, broken)| begun_last(broken)).map(|(study, _)| study.clone());
             oldest.and_then(|oldest| known.broken.remove(&oldest));
         }
-        known.broken.insert(study_uid.clone(), Broken { series, begun });
+        let of_study = known.broken.entry(study_uid.clone()).or_default();
+        // One for each series is enough: the later one waits for what comes later still.
+        of_study.retain(|broken| broken.series != series);
+        of_study.push(Broken { series, begun });
         Some(study_uid)
     }
 
     /// Whether an object is the rest of what was broken off, as far as can be told: of the same series, in a transfer that began since. What comes
-    /// beside it, in transfers that were open already, or a localizer, does not say that the sender has come again. So of a study of which
-    /// nothing is known to be broken off.
+    /// beside it, in transfers that were open already, or a localizer, does not say that the sender has come again; nor does the rest of one
+    /// series while that of another is awaited. So of a study of which nothing is known to be broken off.
     pub fn resumes(&self, study_uid: &str, series_uid: &str, transfer: TransferId) -> bool {
         let mut known = self.lock();
         let is_rest = |broken: &Broken| {
             transfer > broken.begun && broken.series.as_deref().is_none_or(|series| series == series_uid)
         };
-        let resumes = known.broken.get(study_uid).is_none_or(is_rest);
+        let Some(of_study) = known.broken.get_mut(study_uid) else { return true };
+        of_study.retain(|broken| !is_rest(broken));
+        let resumes = of_study.is_empty();
         if resumes {
             known.broken.remove(study_uid);
         }
@@ -177,12 +188,29 @@ mod tests {
         assert!(activity.resumes("s", "a", first), "nothing was broken off");
         activity.touch("s", "a", first);
         activity.touch("s", "b", beside);
-        assert_eq!(activity.broken_off(first).as_deref(), Some("s"));
+        assert_eq!(activity.broken_off(first, false).as_deref(), Some("s"));
         assert!(!activity.resumes("s", "b", beside) && !activity.resumes("s", "a", beside), "it was open already");
         let later = activity.begin();
         assert!(!activity.resumes("s", "localizer", later));
         assert!(activity.resumes("s", "a", later));
         assert!(activity.resumes("s", "b", beside), "that has come again");
-        assert_eq!(activity.broken_off(later), None, "it brought nothing");
+        assert_eq!(activity.broken_off(later, false), None, "it brought nothing");
+    }
+
+    #[test]
+    fn two_broken_transfers_wait_for_the_rest_of_both() {
+        let activity = Activity::default();
+        let [head, bone] = [activity.begin(), activity.begin()];
+        activity.touch("s", "head", head);
+        activity.touch("s", "bone", bone);
+        for transfer in [head, bone] {
+            activity.broken_off(transfer, false);
+        }
+        let again = activity.begin();
+        assert!(!activity.resumes("s", "bone", again), "the head is still awaited");
+        assert!(activity.resumes("s", "head", again));
+        activity.touch("s", "head", again);
+        activity.broken_off(again, true);
+        assert!(activity.resumes("s", "reformats", again), "its sender fell silent, and may have sent all");
     }
 }

@@ -519,7 +519,8 @@ fn has_unset_zeros(slices: &[&SliceEvidence], orientations: &BTreeMap<String, St
     }
     let usual = median(elsewhere.into_values().map(|count| count as f64).collect());
     let most = zeros.into_values().max().unwrap_or(0);
-    usual.is_some_and(|usual| most as f64 > usual)
+    // Two scans may meet at zero.
+    usual.is_some_and(|usual| most as f64 >= (DYNAMIC as f64).max(2.0 * usual + 2.0))
 }
 
 /// The instance numbers of a series' slices, in order, each once; none where half of the slices or more share theirs: then each kernel

@@ -181,11 +181,16 @@ fn what_the_command_takes_in_again_keeps_nobody_out_and_is_judged() {
     assert_eq!(node.query::<i64>(behind), 6);
     // None of them may be scored before the scanner comes.
     let far = "UPDATE slices SET lease = lease, available_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+500 seconds')
-               WHERE priority = 2 AND state = 'queued'";
+               WHERE priority = 2 AND state = 'queued' AND lease_owner IS NULL";
     node.restart();
     node.meddle().execute(far, []).unwrap();
     store(&node, &["2.25.11", "2.25.12", "2.25.13"]);
-    node.meddle().execute("UPDATE slices SET available_at = NULL WHERE priority = 2 AND state = 'queued'", []).unwrap();
+    node.meddle()
+        .execute(
+            "UPDATE slices SET available_at = NULL WHERE priority = 2 AND state = 'queued' AND lease_owner IS NULL",
+            [],
+        )
+        .unwrap();
     node.wait_for_slices(9);
     node.wait_until("SELECT total(state <> 'decided') = 0 FROM worklist");
 }

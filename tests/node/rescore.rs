@@ -85,6 +85,8 @@ fn what_waits_to_be_scored_again_keeps_no_patient_out_and_is_not_told_of_as_inco
          COMMIT;"
     );
     node.meddle().execute_batch(&waits).unwrap();
+    // The queue is counted each second; until then the first study fills the room.
+    node.wait_for_metric("triaged_queue_depth 16");
     send(2);
     // The judge has passed over the first while it judged the second.
     node.wait_until(&format!("SELECT state = 'decided' AND flagged = 0 FROM worklist WHERE study_uid <> '{old}'"));

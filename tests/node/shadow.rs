@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Node, Receiver, card, phantom, refused};
+use crate::support::{Node, Receiver, card, phantom};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -296,15 +296,21 @@ fn a_shadow_that_fails_is_recorded_and_fails_nothing() {
 }
 
 #[test]
-fn a_shadow_model_that_cannot_be_loaded_is_an_error_at_start() {
-    let said = refused(&[("TRIAGED__INFERENCE__SHADOW", "/nowhere/m11.json")]);
-    assert!(said.contains("the shadow model (inference.shadow)") && said.contains("/nowhere/m11.json"), "{said}");
+fn a_shadow_model_that_cannot_be_loaded_is_told_and_keeps_no_node_from_its_work() {
     let cards = tempfile::tempdir().unwrap();
     let other = mean(cards.path(), "other", |card| card["sha256"] = "0".repeat(64).into());
-    let said = refused(&[("TRIAGED__INFERENCE__SHADOW", &other)]);
-    assert!(said.contains("inference.shadow") && said.contains("SHA-256"), "{said}");
-    let said = refused(&[("TRIAGED__INFERENCE__SHADOW", "no-such-model")]);
-    assert!(said.contains("no-such-model.json"), "{said}");
+    for (shadow, why) in
+        [("/nowhere/m11.json", "/nowhere/m11.json"), (&other, "SHA-256"), ("no-such-model", "no-such-model.json")]
+    {
+        let node = Node::start(&[("TRIAGED__INFERENCE__MODEL", MEAN), ("TRIAGED__INFERENCE__SHADOW", shadow)]);
+        let said = node.wait_for_log("the node works without the shadow model (inference.shadow)");
+        assert!(said.contains(why), "{said}");
+        let (status, ready) = node.get("/readyz");
+        assert!(status == 200 && ready.contains("inference.shadow cannot be loaded"), "{ready}");
+        let series = phantom(&["--slices", "5"]);
+        send(&node, series.path());
+        node.wait_until("SELECT state = 'decided' AND slices_scored = 5 FROM worklist");
+    }
 
     let node = Node::start(&[]);
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_triaged"))
@@ -317,18 +323,4 @@ fn a_shadow_model_that_cannot_be_loaded_is_an_error_at_start() {
     let lines = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{lines}");
     assert!(lines.lines().any(|line| line.starts_with("FAIL") && line.contains("shadow model")), "{lines}");
-}
-
-#[test]
-fn a_shadow_that_cannot_be_loaded_keeps_no_node_from_its_work() {
-    let node =
-        Node::start(&[("TRIAGED__INFERENCE__MODEL", MEAN), ("TRIAGED__INFERENCE__SHADOW", "/nowhere/second.json")]);
-    node.wait_for_log("the node works without the shadow model");
-    let (status, ready) = node.get("/readyz");
-    assert!(status == 200 && ready.contains("inference.shadow cannot be loaded"), "{ready}");
-    let series = phantom(&["--slices", "5"]);
-    send(&node, series.path());
-    node.wait_until("SELECT state = 'decided' AND slices_scored = 5 FROM worklist");
-    let check = String::from_utf8(node.cli(&["check"]).stdout).unwrap();
-    assert!(check.lines().any(|line| line.starts_with("FAIL  shadow model")), "{check}");
 }

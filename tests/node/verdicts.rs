@@ -811,14 +811,13 @@ fn a_lost_file_that_is_sent_again_is_scored() {
     if !has("storescu") {
         return;
     }
-    let (mut node, _card) = node_that_flags_from(1000, &[("TRIAGED__INFERENCE__MAX_ATTEMPTS", "1")]);
+    let (node, _card) = node_that_flags_from(1000, &[("TRIAGED__INFERENCE__MAX_ATTEMPTS", "1")]);
     let objects = slices(34, |_, _| {});
     send(&node, &objects);
     assert_eq!(decided(&node, &study_of(&objects)).0, "not flagged");
     let path = node.query::<String>("SELECT path FROM instances WHERE instance_number = 7");
-    node.kill();
+    // Nobody knows yet that it is lost: a file that a start has missed is not scored again (`sqlite/tests/again.rs`).
     std::fs::remove_file(node.folder.path().join(path)).unwrap();
-    node.restart();
     let rescored = node.cli(&["rescore", &study_of(&objects)]);
     assert!(String::from_utf8_lossy(&rescored.stderr).contains("1 slice failed"));
     node.wait_until("SELECT verdict = 'incomplete' AND state = 'decided' FROM worklist");

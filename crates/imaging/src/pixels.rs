@@ -107,17 +107,32 @@ impl Frame {
         }
         let mut is_left: Vec<bool> = self.stored.iter().map(|stored| padding.contains(stored)).collect();
         let sides = (0..rows).flat_map(|row| [row * columns, (row + 1) * columns - 1]);
-        let mut front: Vec<usize> = (0..columns).chain((rows - 1) * columns..rows * columns).chain(sides).collect();
-        while let Some(place) = front.pop() {
-            if !std::mem::take(&mut is_left[place]) {
-                continue;
+        // Each pixel is taken once, when it comes to the front, which so has at most as many as the frame.
+        let mut front: Vec<u32> = Vec::new();
+        let mut reach = |place: usize, front: &mut Vec<u32>| {
+            if std::mem::take(&mut is_left[place]) {
+                hounsfield[place] = AIR;
+                front.push(place as u32);
             }
-            hounsfield[place] = AIR;
+        };
+        for place in (0..columns).chain((rows - 1) * columns..rows * columns).chain(sides) {
+            reach(place, &mut front);
+        }
+        while let Some(place) = front.pop() {
+            let place = place as usize;
             let (row, column) = (place / columns, place % columns);
-            front.extend((row > 0).then(|| place - columns));
-            front.extend((row + 1 < rows).then_some(place + columns));
-            front.extend((column > 0).then(|| place - 1));
-            front.extend((column + 1 < columns).then_some(place + 1));
+            if row > 0 {
+                reach(place - columns, &mut front);
+            }
+            if row + 1 < rows {
+                reach(place + columns, &mut front);
+            }
+            if column > 0 {
+                reach(place - 1, &mut front);
+            }
+            if column + 1 < columns {
+                reach(place + 1, &mut front);
+            }
         }
     }
 

@@ -46,14 +46,21 @@ impl Studies for Ledger {
                  WHERE s.study_uid = ?1",
             )?;
             let mut lacking = connection.prepare_cached(LACKING)?;
+            let mut fewer_said =
+                connection.prepare_cached("SELECT max(images_in_acquisition) FROM instances WHERE study_uid = ?1")?;
+            let mut judged = connection.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM verdicts WHERE study_uid = ?1 AND NOT provisional AND last_received_at = ?2)",
+            )?;
             let rows = studies.query_map([], |row| {
                 let study_uid: String = row.get(0)?;
                 let slices =
                     slices.query_map([study_uid.as_str(), model_sha256], |row| Ok((evidence(row)?, row.get(18)?, row.get(19)?)))?;
                 let slices = slices.collect::<rusqlite::Result<Vec<(SliceEvidence, bool, i64)>>>()?;
                 let mut waiting = slices.iter().filter(|(slice, ..)| slice.state == SliceState::Queued).peekable();
-                let waits_to_be_scored_again =
-                    waiting.peek().is_some() && waiting.all(|(.., priority)| *priority == SCORED_AGAIN);
+                // Only where all that came was judged before: what came since is told of in time.
+                let waits_to_be_scored_again = waiting.peek().is_some()
+                    && waiting.all(|(.., priority)| *priority == SCORED_AGAIN)
+                    && judged.query_row((&study_uid, row.get::<_, String>(10)?), |row| row.get(0))?;
                 let mut slices: Vec<(SliceEvidence, bool)> =
                     slices.into_iter().map(|(slice, other, _)| (slice, other)).collect();
                 let (mut refused, mut refused_elsewhere) = (0, 0);
@@ -62,7 +69,10 @@ impl Studies for Ledger {
                 let mut rows = lacking.query_map([&study_uid], said)?.collect::<rusqlite::Result<Vec<_>>>()?;
                 let mut fewer_images = connection.prepare_cached(FEWER_IMAGES)?;
                 let fewer = fewer_images.query_map([&study_uid], said)?.collect::<rusqlite::Result<Vec<_>>>()?;
-                let fewer_images = fewer.first().map(|(_, said, _)| said.clone());
+                // An acquisition of several reconstructions is counted as one: with all of them it is whole.
+                let said_of_all: Option<i64> = fewer_said.query_row([&study_uid], |row| row.get(0))?;
+                let is_whole = said_of_all.is_none_or(|all| slices.len() as i64 >= all);
+                let fewer_images = fewer.first().filter(|_| !is_whole).map(|(_, said, _)| said.clone());
                 if is_broken_off {
                     let broken_off = |(series, said, count)| (series, format!("the association was broken off, and {said}"), count);
                     rows.extend(fewer.into_iter().map(broken_off));
@@ -164,7 +174,7 @@ impl Studies for Ledger {
                         reason = ?3
                  WHERE study_uid = ?1 AND state = 'scored'
                    AND score_id IN (SELECT id FROM scores WHERE slice_id = slices.id AND model_sha256 <> ?2)
-                   AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND removed_at IS NOT NULL)",
+                   AND instance_id IN (SELECT id FROM instances WHERE study_uid = ?1 AND (removed_at IS NOT NULL OR lost_at IS NOT NULL))",
                     params![study_uid, model_sha256, FILE_REMOVED],
                 )?;
                 connection.execute(

@@ -35,6 +35,13 @@ fn open(ledger: &Ledger) -> OpenStudy {
     open.remove(0)
 }
 
+/// Decides the study that is open, by all that has come.
+async fn decided(ledger: &Ledger) {
+    let study = open(ledger);
+    let whole = Verdict { last_received_at: study.last_received_at.clone(), ..verdict(&study, false, false) };
+    assert!(ledger.decide(whole, Vec::new()).await.unwrap());
+}
+
 fn waiting(ledger: &Ledger) -> (u64, u64) {
     assert_eq!(ledger.queue_depth().unwrap(), ledger.last_count().waiting);
     (ledger.last_count().new, ledger.last_count().waiting)
@@ -62,13 +69,24 @@ async fn a_study_knows_whether_it_only_waits_to_be_scored_again() {
     scored(&ledger, "2", "s", 0.1).await;
     assert!(!open(&ledger).waits_to_be_scored_again, "nothing waits");
     rescore(&ledger, "s").await;
+    assert!(!open(&ledger).waits_to_be_scored_again, "nobody has judged it yet: it is told of in time");
+    while let Some(claim) = next(&ledger, 1).await.pop() {
+        ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
+    }
+    decided(&ledger).await;
+    rescore(&ledger, "s").await;
     assert!(open(&ledger).waits_to_be_scored_again);
     let claim = next(&ledger, 1).await.remove(0);
     assert!(open(&ledger).waits_to_be_scored_again, "a lease changes nothing");
     ledger.complete(vec![score(&claim, 0.1)]).await.unwrap();
     assert!(open(&ledger).waits_to_be_scored_again, "one of two");
-    ledger.store(instance("3", "s", "3")).await.unwrap();
+    let later = NewInstance { received_at: "2999-01-01T00:00:00.000Z".into(), ..instance("3", "s", "3") };
+    ledger.store(later).await.unwrap();
     assert!(!open(&ledger).waits_to_be_scored_again, "one that nobody has scored waits, too");
+    let claims = next(&ledger, 4).await;
+    let claim = claims.iter().find(|claim| claim.sop_uid == "3").expect("what comes goes first");
+    ledger.complete(vec![score(claim, 0.1)]).await.unwrap();
+    assert!(!open(&ledger).waits_to_be_scored_again, "the one that came since is no part of the last verdict");
 }
 
 #[tokio::test]
