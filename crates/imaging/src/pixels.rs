@@ -67,7 +67,7 @@ fn rescale(slope: f64, intercept: f64, stored: i32) -> f32 {
 impl Frame {
     /// Hounsfield units, row by row: the modality LUT applied, padding as [`AIR`], nothing below [`AIR`].
     ///
-    /// Padding lies around what was measured. Values of tissue ([`TISSUE`] and above) that the padding's range covers count as padding only
+    /// Padding lies around what was measured. Values of tissue (-200 HU and above) that the padding's range covers count as padding only
     /// where such values join them to the border: a range that is wrong hides no blood within the skull.
     ///
     /// MONOCHROME1 changes nothing here: the photometric interpretation says how values are *shown* (PS3.3
