@@ -503,7 +503,7 @@ fn is_zero(slice: &SliceEvidence) -> bool {
     slice.position == Some(0.0) && slice.location.is_none_or(|location| location == 0.0)
 }
 
-/// Whether more slices of one orientation lie at zero than at other places: then systems wrote it that did not know the position.
+/// Whether many more slices of one orientation lie at zero than at other places: then systems wrote it that did not know the position.
 fn has_unset_zeros(slices: &[&SliceEvidence], orientations: &BTreeMap<String, String>) -> bool {
     let mut zeros: BTreeMap<Option<&str>, usize> = BTreeMap::new();
     let mut elsewhere: BTreeMap<(Option<&str>, i64), usize> = BTreeMap::new();

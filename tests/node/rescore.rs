@@ -11,6 +11,18 @@ fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// A node that has judged a phantom of so many slices, and has ended.
+fn that_has_judged(slices: &str, settings: &[(&str, &str)]) -> Node {
+    let mut node = Node::start(settings);
+    let phantom = node.folder.path().join("phantom");
+    let phantom = phantom.to_str().unwrap();
+    out(&node.cli(&["phantom", "--slices", slices, "--out", phantom]));
+    out(&node.cli(&["send", "--to", &node.dimse.to_string(), phantom]));
+    node.wait_until("SELECT state = 'decided' FROM worklist");
+    assert!(node.terminate().success());
+    node
+}
+
 #[test]
 fn a_study_is_scored_again_by_the_running_node_and_without_one() {
     let mut node = Node::start(&[]);
@@ -35,13 +47,7 @@ fn a_study_is_scored_again_by_the_running_node_and_without_one() {
 
 #[test]
 fn rescore_without_its_model_queues_nothing() {
-    let mut node = Node::start(&[]);
-    let phantom = node.folder.path().join("phantom");
-    let phantom = phantom.to_str().unwrap();
-    out(&node.cli(&["phantom", "--slices", "1", "--out", phantom]));
-    out(&node.cli(&["send", "--to", &node.dimse.to_string(), phantom]));
-    node.wait_until("SELECT state = 'decided' FROM worklist");
-    assert!(node.terminate().success());
+    let node = that_has_judged("1", &[]);
     // A card that does not fit its model: nothing may be queued that then would wait for ever.
     let card = crate::support::card(node.folder.path(), |card| card["sha256"] = "0".repeat(64).into());
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_triaged"))
@@ -143,13 +149,7 @@ fn another_network_pages_nobody_for_what_was_acknowledged() {
 /// Scanners do not wait until everything is scored again.
 #[test]
 fn rescore_gives_way_to_a_node_that_starts() {
-    let mut node = Node::start(&[("TRIAGED__INFERENCE__MODEL", "models/m11.json")]);
-    let phantom = node.folder.path().join("phantom");
-    let phantom = phantom.to_str().unwrap();
-    out(&node.cli(&["phantom", "--slices", "20", "--out", phantom]));
-    out(&node.cli(&["send", "--to", &node.dimse.to_string(), phantom]));
-    node.wait_until("SELECT state = 'decided' FROM worklist");
-    assert!(node.terminate().success());
+    let mut node = that_has_judged("20", &[("TRIAGED__INFERENCE__MODEL", "models/m11.json")]);
     let settings = [("TRIAGED__INFERENCE__MODEL".to_owned(), "models/m11.json".to_owned())];
     let mut rescore = command(node.folder.path(), &settings);
     let rescore = rescore.args(["rescore", "--all"]).stderr(std::process::Stdio::piped()).spawn().unwrap();

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::worklist::READING_ORDER;
@@ -177,12 +178,18 @@ fn the_worklist_is_read_in_the_order_of_an_index() {
     }
 }
 
-#[test]
-fn an_alert_of_the_former_version_is_still_delivered_and_not_raised_again() {
+/// A database as the fourth schema has it, in a folder of its own.
+fn of_schema_4() -> (tempfile::TempDir, PathBuf, Connection) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("triaged.db");
     let mut connection = connect(&path).unwrap();
     migrations().to_version(&mut connection, 4).unwrap();
+    (folder, path, connection)
+}
+
+#[test]
+fn an_alert_of_the_former_version_is_still_delivered_and_not_raised_again() {
+    let (_folder, path, connection) = of_schema_4();
     connection
         .execute_batch(
             "INSERT INTO studies (study_uid, first_received_at, last_received_at, opened_at) VALUES ('s', 't', 't', 't');
@@ -205,10 +212,7 @@ fn an_alert_of_the_former_version_is_still_delivered_and_not_raised_again() {
 /// The database of a node that was ended in the middle goes on where it was.
 #[test]
 fn steps_that_are_done_stay_done_when_a_later_one_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("triaged.db");
-    let mut connection = connect(&path).unwrap();
-    migrations().to_version(&mut connection, 4).unwrap();
+    let (_folder, path, connection) = of_schema_4();
     // What the sixteenth step makes is there already.
     connection.execute_batch("CREATE TABLE identity (x)").unwrap();
     assert!(matches!(Ledger::open(&path), Err(LedgerError::Migrate { .. })));

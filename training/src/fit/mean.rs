@@ -36,7 +36,7 @@ pub fn mean<B: Backend>(networks: &[Network<B>]) -> Option<Network<B>> {
 /// The network with BatchNorm's statistics of draws from these slices, augmented as in training, as many as the recipe says.
 ///
 /// Those that a training notes on the way are of the weights of its last hundred steps, none of which are the ones that are kept: of networks
-/// that were trained alike some said two logits more of every slice than others (Y. Wu, J. Johnson: Rethinking "Batch" in BatchNorm, 2021).
+/// that were trained alike some said four logits more of every slice than others (Y. Wu, J. Johnson: Rethinking "Batch" in BatchNorm, 2021).
 ///
 /// # Errors
 /// A slice that cannot be read, or slices of one class only where draws are balanced.
